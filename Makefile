@@ -1,0 +1,85 @@
+# `make demo` and `make test` set up everything they need in .venv; the other targets build on them.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+NATIVE := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help build dev demo test test-slow lint docs benchmark wheel clean
+
+help:
+	@echo "make demo       install into $(VENV) and complete the periodic table, in a few minutes"
+	@echo "make test       install into $(VENV) and run linters and tests"
+	@echo "make test-slow  the tests that take longer"
+	@echo "make build      install, with the native library where a compiler is found"
+	@echo "make docs       write docs/cli.md from the commands"
+	@echo "make benchmark  ranking against PyKEEN; needs GRAPH=folder of a prepared FB15K-237"
+	@echo "make wheel      a wheel in dist/"
+	@echo "make clean      remove $(VENV) and everything built"
+
+$(VENV)/.torch:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo \
+		"make: $(PYTHON) is not Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 1; }
+	@echo "setting up $(VENV) with $(TORCH) (once; a minute or two)"
+	@$(PYTHON) -m venv $(VENV) || { echo \
+		"make: no virtual environment could be made; is the venv module installed?" >&2; exit 1; }
+	@$(PIP) install "$(TORCH)" "setuptools>=77" wheel "pybind11>=2.13" ninja numpy || { echo \
+		"make: $(TORCH) could not be installed; look at pip's message above" >&2; exit 1; }
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.torch pyproject.toml setup.py $(NATIVE)
+	@echo "installing mmkgc and building its native library"
+	@$(PIP) install --no-build-isolation -e . || { echo \
+		"make: mmkgc could not be installed; look at pip's message above" >&2; exit 1; }
+	@$(BIN)/mmkgc doctor | grep '^native library'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.built pyproject.toml
+	@echo "installing what the tests need"
+	@$(PIP) install --no-build-isolation -e '.[dev]' || { echo \
+		"make: the test dependencies could not be installed; look at pip's message above" >&2; exit 1; }
+	@touch $@
+
+build: $(VENV)/.built
+
+dev: $(VENV)/.dev
+
+demo: build
+	@echo "1/4 the built-in graph: the periodic table"
+	@$(BIN)/mmkgc prepare elements --out demo/elements
+	@echo "2/4 a baseline that only counts"
+	@$(BIN)/mmkgc train frequency --graph demo/elements --run demo/frequency --overwrite
+	@$(BIN)/mmkgc eval demo/frequency
+	@echo "3/4 RotatE"
+	@$(BIN)/mmkgc train rotate --graph demo/elements --run demo/rotate --overwrite \
+		--config recipes/rotate-elements.toml
+	@$(BIN)/mmkgc eval demo/rotate
+	@echo "4/4 done: everything is in demo/; per-triple ranks in demo/rotate/ranks-test.tsv"
+
+lint: dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+test: lint
+	@$(BIN)/python -m pytest -m "not slow and not cuda"
+
+test-slow: dev
+	@$(BIN)/python -m pytest -m slow
+
+docs: dev
+	@$(BIN)/python -m typer mmkgc_cli.app utils docs --name mmkgc --output docs/cli.md
+
+benchmark: dev
+	@test -n "$(GRAPH)" || { echo \
+		"make: say where FB15K-237 was prepared: make benchmark GRAPH=graphs/fb15k-237" >&2; exit 1; }
+	@$(BIN)/python benchmarks/ranking.py --graph "$(GRAPH)"
+
+wheel: build
+	@$(PIP) wheel --no-build-isolation --no-deps -w dist .
+
+clean:
+	rm -rf $(VENV) build dist demo *.egg-info mmkgc_cli/_C.*.so mmkgc_cli/_native_build.json

@@ -1,0 +1,21 @@
+// The four metrics between a query row and a candidate row, and the blocks that they read.
+#pragma once
+
+#include <cstdint>
+
+namespace mmkgc {
+
+// Values are part of the ops' schema: mmkgc_cli/ops/metric.py holds the same table.
+enum class Metric : int64_t { dot = 0, l1 = 1, l2 = 2, modulus = 3 };
+
+// One term of a score: columns [query, query + width) of the query row against columns
+// [candidate, candidate + width) of the candidate row. Under `modulus` the first half of each
+// block holds the real parts and the second half the imaginary parts.
+struct Pair {
+  int64_t query;
+  int64_t candidate;
+  int64_t width;
+  double weight;
+};
+
+}  // namespace mmkgc

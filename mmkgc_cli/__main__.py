@@ -1,0 +1,5 @@
+"""``python -m mmkgc_cli``."""
+
+from mmkgc_cli.app import main
+
+main()

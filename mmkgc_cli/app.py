@@ -1,0 +1,30 @@
+"""Mounts the commands, nothing else."""
+
+from __future__ import annotations
+
+import typer
+
+from mmkgc_cli.commands import doctor, evaluate, prepare, train
+from mmkgc_cli.commands._shell import guarded, version_callback
+
+app = typer.Typer(
+    name="mmkgc",
+    help="Completes knowledge graphs whose entities carry several modalities, some missing.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.callback()(version_callback)
+app.command("prepare")(prepare.prepare)
+app.command("train")(train.train)
+app.command("eval")(evaluate.evaluate)
+app.command("doctor")(doctor.doctor)
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    guarded(app)
+
+
+if __name__ == "__main__":
+    main()

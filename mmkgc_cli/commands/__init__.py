@@ -1,0 +1,1 @@
+"""A short file a verb: the only room with Typer and Rich. Heavy imports happen inside commands."""

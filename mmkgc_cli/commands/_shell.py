@@ -1,0 +1,91 @@
+"""What all commands share: consoles, tables, exit codes, errors without tracebacks."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mmkgc_cli import __version__
+from mmkgc_cli.errors import MmkgcError
+
+DEBUG = "MMKGC_TRACEBACK"
+
+# Results go to stdout, everything said on the way to stderr.
+out = Console(highlight=False, soft_wrap=True)
+log = Console(stderr=True, highlight=False, soft_wrap=True)
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"mmkgc {__version__}")
+        raise typer.Exit
+
+
+def version_callback(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Completes knowledge graphs whose entities carry several modalities, some missing."""
+
+
+def guarded(app: typer.Typer) -> None:
+    """Runs the app and turns errors into one line and an exit code."""
+    try:
+        app()
+    except MmkgcError as error:
+        _fail(error, error.exit_code)
+    except KeyboardInterrupt as error:
+        _fail(error, 130, "interrupted")
+    except BrokenPipeError:
+        # The reader of a pipe went away; Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        _fail(
+            error, 1, f"internal error: {type(error).__name__}: {error} "
+            f"(please report it; {DEBUG}=1 shows where)",
+        )  # fmt: skip
+
+
+def _fail(error: BaseException, code: int, message: str | None = None) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        for line in (message or str(error)).splitlines():
+            log.print(
+                Text("error: ", style="bold red").append(Text(line, style="not bold default"))
+            )
+        if os.environ.get(DEBUG):
+            traceback.print_exception(error)
+    sys.exit(code)
+
+
+def say(message: str) -> None:
+    """Tells something on the way, on stderr."""
+    log.print(Text(message))
+
+
+def print_json(value: Any) -> None:
+    """Prints one JSON object on stdout."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table whose first column is text and whose others are numbers."""
+    result = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for i, name in enumerate(header):
+        result.add_column(name, justify="right" if i else "left", no_wrap=True)
+    for row in rows:
+        result.add_row(*map(Text, row))
+    return result

@@ -1,0 +1,98 @@
+"""``mmkgc doctor``: what is installed, which path each op takes, what is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from mmkgc_cli import __version__
+from mmkgc_cli.commands._shell import JsonFlag, out, print_json, table
+
+PACKAGES = ("torch", "numpy", "h5py", "typer", "rich", "pydantic", "safetensors", "Pillow")
+
+
+def doctor(as_json: JsonFlag = False) -> None:
+    """Say what works here, what does not, and what to do about it."""
+    report = diagnose()
+    if as_json:
+        print_json(report)
+        return
+    versions = [[name, version] for name, version in report["versions"].items()]
+    out.print(table("versions", ["", ""], versions))
+    out.print()
+    native = report["native"]
+    out.print(f"native library: {native['reason']}", markup=False)
+    for key, value in native["build"].items():
+        if value:
+            out.print(f"  {key}: {value}", markup=False)
+    rows = [
+        [op, device, entry["path"], entry["why"]]
+        for op, devices in report["ops"].items()
+        for device, entry in devices.items()
+    ]
+    out.print(table("ops", ["", "device", "path", "why"], rows))
+    out.print()
+    out.print(f"devices: {', '.join(report['devices'])}; CPU threads: {report['threads']}")
+    for name, folder in report["folders"].items():
+        out.print(f"{name}: {folder}", markup=False)
+    out.print()
+    if report["missing"]:
+        out.print("missing:")
+        for line in report["missing"]:
+            out.print(f"  {line}", markup=False)
+    else:
+        out.print("nothing is missing")
+
+
+def diagnose() -> dict[str, Any]:
+    """Everything `doctor` prints, as one object."""
+    import platformdirs
+    import torch
+
+    from mmkgc_cli import ops
+
+    library = ops.library()
+    devices = ["cpu"] + [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    kinds = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    cache = os.environ.get("MMKGC_HOME") or platformdirs.user_cache_dir("mmkgc")
+    missing = []
+    if not library.loaded:
+        missing.append(
+            f"the native library ({library.reason}); everything runs on the torch twins, slower. "
+            "Get it with a C++20 compiler and: pip install --no-build-isolation . (or make build)"
+        )
+    if importlib.util.find_spec("mmkgc_scorers") is None:
+        missing.append("the scorers (mmkgc_scorers); install mmkgc again")
+    if torch.version.cuda and not torch.cuda.is_available():
+        missing.append(f"a GPU: torch is built for CUDA {torch.version.cuda} but sees no device")
+    return {
+        "versions": {
+            "mmkgc": __version__,
+            "python": platform.python_version(),
+            **{name: _version(name) for name in PACKAGES},
+            "platform": platform.platform(),
+        },
+        "native": {"loaded": library.loaded, "reason": library.reason, "build": library.build},
+        "ops": {
+            op: {
+                kind: dict(zip(("path", "why"), ops.path_of(op, kind), strict=True))
+                for kind in kinds
+            }
+            for op in ops.OPS
+        },
+        "devices": devices,
+        "threads": torch.get_num_threads(),
+        "folders": {"package": str(Path(__file__).resolve().parent.parent), "cache": str(cache)},
+        "missing": missing,
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "missing"

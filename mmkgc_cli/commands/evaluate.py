@@ -1,0 +1,70 @@
+"""``mmkgc eval``: rank a split with a trained run under the locked protocol."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mmkgc_cli.commands._shell import JsonFlag, out, print_json, say, table
+
+METRICS = ("mrr", "mr", "hits@1", "hits@3", "hits@10", "amri")
+
+
+class Split(StrEnum):
+    """Which triples to rank."""
+
+    test = "test"
+    valid = "valid"
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    graph: Annotated[
+        Path | None, typer.Option(help="Where the graph is now, if not where it was trained.")
+    ] = None,
+    split: Annotated[Split, typer.Option(help="Which triples to rank.")] = Split.test,
+    as_json: JsonFlag = False,
+) -> None:
+    """Rank both sides of every triple, filtered, and write results.json and the ranks."""
+    from mmkgc_cli.runs.directory import RunDirectory
+    from mmkgc_cli.runs.jobs import run_evaluation
+
+    directory = RunDirectory(run)
+    results = run_evaluation(directory, graph, split.value)
+    if as_json:
+        print_json(results)
+        return
+    metrics = results["metrics"][split.value]
+    count = metrics["both"]["count"]
+    title = (
+        f"{results['protocol']['graph']} {split.value}, {results['model']['scorer']}: {count:,} "
+        "filtered ranks"
+    )
+    rows = [
+        [f"{side}, {tie}", *_cells(metrics[side][tie])]
+        for side, tie in (
+            ("both", "realistic"),
+            ("both", "optimistic"),
+            ("both", "pessimistic"),
+            ("head", "realistic"),
+            ("tail", "realistic"),
+        )
+    ]
+    rows += [
+        [f"{category}, realistic", *_cells(entry["both"]["realistic"])]
+        for category, entry in results["categories"][split.value].items()
+    ]
+    out.print(
+        table(title, ["", "MRR %", "MR", "hits@1 %", "hits@3 %", "hits@10 %", "AMRI %"], rows)
+    )
+    say(f"written: {directory.results}, {directory.ranks(split.value)}")
+
+
+def _cells(metrics: dict[str, Any]) -> list[str]:
+    return [
+        f"{metrics[name]:,.1f}" if name == "mr" else f"{100 * metrics[name]:.2f}"
+        for name in METRICS
+    ]

@@ -1,0 +1,160 @@
+"""``mmkgc train``: train a scorer on a prepared graph."""
+
+from __future__ import annotations
+
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from mmkgc_cli.commands._shell import JsonFlag, log, out, print_json, say
+
+if TYPE_CHECKING:
+    from mmkgc_cli.kg.graph import Graph
+    from mmkgc_cli.runs.config import RunConfig
+    from mmkgc_cli.training.loop import EpochReport
+
+
+# Without a terminal, epochs that are not validated show at most this often.
+SECONDS_BETWEEN_LINES = 5.0
+
+
+class Device(StrEnum):
+    """Where to train."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+def train(
+    scorer: Annotated[str, typer.Argument(help="Which scorer: rotate, or the baseline frequency.")],
+    graph: Annotated[Path, typer.Option(help="Folder of a prepared graph.")],
+    run: Annotated[
+        Path | None, typer.Option(help="Run directory; runs/GRAPH-SCORER when left out.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML with [model] and [training]; flags win over it.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="training.epochs")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="training.batch_size")] = None,
+    negatives: Annotated[int | None, typer.Option(help="training.negatives")] = None,
+    lr: Annotated[float | None, typer.Option(help="training.lr")] = None,
+    seed: Annotated[int | None, typer.Option(help="training.seed")] = None,
+    dim: Annotated[int | None, typer.Option(help="model.dim")] = None,
+    device: Annotated[Device | None, typer.Option(help="training.device")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any setting; repeat as needed."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a run that is in the directory.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train SCORER, keep the weights that rank valid best, and leave a run directory."""
+    from mmkgc_cli.runs.config import read_config_file, resolve
+    from mmkgc_cli.runs.directory import RunDirectory
+    from mmkgc_cli.runs.jobs import run_training
+    from mmkgc_cli.scoring import load_scorer
+
+    flags = {
+        ("training", "epochs"): epochs,
+        ("training", "batch_size"): batch_size,
+        ("training", "negatives"): negatives,
+        ("training", "lr"): lr,
+        ("training", "seed"): seed,
+        ("training", "device"): None if device is None else device.value,
+        ("model", "dim"): dim,
+    }
+    resolved = resolve(
+        scorer,
+        load_scorer(scorer).Config,
+        read_config_file(config) if config else {},
+        str(config),
+        {key: value for key, value in flags.items() if value is not None},
+        overrides or [],
+    )
+    directory = RunDirectory(run or Path("runs") / f"{graph.resolve().name}-{scorer}")
+    with Display(resolved.training.epochs) as display:
+        trained = run_training(resolved, graph, directory, overwrite, display)
+    outcome = trained.outcome
+    if as_json:
+        print_json(
+            {
+                "run": str(directory.path),
+                "scorer": scorer,
+                "epochs": outcome.epochs,
+                "best_epoch": outcome.best_epoch,
+                "stopped": outcome.stopped,
+                "valid": trained.valid,
+            }
+        )
+        return
+    out.print(
+        f"{directory.path}: {outcome.stopped} after {outcome.epochs} epochs; best valid MRR "
+        f"{100 * outcome.best_mrr:.2f} % at epoch {outcome.best_epoch}",
+        markup=False,
+    )
+    say(f"next: mmkgc eval {directory.path}")
+
+
+class Display:
+    """Progress on stderr: a live bar on a terminal, a line an epoch elsewhere."""
+
+    def __init__(self, epochs: int) -> None:
+        self._epochs = epochs
+        self._valid = ""
+        self._said_at = 0.0
+        self._progress: Progress | None = None
+        self._task: Any = None
+        if log.is_terminal:
+            self._progress = Progress(
+                TextColumn("epoch"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}"),
+                TextColumn("ETA"),
+                TimeRemainingColumn(),
+                console=log,
+                transient=True,
+            )
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress:
+            self._progress.stop()
+
+    def begin(self, graph: Graph, config: RunConfig, parameters: int, device: str) -> None:
+        """Says what is about to be trained."""
+        say(
+            f"{config.scorer} on {graph.name}: {len(graph.train):,} train triples, "
+            f"{parameters:,} parameters, {device}"
+        )
+        if self._progress and parameters:
+            self._progress.start()
+            self._task = self._progress.add_task("", total=self._epochs, note="")
+
+    def step(self, epoch: int, done: int, total: int) -> None:
+        """Moves the bar."""
+        if self._progress and self._task is not None:
+            self._progress.update(self._task, completed=epoch - 1 + done / total)
+
+    def epoch(self, report: EpochReport) -> None:
+        """Shows loss, throughput and, where there was one, the validation."""
+        note = f"loss {report.losses['loss']:.4f}, {report.triples_per_second:,.0f} triples/s"
+        if report.valid:
+            best = " (best)" if report.improved else ""
+            self._valid = f", valid MRR {100 * report.valid['mrr']:.2f} %{best}"
+        if self._progress and self._task is not None:
+            self._progress.update(self._task, completed=report.epoch, note=note + self._valid)
+        now = time.monotonic()
+        due = now - self._said_at > SECONDS_BETWEEN_LINES and not self._progress
+        if report.valid or due:
+            self._said_at = now
+            say(f"epoch {report.epoch}/{self._epochs}: {note}{self._valid if report.valid else ''}")

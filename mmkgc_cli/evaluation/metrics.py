@@ -1,0 +1,73 @@
+"""Metrics from ranks: MR, MRR, hits@k and the adjusted mean rank index."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmkgc_cli.evaluation.categories import CATEGORIES
+from mmkgc_cli.evaluation.ranker import SideRanks
+from mmkgc_cli.scoring.contract import Side
+
+TIES = ("realistic", "optimistic", "pessimistic")
+HITS = (1, 3, 10)
+
+
+def rank_metrics(
+    ranks: NDArray[np.float64] | NDArray[np.int64], candidates: NDArray[np.int64]
+) -> dict[str, float]:
+    """Metrics of ranks ``[n]`` among `candidates` ``[n]`` entities each; fractions, not percent.
+
+    ``amri`` is 1 - (MR - 1) / (E[MR] - 1) with E[MR] the mean rank of random scores: 1 is perfect,
+    0 random (Ali et al. 2020, "On the ambiguity of rank-based evaluation"). It is 0 when every
+    ranking has one candidate.
+    """
+    mr = float(ranks.mean())
+    chance = float(((candidates + 1) / 2).mean())
+    return {
+        "mrr": float((1.0 / ranks).mean()),
+        "mr": mr,
+        **{f"hits@{k}": float((ranks <= k).mean()) for k in HITS},
+        "amri": 1.0 - (mr - 1.0) / (chance - 1.0) if chance > 1.0 else 0.0,
+    }
+
+
+def side_metrics(
+    ranks: Mapping[Side, SideRanks], chosen: NDArray[np.bool_] | None = None
+) -> dict[str, Any]:
+    """Metrics nested ``side.tie.metric`` over the `chosen` triples (all when None).
+
+    Sides are ``both`` (every head and tail rank counts once), ``head`` and ``tail``; each also
+    has its ``count`` of ranks.
+    """
+    parts: dict[str, list[Side]] = {
+        "both": [Side.head, Side.tail],
+        "head": [Side.head],
+        "tail": [Side.tail],
+    }
+    keep: Any = slice(None) if chosen is None else chosen
+    report: dict[str, Any] = {}
+    for label, sides in parts.items():
+        candidates = np.concatenate([ranks[side].candidates[keep] for side in sides])
+        entry: dict[str, Any] = {"count": len(candidates)}
+        if len(candidates):
+            for tie in TIES:
+                values = np.concatenate([getattr(ranks[side], tie)[keep] for side in sides])
+                entry[tie] = rank_metrics(values, candidates)
+        report[label] = entry
+    return report
+
+
+def grouped_metrics(
+    ranks: Mapping[Side, SideRanks], groups: NDArray[np.int64], names: Mapping[int, str]
+) -> dict[str, Any]:
+    """`side_metrics` of every group that has triples; `groups` ``[n]`` holds each triple's."""
+    return {names[int(group)]: side_metrics(ranks, groups == group) for group in np.unique(groups)}
+
+
+def category_names() -> dict[int, str]:
+    """Category index to its printed name."""
+    return dict(enumerate(CATEGORIES))

@@ -1,0 +1,129 @@
+"""The one ranker: filtered ranks of any scorer, both sides, without a score matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mmkgc_cli.errors import MmkgcError
+from mmkgc_cli.evaluation.known import Ids, KnownTriples
+from mmkgc_cli.ops import rank_candidates
+from mmkgc_cli.scoring.contract import Scorer, Side
+
+# Queries ranked in one call of the op: bounds memory for query rows and filters.
+QUERIES_PER_CALL = 8192
+
+
+@dataclass(frozen=True)
+class SideRanks:
+    """Ranks of n triples on one side, in the order of the triples.
+
+    `optimistic` counts ties in the target's favour, `pessimistic` against it, and `candidates` is
+    how many entities took part, the target included; all int64 ``[n]``.
+    """
+
+    optimistic: Ids
+    pessimistic: Ids
+    candidates: Ids
+
+    @property
+    def realistic(self) -> NDArray[np.float64]:
+        """The mean over all orders of the tied entities."""
+        return (self.optimistic + self.pessimistic) / 2
+
+
+class NonFiniteScores(MmkgcError):
+    """A scorer gave NaN or infinity; ranks would mean nothing."""
+
+
+@torch.no_grad()
+def rank(scorer: Scorer, triples: NDArray[np.int32], known: KnownTriples) -> dict[Side, SideRanks]:
+    """Ranks the tail and the head of every triple among all entities.
+
+    Args:
+        scorer: on any device; its mode (train or eval) is left as it is.
+        triples: ``[n, 3]`` head, relation, tail.
+        known: true triples; all of them but the target are left out of its ranking.
+
+    Raises:
+        NonFiniteScores: when any score is NaN or infinite.
+    """
+    return {side: _rank_side(scorer, triples.astype(np.int64), known, side) for side in Side}
+
+
+def _rank_side(
+    scorer: Scorer, triples: NDArray[np.int64], known: KnownTriples, side: Side
+) -> SideRanks:
+    keys, targets = known.keys(triples, side)
+    # Relation-major order: equal queries are ranked once, equal relations stand together.
+    order = np.argsort(keys, kind="stable")
+    unique, first = np.unique(keys[order], return_index=True)
+    ends = np.append(first, len(keys))
+    better = np.empty(len(keys), dtype=np.int64)
+    equal = np.empty(len(keys), dtype=np.int64)
+    candidates = np.empty(len(keys), dtype=np.int64)
+    for start, stop, table in _calls(scorer, unique, known, side):
+        device = table.device
+        part = unique[start:stop]
+        rows = order[ends[start] : ends[stop]]
+        relations, entities = np.divmod(part, known.n_entities)
+        queries = scorer.query(_to(entities, device), _to(relations, device), side)
+        answers = known.answers(part, side)
+        ptr = ends[start : stop + 1] - ends[start]
+        wanted = targets[rows]
+        counts = rank_candidates(
+            queries.contiguous(),
+            table,
+            _to(ptr, device),
+            _to(wanted, device),
+            _to(answers.ptr, device),
+            _to(answers.ids, device),
+            scorer.metric,
+            scorer.pairs(queries.shape[1]),
+        )
+        above, same, nonfinite = (count.cpu().numpy() for count in counts)
+        if nonfinite.any():
+            at = int(np.flatnonzero(nonfinite)[0])
+            raise NonFiniteScores(
+                f"{int(nonfinite[at])} of {len(table)} scores are NaN or infinite for relation "
+                f"{int(relations[at])}, {'head' if side is Side.tail else 'tail'} "
+                f"{int(entities[at])}; the model has diverged or a feature is not finite"
+            )
+        better[rows], equal[rows] = above, same
+        candidates[rows] = _count_candidates(known, part, answers.ptr, side, ptr, wanted)
+    return SideRanks(1 + better, 1 + better + equal, candidates)
+
+
+def _calls(
+    scorer: Scorer, keys: Ids, known: KnownTriples, side: Side
+) -> Iterator[tuple[int, int, Tensor]]:
+    """Slices of the unique queries with the candidate table each is ranked against."""
+    if scorer.per_relation:
+        relations, first = np.unique(keys // known.n_entities, return_index=True)
+        bounds = np.append(first, len(keys))
+        for i, relation in enumerate(relations):
+            table = scorer.candidates(None, int(relation), side).contiguous()
+            for start in range(bounds[i], bounds[i + 1], QUERIES_PER_CALL):
+                yield start, min(start + QUERIES_PER_CALL, int(bounds[i + 1])), table
+    elif len(keys):
+        table = scorer.candidates(None).contiguous()
+        for start in range(0, len(keys), QUERIES_PER_CALL):
+            yield start, min(start + QUERIES_PER_CALL, len(keys)), table
+
+
+def _count_candidates(
+    known: KnownTriples, keys: Ids, filter_ptr: Ids, side: Side, target_ptr: Ids, targets: Ids
+) -> Ids:
+    """Entities that take part in the ranking of each target: not filtered, or the target."""
+    query = np.repeat(np.arange(len(keys)), np.diff(target_ptr))
+    filtered = np.diff(filter_ptr)[query]
+    return known.n_entities - filtered + known.contains(keys[query], targets, side)
+
+
+def _to(values: Ids, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.int64)).to(device)

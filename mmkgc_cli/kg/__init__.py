@@ -1,0 +1,1 @@
+"""Knowledge graphs: readers, the dataset registry, splits and the prepared graph."""

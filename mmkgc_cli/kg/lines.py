@@ -1,0 +1,77 @@
+"""Reading text files line by line: BOM, line ends, encodings, and errors with a line number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmkgc_cli.errors import DataError
+
+_BOM = b"\xef\xbb\xbf"
+_WIDE_BOMS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+
+
+def open_source(path: Path) -> None:
+    """Checks that `path` is a readable, non-empty file.
+
+    Raises:
+        DataError: when it is missing, a folder, unreadable or empty.
+    """
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder, expected a file")
+    try:
+        with path.open("rb") as file:
+            start = file.read(3)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    if not start or (start == _BOM and path.stat().st_size == len(_BOM)):
+        raise DataError(f"{path}: the file is empty")
+    for bom, name in _WIDE_BOMS.items():
+        if start.startswith(bom):
+            raise DataError(f"{path}:1: encoded as {name}, expected UTF-8; convert the file first")
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yields ``(line number from 1, text)`` of every non-blank line, without its line end.
+
+    Raises:
+        DataError: as `open_source`, or where a line is not UTF-8 or holds a NUL.
+    """
+    open_source(path)
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, start=1):
+            if number == 1:
+                raw = raw.removeprefix(_BOM)
+            raw = raw.rstrip(b"\r\n")
+            if not raw.strip():
+                continue
+            if b"\0" in raw:
+                raise DataError(f"{path}:{number}: holds a NUL byte; is this a text file?")
+            try:
+                yield number, raw.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise DataError(
+                    f"{path}:{number}: byte 0x{raw[error.start]:02x} at position "
+                    f"{error.start + 1} is not UTF-8; convert the file first"
+                ) from None
+
+
+def parse_count(text: str) -> int | None:
+    """The number on a count line (a lone non-negative integer), or None for any other line."""
+    text = text.strip()
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def check_count(path: Path, count: int | None, found: int, what: str) -> None:
+    """Holds a count line against what follows it.
+
+    Raises:
+        DataError: when they differ.
+    """
+    if count is not None and count != found:
+        raise DataError(
+            f"{path}:1: the count line says {count}, but {found} {what} follow; "
+            "is the file cut off, or the count out of date?"
+        )

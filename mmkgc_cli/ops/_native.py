@@ -1,0 +1,74 @@
+"""Finds the native library and says, per op and device, which path runs and why."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from mmkgc_cli import __version__
+
+SWITCH = "MMKGC_NATIVE"
+
+
+@dataclass(frozen=True)
+class NativeLibrary:
+    """What came of loading ``mmkgc_cli._C``: its build information, or why it is not used."""
+
+    loaded: bool
+    reason: str
+    build: dict[str, str]
+
+
+@functools.cache
+def library() -> NativeLibrary:
+    """Loads the native library once; never raises."""
+    if os.environ.get(SWITCH, "1") == "0":
+        return NativeLibrary(False, f"{SWITCH}=0 is set", {})
+    try:
+        module = importlib.import_module("mmkgc_cli._C")
+    except ImportError as error:
+        return NativeLibrary(False, _why_missing(error), {})
+    build: dict[str, str] = module.build_info()
+    if build["version"] != __version__:
+        reason = f"built for mmkgc {build['version']}, this is {__version__}: build it again"
+        return NativeLibrary(False, reason, build)
+    return NativeLibrary(True, "loaded", build)
+
+
+def _why_missing(error: ImportError) -> str:
+    report = Path(__file__).resolve().parent.parent / "_native_build.json"
+    try:
+        outcome = json.loads(report.read_text())
+        if outcome["status"] != "built":
+            return str(outcome["reason"])
+    except (OSError, ValueError, KeyError):
+        pass
+    if isinstance(error, ModuleNotFoundError):
+        return "not built: run `make build`, or `pip install --no-build-isolation .` again"
+    return f"does not load: {error}"
+
+
+def has_kernel(op: str, device_type: str) -> bool:
+    """Whether the loaded library holds a kernel of `op` for ``cpu`` or ``cuda`` tensors."""
+    if not library().loaded:
+        return False
+    key = {"cpu": "CPU", "cuda": "CUDA"}.get(device_type)
+    has: bool = key is not None and torch._C._dispatch_has_kernel_for_dispatch_key(
+        f"mmkgc::{op}", key
+    )
+    return has
+
+
+def path_of(op: str, device_type: str) -> tuple[str, str]:
+    """Which path `op` takes on a device: ``("native" | "twin", why)``."""
+    if not library().loaded:
+        return "twin", library().reason
+    if has_kernel(op, device_type):
+        return "native", "loaded"
+    return "twin", f"no {device_type} kernel in this build"

@@ -1,0 +1,1 @@
+"""Runs: resolved configuration, run directories, and the jobs behind `train` and `eval`."""

@@ -1,0 +1,212 @@
+"""The configuration of a run: defaults, one TOML file, dotted overrides; unknown keys refused."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mmkgc_cli.errors import DataError, nearest
+from mmkgc_cli.scoring.contract import ScorerConfig
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GraphConfig(_Strict):
+    """Which graph the run is about; `fingerprint` and `order_id` hold it to that one."""
+
+    path: str = ""
+    name: str = ""
+    fingerprint: str = ""
+    order_id: str = ""
+
+
+class TrainingConfig(_Strict):
+    """How to train."""
+
+    epochs: int = Field(100, ge=1, description="passes over the train triples")
+    batch_size: int = Field(1024, ge=1, description="positives in a step")
+    negatives: int = Field(32, ge=1, description="negatives of each positive")
+    negative_sampling: Literal["bernoulli", "uniform"] = Field(
+        "bernoulli", description="how each negative picks the side it replaces"
+    )
+    adversarial_temperature: float = Field(
+        1.0, ge=0, description="0 weighs all negatives alike, more looks at the hard ones"
+    )
+    lr: float = Field(1e-3, gt=0, description="learning rate of Adam")
+    seed: int = Field(0, ge=0, description="decides initial values, order and negatives")
+    eval_every: int = Field(5, ge=1, description="epochs between validations")
+    patience: int = Field(
+        5, ge=0, description="validations without a better valid MRR before stopping; 0 never stops"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
+    threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice")
+
+
+class RunConfig(_Strict):
+    """Everything that decides a run."""
+
+    scorer: str
+    graph: GraphConfig = Field(default_factory=GraphConfig)
+    model: ScorerConfig
+    training: TrainingConfig
+
+
+SECTIONS = ("model", "training")
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """Reads a TOML configuration.
+
+    Raises:
+        DataError: when it is missing or not TOML, with the line.
+    """
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError:
+        raise DataError(f"{path}: not a UTF-8 text") from None
+    except tomllib.TOMLDecodeError as error:
+        raise DataError(f"{path}: not valid TOML: {error}") from None
+
+
+def parse_override(text: str) -> tuple[str, str, Any]:
+    """Splits ``section.key=value``; the value is read as TOML, or else taken as a string.
+
+    Raises:
+        DataError: when it has no such form.
+    """
+    target, separator, raw = text.partition("=")
+    section, dot, key = target.strip().partition(".")
+    if not (separator and dot and section and key):
+        raise DataError(f"--set {text}: expected section.key=value, such as training.lr=1e-4")
+    try:
+        value = tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = raw.strip()
+    return section, key, value
+
+
+def resolve(
+    scorer: str,
+    model_class: type[ScorerConfig],
+    file_values: Mapping[str, Any],
+    file_name: str,
+    flags: Mapping[tuple[str, str], Any],
+    overrides: Sequence[str],
+) -> RunConfig:
+    """Joins defaults, a file, flags and ``--set``, later ones winning, and checks everything.
+
+    Args:
+        scorer: name of the scorer, with `model_class` its typed hyper-parameters.
+        file_values: contents of the configuration file, `file_name` its name for messages.
+        flags: values of command-line flags by (section, key).
+        overrides: texts of ``--set``.
+
+    Raises:
+        DataError: with every unknown key and bad value at once, one per line.
+    """
+    classes: dict[str, type[BaseModel]] = {"model": model_class, "training": TrainingConfig}
+    merged: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    origin: dict[tuple[str, str], str] = {}
+    problems: list[str] = []
+
+    def take(section: str, key: str, value: Any, source: str) -> None:
+        if section not in classes:
+            problems.append(f"{source}: no section {section!r}; {nearest(section, classes)}")
+        elif key not in classes[section].model_fields:
+            known = _dotted(classes)
+            problems.append(
+                f"{source}: no key {section}.{key}; {nearest(f'{section}.{key}', known)}"
+            )
+        else:
+            merged[section][key] = value
+            origin[section, key] = source
+
+    for source, section, key, value in _file_entries(file_values, file_name, scorer, problems):
+        take(section, key, value, source)
+    for (section, key), value in flags.items():
+        take(section, key, value, f"--{key.replace('_', '-')}")
+    for text in overrides:
+        section, key, value = parse_override(text)
+        take(section, key, value, f"--set {section}.{key}")
+
+    parts: dict[str, Any] = {}
+    for section, model in classes.items():
+        try:
+            parts[section] = model(**merged[section])
+        except ValidationError as error:
+            for issue in error.errors():
+                key = str(issue["loc"][0])
+                where = origin.get((section, key), f"{section}.{key}")
+                message = issue["msg"][0].lower() + issue["msg"][1:]
+                problems.append(f"{where}: {message}, got {issue['input']!r}")
+    if problems:
+        raise DataError("\n".join(problems))
+    # model_construct keeps the scorer's own config class, validated just now.
+    return RunConfig.model_construct(
+        scorer=scorer, graph=GraphConfig(), model=parts["model"], training=parts["training"]
+    )
+
+
+def _dotted(classes: Mapping[str, type[BaseModel]]) -> list[str]:
+    return [f"{section}.{key}" for section, model in classes.items() for key in model.model_fields]
+
+
+def _file_entries(
+    values: Mapping[str, Any], name: str, scorer: str, problems: list[str]
+) -> Iterator[tuple[str, str, str, Any]]:
+    for section, entries in values.items():
+        if section == "scorer":
+            if entries != scorer:
+                problems.append(f"{name}: scorer is {entries!r}, the command says {scorer!r}")
+        elif section == "graph":
+            continue  # the record of another run; the command line names the graph
+        elif not isinstance(entries, Mapping):
+            problems.append(f"{name}: {section!r} is not a section; known: {', '.join(SECTIONS)}")
+        else:
+            for key, value in entries.items():
+                yield name, section, key, value
+
+
+def to_toml(config: RunConfig) -> str:
+    """The resolved configuration as TOML; `resolve` reads it back to the same values."""
+    values = {
+        "scorer": config.scorer,
+        "graph": config.graph.model_dump(),
+        "model": config.model.model_dump(),
+        "training": config.training.model_dump(),
+    }
+    return tomli_w.dumps(values)
+
+
+def from_toml(path: Path, model_class_of: Any) -> RunConfig:
+    """Reads back a resolved configuration.
+
+    Args:
+        path: ``config.toml`` of a run.
+        model_class_of: gives the config class for a scorer's name.
+
+    Raises:
+        DataError: when the file is not a resolved configuration.
+    """
+    values = read_config_file(path)
+    scorer = values.get("scorer")
+    if not isinstance(scorer, str):
+        raise DataError(f"{path}: names no scorer; is this a run directory?")
+    config = resolve(scorer, model_class_of(scorer), values, str(path), {}, [])
+    try:
+        graph = GraphConfig(**values.get("graph", {}))
+    except (ValidationError, TypeError) as error:
+        raise DataError(f"{path}: the section 'graph' is damaged") from error
+    return config.model_copy(update={"graph": graph})

@@ -1,0 +1,122 @@
+"""A run directory: where everything about one run is written and found again."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from mmkgc_cli import __version__
+from mmkgc_cli.errors import DataError, UsageError
+from mmkgc_cli.state.atomic import make_folder
+
+# Everything a run writes; nothing else is ever removed by --overwrite.
+OWN_FILES = (
+    "config.toml",
+    "environment.json",
+    "trace.jsonl",
+    "model.safetensors",
+    "results.json",
+    "ranks-valid.tsv",
+    "ranks-test.tsv",
+)
+
+
+class RunDirectory:
+    """Paths of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.toml"
+
+    @property
+    def environment(self) -> Path:
+        """Versions, machine and command of the training."""
+        return self.path / "environment.json"
+
+    @property
+    def trace(self) -> Path:
+        """One JSON line an event."""
+        return self.path / "trace.jsonl"
+
+    @property
+    def weights(self) -> Path:
+        """The weights that ranked valid best."""
+        return self.path / "model.safetensors"
+
+    @property
+    def results(self) -> Path:
+        """Metrics and the protocol they were made under."""
+        return self.path / "results.json"
+
+    def ranks(self, split: str) -> Path:
+        """One row per triple of `split` and side."""
+        return self.path / f"ranks-{split}.tsv"
+
+    def create(self, overwrite: bool) -> None:
+        """Makes the directory ready for a new run.
+
+        Raises:
+            UsageError: when a run is there already and `overwrite` is off.
+            DataError: when the storage refuses.
+        """
+        present = [name for name in OWN_FILES if (self.path / name).exists()]
+        if present and not overwrite:
+            raise UsageError(
+                f"{self.path}: holds a run already; choose another --run, or pass --overwrite"
+            )
+        make_folder(self.path)
+        for name in present:
+            (self.path / name).unlink()
+
+    def require(self) -> None:
+        """Checks that a run is there.
+
+        Raises:
+            DataError: when it is not.
+        """
+        if not self.config.is_file():
+            raise DataError(f"{self.path}: no run there (no config.toml); train one first")
+
+
+def environment() -> dict[str, Any]:
+    """Versions, machine and command, for the record of a run."""
+    import torch
+
+    from mmkgc_cli import ops
+
+    return {
+        "mmkgc": __version__,
+        "commit": _commit(),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "packages": {name: metadata.version(name) for name in ("torch", "numpy", "h5py")},
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "native": {name: ops.path_of(name, "cpu")[0] for name in ops.OPS},
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the checkout this package runs from, if it runs from one."""
+    root = Path(__file__).resolve().parent.parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"],
+            capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,264 @@
+"""The jobs behind `mmkgc train` and `mmkgc eval`: from a configuration to files in a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from mmkgc_cli.errors import DataError
+from mmkgc_cli.evaluation.known import KnownTriples
+from mmkgc_cli.evaluation.metrics import side_metrics
+from mmkgc_cli.evaluation.ranker import SideRanks, rank
+from mmkgc_cli.kg.graph import Graph, Triples, load_graph
+from mmkgc_cli.runs.config import GraphConfig, RunConfig, from_toml, to_toml
+from mmkgc_cli.runs.directory import RunDirectory, environment
+from mmkgc_cli.runs.results import rank_table, split_report
+from mmkgc_cli.scoring import Scorer, Side, load_scorer
+from mmkgc_cli.state.atomic import read_json, write_bytes, write_json, write_text
+from mmkgc_cli.state.rng import generator
+from mmkgc_cli.state.signals import StopRequest
+from mmkgc_cli.state.trace import Trace
+from mmkgc_cli.state.weights import checksum, load_weights, save_weights
+from mmkgc_cli.training.link_prediction import LinkPrediction, LinkPredictionSettings
+from mmkgc_cli.training.loop import EpochReport, Outcome, Schedule, pick_device, train
+
+
+class Watcher(Protocol):
+    """A display that is told how training goes."""
+
+    def begin(self, graph: Graph, config: RunConfig, parameters: int, device: str) -> None:
+        """Called once before the first step."""
+
+    def step(self, epoch: int, done: int, total: int) -> None:
+        """Called after each step."""
+
+    def epoch(self, report: EpochReport) -> None:
+        """Called after each epoch."""
+
+
+def known_triples(graph: Graph) -> KnownTriples:
+    """The filter of the protocol: train, valid and test together."""
+    return KnownTriples(list(graph.splits.values()), len(graph.entities), len(graph.relations))
+
+
+def build_scorer(config: RunConfig, graph: Graph, device: torch.device) -> Scorer:
+    """A fresh scorer on `device`, its initial values from the seed alone."""
+    scorer_class = load_scorer(config.scorer)
+    rng = generator(config.training.seed, "initial values")
+    scorer = scorer_class(config.model, len(graph.entities), len(graph.relations), rng)
+    return scorer.to(device)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What came of a training."""
+
+    config: RunConfig
+    outcome: Outcome
+    valid: dict[str, float]
+
+
+def run_training(
+    config: RunConfig, graph_folder: Path, run: RunDirectory, overwrite: bool, watcher: Watcher
+) -> Trained:
+    """Trains and fills a run directory.
+
+    Raises:
+        MmkgcError: as the parts say; what is already saved stays whole.
+        Interrupted: after SIGINT or SIGTERM, with the best weights so far saved.
+    """
+    graph = load_graph(graph_folder)
+    if not len(graph.valid):
+        raise DataError(f"{graph_folder}: the graph has no valid triples to select on")
+    device = pick_device(config.training.device)
+    if config.training.threads:
+        torch.set_num_threads(config.training.threads)
+    about = GraphConfig(
+        path=str(graph_folder.resolve()),
+        name=graph.name,
+        fingerprint=graph.fingerprint,
+        order_id=graph.order_id,
+    )
+    config = config.model_copy(update={"graph": about})
+    scorer = build_scorer(config, graph, device)
+    run.create(overwrite)
+    write_text(run.config, to_toml(config))
+    write_json(run.environment, environment())
+    parameters = sum(p.numel() for p in scorer.parameters())
+    watcher.begin(graph, config, parameters, device.type)
+    with Trace(run.trace) as trace, StopRequest() as stop:
+        trace.write("start", graph=graph.name, scorer=config.scorer, parameters=parameters)
+        trained = _train(config, graph, scorer, run, trace, watcher, stop)
+        outcome = trained.outcome
+        trace.write(
+            "end",
+            stopped=outcome.stopped,
+            epochs=outcome.epochs,
+            best_epoch=outcome.best_epoch,
+            valid_mrr=outcome.best_mrr,
+        )
+        stop.raise_if_asked(
+            f"stopped by a signal in epoch {outcome.epochs}; {run.weights} holds the best weights "
+            f"so far (epoch {outcome.best_epoch}, valid MRR {100 * outcome.best_mrr:.2f} %)"
+        )
+    return trained
+
+
+def _train(
+    config: RunConfig,
+    graph: Graph,
+    scorer: Scorer,
+    run: RunDirectory,
+    trace: Trace,
+    watcher: Watcher,
+    stop: StopRequest,
+) -> Trained:
+    settings = config.training
+    device = pick_device(settings.device)
+    triples = torch.from_numpy(graph.train).to(device=device, dtype=torch.int64)
+    known = known_triples(graph)
+    best: dict[str, float] = {}
+
+    def validate() -> dict[str, float]:
+        scorer.eval()
+        both = side_metrics(rank(scorer, graph.valid, known))["both"]["realistic"]
+        scorer.train()
+        return dict(both)
+
+    def keep_best(epoch: int, metrics: dict[str, float]) -> None:
+        best.update(metrics)
+        save_weights(
+            run.weights,
+            scorer.state_dict(),
+            {
+                "scorer": config.scorer,
+                "epoch": str(epoch),
+                "fingerprint": graph.fingerprint,
+                "order_id": graph.order_id,
+            },
+        )
+
+    class Reports:
+        def step(self, epoch: int, done: int, total: int) -> None:
+            watcher.step(epoch, done, total)
+
+        def epoch(self, report: EpochReport) -> None:
+            trace.write("epoch", **dataclasses.asdict(report))
+            watcher.epoch(report)
+
+    scorer.fit(triples)
+    if not list(scorer.parameters()):
+        metrics = validate()
+        keep_best(0, metrics)
+        outcome = Outcome(0, 0, metrics["mrr"], "nothing to train")
+        return Trained(config, outcome, best)
+    program = LinkPrediction(
+        scorer,
+        triples,
+        LinkPredictionSettings(
+            batch_size=settings.batch_size,
+            negatives=settings.negatives,
+            negative_sampling=settings.negative_sampling,
+            temperature=settings.adversarial_temperature,
+            lr=settings.lr,
+            seed=settings.seed,
+        ),
+    )
+    schedule = Schedule(settings.epochs, settings.eval_every, settings.patience)
+    outcome = train(program, schedule, len(triples), validate, keep_best, Reports(), stop)
+    return Trained(config, outcome, best)
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedRun:
+    """A finished run: its configuration, graph, scorer (in eval mode) and what it was saved as."""
+
+    config: RunConfig
+    graph: Graph
+    scorer: Scorer
+    epoch: int
+    checksum: str
+
+
+def load_run(run: RunDirectory, graph_folder: Path | None) -> LoadedRun:
+    """Opens a finished run, the scorer on the device of its configuration.
+
+    Args:
+        run: where the run is.
+        graph_folder: where its graph is now; None takes the place it was trained from.
+
+    Raises:
+        DataError: when the run is not whole, or the graph is not the one it was trained on.
+    """
+    run.require()
+    config = from_toml(run.config, lambda name: load_scorer(name).Config)
+    folder = graph_folder or Path(config.graph.path)
+    graph = load_graph(folder)
+    if graph.fingerprint != config.graph.fingerprint:
+        raise DataError(
+            f"{run.path}: trained on graph {config.graph.name!r} ({config.graph.fingerprint[:12]}…)"
+            f", but {folder} holds {graph.name!r} ({graph.fingerprint[:12]}…); give its --graph"
+        )
+    if graph.order_id != config.graph.order_id:
+        raise DataError(
+            f"{run.path}: {folder} holds the same triples with ids in another order, so the "
+            "weights would meet the wrong entities; prepare the graph from the same files"
+        )
+    tensors, metadata = load_weights(run.weights)
+    if metadata.get("order_id") != graph.order_id or metadata.get("scorer") != config.scorer:
+        raise DataError(f"{run.weights}: belongs to another run; train again")
+    device = pick_device(config.training.device)
+    scorer = build_scorer(config, graph, torch.device("cpu"))
+    for name, buffer in scorer.named_buffers():
+        if name in tensors:  # buffers that `fit` sizes, such as counts
+            buffer.resize_(tensors[name].shape)
+    try:
+        scorer.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise DataError(f"{run.weights}: does not fit the configuration of the run") from error
+    return LoadedRun(
+        config, graph, scorer.to(device).eval(), int(metadata["epoch"]), checksum(tensors)
+    )
+
+
+def run_evaluation(run: RunDirectory, graph_folder: Path | None, split: str) -> dict[str, Any]:
+    """Ranks a split with a trained run and writes ``results.json`` and the ranks.
+
+    Returns:
+        The contents of ``results.json``.
+
+    Raises:
+        DataError: as `load_run`.
+        NonFiniteScores: when the model gives NaN or infinity.
+    """
+    loaded = load_run(run, graph_folder)
+    graph = loaded.graph
+    triples: Triples = graph.splits[split]
+    if not len(triples):
+        raise DataError(f"{graph.name}: the graph has no {split} triples")
+    ranks: dict[Side, SideRanks] = rank(loaded.scorer, triples, known_triples(graph))
+    model = {
+        "scorer": loaded.config.scorer,
+        **loaded.config.model.model_dump(),
+        "epoch": loaded.epoch,
+        "sha256": loaded.checksum,
+    }
+    results = split_report(graph, split, ranks, model)
+    if run.results.is_file():
+        results = _merge(read_json(run.results), results)
+    write_bytes(run.ranks(split), rank_table(graph, triples, ranks))
+    write_json(run.results, results)
+    return results
+
+
+def _merge(old: Any, new: dict[str, Any]) -> dict[str, Any]:
+    """Keeps results of other splits that came from the same weights under the same protocol."""
+    if not isinstance(old, dict) or any(old.get(k) != new[k] for k in ("protocol", "model")):
+        return new
+    merged = dict(new)
+    for key in ("metrics", "categories", "relations"):
+        merged[key] = {**old.get(key, {}), **new[key]}
+    return merged

@@ -1,0 +1,71 @@
+"""What an evaluation leaves behind: ``results.json`` and a table of ranks."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mmkgc_cli import __version__
+from mmkgc_cli.evaluation.categories import relation_categories
+from mmkgc_cli.evaluation.metrics import category_names, grouped_metrics, side_metrics
+from mmkgc_cli.evaluation.ranker import SideRanks
+from mmkgc_cli.kg.graph import Graph, Triples
+from mmkgc_cli.scoring import Side
+
+RESULTS_VERSION = 1
+
+
+def protocol(graph: Graph) -> dict[str, Any]:
+    """What metrics mean; results under unlike protocols must not be compared."""
+    return {
+        "version": RESULTS_VERSION,
+        "ranking": "filtered",
+        "filter": ["train", "valid", "test"],
+        "sides": ["head", "tail"],
+        "ties": "realistic",
+        "selection": {"metric": "mrr", "split": "valid", "ties": "realistic"},
+        "graph": graph.name,
+        "fingerprint": graph.fingerprint,
+        "verified_source": graph.provenance.verified,
+    }
+
+
+def split_report(
+    graph: Graph, split: str, ranks: Mapping[Side, SideRanks], model: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The contents of ``results.json`` for one split.
+
+    Metrics are fractions nested ``split.side.tie.metric``; `model` says what was evaluated.
+    """
+    triples = graph.splits[split]
+    categories = relation_categories(graph.train, len(graph.relations))
+    relation_names = {i: graph.relations[i] for i in np.unique(triples[:, 1]).tolist()}
+    relations = triples[:, 1].astype(np.int64)
+    return {
+        "mmkgc": __version__,
+        "protocol": protocol(graph),
+        "model": dict(model),
+        "metrics": {split: side_metrics(ranks)},
+        "categories": {split: grouped_metrics(ranks, categories[relations], category_names())},
+        "relations": {split: grouped_metrics(ranks, relations, relation_names)},
+    }
+
+
+def rank_table(graph: Graph, triples: Triples, ranks: Mapping[Side, SideRanks]) -> bytes:
+    """A TSV with one row per triple and side: names, side, ranks, entities that took part."""
+    text = io.StringIO()
+    text.write("head\trelation\ttail\tside\trealistic\toptimistic\tpessimistic\tcandidates\n")
+    entities, relations = graph.entities, graph.relations
+    for side in (Side.head, Side.tail):
+        of = ranks[side]
+        columns = (of.realistic, of.optimistic, of.pessimistic, of.candidates)
+        for (h, r, t), *row in zip(triples.tolist(), *(c.tolist() for c in columns), strict=True):
+            realistic, optimistic, pessimistic, candidates = row
+            text.write(
+                f"{entities[h]}\t{relations[r]}\t{entities[t]}\t{side.name}\t{realistic:.1f}\t"
+                f"{optimistic}\t{pessimistic}\t{candidates}\n"
+            )
+    return text.getvalue().encode()

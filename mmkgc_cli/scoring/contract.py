@@ -1,0 +1,100 @@
+"""What a scorer plugin provides, and what the core makes of it.
+
+A score is a metric between a *query* row, made from the known entity and the relation, and a
+*candidate* row, made from an entity:
+
+    score(h, r, t) = metric(query(h, r, tail), candidate(t))
+                   = metric(query(t, r, head), candidate(h))      (two-way scorers)
+
+Training, ranking and prediction are the core's: a plugin only says how rows are made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import ClassVar
+
+import torch
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from mmkgc_cli.ops import Metric, Pair, score_rows, whole_row
+
+
+class Side(IntEnum):
+    """Which entity of a triple is looked for; also the value in the ops' ``side`` tensors."""
+
+    tail = 0
+    head = 1
+
+
+class ScorerConfig(BaseModel):
+    """Hyper-parameters of a scorer; subclasses add typed fields with defaults and help."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Scorer(nn.Module):
+    """Base of all scorers.
+
+    A subclass sets `metric`, `citation` and `Config`, takes ``(config, n_entities, n_relations,
+    generator)`` and implements `query` and `candidates`.
+    """
+
+    Config: ClassVar[type[ScorerConfig]] = ScorerConfig
+    metric: ClassVar[Metric]
+    citation: ClassVar[str]
+    # Whether the two equations above both hold; reciprocal relations break the second.
+    two_way: ClassVar[bool] = True
+    # Whether `candidates` depends on the relation: one table per distinct relation.
+    per_relation: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        config: ScorerConfig,
+        n_entities: int,
+        n_relations: int,
+        generator: torch.Generator,
+    ) -> None:
+        """Creates a scorer whose initial values come from `generator` alone."""
+        super().__init__()
+        self.config = config
+        self.n_entities = n_entities
+        self.n_relations = n_relations
+
+    @property
+    def margin(self) -> float:
+        """Added to every score: distances enter as margin - distance."""
+        return 0.0
+
+    def query(self, entities: Tensor, relations: Tensor, side: Side) -> Tensor:
+        """Query rows ``[B, Dq]`` of known `entities` [B] under `relations` [B], seeking `side`."""
+        raise NotImplementedError(f"{type(self).__name__} defines no query")
+
+    def candidates(
+        self, entities: Tensor | None, relation: int | None = None, side: Side | None = None
+    ) -> Tensor:
+        """Candidate rows ``[n, Dc]`` of `entities` [n], or of all in order when None.
+
+        `relation` and `side` are given when `per_relation` is set, and None otherwise.
+        """
+        raise NotImplementedError(f"{type(self).__name__} defines no candidates")
+
+    def pairs(self, query_width: int) -> Sequence[Pair]:
+        """The terms of the score; by default one that spans the rows."""
+        return whole_row(query_width)
+
+    def fit(self, triples: Tensor) -> None:
+        """Sees the train triples ``[n, 3]`` (h, r, t) once before training; nothing by default."""
+
+    def score_vectors(self, queries: Tensor, vectors: Tensor) -> Tensor:
+        """Scores ``[B, N]`` of candidate rows `vectors` [B, N, Dc] for queries [B, N or 1, Dq]."""
+        terms = self.pairs(queries.shape[-1])
+        return self.margin + score_rows(queries, vectors, self.metric, terms)
+
+    def score(self, triples: Tensor) -> Tensor:
+        """Scores ``[B]`` of triples ``[B, 3]``, along the tail query."""
+        heads, relations, tails = triples.unbind(1)
+        queries = self.query(heads, relations, Side.tail)
+        return self.score_vectors(queries[:, None], self.candidates(tails)[:, None])[:, 0]

@@ -1,0 +1,1 @@
+"""What must survive a kill: atomic files, weights, RNG streams, the trace, signals."""

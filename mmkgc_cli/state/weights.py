@@ -1,0 +1,55 @@
+"""Weights on disk: safetensors with a checksum of their own."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from mmkgc_cli.errors import DataError
+from mmkgc_cli.state.atomic import write_bytes
+
+_CHECKSUM = "mmkgc_sha256"
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes, in name order; hexadecimal."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
+    """Writes `tensors` atomically and returns their checksum."""
+    dense = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    digest = checksum(dense)
+    data = safetensors.torch.save(dense, {**metadata, _CHECKSUM: digest})
+    write_bytes(path, data)
+    return digest
+
+
+def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Reads tensors and metadata, and holds the tensors against their checksum.
+
+    Raises:
+        DataError: when the file is missing, damaged, or not one of ours.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file; is the run finished?")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError) as error:
+        raise DataError(f"{path}: not a readable safetensors file: {error}") from error
+    if metadata.get(_CHECKSUM) != checksum(tensors):
+        raise DataError(f"{path}: the weights do not match their checksum; train again")
+    return tensors, metadata

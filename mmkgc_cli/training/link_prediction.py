@@ -1,0 +1,92 @@
+"""The link-prediction step: positives against filtered negatives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mmkgc_cli.scoring.contract import Scorer, Side
+from mmkgc_cli.state.rng import generator
+from mmkgc_cli.training.losses import self_adversarial_loss
+from mmkgc_cli.training.negatives import FilteredNegatives
+
+
+@dataclass(frozen=True)
+class LinkPredictionSettings:
+    """What one step needs to know; see `TrainingConfig` for the meaning of the fields."""
+
+    batch_size: int
+    negatives: int
+    negative_sampling: Literal["bernoulli", "uniform"]
+    temperature: float
+    lr: float
+    seed: int
+
+
+class LinkPrediction:
+    """A step program (see `training.loop`): state, and one step over a batch of positives.
+
+    Positives are a fresh permutation of the train triples each epoch; the last, smaller batch is
+    used too. Everything lives on the scorer's device and nothing is read back within an epoch.
+    """
+
+    def __init__(self, scorer: Scorer, triples: Tensor, settings: LinkPredictionSettings) -> None:
+        """Takes train `triples` [n, 3] on the scorer's device."""
+        device = triples.device
+        self.scorer = scorer
+        self.triples = triples
+        self.settings = settings
+        self._order_rng = generator(settings.seed, "permutation", device)
+        self._negatives = FilteredNegatives(
+            triples,
+            scorer.n_entities,
+            scorer.n_relations,
+            settings.negative_sampling,
+            generator(settings.seed, "negatives", device),
+        )
+        self._optimizer = torch.optim.Adam(scorer.parameters(), lr=settings.lr, fused=True)
+        self._order = torch.empty(0, dtype=torch.int64, device=device)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in one pass over the triples."""
+        return -(-len(self.triples) // self.settings.batch_size)
+
+    def start_epoch(self) -> None:
+        """Draws the order of the next pass."""
+        self._order = torch.randperm(
+            len(self.triples), generator=self._order_rng, device=self.triples.device
+        )
+
+    def step(self, index: int) -> dict[str, Tensor]:
+        """Trains on batch `index` of the pass; returns its loss terms, still on the device."""
+        size = self.settings.batch_size
+        positives = self.triples[self._order[index * size : (index + 1) * size]]
+        negatives = self._negatives.sample(positives, self.settings.negatives)
+        heads, relations, tails = positives.unbind(1)
+        for_tail = self.scorer.query(heads, relations, Side.tail)
+        for_head = self.scorer.query(tails, relations, Side.head)
+        positive = self.scorer.score_vectors(
+            for_tail[:, None], self.scorer.candidates(tails)[:, None]
+        )[:, 0]
+        negative = self._negative_scores(for_tail, for_head, negatives.entities, negatives.side)
+        loss = self_adversarial_loss(
+            positive, negative, negatives.usable, self.settings.temperature
+        )
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        return {"loss": loss.detach()}
+
+    def _negative_scores(
+        self, for_tail: Tensor, for_head: Tensor, entities: Tensor, side: Tensor
+    ) -> Tensor:
+        """Scores [B, N]: each negative meets the query of the side it stands on."""
+        batch = torch.arange(len(entities), device=entities.device)[:, None]
+        queries = torch.cat([for_tail, for_head])
+        chosen = torch.nn.functional.embedding(side * len(entities) + batch, queries)
+        rows = self.scorer.candidates(entities.flatten()).view(*entities.shape, -1)
+        return self.scorer.score_vectors(chosen, rows)

@@ -1,0 +1,1 @@
+"""Scorer plugins: one file each, with its citation; `SCORER` names the class."""

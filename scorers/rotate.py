@@ -1,0 +1,72 @@
+"""RotatE: a relation rotates every complex coordinate of the head towards the tail."""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from mmkgc_cli.ops import Metric
+from mmkgc_cli.scoring.contract import Scorer, ScorerConfig, Side
+
+
+class RotatEConfig(ScorerConfig):
+    """Hyper-parameters of RotatE."""
+
+    dim: int = Field(128, ge=1, description="complex width: entities have 2 x dim real numbers")
+    margin: float = Field(9.0, gt=0, description="score of distance 0; also sets the init range")
+
+
+class RotatE(Scorer):
+    """score = margin - sum_k |h_k e^(i theta_k) - t_k| (Sun et al. 2019, eq. 2 and 5)."""
+
+    Config = RotatEConfig
+    metric = Metric.modulus
+    citation: ClassVar[str] = (
+        "Zhiqing Sun, Zhi-Hong Deng, Jian-Yun Nie and Jian Tang. RotatE: Knowledge graph embedding "
+        "by relational rotation in complex space. ICLR, 2019."
+    )
+
+    def __init__(
+        self,
+        config: RotatEConfig,
+        n_entities: int,
+        n_relations: int,
+        generator: torch.Generator,
+    ) -> None:
+        """Entities start uniform in +-(margin + 2) / dim, phases uniform over the circle."""
+        super().__init__(config, n_entities, n_relations, generator)
+        self._margin = config.margin
+        bound = (config.margin + 2) / config.dim
+        entities = torch.empty(n_entities, 2 * config.dim)
+        phases = torch.empty(n_relations, config.dim)
+        self.entities = nn.Parameter(entities.uniform_(-bound, bound, generator=generator))
+        self.phases = nn.Parameter(phases.uniform_(-math.pi, math.pi, generator=generator))
+
+    @property
+    def margin(self) -> float:
+        """Added to minus the distance."""
+        return self._margin
+
+    def query(self, entities: Tensor, relations: Tensor, side: Side) -> Tensor:
+        """h o r for tails; t o conj(r) for heads, since |h r - t| = |h - t conj(r)|."""
+        re, im = nn.functional.embedding(entities, self.entities).chunk(2, -1)
+        theta = nn.functional.embedding(relations, self.phases)
+        cos, sin = theta.cos(), theta.sin()
+        if side is Side.head:
+            sin = -sin
+        return torch.cat([re * cos - im * sin, re * sin + im * cos], -1)
+
+    def candidates(
+        self, entities: Tensor | None, relation: int | None = None, side: Side | None = None
+    ) -> Tensor:
+        """The entity rows themselves."""
+        return (
+            self.entities if entities is None else nn.functional.embedding(entities, self.entities)
+        )
+
+
+SCORER = RotatE

@@ -1,0 +1,133 @@
+"""Builds the native library `mmkgc_cli._C`; everything else is in pyproject.toml.
+
+The library is optional. Without torch or a compiler, with a failing compiler, or with
+MMKGC_BUILD_NATIVE=0, the install goes through in pure Python and `mmkgc doctor` says why.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+VERSION = "0.1.0"
+# Reductions may be reordered so that they vectorise; NaN and infinity keep their meaning.
+FLOAT_FLAGS = ["-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros"]
+REPORT = "_native_build.json"
+
+
+def report_outcome(folder: Path, status: str, reason: str) -> None:
+    """Leaves a note beside the package for `mmkgc doctor`, and a line for whoever builds."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / REPORT).write_text(json.dumps({"status": status, "reason": reason}) + "\n")
+    if status != "built":
+        print(f"mmkgc: no native library: {reason}; the torch twins run instead", file=sys.stderr)
+
+
+def native_extension() -> Extension | str:
+    """The extension, or the reason why there is none."""
+    if os.environ.get("MMKGC_BUILD_NATIVE", "1") == "0":
+        return "MMKGC_BUILD_NATIVE=0 was set at build time"
+    try:
+        import pybind11
+        import torch
+        from torch.utils import cpp_extension
+    except ImportError as error:
+        return f"{error.name} was not importable at build time (install with --no-build-isolation)"
+    sources = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc").glob("*.cpp"))
+    sources += sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc" / "cpu").glob("*.cpp"))
+    cuda_sources = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc" / "cuda").glob("*.cu"))
+    # Decided by the toolkit and the torch build, never by a visible GPU.
+    with_cuda = bool(cuda_sources and cpp_extension.CUDA_HOME and torch.version.cuda)
+    if with_cuda:
+        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0;9.0+PTX")
+        sources += cuda_sources
+    device = "cuda" if with_cuda else "cpu"
+    rpath = ["-Wl,-rpath,@loader_path/../torch/lib"] if sys.platform == "darwin" else []
+    return Extension(
+        "mmkgc_cli._C",
+        sources,
+        depends=[str(p.relative_to(ROOT)) for p in (ROOT / "csrc").rglob("*.h")],
+        include_dirs=[pybind11.get_include(), *cpp_extension.include_paths(device)],
+        library_dirs=cpp_extension.library_paths(device),
+        libraries=["torch", "torch_cpu", *(["torch_cuda", "cudart"] if with_cuda else [])],
+        define_macros=[
+            ("TORCH_TARGET_VERSION", "0x020a000000000000"),
+            ("MMKGC_VERSION", f'"{VERSION}"'),
+            ("MMKGC_TORCH_VERSION", f'"{torch.__version__}"'),
+            ("MMKGC_CUDA_VERSION", f'"{torch.version.cuda if with_cuda else ""}"'),
+            *([("MMKGC_WITH_CUDA", "1")] if with_cuda else []),
+        ],
+        extra_compile_args={
+            "cxx": ["-O3", "-std=c++20", "-fvisibility=hidden", "-Wall", "-g0", *FLOAT_FLAGS],
+            "nvcc": ["-O3", "-std=c++20"],
+        },
+        extra_link_args=rpath,
+        language="c++",
+    )
+
+
+extension = native_extension()
+
+if isinstance(extension, str):
+    BaseBuild: type[build_ext] = build_ext
+else:
+    from torch.utils.cpp_extension import BuildExtension
+
+    BaseBuild = BuildExtension
+
+
+class OptionalBuild(BaseBuild):  # type: ignore[misc, valid-type]
+    """Compiles the library; a failure is reported and the install goes on without it."""
+
+    def run(self) -> None:
+        if isinstance(extension, str):
+            report_outcome(self.package_folder(), "skipped", extension)
+            self.drop_stale()
+            return
+        try:
+            super().run()
+        except (Exception, SystemExit) as error:
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            report_outcome(self.package_folder(), "failed", f"the compiler failed: {first}")
+            self.extensions = []
+            self.drop_stale()
+        else:
+            report_outcome(self.package_folder(), "built", "")
+
+    def package_folder(self) -> Path:
+        """Where the package lies: the source tree in place, the build tree otherwise."""
+        in_place = self.inplace or getattr(self, "editable_mode", False)
+        return ROOT / "mmkgc_cli" if in_place else Path(self.build_lib) / "mmkgc_cli"
+
+    def drop_stale(self) -> None:
+        """An older library would hide the failure and lag behind the sources."""
+        for old in self.package_folder().glob("_C.*"):
+            if old.suffix in {".so", ".pyd"}:
+                old.unlink()
+
+    def get_outputs(self) -> list[str]:
+        return [name for name in super().get_outputs() if Path(name).exists()]
+
+
+class BuildPython(build_py):
+    """Ships the registry, which lies at the top of the checkout, inside the package."""
+
+    def run(self) -> None:
+        super().run()
+        if not getattr(self, "editable_mode", False):
+            shutil.copy2(ROOT / "datasets.toml", Path(self.build_lib) / "mmkgc_cli")
+
+
+options: dict[str, Any] = {"cmdclass": {"build_ext": OptionalBuild, "build_py": BuildPython}}
+# An extension that is merely skipped still goes through OptionalBuild, which says so.
+placeholder = Extension("mmkgc_cli._C", [])
+setup(ext_modules=[placeholder if isinstance(extension, str) else extension], **options)

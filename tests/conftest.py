@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mmkgc_cli.kg.graph import Graph
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """Real benchmark files: MMKGC_TEST_DATA, or `shared/data` beside the checkout."""
+    folder = Path(os.environ.get("MMKGC_TEST_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real benchmark files in {folder}; set MMKGC_TEST_DATA")
+    return folder
+
+
+@pytest.fixture
+def graph() -> Graph:
+    return random_graph(40, 5, 300, seed=0)
+
+
+def random_graph(n_entities: int, n_relations: int, n_triples: int, seed: int) -> Graph:
+    """A graph of distinct random triples, a tenth of them valid and a tenth test."""
+    rng = np.random.default_rng(seed)
+    rows = np.stack(
+        [
+            rng.integers(n_entities, size=2 * n_triples),
+            rng.integers(n_relations, size=2 * n_triples),
+            rng.integers(n_entities, size=2 * n_triples),
+        ],
+        axis=1,
+    )
+    rows = rng.permutation(np.unique(rows, axis=0))[:n_triples].astype(np.int32)
+    tenth = n_triples // 10
+    return Graph(
+        "random",
+        [f"entity {i}" for i in range(n_entities)],
+        [f"relation {i}" for i in range(n_relations)],
+        rows[2 * tenth :],
+        rows[:tenth],
+        rows[tenth : 2 * tenth],
+    )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def mmkgc(tmp_path: Path) -> Callable[..., Outcome]:
+    """Runs the command line in a process of its own, in `tmp_path`."""
+
+    def run(*arguments: str | Path, env: dict[str, str] | None = None) -> Outcome:
+        done = subprocess.run(
+            command(*arguments),
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "2", **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return Outcome(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "mmkgc_cli", *map(str, arguments)]
+
+
+def write_openke(
+    folder: Path,
+    entities: Sequence[str],
+    relations: Sequence[str],
+    splits: dict[str, Sequence[tuple[int, int, int]]],
+) -> Path:
+    """Writes an OpenKE folder from (head, relation, tail) ids."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind, names in (("entity", entities), ("relation", relations)):
+        lines = [str(len(names)), *(f"{name}\t{i}" for i, name in enumerate(names))]
+        (folder / f"{kind}2id.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    for split in ("train", "valid", "test"):
+        rows = splits.get(split, [])
+        lines = [str(len(rows)), *(f"{h} {t} {r}" for h, r, t in rows)]
+        (folder / f"{split}2id.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def openke(tmp_path: Path) -> Path:
+    """A small OpenKE folder that is right; tests break one thing in it."""
+    return write_openke(
+        tmp_path / "openke",
+        ["Paris", "France", "São Paulo, Brazil", "東京"],
+        ["capital of", "near"],
+        {
+            "train": [(0, 0, 1), (2, 1, 3), (3, 1, 0), (1, 1, 2)],
+            "valid": [(0, 1, 2)],
+            "test": [(2, 1, 0)],
+        },
+    )
+
+
+@pytest.fixture(autouse=True)
+def _two_threads() -> None:
+    torch.set_num_threads(2)

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmkgc_cli.errors import DataError
+from mmkgc_cli.kg.graph import FILE_NAME, Graph, load_graph, write_graph
+from mmkgc_cli.kg.identity import fingerprint, train_id
+from tests.conftest import random_graph
+
+
+def renumbered(graph: Graph, seed: int) -> Graph:
+    """The same graph with its ids dealt out anew and its triples in another order."""
+    rng = np.random.default_rng(seed)
+    e, r = rng.permutation(len(graph.entities)), rng.permutation(len(graph.relations))
+
+    def move(rows: np.ndarray) -> np.ndarray:
+        moved = np.stack([e[rows[:, 0]], r[rows[:, 1]], e[rows[:, 2]]], axis=1)
+        return rng.permutation(moved).astype(np.int32)
+
+    return Graph(
+        graph.name,
+        [graph.entities[i] for i in np.argsort(e)],
+        [graph.relations[i] for i in np.argsort(r)],
+        move(graph.train),
+        move(graph.valid),
+        move(graph.test),
+    )
+
+
+def test_a_graph_comes_back_as_it_was_written(graph: Graph, tmp_path: Path) -> None:
+    labelled = dataclasses.replace(graph, entity_labels=["é" * i for i in range(40)])
+    write_graph(labelled, tmp_path)
+    back = load_graph(tmp_path)
+    for name, rows in graph.splits.items():
+        assert np.array_equal(back.splits[name], rows)
+    assert list(back.entities) == list(graph.entities)
+    assert list(back.entity_labels or []) == list(labelled.entity_labels or [])
+    assert back.relation_labels is None
+    assert back.fingerprint == graph.fingerprint
+    assert list(tmp_path.iterdir()) == [tmp_path / FILE_NAME]
+
+
+@given(seed=st.integers(0, 1000))
+def test_identities_do_not_depend_on_ids_or_order(seed: int) -> None:
+    graph = random_graph(12, 3, 60, seed=1)
+    other = renumbered(graph, seed)
+    assert other.entities_id == graph.entities_id
+    assert other.train_id == graph.train_id
+    assert other.fingerprint == graph.fingerprint
+
+
+def test_identities_tell_splits_vocabularies_and_orders_apart(graph: Graph) -> None:
+    other_split = dataclasses.replace(graph, train=graph.train[1:], test=graph.train[:1])
+    assert other_split.entities_id == graph.entities_id
+    assert other_split.train_id != graph.train_id
+    assert other_split.fingerprint != graph.fingerprint
+    swapped = dataclasses.replace(graph, valid=graph.test, test=graph.valid)
+    assert swapped.train_id == graph.train_id
+    assert swapped.fingerprint != graph.fingerprint
+    renamed = dataclasses.replace(graph, entities=["x", *graph.entities[1:]])
+    assert renamed.entities_id != graph.entities_id
+    assert renumbered(graph, 3).order_id != graph.order_id
+
+
+def test_names_that_run_into_one_another_stay_apart() -> None:
+    rows = np.array([[0, 0, 1]], dtype=np.int32)
+    assert fingerprint(["ab", "c"], ["r"], [rows]) != fingerprint(["a", "bc"], ["r"], [rows])
+    # Unused vocabulary does not enter the identity of train.
+    assert train_id(["a", "b"], ["r"], rows) == train_id(["a", "b", "c"], ["r", "s"], rows)
+
+
+def test_a_file_cut_off_anywhere_is_one_line(graph: Graph, tmp_path: Path) -> None:
+    path = write_graph(graph, tmp_path)
+    whole = path.read_bytes()
+    for size in {0, 1, 8, 100, len(whole) // 2, len(whole) - 1}:
+        path.write_bytes(whole[:size])
+        with pytest.raises(DataError, match=r"graph.h5: .*prepare it again"):
+            load_graph(tmp_path)
+
+
+def test_a_flipped_byte_in_the_triples_is_found(graph: Graph, tmp_path: Path) -> None:
+    path = write_graph(graph, tmp_path)
+    with h5py.File(path) as file:
+        at = file["train"].id.get_chunk_info(0).byte_offset
+    data = bytearray(path.read_bytes())
+    data[at + 20] ^= 0x40
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="prepare it again"):
+        load_graph(tmp_path)
+
+
+def test_another_format_version_or_a_foreign_file_is_refused(graph: Graph, tmp_path: Path) -> None:
+    path = write_graph(graph, tmp_path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["format_version"] = 99
+    with pytest.raises(DataError, match="format version 99, expected 1"):
+        load_graph(tmp_path)
+    with h5py.File(path, "w") as file:
+        file["something"] = 1
+    with pytest.raises(DataError, match="damaged or not a prepared graph"):
+        load_graph(tmp_path)
+    path.unlink()
+    with pytest.raises(DataError, match="no such file; make it with `mmkgc prepare`"):
+        load_graph(tmp_path)
+
+
+def test_a_full_disk_leaves_the_old_graph(
+    graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_graph(graph, tmp_path)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DataError, match=r"graph.h5: cannot be written: the disk is full"):
+        write_graph(dataclasses.replace(graph, name="new"), tmp_path)
+    monkeypatch.undo()
+    assert load_graph(tmp_path).name == "random"
+    assert [p.name for p in tmp_path.iterdir()] == [FILE_NAME]

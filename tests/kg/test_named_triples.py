@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmkgc_cli.errors import DataError, UsageError
+from mmkgc_cli.kg.named_triples import read_named, require_splits
+
+ROWS = [
+    ("Paris", "capital of", "France"),
+    ("France", "borders", "Spain"),
+    ("Spain", "borders", "France"),
+    ("Lyon", "in", "France"),
+    ("Paris", "near", "Lyon"),
+]
+
+
+def write(path: Path, rows: list[tuple[str, str, str]], order: str = "hrt") -> Path:
+    at = {"hrt": (0, 1, 2), "htr": (0, 2, 1)}[order]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = "".join("\t".join(row[i] for i in at) + "\n" for row in rows)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("order", ["hrt", "htr"])
+def test_both_orders_give_the_same_graph(tmp_path: Path, order: str) -> None:
+    graph = read_named(write(tmp_path / "triples.tsv", ROWS, order), "g", order)
+    assert [graph.decode(row) for row in graph.train] == ROWS
+
+
+@pytest.mark.parametrize(("written", "read"), [("htr", "hrt"), ("hrt", "htr")])
+def test_the_wrong_order_is_refused_with_the_right_one(
+    tmp_path: Path, written: str, read: str
+) -> None:
+    rows = [(f"e{i}", f"r{i % 3}", f"e{(i * 7) % 20}") for i in range(60)]
+    path = write(tmp_path / "train.tsv", rows, written)
+    with pytest.raises(DataError, match=rf"train.tsv:1: .* is this --format {written}\?"):
+        read_named(path, "g", read)
+    read_named(path, "g", written)
+
+
+def test_a_bipartite_graph_is_not_taken_for_swapped(tmp_path: Path) -> None:
+    rows = [(f"user {i}", f"rating {i % 5}", f"film {i % 3}") for i in range(30)]
+    assert len(read_named(write(tmp_path / "t.tsv", rows), "g", "hrt").relations) == 5
+
+
+def test_a_folder_gives_its_three_splits(tmp_path: Path) -> None:
+    for split, rows in (("train", ROWS[:3]), ("valid", ROWS[3:4]), ("test", ROWS[4:])):
+        write(tmp_path / f"{split}.txt", rows)
+    graph = read_named(tmp_path, "g", "hrt")
+    assert [len(rows) for rows in graph.splits.values()] == [3, 1, 1]
+    require_splits(graph, tmp_path)
+
+
+def test_one_list_of_triples_asks_for_a_split(tmp_path: Path) -> None:
+    path = write(tmp_path / "triples.tsv", ROWS)
+    with pytest.raises(UsageError, match="--split"):
+        require_splits(read_named(path, "g", "hrt"), path)
+
+
+def test_a_vocabulary_file_fixes_the_ids_and_the_names(tmp_path: Path) -> None:
+    write(tmp_path / "train.tsv", ROWS[:2])
+    (tmp_path / "entity2id.txt").write_text("Spain\t0\nParis\t1\nFrance\t2\nLyon\t3\n")
+    graph = read_named(tmp_path / "train.tsv", "g", "hrt")
+    assert list(graph.entities) == ["Spain", "Paris", "France", "Lyon"]
+    write(tmp_path / "train.tsv", [*ROWS[:2], ("Rome", "near", "Paris")])
+    with pytest.raises(DataError, match=r"train.tsv:3: entity 'Rome' is not in .*entity2id.txt"):
+        read_named(tmp_path / "train.tsv", "g", "hrt")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("a\tb", r"t.tsv:2: 2 columns, expected 3 separated by tabs \(head relation tail\)"),
+        ("a\tb\tc\td", r"t.tsv:2: 4 columns, expected 3"),
+        ("a b c", r"t.tsv:2: 1 column, expected 3 .*; separate them with tabs"),
+        ("a\t\tc", r"t.tsv:2: an empty name, expected head relation tail"),
+    ],
+)
+def test_a_wrong_row_is_named_with_file_and_line(tmp_path: Path, line: str, message: str) -> None:
+    path = tmp_path / "t.tsv"
+    path.write_text(f"x\ty\tz\n{line}\n")
+    with pytest.raises(DataError, match=message):
+        read_named(path, "g", "hrt")
+
+
+def test_a_count_line_is_held_against_the_rows(tmp_path: Path) -> None:
+    path = tmp_path / "t.tsv"
+    path.write_text("2\nx\ty\tz\nz\ty\tx\n")
+    assert len(read_named(path, "g", "hrt").train) == 2
+    path.write_text("3\nx\ty\tz\nz\ty\tx\n")
+    with pytest.raises(DataError, match=r"t.tsv:1: the count line says 3, but 2 triples follow"):
+        read_named(path, "g", "hrt")
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ([], "no train.txt or train.tsv"),
+        (["train.txt", "test.txt"], "no valid.txt or valid.tsv beside the other two"),
+        (["train.txt", "train.tsv"], "both train.txt and train.tsv are there"),
+    ],
+)
+def test_missing_or_doubled_split_files_are_refused(
+    tmp_path: Path, files: list[str], message: str
+) -> None:
+    for name in files:
+        write(tmp_path / name, ROWS)
+    with pytest.raises(DataError, match=message):
+        read_named(tmp_path, "g", "hrt")
+
+
+@given(data=st.binary(max_size=200) | st.text(alphabet="ab\t\n1", max_size=60).map(str.encode))
+def test_any_bytes_give_a_graph_or_one_line(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("bytes") / "t.tsv"
+    path.write_bytes(data)
+    try:
+        graph = read_named(path, "g", "hrt")
+    except DataError as error:
+        assert str(path) in str(error)
+        assert "\n" not in str(error)
+    else:
+        assert len(graph.train)
