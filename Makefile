@@ -76,7 +76,7 @@ docs: dev
 benchmark: dev
 	@test -n "$(GRAPH)" || { echo \
 		"make: say where FB15K-237 was prepared: make benchmark GRAPH=graphs/fb15k-237" >&2; exit 1; }
-	@$(BIN)/python benchmarks/ranking.py --graph "$(GRAPH)"
+	@$(BIN)/python -m benchmarks.ranking --graph "$(GRAPH)"
 
 wheel: build
 	@$(PIP) wheel --no-build-isolation --no-deps -w dist .

@@ -1,6 +1,6 @@
 """Filtered ranking of the FB15K-237 test set: ours against PyKEEN's evaluator, in one run.
 
-    python benchmarks/ranking.py --graph graphs/fb15k-237
+    python -m benchmarks.ranking --graph graphs/fb15k-237
 
 Both rank the same random RotatE vectors (128 complex dimensions), both sides, filtered by all
 splits. PyKEEN is timed on a slice of the test triples and projected to all of them.
@@ -13,9 +13,7 @@ import json
 import resource
 import statistics
 import time
-import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -46,42 +44,16 @@ def time_ours(scorer: Scorer, graph: Graph, runs: int) -> tuple[list[float], flo
     return seconds, mrr
 
 
-def time_pykeen(scorer: Scorer, graph: Graph, dim: int, slice_size: int) -> tuple[float, float]:
+def time_pykeen(scorer: Scorer, graph: Graph, slice_size: int) -> tuple[float, float]:
     """Seconds PyKEEN's evaluator takes for the first `slice_size` test triples, and the MRR."""
-    from pykeen.evaluation import RankBasedEvaluator
-    from pykeen.models import RotatE
-    from pykeen.triples import CoreTriplesFactory
+    from benchmarks import peer
 
-    splits = {name: torch.from_numpy(rows).long() for name, rows in graph.splits.items()}
-    factory = CoreTriplesFactory(
-        splits["train"], num_entities=len(graph.entities), num_relations=len(graph.relations)
-    )
-    model = RotatE(
-        triples_factory=factory,
-        embedding_dim=dim,
-        interaction_kwargs={"p": 1, "power_norm": False},
-    )
     parameters = dict(scorer.named_parameters())
-    with torch.no_grad():
-        re, im = parameters["entities"].chunk(2, -1)
-        entities: Any = model.entity_representations[0]
-        entities._embeddings.weight.copy_(torch.stack([re, im], -1).flatten(1))
-        phases = parameters["phases"]
-        relations: Any = model.relation_representations[0]
-        relations._embeddings.weight.copy_(torch.stack([phases.cos(), phases.sin()], -1).flatten(1))
-    evaluator = RankBasedEvaluator(filtered=True)
-    start = time.perf_counter()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        result = evaluator.evaluate(
-            model,
-            splits["test"][:slice_size],
-            additional_filter_triples=[splits["train"], splits["valid"], splits["test"]],
-            batch_size=32,
-            use_tqdm=False,
-        )
-    seconds = time.perf_counter() - start
-    return seconds, float(result.get_metric("both.realistic.inverse_harmonic_mean_rank"))
+    re, im = parameters["entities"].detach().chunk(2, -1)
+    rotations = torch.polar(torch.ones(()), parameters["phases"].detach())
+    model = peer.build_model(graph, peer.SumOfModuli(), torch.complex(re, im), rotations)
+    result = peer.evaluate(model, graph, slice_size)
+    return result.seconds, result.metrics["both.realistic.inverse_harmonic_mean_rank"]
 
 
 def main() -> None:
@@ -97,7 +69,7 @@ def main() -> None:
     seconds, _ = time_ours(scorer, graph, options.runs)
     ours = statistics.median(seconds)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    part, pykeen_mrr = time_pykeen(scorer, graph, options.dim, options.slice)
+    part, pykeen_mrr = time_pykeen(scorer, graph, options.slice)
     known = KnownTriples(list(graph.splits.values()), len(graph.entities), len(graph.relations))
     sliced = rank(scorer, graph.test[: options.slice], known)
     our_mrr = side_metrics(sliced)["both"]["realistic"]["mrr"]

@@ -51,7 +51,7 @@ class Frequency(Scorer):
 
     def query(self, entities: Tensor, relations: Tensor, side: Side) -> Tensor:
         """Ones: the known entity plays no part."""
-        return torch.ones(len(entities), 1, device=entities.device)
+        return self.counts.new_ones(len(entities), 1)
 
     def candidates(
         self, entities: Tensor | None, relation: int | None = None, side: Side | None = None
@@ -62,7 +62,7 @@ class Frequency(Scorer):
         start = (side * self.n_relations + relation) * self.n_entities
         bounds = torch.tensor([start, start + self.n_entities], device=self.keys.device)
         first, last = torch.searchsorted(self.keys, bounds).tolist()
-        row = torch.zeros(self.n_entities, device=self.keys.device)
+        row = self.counts.new_zeros(self.n_entities)
         row[self.keys[first:last] - start] = self.counts[first:last]
         return (row if entities is None else row[entities])[:, None]
 

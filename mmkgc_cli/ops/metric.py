@@ -58,7 +58,7 @@ class _Modulus(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         x, modulus = ctx.saved_tensors
-        factor: Tensor = torch.where(modulus > 0, grad / modulus, 0).unsqueeze(-2)
+        factor: Tensor = torch.where(modulus == 0, 0, grad / modulus).unsqueeze(-2)
         grad_x: Tensor = x * factor
         return grad_x
 
@@ -119,6 +119,6 @@ def _columns(rows: Tensor, start: int, width: int) -> Tensor:
 
 
 def _safe_root(squares: Tensor) -> Tensor:
-    """The square root with gradient 0 at 0."""
-    positive = squares > 0
-    return torch.where(positive, torch.where(positive, squares, 1).sqrt(), 0)
+    """The square root with gradient 0 at 0; NaN stays NaN."""
+    zero = squares == 0
+    return torch.where(zero, 0, torch.where(zero, 1, squares).sqrt())

@@ -1,0 +1,244 @@
+"""The command line as a user meets it: exit codes, streams, one line for what is wrong."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mmkgc_cli.kg.graph import Graph, load_graph, write_graph
+from mmkgc_cli.state.trace import read_trace
+from tests.conftest import ROOT, Outcome, command, random_graph
+
+Run = Callable[..., Outcome]
+QUICK = ["--epochs", "2", "--set", "model.dim=4"]
+
+
+@pytest.fixture
+def folder(graph: Graph, tmp_path: Path) -> Path:
+    write_graph(graph, tmp_path / "graph")
+    return tmp_path / "graph"
+
+
+def test_prepare_train_eval_from_end_to_end(mmkgc: Run, openke: Path, tmp_path: Path) -> None:
+    done = mmkgc("prepare", "small", "--source", openke, "--format", "openke", "--out", "g")
+    assert done.code == 0, done.err
+    assert "Paris | capital of | France" in done.out
+    assert mmkgc("train", "rotate", "--graph", "g", "--run", "r", *QUICK).code == 0
+    done = mmkgc("eval", "r", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["metrics"]["test"]["both"]["count"] == 2
+    assert (tmp_path / "r" / "results.json").is_file()
+
+
+def test_json_is_all_there_is_on_stdout(mmkgc: Run, openke: Path) -> None:
+    prepared = mmkgc("prepare", "s", "--source", openke, "--format", "openke", "--json")
+    assert json.loads(prepared.out)["train"] == 4
+    trained = mmkgc("train", "rotate", "--graph", "graphs/s", "--json", *QUICK)
+    assert json.loads(trained.out)["run"] == "runs/s-rotate"
+    assert "epoch 2/2" in trained.err
+    assert json.loads(mmkgc("doctor", "--json").out)["versions"]["mmkgc"]
+
+
+def test_a_split_of_ones_own(mmkgc: Run, tmp_path: Path) -> None:
+    rows = [f"e{i % 30}\tr{i // 30}\te{(7 * i + 1) % 30}" for i in range(90)]
+    (tmp_path / "t.tsv").write_text("\n".join(rows))
+    arguments = ["prepare", "mine", "--source", "t.tsv", "--format", "hrt"]
+    assert mmkgc(*arguments).code == 2
+    done = mmkgc(*arguments, "--split", "0.6,0.2,0.2", "--seed", "3")
+    assert done.code == 0, done.err
+    assert [len(r) for r in load_graph(tmp_path / "graphs" / "mine").splits.values()][1:] == [
+        18,
+        18,
+    ]
+
+
+def spoil(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+BAD_SOURCES = {
+    "a missing file": (lambda d: (d / "test2id.txt").unlink(), "test2id.txt: no such file"),
+    "an empty file": (
+        lambda d: (d / "test2id.txt").write_text(""),
+        "test2id.txt: the file is empty",
+    ),
+    "a wrong count line": (
+        lambda d: spoil(d / "train2id.txt", "4\n", "9\n"),
+        "train2id.txt:1: the count line says 9, but 4 triples follow",
+    ),
+    "an id out of range": (
+        lambda d: spoil(d / "train2id.txt", "3 0 1", "3 0 2"),
+        "train2id.txt:4: relation id 2 is outside 0..1",
+    ),
+    "a row with two columns": (
+        lambda d: spoil(d / "train2id.txt", "3 0 1", "3 0"),
+        "train2id.txt:4: 2 columns, expected 3",
+    ),
+    "a row with four columns": (
+        lambda d: spoil(d / "train2id.txt", "3 0 1", "3 0 1 1"),
+        "train2id.txt:4: 4 columns, expected 3",
+    ),
+    "an unreadable encoding": (
+        lambda d: (d / "entity2id.txt").write_bytes("Zürich\t0\n".encode("latin-1")),
+        "entity2id.txt:1: byte 0xfc at position 2 is not UTF-8",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BAD_SOURCES)
+def test_bad_sources_are_one_line_with_exit_code_3(
+    what: str, mmkgc: Run, openke: Path, tmp_path: Path
+) -> None:
+    spoil_source, message = BAD_SOURCES[what]
+    spoil_source(openke)
+    done = mmkgc("prepare", "small", "--source", openke, "--format", "openke", "--out", "g")
+    assert done.code == 3
+    assert len(done.err.splitlines()) == 1
+    assert message in done.err
+    assert not (tmp_path / "g").exists()
+
+
+def test_swapped_columns_are_one_line_with_exit_code_3(mmkgc: Run, tmp_path: Path) -> None:
+    rows = [f"e{i}\te{(i * 7) % 20}\tr{i % 3}" for i in range(60)]
+    (tmp_path / "t.tsv").write_text("\n".join(rows))
+    done = mmkgc("prepare", "g", "--source", "t.tsv", "--format", "hrt", "--split", "0.8,0.1,0.1")
+    assert done.code == 3
+    assert "is this --format htr?" in done.err
+
+
+def test_a_name_outside_the_vocabulary_is_one_line(mmkgc: Run, tmp_path: Path) -> None:
+    (tmp_path / "train.tsv").write_text("a\tr\tb\na\tr\tc\n")
+    (tmp_path / "entity2id.txt").write_text("a\t0\nb\t1\n")
+    done = mmkgc("prepare", "g", "--source", "train.tsv", "--format", "hrt")
+    assert done.code == 3
+    assert "train.tsv:2: entity 'c' is not in" in done.err
+
+
+def test_a_truncated_graph_is_one_line(mmkgc: Run, folder: Path) -> None:
+    path = folder / "graph.h5"
+    path.write_bytes(path.read_bytes()[:3000])
+    done = mmkgc("train", "rotate", "--graph", folder)
+    assert done.code == 3
+    assert len(done.err.splitlines()) == 1
+    assert "graph.h5: damaged or not a prepared graph" in done.err
+
+
+def test_a_run_of_another_graph_is_one_line(mmkgc: Run, folder: Path, tmp_path: Path) -> None:
+    assert mmkgc("train", "frequency", "--graph", folder, "--run", "r").code == 0
+    write_graph(random_graph(40, 5, 300, seed=1), tmp_path / "other")
+    done = mmkgc("eval", "r", "--graph", "other")
+    assert done.code == 3
+    assert "trained on graph 'random'" in done.err
+
+
+def test_an_unknown_setting_names_the_nearest(mmkgc: Run, folder: Path, tmp_path: Path) -> None:
+    done = mmkgc("train", "rotate", "--graph", folder, "--set", "training.epoch=3", "--run", "r")
+    assert done.code == 3
+    expected = "error: --set training.epoch: no key training.epoch; did you mean 'training.epochs'?"
+    assert done.err.strip() == expected
+    assert not (tmp_path / "r").exists()
+
+
+def test_wrong_usage_has_exit_code_2(mmkgc: Run, folder: Path) -> None:
+    for arguments in (
+        ["nonsense"],
+        ["train", "rotate"],
+        ["train", "rotat", "--graph", str(folder)],
+        ["prepare", "fb15k"],
+        ["eval"],
+    ):
+        assert mmkgc(*arguments).code == 2, arguments
+
+
+def test_a_file_too_large_for_the_storage_is_one_line_and_leaves_nothing(
+    openke: Path, tmp_path: Path
+) -> None:
+    # A limit on file size stands in for a full disk: the write fails half way.
+    code = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"
+        "from mmkgc_cli.app import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "prepare", "s", "--source", openke, "--format", "openke"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert len(done.stderr.splitlines()) == 1
+    assert "graph.h5: cannot be written: the file is larger than" in done.stderr
+    assert list((tmp_path / "graphs" / "s").iterdir()) == []
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_training_saves_and_leaves_a_whole_run(
+    folder: Path, tmp_path: Path, number: int, code: int
+) -> None:
+    process = subprocess.Popen(
+        command("train", "rotate", "--graph", folder, "--run", "r", "--epochs", "100000",
+                "--set", "training.eval_every=1000000"),
+        cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    trace = tmp_path / "r" / "trace.jsonl"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (trace.exists() and len(read_trace(trace)) > 3):
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == code
+    assert "Traceback" not in err
+    assert "stopped by a signal" in err.splitlines()[-1]
+    assert read_trace(trace)[-1]["stopped"] == f"signal {number}"
+    assert not [p.name for p in trace.parent.iterdir() if p.name.endswith(".tmp")]
+    done = subprocess.run(command("eval", "r"), cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0
+
+
+def test_a_killed_prepare_leaves_the_old_graph_or_the_new_one(openke: Path, tmp_path: Path) -> None:
+    arguments = ["prepare", "s", "--source", openke, "--format", "openke", "--out", tmp_path / "g"]
+    for wait in (0.0, 0.1, 0.2, 0.3, 0.4, 0.6):
+        process = subprocess.Popen(
+            command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        time.sleep(wait)
+        process.kill()
+        process.wait()
+        if (tmp_path / "g" / "graph.h5").exists():
+            assert len(load_graph(tmp_path / "g").train) == 4
+    assert subprocess.run(command(*arguments), capture_output=True, check=False).returncode == 0
+
+
+def test_help_needs_no_heavy_import() -> None:
+    code = (
+        "import sys; from mmkgc_cli.app import app; "
+        "print([m for m in ('torch', 'h5py', 'numpy', 'pydantic') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_reference_of_commands_is_up_to_date(tmp_path: Path) -> None:
+    fresh = tmp_path / "cli.md"
+    subprocess.run(
+        [sys.executable, "-m", "typer", "mmkgc_cli.app", "utils", "docs", "--name", "mmkgc",
+         "--output", fresh],
+        check=True, capture_output=True, cwd=ROOT,
+    )  # fmt: skip
+    written = (ROOT / "docs" / "cli.md").read_text()
+    assert fresh.read_text() == written, "docs/cli.md is out of date: run `make docs`"
+
+
+def test_every_command_of_the_readme_exists(mmkgc: Run) -> None:
+    readme = (ROOT / "README.md").read_text()
+    verbs = {line.split()[1] for line in readme.splitlines() if line.startswith("mmkgc ")}
+    assert {"prepare", "train", "eval", "doctor"} <= verbs
+    for verb in verbs:
+        assert mmkgc(verb, "--help").code == 0, verb

@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmkgc_cli import ops
+from tests.conftest import ROOT
+
+ASK = """
+import json
+from mmkgc_cli import ops
+print(json.dumps([ops.library().loaded, ops.path_of("rank_candidates", "cpu")]))
+"""
+
+
+def ask(**env: str) -> list[object]:
+    done = subprocess.run(
+        [sys.executable, "-c", ASK],
+        capture_output=True, text=True, check=True, env={**os.environ, **env},
+    )  # fmt: skip
+    answer: list[object] = json.loads(done.stdout)
+    return answer
+
+
+def test_the_native_path_can_be_switched_off() -> None:
+    assert ask(MMKGC_NATIVE="0") == [False, ["twin", "MMKGC_NATIVE=0 is set"]]
+
+
+def test_a_library_of_another_version_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not ops.library().loaded:
+        pytest.skip(f"no native library: {ops.library().reason}")
+    monkeypatch.setattr("mmkgc_cli.ops._native.__version__", "9.9.9")
+    found = ops._native.library.__wrapped__()
+    assert not found.loaded
+    assert (
+        found.reason == f"built for mmkgc {found.build['version']}, this is 9.9.9: build it again"
+    )
+
+
+def test_a_device_without_a_kernel_takes_the_twin() -> None:
+    path, why = ops.path_of("rank_candidates", "meta")
+    assert path == "twin"
+    assert why in ("no meta kernel in this build", ops.library().reason)
+
+
+def test_native_sources_keep_their_distance() -> None:
+    """No torch header in CUDA sources, kernels or the module: they must compile without it."""
+    kernels = [*(ROOT / "csrc").rglob("*.cu"), *(ROOT / "csrc" / "cpu").iterdir()]
+    for path in [*kernels, ROOT / "csrc" / "module.cpp"]:
+        assert "#include <torch" not in path.read_text(), path
+
+
+def test_every_op_in_the_schema_has_a_wrapper_a_twin_a_fake_and_a_test() -> None:
+    schema = (ROOT / "csrc" / "library.cpp").read_text()
+    declared = set(re.findall(r'"(\w+)\(Tensor', schema))
+    assert declared == set(ops.OPS)
+    for op in declared:
+        source = (Path(ops.__file__).parent / f"{op}.py").read_text()
+        assert f"def {op}(" in source
+        assert "def twin(" in source
+        assert "register_fake" in source
+        assert (ROOT / "tests" / "ops" / f"test_{op}.py").is_file()

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mmkgc_cli.errors import DataError
+from mmkgc_cli.runs.config import from_toml, parse_override, read_config_file, resolve, to_toml
+from mmkgc_cli.scoring import load_scorer
+
+ROTATE = load_scorer("rotate").Config
+
+
+def test_later_sources_win() -> None:
+    file = {"training": {"epochs": 3, "lr": 0.1, "seed": 9}, "model": {"dim": 4}}
+    config = resolve(
+        "rotate", ROTATE, file, "a.toml", {("training", "lr"): 0.2, ("training", "seed"): 8},
+        ["training.seed=7", "model.margin=2.5"],
+    )  # fmt: skip
+    assert (config.training.epochs, config.training.lr, config.training.seed) == (3, 0.2, 7)
+    assert config.model.model_dump() == {"dim": 4, "margin": 2.5}
+    assert config.training.batch_size == 1024
+
+
+def test_every_mistake_is_shown_at_once_with_its_source_and_the_nearest_key() -> None:
+    file = {"training": {"epoch": 3}, "modell": {"dim": 4}, "model": {"dim": 0}}
+    with pytest.raises(DataError) as caught:
+        resolve("rotate", ROTATE, file, "a.toml", {}, ["training.batchsize=7", "training.lr=fast"])
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "a.toml: no key training.epoch; did you mean 'training.epochs'?"
+    assert lines[1] == "a.toml: no section 'modell'; did you mean 'model'?"
+    assert lines[2].startswith(
+        "--set training.batchsize: no key training.batchsize; did you mean '"
+    )
+    assert "training.batch_size" in lines[2]
+    assert any(
+        line.startswith("a.toml: input should be greater than or equal to 1") for line in lines
+    )
+    assert any(
+        line.startswith("--set training.lr: input should be a valid number") for line in lines
+    )
+    assert len(lines) == 5
+
+
+def test_a_key_of_the_wrong_section_is_found() -> None:
+    with pytest.raises(DataError, match=r"no key training.dim; did you mean 'model.dim'\?"):
+        resolve("rotate", ROTATE, {}, "", {}, ["training.dim=3"])
+
+
+@pytest.mark.parametrize("text", ["lr", "training.lr", "lr=3", ".lr=3", "training.=3"])
+def test_an_override_without_its_form_is_refused(text: str) -> None:
+    with pytest.raises(DataError, match=r"expected section.key=value, such as training.lr=1e-4"):
+        parse_override(text)
+
+
+def test_override_values_are_typed() -> None:
+    values = [parse_override(f"a.b={v}")[2] for v in ("3", "1e-4", "true", '"x y"', "uniform")]
+    assert values == [3, 1e-4, True, "x y", "uniform"]
+
+
+def test_the_resolved_configuration_reads_back_to_itself(tmp_path: Path) -> None:
+    config = resolve("rotate", ROTATE, {}, "", {}, ["training.lr=3e-5", "model.dim=7"])
+    path = tmp_path / "config.toml"
+    path.write_text(to_toml(config))
+    assert from_toml(path, lambda name: load_scorer(name).Config) == config
+
+
+def test_files_that_are_no_configuration_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        read_config_file(tmp_path / "none.toml")
+    path = tmp_path / "bad.toml"
+    path.write_text("[training]\nlr = = 3\n")
+    with pytest.raises(DataError, match=r"bad.toml: not valid TOML: .*line 2"):
+        read_config_file(path)
+    with pytest.raises(DataError, match="scorer is 'transe', the command says 'rotate'"):
+        resolve("rotate", ROTATE, {"scorer": "transe"}, "a.toml", {}, [])

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mmkgc_cli.errors import DataError, MmkgcError, UsageError
+from mmkgc_cli.kg.graph import Graph, write_graph
+from mmkgc_cli.runs.config import resolve
+from mmkgc_cli.runs.directory import RunDirectory
+from mmkgc_cli.runs.jobs import Trained, run_evaluation, run_training
+from mmkgc_cli.scoring import load_scorer
+from mmkgc_cli.state.trace import read_trace
+from mmkgc_cli.state.weights import load_weights
+from tests.kg.test_graph import renumbered
+
+SMALL = ["training.epochs=4", "training.eval_every=2", "model.dim=8", "training.batch_size=64"]
+
+
+class Silent:
+    def begin(self, *args: object) -> None: ...
+
+    def step(self, *args: object) -> None: ...
+
+    def epoch(self, *args: object) -> None: ...
+
+
+@pytest.fixture
+def folder(graph: Graph, tmp_path: Path) -> Path:
+    write_graph(graph, tmp_path / "graph")
+    return tmp_path / "graph"
+
+
+def train(folder: Path, path: Path, *overrides: str, scorer: str = "rotate") -> Trained:
+    settings = [*SMALL, *overrides] if scorer == "rotate" else list(overrides)
+    config = resolve(scorer, load_scorer(scorer).Config, {}, "", {}, settings)
+    return run_training(config, folder, RunDirectory(path), False, Silent())
+
+
+def test_a_run_holds_all_it_should(folder: Path, tmp_path: Path, graph: Graph) -> None:
+    run = RunDirectory(tmp_path / "run")
+    trained = train(folder, run.path)
+    names = {"config.toml", "environment.json", "trace.jsonl", "model.safetensors"}
+    assert {p.name for p in run.path.iterdir()} == names
+    events = read_trace(run.trace)
+    assert [e["event"] for e in events] == ["start", *["epoch"] * 4, "end"]
+    assert events[-1]["valid_mrr"] == trained.valid["mrr"] == trained.outcome.best_mrr
+    metadata = load_weights(run.weights)[1]
+    assert metadata["fingerprint"] == graph.fingerprint
+    assert int(metadata["epoch"]) == trained.outcome.best_epoch
+    environment = json.loads(run.environment.read_text())
+    assert {"mmkgc", "python", "packages", "threads", "command"} <= set(environment)
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(
+    folder: Path, tmp_path: Path
+) -> None:
+    digests = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        train(folder, tmp_path / name, f"training.seed={seed}")
+        digests.append(load_weights(tmp_path / name / "model.safetensors")[1]["mmkgc_sha256"])
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_evaluation_of_the_best_weights_reproduces_the_selection(
+    folder: Path, tmp_path: Path
+) -> None:
+    trained = train(folder, tmp_path / "run")
+    results = run_evaluation(RunDirectory(tmp_path / "run"), None, "valid")
+    assert results["metrics"]["valid"]["both"]["realistic"] == trained.valid
+
+
+def test_results_nest_split_side_tie_metric_and_keep_the_protocol(
+    folder: Path, tmp_path: Path, graph: Graph
+) -> None:
+    run = RunDirectory(tmp_path / "run")
+    train(folder, run.path)
+    run_evaluation(run, None, "valid")
+    results = run_evaluation(run, None, "test")
+    assert json.loads(run.results.read_text()) == results
+    assert set(results["metrics"]) == {"valid", "test"}
+    entry = results["metrics"]["test"]["head"]["pessimistic"]
+    assert set(entry) == {"mrr", "mr", "hits@1", "hits@3", "hits@10", "amri"}
+    protocol = results["protocol"]
+    assert protocol["fingerprint"] == graph.fingerprint
+    assert protocol["selection"] == {"metric": "mrr", "split": "valid", "ties": "realistic"}
+    names = {graph.relations[r] for r in np.unique(graph.test[:, 1])}
+    assert set(results["relations"]["test"]) == names
+    train(folder, tmp_path / "other", "training.seed=5")
+    fresh = RunDirectory(tmp_path / "other")
+    run.results.rename(fresh.results)
+    assert set(run_evaluation(fresh, None, "test")["metrics"]) == {"test"}
+
+
+def test_the_table_of_ranks_gives_back_the_metrics(folder: Path, tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    train(folder, run.path)
+    results = run_evaluation(run, None, "test")
+    header, *lines = run.ranks("test").read_text().splitlines()
+    rows = [dict(zip(header.split("\t"), line.split("\t"), strict=True)) for line in lines]
+    assert len(rows) == 60
+    for side in ("head", "tail"):
+        ranks = [float(row["realistic"]) for row in rows if row["side"] == side]
+        mrr = float(np.mean(1 / np.array(ranks)))
+        assert mrr == pytest.approx(results["metrics"]["test"][side]["realistic"]["mrr"])
+
+
+def test_the_frequency_baseline_runs_like_any_scorer(folder: Path, tmp_path: Path) -> None:
+    trained = train(folder, tmp_path / "run", scorer="frequency")
+    results = run_evaluation(RunDirectory(tmp_path / "run"), None, "valid")
+    assert results["metrics"]["valid"]["both"]["realistic"] == trained.valid
+    assert trained.outcome.stopped == "nothing to train"
+
+
+def test_a_run_of_another_graph_is_refused(folder: Path, tmp_path: Path, graph: Graph) -> None:
+    run = RunDirectory(tmp_path / "run")
+    train(folder, run.path)
+    moved = Graph(
+        "moved", graph.entities, graph.relations, graph.train[1:], graph.valid, graph.test
+    )
+    write_graph(moved, tmp_path / "moved")
+    with pytest.raises(DataError, match=r"trained on graph 'random' .* holds 'moved'"):
+        run_evaluation(run, tmp_path / "moved", "test")
+    write_graph(renumbered(graph, 0), tmp_path / "renumbered")
+    with pytest.raises(DataError, match="ids in another order"):
+        run_evaluation(run, tmp_path / "renumbered", "test")
+    assert not run.results.exists()
+
+
+def test_a_run_is_never_overwritten_by_accident(folder: Path, tmp_path: Path) -> None:
+    train(folder, tmp_path / "run")
+    with pytest.raises(UsageError, match="holds a run already; .*--overwrite"):
+        train(folder, tmp_path / "run")
+
+
+def test_a_folder_without_a_run_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no run there \(no config.toml\)"):
+        run_evaluation(RunDirectory(tmp_path), None, "test")
+
+
+def test_weights_of_another_run_are_refused(folder: Path, tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    train(folder, run.path)
+    train(folder, tmp_path / "other", "model.dim=4")
+    run.weights.write_bytes((tmp_path / "other" / "model.safetensors").read_bytes())
+    with pytest.raises(DataError, match="does not fit the configuration of the run"):
+        run_evaluation(run, None, "test")
+
+
+def test_cuda_where_there_is_none_is_one_line(folder: Path, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    with pytest.raises(MmkgcError, match="torch sees no CUDA device"):
+        train(folder, tmp_path / "run", "training.device=cuda")
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmkgc_cli.errors import DataError
+from mmkgc_cli.state.atomic import atomic_file, make_folder, read_json, write_json, write_text
+from mmkgc_cli.state.rng import generator, stream_seed
+from mmkgc_cli.state.trace import Trace, read_trace
+from mmkgc_cli.state.weights import checksum, load_weights, save_weights
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file"
+    with pytest.raises(ValueError, match="half way"), atomic_file(path) as file:
+        file.write(b"half")
+        raise ValueError("half way")
+    assert list(path.parent.iterdir()) == []
+    write_text(path, "whole")
+    with pytest.raises(KeyboardInterrupt), atomic_file(path) as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert path.read_text() == "whole"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.ENOSPC, "the disk is full .* free some room or write elsewhere"),
+        (errno.EROFS, "the file system is read-only"),
+        (errno.EACCES, "permission denied"),
+    ],
+)
+def test_storage_that_refuses_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, message: str
+) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    path = tmp_path / "file"
+    with pytest.raises(DataError, match=f"file: cannot be written: {message}") as caught:
+        write_text(path, "x")
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_where_a_folder_should_be_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("")
+    with pytest.raises(DataError, match="is a file, expected a folder"):
+        make_folder(tmp_path / "f")
+
+
+def test_json_refuses_nan_and_damage_is_named_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with pytest.raises(ValueError, match="Out of range"):
+        write_json(path, {"x": float("nan")})
+    assert not path.exists()
+    write_json(path, {"x": 1})
+    assert read_json(path) == {"x": 1}
+    path.write_text('{"x": 1,\n oops}')
+    with pytest.raises(DataError, match=r"a.json:2: not valid JSON"):
+        read_json(path)
+
+
+def test_streams_are_independent_and_reproducible() -> None:
+    assert stream_seed(0, "a") == stream_seed(0, "a")
+    assert len({stream_seed(s, n) for s in range(10) for n in "abc"}) == 30
+    draws = [torch.rand(3, generator=generator(0, name)).tolist() for name in ("a", "a", "b")]
+    assert draws[0] == draws[1] != draws[2]
+
+
+def test_a_torn_last_line_of_a_trace_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    with Trace(path) as trace:
+        trace.write("start", x=1)
+        trace.write("epoch", loss=0.5)
+    with path.open("a") as file:
+        file.write('{"event": "epo')
+    assert [event["event"] for event in read_trace(path)] == ["start", "epoch"]
+    path.write_text('{"event": "start"}\n{torn\n{"event": "end"}\n')
+    with pytest.raises(DataError, match=r"trace.jsonl:2: not a JSON object"):
+        read_trace(path)
+
+
+TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([1, 2]), "empty": torch.empty(0)}
+
+
+def test_weights_come_back_and_their_checksum_covers_name_type_shape_and_bytes(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "w.safetensors"
+    digest = save_weights(path, TENSORS, {"k": "v"})
+    tensors, metadata = load_weights(path)
+    assert metadata["k"] == "v"
+    assert checksum(tensors) == digest
+    assert all(torch.equal(tensors[name], value) for name, value in TENSORS.items())
+    changed = [
+        {**TENSORS, "a": TENSORS["a"].view(3, 2)},
+        {**TENSORS, "b": TENSORS["b"].float()},
+        {**TENSORS, "a": TENSORS["a"] + 1},
+        {"c" if name == "a" else name: value for name, value in TENSORS.items()},
+    ]
+    assert len({digest, *map(checksum, changed)}) == 5
+
+
+def test_damaged_weights_are_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    save_weights(path, TENSORS, {})
+    whole = path.read_bytes()
+    for size in (0, 5, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(DataError, match=r"w.safetensors: not a readable safetensors file"):
+            load_weights(path)
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(DataError, match="do not match their checksum"):
+        load_weights(path)
+    path.unlink()
+    with pytest.raises(DataError, match="no such file; is the run finished"):
+        load_weights(path)

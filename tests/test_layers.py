@@ -1,0 +1,80 @@
+"""Dependencies point one way, and nothing in the product imports tests, benchmarks or recipes."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+# Each room may import from rooms further down, and from its own.
+LAYERS = [
+    {"__main__"},
+    {"app"},
+    {"commands"},
+    {"runs"},
+    {"training", "evaluation", "completion"},
+    {"scoring", "features", "kg"},
+    {"ops"},
+    {"state"},
+    {"errors", "__init__"},
+]
+DEPTH = {room: depth for depth, rooms in enumerate(LAYERS) for room in rooms}
+PACKAGE = sorted((ROOT / "mmkgc_cli").rglob("*.py"))
+SCORERS = sorted((ROOT / "scorers").glob("*.py"))
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names a file imports, within functions too; `from a import b` gives both."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.add(node.module or "")
+    return names
+
+
+def room(name: str) -> str:
+    parts = name.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_down(path: Path) -> None:
+    parts = path.relative_to(ROOT / "mmkgc_cli").parts
+    here = parts[0] if len(parts) > 1 else path.stem
+    for name in imports(path):
+        if name.split(".")[0] == "mmkgc_cli" and room(name) in DEPTH:
+            there = room(name)
+            assert DEPTH[there] > DEPTH[here] or there == here, f"{path} imports {name}"
+        assert name.split(".")[0] not in {"tests", "benchmarks", "recipes", "pykeen"}, name
+        if name.split(".")[0] in {"typer", "rich"}:
+            assert here in {"app", "commands"}, f"{path} imports {name}"
+
+
+def test_every_room_has_its_place() -> None:
+    rooms = {p.name for p in (ROOT / "mmkgc_cli").iterdir() if (p / "__init__.py").exists()}
+    assert rooms <= set(DEPTH)
+
+
+@pytest.mark.parametrize("path", SCORERS, ids=lambda p: p.name)
+def test_scorers_import_the_contract_and_ops_only(path: Path) -> None:
+    for name in imports(path):
+        if name.startswith(("mmkgc_cli", "mmkgc_scorers")):
+            assert name in {"mmkgc_cli.ops", "mmkgc_cli.scoring.contract"}, f"{path}: {name}"
+        assert name.split(".")[0] not in {"typer", "rich"}
+
+
+def test_the_installed_packages_are_all_listed() -> None:
+    import tomllib
+
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    found = {
+        ".".join(p.parent.relative_to(ROOT).parts)
+        for p in (ROOT / "mmkgc_cli").rglob("__init__.py")
+    }
+    assert set(listed) == found | {"mmkgc_scorers"}

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmkgc_cli.scoring import Side
+from mmkgc_cli.training.negatives import FilteredNegatives
+from tests.conftest import random_graph
+
+
+def sampler(triples: torch.Tensor, n: int, r: int, mode: str, seed: int = 0) -> FilteredNegatives:
+    return FilteredNegatives(triples, n, r, mode, torch.Generator().manual_seed(seed))
+
+
+@given(
+    seed=st.integers(0, 100), n=st.integers(1, 9), mode=st.sampled_from(["bernoulli", "uniform"])
+)
+def test_usable_negatives_are_never_train_triples(seed: int, n: int, mode: str) -> None:
+    # A third of all possible triples are true, so that draws do hit them.
+    graph = random_graph(8, 2, 40, seed)
+    triples = torch.from_numpy(graph.train).long()
+    true = {tuple(row) for row in triples.tolist()}
+    drawn = sampler(triples, 8, 2, mode, seed).sample(triples, n)
+    assert drawn.entities.shape == drawn.side.shape == drawn.usable.shape == (len(triples), n)
+    for (h, r, t), entities, sides, usable in zip(
+        triples.tolist(), drawn.entities.tolist(), drawn.side.tolist(), drawn.usable.tolist(),
+        strict=True,
+    ):  # fmt: skip
+        for entity, side, ok in zip(entities, sides, usable, strict=True):
+            corrupted = (h, r, entity) if side == Side.tail else (entity, r, t)
+            assert ok == (corrupted not in true)
+
+
+def test_what_cannot_be_avoided_is_masked() -> None:
+    everything = torch.cartesian_prod(torch.arange(3), torch.arange(1), torch.arange(3))
+    assert not sampler(everything, 3, 1, "uniform").sample(everything, 4).usable.any()
+
+
+def test_draws_that_hit_are_drawn_again() -> None:
+    # 9 of 10 tails are true: without repeats nine in ten draws would be masked.
+    rows = torch.stack([torch.zeros(9), torch.zeros(9), torch.arange(9)], 1).long()
+    drawn = sampler(rows, 10, 1, "uniform").sample(rows, 200)
+    tails = drawn.side == Side.tail
+    assert drawn.usable[tails].float().mean() > 0.25
+
+
+def test_bernoulli_replaces_the_side_that_is_seen_more_often_less() -> None:
+    # Relation 0: one head, 30 tails (tph 30, hpt 1); relation 1 the other way round.
+    rows = [(0, 0, i) for i in range(1, 31)] + [(i, 1, 0) for i in range(1, 31)]
+    triples = torch.tensor(rows)
+    drawn = sampler(triples, 31, 2, "bernoulli").sample(triples, 200)
+    share = (drawn.side == Side.head).float().mean(1)
+    assert share[:30].mean().item() == pytest.approx(30 / 31, abs=0.01)
+    assert share[30:].mean().item() == pytest.approx(1 / 31, abs=0.01)
+    even = sampler(triples, 31, 2, "uniform").sample(triples, 200)
+    assert (even.side == Side.head).float().mean().item() == pytest.approx(0.5, abs=0.02)
+
+
+def test_entities_are_drawn_evenly() -> None:
+    triples = torch.tensor([[0, 0, 1]])
+    drawn = sampler(triples, 10, 1, "uniform").sample(triples.expand(500, 3), 20)
+    counts = torch.bincount(drawn.entities.flatten(), minlength=10) / 10_000
+    assert (counts - 0.1).abs().max() < 0.06  # the true tail and head are drawn less
+
+
+def test_the_same_seed_draws_the_same_negatives() -> None:
+    triples = torch.from_numpy(random_graph(20, 3, 100, 0).train).long()
+    a, b, c = (sampler(triples, 20, 3, "bernoulli", s).sample(triples, 5) for s in (1, 1, 2))
+    assert torch.equal(a.entities, b.entities)
+    assert torch.equal(a.side, b.side)
+    assert not torch.equal(a.entities, c.entities)
