@@ -12,14 +12,14 @@ import torch
 from numpy.typing import NDArray
 from pykeen.evaluation import RankBasedEvaluator
 from pykeen.models import ERModel
-from pykeen.nn.modules import Interaction, RotatEInteraction
+from pykeen.nn.modules import RotatEInteraction
 from pykeen.triples import CoreTriplesFactory
 from torch import Tensor
 
 from mmkgc_cli.kg.graph import Graph
 
 
-class SumOfModuli(RotatEInteraction):  # type: ignore[misc]
+class SumOfModuli(RotatEInteraction):
     """RotatE as published: a sum of complex moduli.
 
     PyKEEN 1.11.1 takes one L2 norm over all coordinates, whatever `p` it is given.
@@ -32,9 +32,7 @@ class SumOfModuli(RotatEInteraction):  # type: ignore[misc]
         return -(h - t * r.conj()).abs().sum(-1)
 
 
-def build_model(
-    graph: Graph, interaction: Interaction, entities: Tensor, relations: Tensor
-) -> ERModel:
+def build_model(graph: Graph, interaction: Any, entities: Tensor, relations: Tensor) -> Any:
     """A PyKEEN model with the given rows; complex rows make complex representations."""
     factory = CoreTriplesFactory(
         torch.from_numpy(graph.train).long(),
@@ -45,7 +43,7 @@ def build_model(
     def kwargs(rows: Tensor) -> dict[str, Any]:
         return {"shape": rows.shape[1], "dtype": rows.dtype}
 
-    model = ERModel(
+    model: Any = ERModel(
         triples_factory=factory,
         interaction=interaction,
         entity_representations_kwargs=kwargs(entities),
@@ -72,7 +70,7 @@ class PeerRanks:
     seconds: float
 
 
-def evaluate(model: ERModel, graph: Graph, n_triples: int, batch_size: int = 32) -> PeerRanks:
+def evaluate(model: Any, graph: Graph, n_triples: int, batch_size: int = 32) -> PeerRanks:
     """Ranks the first `n_triples` test triples on both sides, filtered by all splits."""
     splits = {name: torch.from_numpy(rows).long() for name, rows in graph.splits.items()}
     evaluator = RankBasedEvaluator(filtered=True, clear_on_finalize=False)

@@ -125,10 +125,11 @@ def resolve(
         if section not in classes:
             problems.append(f"{source}: no section {section!r}; {nearest(section, classes)}")
         elif key not in classes[section].model_fields:
-            known = _dotted(classes)
-            problems.append(
-                f"{source}: no key {section}.{key}; {nearest(f'{section}.{key}', known)}"
-            )
+            known, dotted = _dotted(classes), f"{section}.{key}"
+            # The right key in the wrong section is nearer than any spelling.
+            elsewhere = [name for name in known if name.endswith(f".{key}")]
+            advice = f"did you mean {elsewhere[0]!r}?" if elsewhere else nearest(dotted, known)
+            problems.append(f"{source}: no key {dotted}; {advice}")
         else:
             merged[section][key] = value
             origin[section, key] = source

@@ -29,16 +29,11 @@ def test_every_mistake_is_shown_at_once_with_its_source_and_the_nearest_key() ->
     lines = str(caught.value).splitlines()
     assert lines[0] == "a.toml: no key training.epoch; did you mean 'training.epochs'?"
     assert lines[1] == "a.toml: no section 'modell'; did you mean 'model'?"
-    assert lines[2].startswith(
-        "--set training.batchsize: no key training.batchsize; did you mean '"
+    assert lines[2] == (
+        "--set training.batchsize: no key training.batchsize; did you mean 'training.batch_size'?"
     )
-    assert "training.batch_size" in lines[2]
-    assert any(
-        line.startswith("a.toml: input should be greater than or equal to 1") for line in lines
-    )
-    assert any(
-        line.startswith("--set training.lr: input should be a valid number") for line in lines
-    )
+    assert lines[3].startswith("a.toml: input should be greater than or equal to 1, got 0")
+    assert lines[4].startswith("--set training.lr: input should be a valid number")
     assert len(lines) == 5
 
 
