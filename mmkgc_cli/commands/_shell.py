@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -16,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mmkgc_cli import __version__
-from mmkgc_cli.errors import MmkgcError
+from mmkgc_cli.errors import Interrupted, MmkgcError
 
 DEBUG = "MMKGC_TRACEBACK"
 
@@ -43,6 +45,8 @@ def version_callback(
 
 def guarded(app: typer.Typer) -> None:
     """Runs the app and turns errors into one line and an exit code."""
+    # SIGTERM unwinds like Ctrl-C, so that temporary files go; training has its own handler.
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
     except MmkgcError as error:
@@ -58,6 +62,10 @@ def guarded(app: typer.Typer) -> None:
             error, 1, f"internal error: {type(error).__name__}: {error} "
             f"(please report it; {DEBUG}=1 shows where)",
         )  # fmt: skip
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise Interrupted("terminated", number)
 
 
 def _fail(error: BaseException, code: int, message: str | None = None) -> None:

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import json
 import os
+import platform
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from mmkgc_cli.errors import DataError
+
+_HOST = re.sub(r"[^A-Za-z0-9]", "_", platform.node())
 
 _REASONS = {
     errno.ENOSPC: "the disk is full",
@@ -66,7 +71,8 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         DataError: when the storage refuses; `path` is then as it was before.
     """
     make_folder(path.parent)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    _sweep(path)
+    temporary = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}.tmp")
     try:
         with storage_errors(path):
             with temporary.open("wb") as file:
@@ -78,6 +84,25 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _sweep(path: Path) -> None:
+    """Removes what killed processes of this machine left of earlier writes to `path`."""
+    for old in path.parent.glob(f".{glob.escape(path.name)}.{_HOST}-*.tmp"):
+        pid = old.name.removesuffix(".tmp").rpartition("-")[2]
+        if pid.isdigit() and not _alive(int(pid)):
+            with contextlib.suppress(OSError):
+                old.unlink()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def _sync_folder(folder: Path) -> None:

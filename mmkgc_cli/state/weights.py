@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,7 +15,9 @@ from torch import Tensor
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.state.atomic import write_bytes
 
-_CHECKSUM = "mmkgc_sha256"
+# The library writes metadata in random order; one entry keeps equal weights equal byte by byte.
+_ENTRY = "mmkgc"
+_CHECKSUM = "sha256"
 
 
 def checksum(tensors: Mapping[str, Tensor]) -> str:
@@ -31,7 +34,8 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     """Writes `tensors` atomically and returns their checksum."""
     dense = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     digest = checksum(dense)
-    data = safetensors.torch.save(dense, {**metadata, _CHECKSUM: digest})
+    entry = json.dumps({**metadata, _CHECKSUM: digest}, sort_keys=True)
+    data = safetensors.torch.save(dense, {_ENTRY: entry})
     write_bytes(path, data)
     return digest
 
@@ -46,9 +50,9 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise DataError(f"{path}: no such file; is the run finished?")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
+            metadata: dict[str, str] = json.loads((file.metadata() or {}).get(_ENTRY, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError) as error:
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise DataError(f"{path}: not a readable safetensors file: {error}") from error
     if metadata.get(_CHECKSUM) != checksum(tensors):
         raise DataError(f"{path}: the weights do not match their checksum; train again")

@@ -61,7 +61,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(
     digests = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         train(folder, tmp_path / name, f"training.seed={seed}")
-        digests.append(load_weights(tmp_path / name / "model.safetensors")[1]["mmkgc_sha256"])
+        digests.append(load_weights(tmp_path / name / "model.safetensors")[1]["sha256"])
     assert digests[0] == digests[1] != digests[2]
 
 

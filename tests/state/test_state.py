@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,6 +29,26 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         raise KeyboardInterrupt
     assert path.read_text() == "whole"
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_what_a_killed_writer_left_is_swept_and_a_living_one_is_left_alone(
+    tmp_path: Path,
+) -> None:
+    code = (
+        "import os, signal, sys, pathlib\n"
+        "from mmkgc_cli.state.atomic import atomic_file\n"
+        "with atomic_file(pathlib.Path(sys.argv[1])) as file:\n"
+        "    file.write(b'half'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    path = tmp_path / "file"
+    killed = subprocess.run([sys.executable, "-c", code, path], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (torn,) = tmp_path.iterdir()
+    assert torn.name.startswith(".file.")
+    living = torn.with_name(torn.name.rpartition("-")[0] + f"-{os.getppid()}.tmp")
+    living.write_bytes(b"at work")
+    write_text(path, "whole")
+    assert {p.name for p in tmp_path.iterdir()} == {"file", living.name}
 
 
 @pytest.mark.parametrize(
@@ -107,6 +130,12 @@ def test_weights_come_back_and_their_checksum_covers_name_type_shape_and_bytes(
         {"c" if name == "a" else name: value for name, value in TENSORS.items()},
     ]
     assert len({digest, *map(checksum, changed)}) == 5
+
+
+def test_equal_weights_make_equal_files(tmp_path: Path) -> None:
+    for name in "abcd":
+        save_weights(tmp_path / name, TENSORS, {"k": "v", "l": "w", "m": "x"})
+    assert len({(tmp_path / name).read_bytes() for name in "abcd"}) == 1
 
 
 def test_damaged_weights_are_one_line(tmp_path: Path) -> None:

@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+import pytest
+
+from mmkgc_cli.runs.config import read_config_file, resolve
+from mmkgc_cli.scoring import load_scorer
+from tests.conftest import ROOT
+
+RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.name)
+def test_a_recipe_opens_with_its_command_and_holds_valid_settings(path) -> None:
+    first = path.read_text().splitlines()[0]
+    values = read_config_file(path)
+    scorer = values["scorer"]
+    assert first.startswith(f"# mmkgc train {scorer} --graph ")
+    assert f"--config recipes/{path.name}" in first
+    resolve(scorer, load_scorer(scorer).Config, values, path.name, {}, [])
