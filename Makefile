@@ -49,7 +49,7 @@ dev: $(VENV)/.dev
 
 demo: build
 	@echo "1/4 the built-in graph: the periodic table"
-	@$(BIN)/mmkgc prepare elements --out demo/elements
+	@$(BIN)/mmkgc prepare elements --out demo/elements --overwrite
 	@echo "2/4 a baseline that only counts"
 	@$(BIN)/mmkgc train frequency --graph demo/elements --run demo/frequency --overwrite
 	@$(BIN)/mmkgc eval demo/frequency

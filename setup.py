@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -18,7 +19,7 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
-VERSION = "0.1.0"
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "mmkgc_cli/__init__.py").read_text())[1]  # type: ignore[index]
 # Reductions may be reordered so that they vectorise; NaN and infinity keep their meaning.
 FLOAT_FLAGS = ["-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros"]
 REPORT = "_native_build.json"
@@ -30,6 +31,13 @@ def report_outcome(folder: Path, status: str, reason: str) -> None:
     (folder / REPORT).write_text(json.dumps({"status": status, "reason": reason}) + "\n")
     if status != "built":
         print(f"mmkgc: no native library: {reason}; the torch twins run instead", file=sys.stderr)
+
+
+def drop_stale(folder: Path) -> None:
+    """An older library would hide a failure and lag behind the sources."""
+    for old in folder.glob("_C.*"):
+        if old.suffix in {".so", ".pyd"}:
+            old.unlink()
 
 
 def native_extension() -> Extension | str:
@@ -89,30 +97,22 @@ class OptionalBuild(BaseBuild):  # type: ignore[misc, valid-type]
     """Compiles the library; a failure is reported and the install goes on without it."""
 
     def run(self) -> None:
+        # Asked now: setuptools turns `inplace` off while it builds.
+        in_place = self.inplace or getattr(self, "editable_mode", False)
+        folder = ROOT / "mmkgc_cli" if in_place else Path(self.build_lib) / "mmkgc_cli"
         if isinstance(extension, str):
-            report_outcome(self.package_folder(), "skipped", extension)
-            self.drop_stale()
+            drop_stale(folder)
+            report_outcome(folder, "skipped", extension)
             return
         try:
             super().run()
         except (Exception, SystemExit) as error:
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            report_outcome(self.package_folder(), "failed", f"the compiler failed: {first}")
             self.extensions = []
-            self.drop_stale()
+            drop_stale(folder)
+            report_outcome(folder, "failed", f"the compiler failed: {first}")
         else:
-            report_outcome(self.package_folder(), "built", "")
-
-    def package_folder(self) -> Path:
-        """Where the package lies: the source tree in place, the build tree otherwise."""
-        in_place = self.inplace or getattr(self, "editable_mode", False)
-        return ROOT / "mmkgc_cli" if in_place else Path(self.build_lib) / "mmkgc_cli"
-
-    def drop_stale(self) -> None:
-        """An older library would hide the failure and lag behind the sources."""
-        for old in self.package_folder().glob("_C.*"):
-            if old.suffix in {".so", ".pyd"}:
-                old.unlink()
+            report_outcome(folder, "built", "")
 
     def get_outputs(self) -> list[str]:
         return [name for name in super().get_outputs() if Path(name).exists()]

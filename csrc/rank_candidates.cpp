@@ -57,8 +57,9 @@ std::vector<Pair> read_pairs(const std::vector<int64_t>& pairs, const std::vecto
   for (size_t i = 0; i < weights.size(); ++i) {
     const Pair pair{pairs[3 * i], pairs[3 * i + 1], pairs[3 * i + 2], weights[i]};
     STD_TORCH_CHECK(pair.query >= 0 && pair.candidate >= 0 && pair.width >= 0 &&
-                        pair.query + pair.width <= query_width &&
-                        pair.candidate + pair.width <= candidate_width,
+                        pair.width <= query_width && pair.query <= query_width - pair.width &&
+                        pair.width <= candidate_width &&
+                        pair.candidate <= candidate_width - pair.width,
                     kOp, "pair ", i, " (", pair.query, ", ", pair.candidate, ", ", pair.width,
                     ") reaches outside queries of width ", query_width, " or a table of width ",
                     candidate_width);

@@ -16,8 +16,8 @@ from mmkgc_cli.scoring.contract import Scorer, ScorerConfig, Side
 class RotatEConfig(ScorerConfig):
     """Hyper-parameters of RotatE."""
 
-    dim: int = Field(128, ge=1, description="complex width: entities have 2 x dim real numbers")
-    margin: float = Field(9.0, gt=0, description="score of distance 0; also sets the init range")
+    dim: int = Field(128, ge=1, le=2**16, description="complex width, 2 x dim real numbers")
+    margin: float = Field(9.0, gt=0, le=1e6, description="score of distance 0, and the init range")
 
 
 class RotatE(Scorer):

@@ -10,8 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
 from mmkgc_cli.kg.graph import Graph
+
+# No deadline: a busy machine is no bug. Derandomised: a red test is red for everybody.
+settings.register_profile("mmkgc", deadline=None, derandomize=True)
+settings.load_profile("mmkgc")
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
+from enum import StrEnum
 from types import FrameType
 from typing import Annotated, Any
 
@@ -23,8 +25,17 @@ from mmkgc_cli.errors import Interrupted, MmkgcError
 DEBUG = "MMKGC_TRACEBACK"
 
 # Results go to stdout, everything said on the way to stderr.
-out = Console(highlight=False, soft_wrap=True)
-log = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False, markup=False, soft_wrap=True)
+log = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+
+class Device(StrEnum):
+    """Where to compute."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
@@ -47,6 +58,10 @@ def guarded(app: typer.Typer) -> None:
     """Runs the app and turns errors into one line and an exit code."""
     # SIGTERM unwinds like Ctrl-C, so that temporary files go; training has its own handler.
     signal.signal(signal.SIGTERM, _terminate)
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a name gets an escape, not a crash.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except MmkgcError as error:
@@ -57,9 +72,16 @@ def guarded(app: typer.Typer) -> None:
         # The reader of a pipe went away; Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        where = "the output" if error.filename is None else str(error.filename)
+        _fail(error, 3, f"{where}: {error.strerror or error}")
     except Exception as error:
+        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+            _fail(error, 1, "not enough memory; lower model.dim, training.batch_size or "
+                  "training.negatives")  # fmt: skip
+        first = (str(error).splitlines() or [""])[0]
         _fail(
-            error, 1, f"internal error: {type(error).__name__}: {error} "
+            error, 1, f"internal error: {type(error).__name__}: {first} "
             f"(please report it; {DEBUG}=1 shows where)",
         )  # fmt: skip
 
@@ -91,7 +113,7 @@ def print_json(value: Any) -> None:
 
 def table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """A table whose first column is text and whose others are numbers."""
-    result = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    result = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
     for i, name in enumerate(header):
         result.add_column(name, justify="right" if i else "left", no_wrap=True)
     for row in rows:

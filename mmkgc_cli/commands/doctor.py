@@ -25,10 +25,10 @@ def doctor(as_json: JsonFlag = False) -> None:
     out.print(table("versions", ["", ""], versions))
     out.print()
     native = report["native"]
-    out.print(f"native library: {native['reason']}", markup=False)
+    out.print(f"native library: {native['reason']}")
     for key, value in native["build"].items():
         if value:
-            out.print(f"  {key}: {value}", markup=False)
+            out.print(f"  {key}: {value}")
     rows = [
         [op, device, entry["path"], entry["why"]]
         for op, devices in report["ops"].items()
@@ -38,12 +38,12 @@ def doctor(as_json: JsonFlag = False) -> None:
     out.print()
     out.print(f"devices: {', '.join(report['devices'])}; CPU threads: {report['threads']}")
     for name, folder in report["folders"].items():
-        out.print(f"{name}: {folder}", markup=False)
+        out.print(f"{name}: {folder}")
     out.print()
     if report["missing"]:
         out.print("missing:")
         for line in report["missing"]:
-            out.print(f"  {line}", markup=False)
+            out.print(f"  {line}")
     else:
         out.print("nothing is missing")
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mmkgc_cli.commands._shell import JsonFlag, out, print_json, say, table
+from mmkgc_cli.commands._shell import Device, JsonFlag, out, print_json, say, table
 
 METRICS = ("mrr", "mr", "hits@1", "hits@3", "hits@10", "amri")
 
@@ -25,6 +25,7 @@ def evaluate(
     graph: Annotated[
         Path | None, typer.Option(help="Where the graph is now, if not where it was trained.")
     ] = None,
+    device: Annotated[Device, typer.Option(help="Where to rank.")] = Device.auto,
     split: Annotated[Split, typer.Option(help="Which triples to rank.")] = Split.test,
     as_json: JsonFlag = False,
 ) -> None:
@@ -33,7 +34,7 @@ def evaluate(
     from mmkgc_cli.runs.jobs import run_evaluation
 
     directory = RunDirectory(run)
-    results = run_evaluation(directory, graph, split.value)
+    results = run_evaluation(directory, graph, split.value, device.value)
     if as_json:
         print_json(results)
         return

@@ -42,6 +42,10 @@ def prepare(
         bool,
         typer.Option("--allow-unverified", help="Take files whose checksum is not the known one."),
     ] = False,
+    trust_order: Annotated[
+        bool,
+        typer.Option("--trust-order", help="Do not check the order of the columns."),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace another graph in the folder.")
     ] = False,
@@ -58,10 +62,11 @@ def prepare(
         split=None if split is None else parse_ratios(split),
         seed=seed,
         allow_unverified=allow_unverified,
+        trust_order=trust_order,
     )
     prepared = prepare(request, out_folder or Path("graphs") / name, overwrite)
     graph = prepared.graph
-    unseen = graph.unseen()
+    unseen, leaks = graph.unseen(), graph.leaks()
     if as_json:
         print_json(
             {
@@ -70,6 +75,7 @@ def prepare(
                 "already_there": prepared.already_there,
                 **graph.counts,
                 "unseen": unseen,
+                "leaks": leaks,
                 "entities_id": graph.entities_id,
                 "train_id": graph.train_id,
                 "fingerprint": graph.fingerprint,
@@ -85,9 +91,15 @@ def prepare(
     )
     out.print("the first three train triples, decoded (head | relation | tail):")
     for row in graph.train[:3]:
-        out.print("  " + " | ".join(graph.decode(row)), markup=False)
+        out.print("  " + " | ".join(graph.decode(row)))
     for name_of_split, count in unseen.items():
         if count:
             say(
                 f"note: {count} {name_of_split} triples have an entity or relation that train lacks"
             )
+    if any(leaks.values()):
+        say(
+            f"warning: the splits overlap: {leaks['valid_in_train']} valid and "
+            f"{leaks['test_in_train']} test triples are also in train, "
+            f"{leaks['valid_in_test']} valid triples also in test; results will say so"
+        )

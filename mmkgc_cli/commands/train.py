@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mmkgc_cli.commands._shell import JsonFlag, log, out, print_json, say
+from mmkgc_cli.commands._shell import Device, JsonFlag, log, out, print_json, say
 
 if TYPE_CHECKING:
     from mmkgc_cli.kg.graph import Graph
@@ -20,14 +19,6 @@ if TYPE_CHECKING:
 
 # Without a terminal, epochs that are not validated show at most this often.
 SECONDS_BETWEEN_LINES = 5.0
-
-
-class Device(StrEnum):
-    """Where to train."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
 
 
 def train(
@@ -97,7 +88,6 @@ def train(
     out.print(
         f"{directory.path}: {outcome.stopped} after {outcome.epochs} epochs; best valid MRR "
         f"{100 * outcome.best_mrr:.2f} % at epoch {outcome.best_epoch}",
-        markup=False,
     )
     say(f"next: mmkgc eval {directory.path}")
 

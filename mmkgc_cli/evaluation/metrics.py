@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmkgc_cli.evaluation.categories import CATEGORIES
 from mmkgc_cli.evaluation.ranker import SideRanks
 from mmkgc_cli.scoring.contract import Side
 
@@ -66,8 +65,3 @@ def grouped_metrics(
 ) -> dict[str, Any]:
     """`side_metrics` of every group that has triples; `groups` ``[n]`` holds each triple's."""
     return {names[int(group)]: side_metrics(ranks, groups == group) for group in np.unique(groups)}
-
-
-def category_names() -> dict[int, str]:
-    """Category index to its printed name."""
-    return dict(enumerate(CATEGORIES))

@@ -63,7 +63,7 @@ def unknown_dataset(name: str) -> UsageError:
     """The error for a name that is no benchmark and comes without its own files."""
     return UsageError(
         f"no graph is called {name!r}; {nearest(name, known_names())} "
-        "For your own triples give --source and --format"
+        "(for triples of your own give --source and --format)"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,10 @@ from mmkgc_cli.state.atomic import write_bytes
 FORMAT_VERSION = 1
 FILE_NAME = "graph.h5"
 SPLITS = ("train", "valid", "test")
+
+_BLOCK = 512  # the smallest user block HDF5 allows
+_MAGIC = b"mmkgc graph\nsha256 "
+_AGAIN = "prepare it again with --overwrite"
 
 Triples = NDArray[np.int32]
 
@@ -100,6 +105,22 @@ class Graph:
 
         return {"valid": count(self.valid), "test": count(self.test)}
 
+    def leaks(self) -> dict[str, int]:
+        """How many rows of valid and test stand in a split that they should be disjoint from."""
+        n, r = len(self.entities), len(self.relations)
+
+        def keys(rows: Triples) -> NDArray[np.int64]:
+            wide = rows.astype(np.int64)
+            result: NDArray[np.int64] = (wide[:, 0] * r + wide[:, 1]) * n + wide[:, 2]
+            return result
+
+        train, valid, test = (keys(rows) for rows in self.splits.values())
+        return {
+            "valid_in_train": int(np.isin(valid, train).sum()),
+            "valid_in_test": int(np.isin(valid, test).sum()),
+            "test_in_train": int(np.isin(test, train).sum()),
+        }
+
     def decode(self, triple: Sequence[int] | NDArray[np.int32]) -> tuple[str, str, str]:
         """The names (labels, where there are any) of a head, relation, tail triple."""
         entities = self.entity_labels or self.entities
@@ -111,14 +132,14 @@ def write_graph(graph: Graph, folder: Path) -> Path:
     """Writes ``folder/graph.h5`` atomically and returns its path.
 
     The file is composed in memory first, so that a full disk is met by a plain write and not
-    inside the HDF5 library.
+    inside the HDF5 library. Its user block, which HDF5 leaves alone, holds a checksum of the rest.
     """
     image = io.BytesIO()
-    with h5py.File(image, "w") as file:
+    with h5py.File(image, "w", userblock_size=_BLOCK) as file:
         for name, rows in graph.splits.items():
             file.create_dataset(
                 name, data=rows, dtype="<i4", maxshape=(None, 3), chunks=True,
-                compression="gzip", compression_opts=1, shuffle=True, fletcher32=True,
+                compression="gzip", compression_opts=1, shuffle=True,
             )  # fmt: skip
         text = h5py.string_dtype("utf-8")
         for name, values in (
@@ -141,7 +162,10 @@ def write_graph(graph: Graph, folder: Path) -> Path:
             }
         )
     path = folder / FILE_NAME
-    write_bytes(path, image.getbuffer())
+    with image.getbuffer() as data:
+        digest = hashlib.sha256(data[_BLOCK:]).hexdigest()
+        data[:_BLOCK] = (_MAGIC + digest.encode() + b"\n").ljust(_BLOCK, b"\0")
+        write_bytes(path, data)
     return path
 
 
@@ -149,27 +173,39 @@ def load_graph(folder: Path) -> Graph:
     """Reads a prepared graph from its folder (or from the file itself).
 
     Raises:
-        DataError: when it is missing, truncated, of another format version, or inconsistent.
+        DataError: when it is missing, damaged, changed, or of another format version.
     """
-    path = folder if folder.suffix == ".h5" else folder / FILE_NAME
+    path = folder if folder.is_file() else folder / FILE_NAME
     if not path.is_file():
         raise DataError(f"{path}: no such file; make it with `mmkgc prepare`")
+    _verify(path)
     try:
         with h5py.File(path, "r") as file:
             return _read(path, file)
-    except (OSError, KeyError, RuntimeError) as error:
+    except (OSError, KeyError, RuntimeError, ValueError) as error:
         reason = str(error).strip("'\"").splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(
-            f"{path}: damaged or not a prepared graph ({reason}); prepare it again"
-        ) from error
+        raise DataError(f"{path}: not a prepared graph ({reason}); {_AGAIN}") from error
+
+
+def _verify(path: Path) -> None:
+    """Holds the file against its checksum, before the HDF5 library meets what may be damaged."""
+    try:
+        with path.open("rb") as file:
+            block = file.read(_BLOCK)
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    # A file of another version, or edited by another program, is still worth its own message.
+    if not block.startswith(_MAGIC):
+        raise DataError(f"{path}: not a graph that mmkgc prepared, or cut off; {_AGAIN}")
+    if block[len(_MAGIC) :].split(b"\n")[0].decode("ascii", "replace") != found:
+        raise DataError(f"{path}: damaged or changed since it was prepared; {_AGAIN}")
 
 
 def _read(path: Path, file: h5py.File) -> Graph:
     version = int(file.attrs["format_version"])
     if version != FORMAT_VERSION:
-        raise DataError(
-            f"{path}: format version {version}, expected {FORMAT_VERSION}; prepare it again"
-        )
+        raise DataError(f"{path}: format version {version}, expected {FORMAT_VERSION}; {_AGAIN}")
 
     def names(key: str) -> list[str] | None:
         return list(file[key].asstr()[:]) if key in file else None
@@ -179,7 +215,7 @@ def _read(path: Path, file: h5py.File) -> Graph:
 
     entities, relations = names("entities"), names("relations")
     if entities is None or relations is None:
-        raise DataError(f"{path}: holds no vocabulary; prepare it again")
+        raise DataError(f"{path}: holds no vocabulary; {_AGAIN}")
     graph = Graph(
         name=text("name"),
         entities=entities,
@@ -193,10 +229,8 @@ def _read(path: Path, file: h5py.File) -> Graph:
             text("source"), text("licence"), text("citation"), bool(file.attrs["verified"])
         ),
     )
-    if graph.order_id != text("order_id"):
-        raise DataError(f"{path}: the vocabulary does not match its checksum; prepare it again")
-    # The triples carry a checksum a chunk, so the identities need not be computed again.
-    for key in ("entities_id", "train_id", "fingerprint"):
+    # The checksum covers the identities too, so they need not be computed again.
+    for key in ("entities_id", "train_id", "fingerprint", "order_id"):
         graph.__dict__[key] = text(key)
     return graph
 
@@ -209,5 +243,5 @@ def _triples(path: Path, dataset: Any, n_entities: int, n_relations: int) -> Tri
         )
     bounds = np.array([n_entities, n_relations, n_entities])
     if len(rows) and not ((rows >= 0) & (rows < bounds)).all():
-        raise DataError(f"{path}: {dataset.name} holds an id out of range; prepare it again")
+        raise DataError(f"{path}: {dataset.name} holds an id out of range; {_AGAIN}")
     return rows

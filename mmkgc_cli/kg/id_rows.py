@@ -90,7 +90,8 @@ def _parse_block(block: bytes) -> NDArray[np.int64] | None:
 def _report_bad_row(path: Path, columns: str) -> NoReturn:
     """Finds the first bad line the slow way, now that there is one."""
     for number, text in read_lines(path):
-        fields = text.split()
+        fields = text.replace("\t", " ").split(" ")
+        fields = [field for field in fields if field]
         if number == 1 and parse_count(text) is not None:
             continue
         if len(fields) != 3:

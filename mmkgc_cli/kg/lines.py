@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from mmkgc_cli.errors import DataError
+
+# Names with these would break tables of ranks and play tricks on terminals.
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_MAX_DIGITS = 18
 
 _BOM = b"\xef\xbb\xbf"
 _WIDE_BOMS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
@@ -37,7 +42,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yields ``(line number from 1, text)`` of every non-blank line, without its line end.
 
     Raises:
-        DataError: as `open_source`, or where a line is not UTF-8 or holds a NUL.
+        DataError: as `open_source`, or where a line is not UTF-8 or holds a control character.
     """
     open_source(path)
     with path.open("rb") as file:
@@ -47,8 +52,11 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
             raw = raw.rstrip(b"\r\n")
             if not raw.strip():
                 continue
-            if b"\0" in raw:
-                raise DataError(f"{path}:{number}: holds a NUL byte; is this a text file?")
+            if found := _CONTROL.search(raw):
+                raise DataError(
+                    f"{path}:{number}: holds the control character 0x{found[0][0]:02x} at position "
+                    f"{found.start() + 1}; is this a text file?"
+                )
             try:
                 yield number, raw.decode("utf-8")
             except UnicodeDecodeError as error:
@@ -61,7 +69,8 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 def parse_count(text: str) -> int | None:
     """The number on a count line (a lone non-negative integer), or None for any other line."""
     text = text.strip()
-    return int(text) if text.isascii() and text.isdigit() else None
+    is_number = text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
+    return int(text) if is_number else None
 
 
 def check_count(path: Path, count: int | None, found: int, what: str) -> None:

@@ -15,6 +15,8 @@ from mmkgc_cli.kg.openke import read_vocabulary
 ORDERS = {"hrt": (0, 1, 2), "htr": (0, 2, 1)}
 _NAMES = {"hrt": "head relation tail", "htr": "head tail relation"}
 _SUFFIXES = (".txt", ".tsv")
+# So many times more relations than tails speak of swapped columns by themselves.
+_MANY = 10
 
 
 class _Vocabulary:
@@ -35,7 +37,7 @@ class _Vocabulary:
         return found
 
 
-def read_named(source: Path, name: str, order: str) -> Graph:
+def read_named(source: Path, name: str, order: str, trust_order: bool = False) -> Graph:
     """Reads a file of triples, or a folder with train, valid and test files.
 
     In a folder, ``entity2id.txt`` and ``relation2id.txt`` fix the vocabulary where they exist;
@@ -46,14 +48,14 @@ def read_named(source: Path, name: str, order: str) -> Graph:
         source: file or folder.
         name: of the graph.
         order: ``hrt`` or ``htr``.
+        trust_order: take the columns as they are, even where the names speak against the order.
 
     Raises:
         DataError: naming file and line.
     """
-    folder = source if source.is_dir() else source.parent
     files = _split_files(source)
-    entities = _Vocabulary("entity", folder / "entity2id.txt")
-    relations = _Vocabulary("relation", folder / "relation2id.txt")
+    entities = _Vocabulary("entity", source / "entity2id.txt")
+    relations = _Vocabulary("relation", source / "relation2id.txt")
     train, valid, test = (
         _read_file(files[split], order, entities, relations)
         if split in files
@@ -61,7 +63,8 @@ def read_named(source: Path, name: str, order: str) -> Graph:
         for split in SPLITS
     )
     graph = Graph(name, list(entities.ids), list(relations.ids), train, valid, test)
-    _check_order(graph, files["train"], order)
+    if not trust_order:
+        _check_order(graph, files["train"], order)
     return graph
 
 
@@ -102,7 +105,7 @@ def _read_file(path: Path, order: str, entities: _Vocabulary, relations: _Vocabu
                 f"by tabs ({_NAMES[order]}){advice}"
             )
         head, relation, tail = (
-            fields[at_head].strip(), fields[at_relation].strip(), fields[at_tail].strip()
+            fields[at_head].strip(" "), fields[at_relation].strip(" "), fields[at_tail].strip(" ")
         )  # fmt: skip
         if not (head and relation and tail):
             raise DataError(f"{where}: an empty name, expected {_NAMES[order]}")
@@ -122,9 +125,10 @@ def _read_file(path: Path, order: str, entities: _Vocabulary, relations: _Vocabu
 def _check_order(graph: Graph, path: Path, order: str) -> None:
     """Refuses an order that the names contradict.
 
-    In a graph read the right way round, tails turn up among heads more readily than relations do.
-    When relations turn up among heads more than tails do, and there are more distinct relations
-    than tails, the two columns are almost certainly swapped.
+    In a graph read the right way round, tails turn up among heads more readily than relations do,
+    and relations are few. Where more relations than tails come out, and the relations turn up
+    among heads more than the tails do (or there are ten times as many), the two columns are
+    almost certainly swapped.
     """
     rows = np.concatenate(list(graph.splits.values()))
     heads = {graph.entities[i] for i in np.unique(rows[:, 0])}
@@ -132,12 +136,13 @@ def _check_order(graph: Graph, path: Path, order: str) -> None:
     used = {graph.relations[i] for i in np.unique(rows[:, 1])}
     share_of_relations = len(used & heads) / len(used)
     share_of_tails = len(tails & heads) / len(tails)
-    if share_of_relations > share_of_tails and len(used) > len(tails):
+    among_heads = len(used) > len(tails) and share_of_relations > share_of_tails
+    if among_heads or len(used) >= _MANY * len(tails):
         other = "htr" if order == "hrt" else "hrt"
         raise DataError(
-            f"{path}:1: read as {_NAMES[order]}, {len(used)} relations and {len(tails)} tails "
+            f"{path}:1: read as {_NAMES[order]}, {len(used)} relations but {len(tails)} tails "
             f"come out, and {len(used & heads)} of the relations are also heads; "
-            f"is this --format {other}?"
+            f"is this --format {other}? (--trust-order takes it as it is)"
         )
 
 

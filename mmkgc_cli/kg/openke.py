@@ -47,7 +47,7 @@ def read_vocabulary(path: Path, kind: str) -> list[str]:
         if number == 1 and (count := parse_count(text)) is not None:
             continue
         name, separator, tail = text.rstrip().rpartition("\t" if "\t" in text else " ")
-        name = name.strip()
+        name = name.strip(" ")
         value = parse_count(tail)
         if not separator or value is None or not name:
             raise DataError(f"{path}:{number}: {text[:80]!r} is not '{kind} id'")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,14 @@ from mmkgc_cli.kg.named_triples import read_named, require_splits
 from mmkgc_cli.kg.openke import read_openke
 from mmkgc_cli.kg.splitting import split_graph
 
-READERS: dict[str, Callable[[Path, str], Graph]] = {
-    "openke": read_openke,
-    "hrt": lambda source, name: read_named(source, name, "hrt"),
-    "htr": lambda source, name: read_named(source, name, "htr"),
+# Source, name of the graph, and whether to trust the order of the columns.
+READERS: dict[str, Callable[[Path, str, bool], Graph]] = {
+    "openke": lambda source, name, _: read_openke(source, name),
+    "hrt": lambda source, name, trust: read_named(source, name, "hrt", trust),
+    "htr": lambda source, name, trust: read_named(source, name, "htr", trust),
 }
+
+_NAME = re.compile(r"\w[\w.+ -]*")
 
 ELEMENTS_RATIOS = (0.8, 0.1, 0.1)
 
@@ -35,6 +39,7 @@ class Request:
     split: tuple[float, float, float] | None = None
     seed: int = 0
     allow_unverified: bool = False
+    trust_order: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,11 @@ def read(request: Request) -> Graph:
         UsageError: when the request lacks something.
         DataError: when the files are not what they should be.
     """
+    if not _NAME.fullmatch(request.name):
+        raise UsageError(
+            f"{request.name!r} cannot name a graph; use letters, digits and - _ . + and blanks, "
+            "not starting with a dot"
+        )
     if request.name == datasets.ELEMENTS and request.source is None:
         return _elements(request)
     dataset = datasets.registry().get(request.name)
@@ -84,7 +94,7 @@ def _registered(request: Request, dataset: datasets.Dataset, source: Path) -> Gr
         raise DataError(f"{source}: no such folder")
     if not request.allow_unverified:
         datasets.verify_files(dataset, source)
-    graph = READERS[dataset.format](source, request.name)
+    graph = READERS[dataset.format](source, request.name, request.trust_order)
     if not request.allow_unverified:
         datasets.verify_counts(dataset, graph, source)
     provenance = Provenance(
@@ -98,7 +108,7 @@ def _own(request: Request, source: Path) -> Graph:
         raise UsageError(
             f"--source {source}: say what the files are with --format {'|'.join(READERS)}"
         )
-    graph = READERS[request.format](source, request.name)
+    graph = READERS[request.format](source, request.name, request.trust_order)
     if request.split is not None:
         graph = split_graph(graph, request.split, request.seed)
     else:
@@ -108,6 +118,9 @@ def _own(request: Request, source: Path) -> Graph:
 
 def _elements(request: Request) -> Graph:
     from mmkgc_cli.kg import elements
+
+    if request.format is not None:
+        raise UsageError(f"--format {request.format}: elements is built in and has no files")
 
     labels, relation_labels = elements.entity_labels(), elements.relation_labels()
     entity_ids = {name: i for i, name in enumerate(labels)}
@@ -140,39 +153,51 @@ def prepare(request: Request, folder: Path, overwrite: bool = False) -> Prepared
     """Writes the graph of `request` to `folder`, unless the same graph is there already.
 
     Raises:
-        UsageError: when another graph is there and `overwrite` is off.
+        UsageError: when something else is there and `overwrite` is off.
         DataError: as `read`, or when the storage refuses.
     """
     graph = read(request)
     path = folder / FILE_NAME
-    present = _readable(folder) if path.exists() else None
-    if present is not None:
-        if _same(present, graph):
-            return Prepared(present, path, already_there=True)
-        if not overwrite:
-            raise UsageError(
-                f"{path}: holds another graph ({present.name}); choose another --out, or pass "
-                "--overwrite"
-            )
+    present = _present(path)
+    if isinstance(present, Graph) and _same(present, graph):
+        _write_modalities(request, folder)
+        return Prepared(present, path, already_there=True)
+    if present is not None and not overwrite:
+        what = f"another graph ({present.name})" if isinstance(present, Graph) else present
+        raise UsageError(f"{path}: holds {what}; choose another --out, or pass --overwrite")
+    _write_modalities(request, folder)
+    return Prepared(graph, write_graph(graph, folder), already_there=False)
+
+
+def _write_modalities(request: Request, folder: Path) -> None:
     if request.name == datasets.ELEMENTS and request.source is None:
         from mmkgc_cli.kg.elements import modalities
 
         modalities.write_modalities(folder / "modalities")
-    return Prepared(graph, write_graph(graph, folder), already_there=False)
 
 
-def _readable(folder: Path) -> Graph | None:
-    """The graph in `folder`, or None when its file is damaged and so worth replacing."""
-    try:
-        return load_graph(folder)
-    except DataError:
+def _present(path: Path) -> Graph | str | None:
+    """The graph at `path`, what else is there, or None."""
+    if not path.exists():
         return None
+    try:
+        return load_graph(path)
+    except DataError:
+        return "a file that is not a readable graph"
 
 
 def _same(a: Graph, b: Graph) -> bool:
-    """Whether two graphs are equal in content, order, name and provenance."""
+    """Whether two graphs agree in name, triples, ids, labels and what is known of them.
+
+    Where the files lay is left out, so that a moved folder gives the same graph.
+    """
 
     def key(graph: Graph) -> tuple[object, ...]:
-        return graph.name, graph.fingerprint, graph.order_id, graph.provenance
+        provenance = dataclasses.replace(graph.provenance, source="")
+        labels = [
+            None if names is None else list(names)
+            for names in (graph.entity_labels, graph.relation_labels)
+        ]
+        return graph.name, graph.fingerprint, graph.order_id, labels, provenance
 
     return key(a) == key(b)

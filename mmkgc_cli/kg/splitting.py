@@ -22,7 +22,7 @@ def parse_ratios(text: str) -> tuple[float, float, float]:
         shares = tuple(float(part) for part in text.split(","))
     except ValueError:
         shares = ()
-    if len(shares) != 3 or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
+    if len(shares) != 3 or not min(shares) > 0 or not abs(sum(shares) - 1) < 1e-6:
         raise UsageError(
             f"--split {text}: expected three shares above 0 that add up to 1, such as 0.8,0.1,0.1"
         )

@@ -15,7 +15,7 @@ from mmkgc_cli.scoring.contract import ScorerConfig
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class GraphConfig(_Strict):
@@ -30,23 +30,23 @@ class GraphConfig(_Strict):
 class TrainingConfig(_Strict):
     """How to train."""
 
-    epochs: int = Field(100, ge=1, description="passes over the train triples")
-    batch_size: int = Field(1024, ge=1, description="positives in a step")
-    negatives: int = Field(32, ge=1, description="negatives of each positive")
+    epochs: int = Field(100, ge=1, le=10**9, description="passes over the train triples")
+    batch_size: int = Field(1024, ge=1, le=10**7, description="positives in a step")
+    negatives: int = Field(32, ge=1, le=10**6, description="negatives of each positive")
     negative_sampling: Literal["bernoulli", "uniform"] = Field(
         "bernoulli", description="how each negative picks the side it replaces"
     )
     adversarial_temperature: float = Field(
-        1.0, ge=0, description="0 weighs all negatives alike, more looks at the hard ones"
+        1.0, ge=0, le=1e6, description="0 weighs all negatives alike, more looks at the hard ones"
     )
-    lr: float = Field(1e-3, gt=0, description="learning rate of Adam")
-    seed: int = Field(0, ge=0, description="decides initial values, order and negatives")
+    lr: float = Field(1e-3, gt=0, le=1e6, description="learning rate of Adam")
+    seed: int = Field(0, ge=0, lt=2**63, description="decides initial values, order and negatives")
     eval_every: int = Field(5, ge=1, description="epochs between validations")
     patience: int = Field(
         5, ge=0, description="validations without a better valid MRR before stopping; 0 never stops"
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
-    threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice")
+    threads: int = Field(0, ge=0, le=4096, description="CPU threads; 0 leaves torch's choice")
 
 
 class RunConfig(_Strict):
@@ -68,8 +68,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
         DataError: when it is missing or not TOML, with the line.
     """
     try:
-        with path.open("rb") as file:
-            return tomllib.load(file)
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except OSError as error:

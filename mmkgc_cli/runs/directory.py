@@ -12,7 +12,7 @@ from typing import Any
 
 from mmkgc_cli import __version__
 from mmkgc_cli.errors import DataError, UsageError
-from mmkgc_cli.state.atomic import make_folder
+from mmkgc_cli.state.atomic import make_folder, storage_errors
 
 # Everything a run writes; nothing else is ever removed by --overwrite.
 OWN_FILES = (
@@ -75,7 +75,8 @@ class RunDirectory:
             )
         make_folder(self.path)
         for name in present:
-            (self.path / name).unlink()
+            with storage_errors(self.path / name):
+                (self.path / name).unlink()
 
     def require(self) -> None:
         """Checks that a run is there.
@@ -95,7 +96,8 @@ def environment() -> dict[str, Any]:
 
     return {
         "mmkgc": __version__,
-        "commit": _commit(),
+        "commit": _git("rev-parse", "HEAD"),
+        "changed_files": len((_git("status", "--porcelain") or "").splitlines()),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -107,14 +109,14 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _commit() -> str | None:
-    """The commit of the checkout this package runs from, if it runs from one."""
+def _git(*arguments: str) -> str | None:
+    """What git says of the checkout this package runs from; None when it runs from none."""
     root = Path(__file__).resolve().parent.parent.parent
     if not (root / ".git").exists():
         return None
     try:
         done = subprocess.run(
-            ["git", "-C", str(root), "rev-parse", "HEAD"],
+            ["git", "-C", str(root), *arguments],
             capture_output=True, text=True, timeout=10, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):

@@ -183,12 +183,13 @@ class LoadedRun:
     checksum: str
 
 
-def load_run(run: RunDirectory, graph_folder: Path | None) -> LoadedRun:
-    """Opens a finished run, the scorer on the device of its configuration.
+def load_run(run: RunDirectory, graph_folder: Path | None, device: str = "auto") -> LoadedRun:
+    """Opens a finished run.
 
     Args:
         run: where the run is.
         graph_folder: where its graph is now; None takes the place it was trained from.
+        device: where to put the scorer: ``auto``, ``cpu`` or ``cuda``, wherever it was trained.
 
     Raises:
         DataError: when the run is not whole, or the graph is not the one it was trained on.
@@ -210,7 +211,7 @@ def load_run(run: RunDirectory, graph_folder: Path | None) -> LoadedRun:
     tensors, metadata = load_weights(run.weights)
     if metadata.get("order_id") != graph.order_id or metadata.get("scorer") != config.scorer:
         raise DataError(f"{run.weights}: belongs to another run; train again")
-    device = pick_device(config.training.device)
+    where = pick_device(device)
     scorer = build_scorer(config, graph, torch.device("cpu"))
     for name, buffer in scorer.named_buffers():
         if name in tensors:  # buffers that `fit` sizes, such as counts
@@ -220,11 +221,13 @@ def load_run(run: RunDirectory, graph_folder: Path | None) -> LoadedRun:
     except RuntimeError as error:
         raise DataError(f"{run.weights}: does not fit the configuration of the run") from error
     return LoadedRun(
-        config, graph, scorer.to(device).eval(), int(metadata["epoch"]), checksum(tensors)
+        config, graph, scorer.to(where).eval(), int(metadata["epoch"]), checksum(tensors)
     )
 
 
-def run_evaluation(run: RunDirectory, graph_folder: Path | None, split: str) -> dict[str, Any]:
+def run_evaluation(
+    run: RunDirectory, graph_folder: Path | None, split: str, device: str = "auto"
+) -> dict[str, Any]:
     """Ranks a split with a trained run and writes ``results.json`` and the ranks.
 
     Returns:
@@ -234,7 +237,7 @@ def run_evaluation(run: RunDirectory, graph_folder: Path | None, split: str) -> 
         DataError: as `load_run`.
         NonFiniteScores: when the model gives NaN or infinity.
     """
-    loaded = load_run(run, graph_folder)
+    loaded = load_run(run, graph_folder, device)
     graph = loaded.graph
     triples: Triples = graph.splits[split]
     if not len(triples):
@@ -242,23 +245,30 @@ def run_evaluation(run: RunDirectory, graph_folder: Path | None, split: str) -> 
     ranks: dict[Side, SideRanks] = rank(loaded.scorer, triples, known_triples(graph))
     model = {
         "scorer": loaded.config.scorer,
-        **loaded.config.model.model_dump(),
+        "config": loaded.config.model.model_dump(),
         "epoch": loaded.epoch,
         "sha256": loaded.checksum,
     }
     results = split_report(graph, split, ranks, model)
-    if run.results.is_file():
-        results = _merge(read_json(run.results), results)
+    results = _merge(_earlier_results(run), results)
     write_bytes(run.ranks(split), rank_table(graph, triples, ranks))
     write_json(run.results, results)
     return results
+
+
+def _earlier_results(run: RunDirectory) -> Any:
+    """The results that are there; None for none, or for a file that was damaged."""
+    try:
+        return read_json(run.results) if run.results.is_file() else None
+    except DataError:
+        return None
 
 
 def _merge(old: Any, new: dict[str, Any]) -> dict[str, Any]:
     """Keeps results of other splits that came from the same weights under the same protocol."""
     if not isinstance(old, dict) or any(old.get(k) != new[k] for k in ("protocol", "model")):
         return new
-    merged = dict(new)
-    for key in ("metrics", "categories", "relations"):
-        merged[key] = {**old.get(key, {}), **new[key]}
-    return merged
+    nested = ("metrics", "categories", "relations")
+    if not all(isinstance(old.get(key), dict) for key in nested):
+        return new
+    return {**new, **{key: {**old[key], **new[key]} for key in nested}}

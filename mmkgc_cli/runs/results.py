@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from mmkgc_cli import __version__
-from mmkgc_cli.evaluation.categories import relation_categories
-from mmkgc_cli.evaluation.metrics import category_names, grouped_metrics, side_metrics
+from mmkgc_cli.evaluation.categories import CATEGORIES, relation_categories
+from mmkgc_cli.evaluation.metrics import grouped_metrics, side_metrics
 from mmkgc_cli.evaluation.ranker import SideRanks
 from mmkgc_cli.kg.graph import Graph, Triples
 from mmkgc_cli.scoring import Side
@@ -20,13 +20,20 @@ RESULTS_VERSION = 1
 
 def protocol(graph: Graph) -> dict[str, Any]:
     """What metrics mean; results under unlike protocols must not be compared."""
+    leaks = graph.leaks()
     return {
         "version": RESULTS_VERSION,
         "ranking": "filtered",
         "filter": ["train", "valid", "test"],
         "sides": ["head", "tail"],
         "ties": "realistic",
-        "selection": {"metric": "mrr", "split": "valid", "ties": "realistic"},
+        "selection": {
+            "metric": "mrr",
+            "split": "valid",
+            "ties": "realistic",
+            "clean": not any(leaks.values()),
+            **leaks,
+        },
         "graph": graph.name,
         "fingerprint": graph.fingerprint,
         "verified_source": graph.provenance.verified,
@@ -44,12 +51,13 @@ def split_report(
     categories = relation_categories(graph.train, len(graph.relations))
     relation_names = {i: graph.relations[i] for i in np.unique(triples[:, 1]).tolist()}
     relations = triples[:, 1].astype(np.int64)
+    by_category = grouped_metrics(ranks, categories[relations], dict(enumerate(CATEGORIES)))
     return {
         "mmkgc": __version__,
         "protocol": protocol(graph),
         "model": dict(model),
         "metrics": {split: side_metrics(ranks)},
-        "categories": {split: grouped_metrics(ranks, categories[relations], category_names())},
+        "categories": {split: by_category},
         "relations": {split: grouped_metrics(ranks, relations, relation_names)},
     }
 

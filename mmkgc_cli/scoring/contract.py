@@ -32,7 +32,7 @@ class Side(IntEnum):
 class ScorerConfig(BaseModel):
     """Hyper-parameters of a scorer; subclasses add typed fields with defaults and help."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Scorer(nn.Module):

@@ -1,4 +1,4 @@
-"""Stopping in good order: the first SIGINT or SIGTERM asks, the second SIGINT stops at once."""
+"""Stopping in good order: the first signal asks, a second SIGINT stops at once."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import threading
 from types import FrameType, TracebackType
 
 from mmkgc_cli.errors import Interrupted
+
+# SIGHUP comes when a terminal or a connection goes away; Windows has none.
+_SIGNALS = [signal.SIGINT, signal.SIGTERM, *filter(None, [getattr(signal, "SIGHUP", None)])]
 
 
 class StopRequest:
@@ -22,7 +25,7 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in _SIGNALS:
                 self._before[number] = signal.signal(number, self._handle)
         return self
 
@@ -49,7 +52,7 @@ class StopRequest:
         """Ends the command with `message` when a signal has come.
 
         Raises:
-            Interrupted: exit code 130 after SIGINT, 143 after SIGTERM.
+            Interrupted: exit code 130 after SIGINT, 143 after SIGTERM, 129 after SIGHUP.
         """
         if self.signal_number:
             raise Interrupted(message, self.signal_number)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import time
 from pathlib import Path
 from types import TracebackType
@@ -13,13 +15,16 @@ from mmkgc_cli.state.atomic import make_folder, storage_errors
 
 
 class Trace:
-    """Appends events to a JSONL file; a killed process leaves at most one torn last line."""
+    """Appends events to a JSONL file; a killed process leaves at most one torn last line.
+
+    Each event is one unbuffered write, so nothing is left to fail when the file is closed.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         make_folder(path.parent)
         with storage_errors(path):
-            self._file: IO[str] = path.open("w", encoding="utf-8")
+            self._file: IO[bytes] = path.open("wb", buffering=0)
         self._start = time.monotonic()
 
     def __enter__(self) -> Trace:
@@ -34,11 +39,19 @@ class Trace:
         self._file.close()
 
     def write(self, event: str, **fields: Any) -> None:
-        """Appends one event; `seconds` since the start of the run is added."""
-        row = {"event": event, "seconds": round(time.monotonic() - self._start, 3), **fields}
+        """Appends one event; `seconds` since the start of the run is added.
+
+        Raises:
+            ValueError: when a field would hide `event` or `seconds`.
+            DataError: when the storage refuses.
+        """
+        row = {"event": event, "seconds": round(time.monotonic() - self._start, 3)}
+        if clash := row.keys() & fields.keys():
+            raise ValueError(f"a trace event cannot have fields named {sorted(clash)}")
+        line = json.dumps({**row, **fields}, ensure_ascii=False).encode() + b"\n"
         with storage_errors(self.path):
-            self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
-            self._file.flush()
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def read_trace(path: Path) -> list[dict[str, Any]]:

@@ -50,10 +50,12 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise DataError(f"{path}: no such file; is the run finished?")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            metadata: dict[str, str] = json.loads((file.metadata() or {}).get(_ENTRY, "{}"))
+            metadata = json.loads((file.metadata() or {}).get(_ENTRY, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise DataError(f"{path}: not a readable safetensors file: {error}") from error
-    if metadata.get(_CHECKSUM) != checksum(tensors):
+    if not isinstance(metadata, dict) or _CHECKSUM not in metadata:
+        raise DataError(f"{path}: holds no checksum, so this version of mmkgc did not write it")
+    if metadata[_CHECKSUM] != checksum(tensors):
         raise DataError(f"{path}: the weights do not match their checksum; train again")
     return tensors, metadata

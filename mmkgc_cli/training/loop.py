@@ -54,7 +54,7 @@ class EpochReport:
 
     epoch: int
     losses: dict[str, float]
-    seconds: float
+    epoch_seconds: float
     triples_per_second: float
     valid: dict[str, float] | None = None
     improved: bool = False

@@ -26,6 +26,7 @@ def self_adversarial_loss(
     """
     with torch.no_grad():
         logits = (temperature * negative).masked_fill(~usable, -torch.inf)
-        weights = torch.nan_to_num(logits.softmax(1), nan=0.0)
+        # A row of -inf alone would come out of the softmax as NaN; real NaN must stay.
+        weights = torch.where(usable.any(1, keepdim=True), logits.softmax(1), 0)
     hardness = (weights * logsigmoid(-negative)).sum(1)
     return -0.5 * (logsigmoid(positive) + hardness).mean()

@@ -70,8 +70,42 @@ def test_a_folder_keeps_its_graph_unless_told_otherwise(openke: Path, tmp_path: 
     other = Request("small", openke, "openke", split=(0.7, 0.15, 0.15))
     with pytest.raises(UsageError, match="holds another graph .*--overwrite"):
         prepare(other, out)
-    (out / "graph.h5").write_bytes(b"torn")
-    assert not prepare(Request("small", openke, "openke"), out).already_there
+    (out / "graph.h5").write_bytes(b"precious")
+    with pytest.raises(UsageError, match="a file that is not a readable graph; .*--overwrite"):
+        prepare(Request("small", openke, "openke"), out)
+    assert (out / "graph.h5").read_bytes() == b"precious"
+    assert not prepare(Request("small", openke, "openke"), out, overwrite=True).already_there
+
+
+def test_a_moved_source_gives_the_same_graph(openke: Path, tmp_path: Path) -> None:
+    prepare(Request("small", openke, "openke"), tmp_path / "out")
+    moved = openke.rename(tmp_path / "moved")
+    assert prepare(Request("small", moved, "openke"), tmp_path / "out").already_there
+
+
+@pytest.mark.parametrize("name", ["../up", "a/b", "", ".hidden", "[/x]", "a\nb"])
+def test_names_that_are_no_folder_names_are_refused(name: str, openke: Path) -> None:
+    with pytest.raises(UsageError, match="cannot name a graph"):
+        read(Request(name, openke, "openke"))
+
+
+def test_what_is_missing_of_elements_is_put_back(tmp_path: Path) -> None:
+    prepare(Request("elements"), tmp_path)
+    (tmp_path / "modalities" / "image" / "iron.png").unlink()
+    assert prepare(Request("elements"), tmp_path).already_there
+    assert (tmp_path / "modalities" / "image" / "iron.png").is_file()
+
+
+def test_the_contaminated_benchmarks_are_found_out(real_data: Path) -> None:
+    clean = {"valid_in_train": 0, "valid_in_test": 0, "test_in_train": 0}
+    for name in ("mkg-w", "mkg-y", "fb15k-237"):
+        assert read(Request(name, real_data / FOLDERS[name])).leaks() == clean
+    db15k = read(Request("db15k", real_data / FOLDERS["db15k"])).leaks()
+    assert (db15k["valid_in_train"], db15k["test_in_train"]) == (8719, 0)
+    tiva = read(Request("tiva", real_data / FOLDERS["tiva"])).leaks()
+    assert (tiva["valid_in_train"], tiva["test_in_train"]) == (1676, 1666)
+    kvc16k = read(Request("kvc16k", real_data / FOLDERS["kvc16k"])).leaks()
+    assert (kvc16k["valid_in_train"], kvc16k["test_in_train"]) == (30, 48)
 
 
 def test_elements_has_three_modalities_some_of_them_missing(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import hashlib
 import os
 from pathlib import Path
 
@@ -81,36 +82,69 @@ def test_names_that_run_into_one_another_stay_apart() -> None:
 def test_a_file_cut_off_anywhere_is_one_line(graph: Graph, tmp_path: Path) -> None:
     path = write_graph(graph, tmp_path)
     whole = path.read_bytes()
-    for size in {0, 1, 8, 100, len(whole) // 2, len(whole) - 1}:
+    for size in {0, 1, 8, 100, 600, len(whole) // 2, len(whole) - 1}:
         path.write_bytes(whole[:size])
-        with pytest.raises(DataError, match=r"graph.h5: .*prepare it again"):
+        with pytest.raises(DataError, match=r"graph.h5: .*; prepare it again with --overwrite"):
             load_graph(tmp_path)
 
 
-def test_a_flipped_byte_in_the_triples_is_found(graph: Graph, tmp_path: Path) -> None:
+def test_a_flipped_bit_anywhere_is_found_before_hdf5_meets_it(graph: Graph, tmp_path: Path) -> None:
     path = write_graph(graph, tmp_path)
-    with h5py.File(path) as file:
-        at = file["train"].id.get_chunk_info(0).byte_offset
-    data = bytearray(path.read_bytes())
-    data[at + 20] ^= 0x40
-    path.write_bytes(data)
-    with pytest.raises(DataError, match="prepare it again"):
+    whole = path.read_bytes()
+    for at in range(512, len(whole), 97):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+        with pytest.raises(DataError, match="damaged or changed since it was prepared"):
+            load_graph(tmp_path)
+
+
+def test_a_graph_changed_by_another_program_is_refused(graph: Graph, tmp_path: Path) -> None:
+    path = write_graph(graph, tmp_path)
+    with h5py.File(path, "r+") as file:  # the file stays plain HDF5
+        file["test"][0] = file["train"][0]
+    with pytest.raises(DataError, match="damaged or changed since it was prepared"):
         load_graph(tmp_path)
+
+
+def seal(path: Path) -> None:
+    """Puts a right checksum on a file, as another version of this package would."""
+    rest = path.read_bytes()[512:]
+    header = b"mmkgc graph\nsha256 " + hashlib.sha256(rest).hexdigest().encode() + b"\n"
+    path.write_bytes(header.ljust(512, b"\0") + rest)
 
 
 def test_another_format_version_or_a_foreign_file_is_refused(graph: Graph, tmp_path: Path) -> None:
     path = write_graph(graph, tmp_path)
     with h5py.File(path, "r+") as file:
         file.attrs["format_version"] = 99
+    seal(path)
     with pytest.raises(DataError, match="format version 99, expected 1"):
         load_graph(tmp_path)
-    with h5py.File(path, "w") as file:
+    with h5py.File(path, "w", userblock_size=512) as file:
         file["something"] = 1
-    with pytest.raises(DataError, match="damaged or not a prepared graph"):
+    seal(path)
+    with pytest.raises(DataError, match="not a prepared graph"):
+        load_graph(tmp_path)
+    path.write_bytes(b"no HDF5 at all")
+    with pytest.raises(DataError, match="not a graph that mmkgc prepared, or cut off"):
         load_graph(tmp_path)
     path.unlink()
     with pytest.raises(DataError, match="no such file; make it with `mmkgc prepare`"):
         load_graph(tmp_path)
+
+
+def test_a_folder_may_have_any_name(graph: Graph, tmp_path: Path) -> None:
+    write_graph(graph, tmp_path / "strange.h5")
+    assert load_graph(tmp_path / "strange.h5").fingerprint == graph.fingerprint
+
+
+def test_overlaps_between_splits_are_counted(graph: Graph) -> None:
+    assert not any(graph.leaks().values())
+    leaky = dataclasses.replace(
+        graph,
+        valid=np.concatenate([graph.valid, graph.train[:3], graph.train[:3]]),
+        test=np.concatenate([graph.test, graph.train[:2], graph.valid[:1]]),
+    )
+    assert leaky.leaks() == {"valid_in_train": 6, "valid_in_test": 5, "test_in_train": 2}
 
 
 def test_a_full_disk_leaves_the_old_graph(

@@ -48,6 +48,14 @@ def test_a_bipartite_graph_is_not_taken_for_swapped(tmp_path: Path) -> None:
     assert len(read_named(write(tmp_path / "t.tsv", rows), "g", "hrt").relations) == 5
 
 
+def test_a_swapped_bipartite_graph_is_refused_unless_one_insists(tmp_path: Path) -> None:
+    rows = [(f"user {i % 30}", "likes", f"film {i}") for i in range(60)]
+    path = write(tmp_path / "t.tsv", rows, "htr")
+    with pytest.raises(DataError, match=r"60 relations but 1 tails .*--format htr\?"):
+        read_named(path, "g", "hrt")
+    assert len(read_named(path, "g", "hrt", trust_order=True).relations) == 60
+
+
 def test_a_folder_gives_its_three_splits(tmp_path: Path) -> None:
     for split, rows in (("train", ROWS[:3]), ("valid", ROWS[3:4]), ("test", ROWS[4:])):
         write(tmp_path / f"{split}.txt", rows)
@@ -65,11 +73,20 @@ def test_one_list_of_triples_asks_for_a_split(tmp_path: Path) -> None:
 def test_a_vocabulary_file_fixes_the_ids_and_the_names(tmp_path: Path) -> None:
     write(tmp_path / "train.tsv", ROWS[:2])
     (tmp_path / "entity2id.txt").write_text("Spain\t0\nParis\t1\nFrance\t2\nLyon\t3\n")
-    graph = read_named(tmp_path / "train.tsv", "g", "hrt")
+    graph = read_named(tmp_path, "g", "hrt")
     assert list(graph.entities) == ["Spain", "Paris", "France", "Lyon"]
     write(tmp_path / "train.tsv", [*ROWS[:2], ("Rome", "near", "Paris")])
     with pytest.raises(DataError, match=r"train.tsv:3: entity 'Rome' is not in .*entity2id.txt"):
-        read_named(tmp_path / "train.tsv", "g", "hrt")
+        read_named(tmp_path, "g", "hrt")
+    assert "Rome" in read_named(tmp_path / "train.tsv", "g", "hrt").entities
+
+
+@pytest.mark.parametrize("name", ["a\rb", "a\x1b[31mb", "a\x00b", "a\x7fb"])
+def test_control_characters_in_names_are_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "t.tsv"
+    path.write_bytes(f"x\ty\tz\nx\ty\t{name}\n".encode())
+    with pytest.raises(DataError, match=r"t.tsv:2: holds the control character 0x.. at position 6"):
+        read_named(path, "g", "hrt")
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,8 @@ def test_a_blank_separates_the_id_where_there_is_no_tab(openke: Path) -> None:
         ("train2id.txt", "2 3 1", "2 3 1 0", r"train2id.txt:3: 4 columns, expected 3"),
         ("train2id.txt", "2 3 1", "2 x 1", r"train2id.txt:3: 'x' is not an id"),
         ("train2id.txt", "2 3 1", "2 -3 1", r"train2id.txt:3: '-3' is not an id"),
+        ("train2id.txt", "2 3 1", "2 3\v1 0", r"train2id.txt:3: holds the control character 0x0b"),
+        ("train2id.txt", "4\n", "4" * 5000 + "\n", r"train2id.txt:1: 1 columns, expected 3"),
         ("train2id.txt", "2 3 1", "2 99999999999 1", r"train2id.txt:3: '99999999999' is not an id"),
         ("entity2id.txt", "4\n", "7\n", r"entity2id.txt:1: the count line says 7, but 4 entity"),
         ("entity2id.txt", "\t1", "\t0", r"entity2id.txt:3: id 0 is already taken \(line 2\)"),
@@ -102,7 +104,7 @@ def test_rows_in_head_relation_tail_order_are_recognised(openke: Path) -> None:
         (b"\xef\xbb\xbf", "the file is empty"),
         (b"\xff\xfe1\x00", "encoded as UTF-16, expected UTF-8"),
         (b"1\nParis\xe9\t0\n", r"entity2id.txt:2: byte 0xe9 at position 6 is not UTF-8"),
-        (b"1\nPa\0ris\t0\n", r"entity2id.txt:2: holds a NUL byte"),
+        (b"1\nPa\0ris\t0\n", r"entity2id.txt:2: holds the control character 0x00 at position 3"),
         (b"0\n", "names no entity"),
     ],
 )

@@ -46,7 +46,10 @@ def test_too_few_triples_to_split_is_an_error() -> None:
         split_graph(graph, (0.2, 0.4, 0.4), 0)
 
 
-@pytest.mark.parametrize("text", ["0.8,0.2", "0.8,0.1,0.2", "a,b,c", "1,0,0", "0.8;0.1;0.1"])
+@pytest.mark.parametrize(
+    "text",
+    ["0.8,0.2", "0.8,0.1,0.2", "a,b,c", "1,0,0", "0.8;0.1;0.1", "nan,nan,nan", "inf,0.1,0.1"],
+)
 def test_ratios_that_are_no_shares_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="expected three shares above 0 that add up to 1"):
         parse_ratios(text)

@@ -245,6 +245,8 @@ MISTAKES = [
     ),
     (change(pairs=[]), "pairs holds 0 numbers for 0 weights"),
     (change(pairs=[Pair(0, 2, 5)]), r"pair 0 \(0, 2, 5\) reaches outside queries of width 6"),
+    (change(pairs=[Pair(2**63 - 1, 0, 1)]), r"pair 0 \(\d+, 0, 1\) reaches outside"),
+    (change(pairs=[Pair(0, 0, 2**63 - 1)]), r"pair 0 \(0, 0, \d+\) reaches outside"),
     (
         change(metric=Metric.modulus, pairs=[Pair(0, 0, 3)]),
         r"pair 0 has odd width 3, a complex block is \[re \| im\]",

@@ -37,6 +37,21 @@ def test_every_mistake_is_shown_at_once_with_its_source_and_the_nearest_key() ->
     assert len(lines) == 5
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["training.epochs=true", "training.lr=inf", "training.lr=nan", "training.epochs=2.0",
+     "training.adversarial_temperature=inf", "model.margin=inf", "training.seed=-1",
+     "model.dim=1000000000000", "training.negatives=100000000000", 'training.epochs="3"'],
+)  # fmt: skip
+def test_values_of_the_wrong_type_or_size_are_refused(text: str) -> None:
+    with pytest.raises(DataError, match=f"^--set {text.split('=')[0]}: input should be"):
+        resolve("rotate", ROTATE, {}, "", {}, [text])
+
+
+def test_whole_numbers_do_for_real_ones() -> None:
+    assert resolve("rotate", ROTATE, {}, "", {}, ["training.lr=1"]).training.lr == 1.0
+
+
 def test_a_key_of_the_wrong_section_is_found() -> None:
     with pytest.raises(DataError, match=r"no key training.dim; did you mean 'model.dim'\?"):
         resolve("rotate", ROTATE, {}, "", {}, ["training.dim=3"])

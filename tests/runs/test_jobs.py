@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -47,6 +48,8 @@ def test_a_run_holds_all_it_should(folder: Path, tmp_path: Path, graph: Graph) -
     assert {p.name for p in run.path.iterdir()} == names
     events = read_trace(run.trace)
     assert [e["event"] for e in events] == ["start", *["epoch"] * 4, "end"]
+    seconds = [event["seconds"] for event in events]
+    assert seconds == sorted(seconds)
     assert events[-1]["valid_mrr"] == trained.valid["mrr"] == trained.outcome.best_mrr
     metadata = load_weights(run.weights)[1]
     assert metadata["fingerprint"] == graph.fingerprint
@@ -86,13 +89,50 @@ def test_results_nest_split_side_tie_metric_and_keep_the_protocol(
     assert set(entry) == {"mrr", "mr", "hits@1", "hits@3", "hits@10", "amri"}
     protocol = results["protocol"]
     assert protocol["fingerprint"] == graph.fingerprint
-    assert protocol["selection"] == {"metric": "mrr", "split": "valid", "ties": "realistic"}
+    assert protocol["selection"] == {
+        "metric": "mrr",
+        "split": "valid",
+        "ties": "realistic",
+        "clean": True,
+        "valid_in_train": 0,
+        "valid_in_test": 0,
+        "test_in_train": 0,
+    }
     names = {graph.relations[r] for r in np.unique(graph.test[:, 1])}
     assert set(results["relations"]["test"]) == names
     train(folder, tmp_path / "other", "training.seed=5")
     fresh = RunDirectory(tmp_path / "other")
     run.results.rename(fresh.results)
     assert set(run_evaluation(fresh, None, "test")["metrics"]) == {"test"}
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", '{"metrics": [1]}', ""])
+def test_damaged_results_are_made_anew(folder: Path, tmp_path: Path, damage: str) -> None:
+    run = RunDirectory(tmp_path / "run")
+    train(folder, run.path)
+    results = run_evaluation(run, None, "test")
+    run.results.write_text(damage)
+    assert run_evaluation(run, None, "test") == results
+
+
+def test_selection_on_a_contaminated_split_is_recorded(
+    graph: Graph, folder: Path, tmp_path: Path
+) -> None:
+    leaky = dataclasses.replace(graph, valid=graph.train[:20])
+    write_graph(leaky, folder)
+    train(folder, tmp_path / "run")
+    selection = run_evaluation(RunDirectory(tmp_path / "run"), None, "test")["protocol"][
+        "selection"
+    ]
+    assert (selection["clean"], selection["valid_in_train"]) == (False, 20)
+
+
+def test_a_run_trained_elsewhere_is_evaluated_here(folder: Path, tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    train(folder, run.path)
+    text = run.config.read_text().replace('device = "auto"', 'device = "cuda"')
+    run.config.write_text(text)
+    assert run_evaluation(run, None, "test", "cpu")["metrics"]["test"]["both"]["count"] == 60
 
 
 def test_the_table_of_ranks_gives_back_the_metrics(folder: Path, tmp_path: Path) -> None:

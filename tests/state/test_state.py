@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 
 from mmkgc_cli.errors import DataError
@@ -111,6 +112,17 @@ def test_a_torn_last_line_of_a_trace_is_left_out(tmp_path: Path) -> None:
         read_trace(path)
 
 
+def test_trace_seconds_never_decrease_and_cannot_be_hidden(tmp_path: Path) -> None:
+    with Trace(tmp_path / "trace.jsonl") as trace:
+        for i in range(5):
+            trace.write("epoch", number=i)
+        with pytest.raises(ValueError, match=r"cannot have fields named \['seconds'\]"):
+            trace.write("epoch", seconds=3)
+    seconds = [event["seconds"] for event in read_trace(tmp_path / "trace.jsonl")]
+    assert seconds == sorted(seconds)
+    assert len(seconds) == 5
+
+
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([1, 2]), "empty": torch.empty(0)}
 
 
@@ -148,6 +160,9 @@ def test_damaged_weights_are_one_line(tmp_path: Path) -> None:
             load_weights(path)
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(DataError, match="do not match their checksum"):
+        load_weights(path)
+    safetensors.torch.save_file({"a": torch.ones(2)}, path)
+    with pytest.raises(DataError, match="holds no checksum"):
         load_weights(path)
     path.unlink()
     with pytest.raises(DataError, match="no such file; is the run finished"):

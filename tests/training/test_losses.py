@@ -50,6 +50,11 @@ def test_a_row_without_usable_negatives_leaves_its_positive() -> None:
     assert positive.grad.isfinite().all()
 
 
+def test_nan_is_never_hidden() -> None:
+    negative = torch.tensor([[0.0, float("nan"), 1.0], [0.0, 1.0, 2.0]])
+    assert self_adversarial_loss(torch.zeros(2), negative, ALL, 1.0).isnan()
+
+
 def test_temperature_zero_weighs_all_alike() -> None:
     negative = torch.randn(2, 3, dtype=torch.float64)
     positive = torch.zeros(2, dtype=torch.float64)
