@@ -54,13 +54,7 @@ def test_imports_point_down(path: Path) -> None:
         if name.split(".")[0] == "mmkgc_cli" and room(name) in DEPTH:
             there = room(name)
             assert DEPTH[there] > DEPTH[here] or there == here, f"{path} imports {name}"
-        assert name.split(".")[0] not in {
-            "tests",
-            "benchmarks",
-            "recipes",
-            "pykeen",
-            "mmkgc_scorers",
-        }, name
+        assert name.split(".")[0] not in OUTSIDE, f"{path} imports {name}"
         if name.split(".")[0] in {"typer", "rich"}:
             assert here in {"app", "commands"}, f"{path} imports {name}"
 

@@ -224,7 +224,10 @@ def test_output_that_cannot_be_written_is_one_line(openke: Path, tmp_path: Path)
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
+)
 def test_an_interrupted_training_saves_and_leaves_a_whole_run(
     folder: Path, tmp_path: Path, number: int, code: int
 ) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -294,3 +296,30 @@ def test_torch_finds_nothing_to_object_to() -> None:
     args = [p[k] for k in ("queries", "table", "target_ptr", "target_ids")]
     args += [p["filter_ptr"], p["filter_ids"], int(p["metric"]), [0, 0, 6], [1.0]]
     torch.library.opcheck(torch.ops.mmkgc.rank_candidates.default, tuple(args))
+
+
+@pytest.mark.parametrize("switch", ["1", "0"], ids=["native", "twin"])
+def test_memory_does_not_grow_with_queries_times_candidates(switch: str) -> None:
+    code = """
+import resource, torch
+from mmkgc_cli.ops import Metric, rank_candidates, whole_row
+n = 12_000
+ptr, ids, none = torch.arange(n + 1), torch.arange(n), torch.zeros(n + 1, dtype=torch.int64)
+rows = torch.randn(n, 2)
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def rank(q):
+    rank_candidates(rows[:q], rows, ptr[:q + 1], ids[:q], none[:q + 1], ids[:0], Metric.l1,
+                    whole_row(2))
+rank(1000)
+before = peak()
+rank(n)
+print(peak() - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True, text=True, check=True, env={**os.environ, "MMKGC_NATIVE": switch},
+    )  # fmt: skip
+    unit = 1 if sys.platform == "darwin" else 1024
+    # Twelve times the queries; the matrix of 12,000 x 12,000 scores alone would take 576 MB.
+    assert int(done.stdout) * unit < 250e6
