@@ -1,8 +1,10 @@
 // MMKGC_CLONES compiles a leaf function once per instruction set and picks at load time.
-// Only x86-64 ELF has the machinery; Arm and macOS build the plain function.
+// Only x86-64 ELF with glibc has the machinery; Arm, macOS and musl build the plain function.
 #pragma once
 
-#if defined(__x86_64__) && defined(__ELF__) && defined(__GNUC__) && !defined(__clang__) && \
+#include <cstdint>  // brings in __GLIBC__
+
+#if defined(__GLIBC__) && defined(__x86_64__) && defined(__ELF__) && defined(__GNUC__) && !defined(__clang__) && \
     __GNUC__ >= 12 && !defined(MMKGC_NO_CLONES)
 #define MMKGC_CLONES __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
 #define MMKGC_CLONES_TEXT "default, x86-64-v3, x86-64-v4"
