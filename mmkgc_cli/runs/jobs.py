@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from mmkgc_cli.errors import DataError
+from mmkgc_cli.errors import DataError, MmkgcError
 from mmkgc_cli.evaluation.known import KnownTriples
 from mmkgc_cli.evaluation.metrics import side_metrics
 from mmkgc_cli.evaluation.ranker import SideRanks, rank
@@ -23,7 +24,7 @@ from mmkgc_cli.state.signals import StopRequest
 from mmkgc_cli.state.trace import Trace
 from mmkgc_cli.state.weights import checksum, load_weights, save_weights
 from mmkgc_cli.training.link_prediction import LinkPrediction, LinkPredictionSettings
-from mmkgc_cli.training.loop import EpochReport, Outcome, Schedule, pick_device, train
+from mmkgc_cli.training.loop import EpochReport, Outcome, Schedule, train
 
 
 class Watcher(Protocol):
@@ -37,6 +38,19 @@ class Watcher(Protocol):
 
     def epoch(self, report: EpochReport) -> None:
         """Called after each epoch."""
+
+
+def pick_device(name: str) -> torch.device:
+    """The device for ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        MmkgcError: when CUDA is asked for and not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise MmkgcError("training.device=cuda: torch sees no CUDA device; see `mmkgc doctor`")
+    return torch.device(name)
 
 
 def known_triples(graph: Graph) -> KnownTriples:
@@ -91,7 +105,12 @@ def run_training(
     watcher.begin(graph, config, parameters, device.type)
     with Trace(run.trace) as trace, StopRequest() as stop:
         trace.write("start", graph=graph.name, scorer=config.scorer, parameters=parameters)
-        trained = _train(config, graph, scorer, run, trace, watcher, stop)
+        try:
+            trained = _train(config, graph, scorer, device, run, trace, watcher, stop)
+        except MmkgcError as error:
+            with contextlib.suppress(DataError):  # the disk may be what failed
+                trace.write("error", message=str(error))
+            raise
         outcome = trained.outcome
         trace.write(
             "end",
@@ -111,13 +130,13 @@ def _train(
     config: RunConfig,
     graph: Graph,
     scorer: Scorer,
+    device: torch.device,
     run: RunDirectory,
     trace: Trace,
     watcher: Watcher,
     stop: StopRequest,
 ) -> Trained:
     settings = config.training
-    device = pick_device(settings.device)
     triples = torch.from_numpy(graph.train).to(device=device, dtype=torch.int64)
     known = known_triples(graph)
     best: dict[str, float] = {}

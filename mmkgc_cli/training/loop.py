@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from mmkgc_cli.errors import MmkgcError
@@ -138,16 +137,3 @@ def train(
             outcome.stopped = f"no better valid MRR in {outcome.stale} validations"
             break
     return outcome
-
-
-def pick_device(name: str) -> torch.device:
-    """The device for ``auto``, ``cpu`` or ``cuda``.
-
-    Raises:
-        MmkgcError: when CUDA is asked for and not there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise MmkgcError("training.device=cuda: torch sees no CUDA device; see `mmkgc doctor`")
-    return torch.device(name)

@@ -16,6 +16,7 @@ from mmkgc_cli.runs.jobs import Trained, run_evaluation, run_training
 from mmkgc_cli.scoring import load_scorer
 from mmkgc_cli.state.trace import read_trace
 from mmkgc_cli.state.weights import load_weights
+from mmkgc_cli.training import link_prediction
 from tests.kg.test_graph import renumbered
 
 SMALL = ["training.epochs=4", "training.eval_every=2", "model.dim=8", "training.batch_size=64"]
@@ -188,6 +189,21 @@ def test_weights_of_another_run_are_refused(folder: Path, tmp_path: Path) -> Non
     run.weights.write_bytes((tmp_path / "other" / "model.safetensors").read_bytes())
     with pytest.raises(DataError, match="does not fit the configuration of the run"):
         run_evaluation(run, None, "test")
+
+
+def test_a_training_that_diverges_says_so_in_its_trace(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss = link_prediction.self_adversarial_loss
+    monkeypatch.setattr(
+        link_prediction, "self_adversarial_loss", lambda *x: float("nan") * loss(*x)
+    )
+    run = RunDirectory(tmp_path / "run")
+    with pytest.raises(MmkgcError, match=r"epoch 1: the term 'loss' became nan; lower training.lr"):
+        train(folder, run.path)
+    last = read_trace(run.trace)[-1]
+    assert (last["event"], "lower training.lr" in last["message"]) == ("error", True)
+    assert not run.weights.exists()
 
 
 def test_cuda_where_there_is_none_is_one_line(folder: Path, tmp_path: Path) -> None:
