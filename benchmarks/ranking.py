@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("--graph", type=Path, required=True)
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--slice", type=int, default=256, help="test triples PyKEEN ranks")
+    parser.add_argument("--slice", type=int, default=512, help="test triples PyKEEN ranks")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     graph = load_graph(options.graph)
