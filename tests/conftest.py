@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import os
-import subprocess
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from mmkgc_cli.app import main
 from mmkgc_cli.kg.graph import Graph
 
 # No deadline: a busy machine is no bug. Derandomised: a red test is red for everybody.
@@ -66,21 +67,29 @@ class Outcome:
 
 
 @pytest.fixture
-def mmkgc(tmp_path: Path) -> Callable[..., Outcome]:
-    """Runs the command line in a process of its own, in `tmp_path`."""
+def mmkgc(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., Outcome]:
+    """Runs the command line in `tmp_path`, in this process: importing torch anew takes longest.
 
-    def run(*arguments: str | Path, env: dict[str, str] | None = None) -> Outcome:
-        done = subprocess.run(
-            command(*arguments),
-            cwd=tmp_path,
-            env={**os.environ, "OMP_NUM_THREADS": "2", **(env or {})},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert "Traceback" not in done.stderr, done.stderr
-        return Outcome(done.returncode, done.stdout, done.stderr)
+    Tests that need a process of their own (signals, limits, environments) use `command`.
+    """
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str | Path) -> Outcome:
+        capfd.readouterr()
+        monkeypatch.setattr(sys, "argv", ["mmkgc", *map(str, arguments)])
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            main()
+            code = 0
+        except SystemExit as error:
+            code = int(error.code or 0)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+        out, err = capfd.readouterr()
+        assert "Traceback" not in err, err
+        return Outcome(code, out, err)
 
     return run
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -207,11 +208,14 @@ def test_what_rich_takes_for_markup_is_printed_as_it_is(mmkgc: Run, tmp_path: Pa
     assert mmkgc("eval", "runs/m-frequency").code == 0
 
 
-def test_names_a_terminal_cannot_show_are_escaped(mmkgc: Run, openke: Path) -> None:
-    arguments = ["prepare", "東京", "--source", openke, "--format", "openke", "--out", "g"]
-    done = mmkgc(*arguments, env={"PYTHONIOENCODING": "ascii"})
-    assert done.code == 0, done.err
-    assert "\\u6771" in done.out
+def test_names_a_terminal_cannot_show_are_escaped(openke: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        command("prepare", "東京", "--source", openke, "--format", "openke", "--out", "g"),
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "\\u6771" in done.stdout
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
