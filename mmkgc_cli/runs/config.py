@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mmkgc_cli.errors import DataError, nearest
 from mmkgc_cli.scoring.contract import ScorerConfig
+from mmkgc_cli.state.atomic import read_text
 
 
 class _Strict(BaseModel):
@@ -68,13 +69,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
         DataError: when it is missing or not TOML, with the line.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError:
-        raise DataError(f"{path}: not a UTF-8 text") from None
+        return tomllib.loads(read_text(path))
     except tomllib.TOMLDecodeError as error:
         raise DataError(f"{path}: not valid TOML: {error}") from None
 

@@ -131,19 +131,29 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def read_json(path: Path) -> Any:
-    """Reads a JSON file.
+def read_text(path: Path) -> str:
+    """Reads a UTF-8 text, with or without a BOM.
 
     Raises:
-        DataError: when it is missing or not JSON, with the line.
+        DataError: when it is missing, unreadable or not UTF-8.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError:
         raise DataError(f"{path}: not a UTF-8 text") from None
+
+
+def read_json(path: Path) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        DataError: as `read_text`, or when it is not JSON, with the line.
+    """
+    try:
+        return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from None

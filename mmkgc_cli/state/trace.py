@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from mmkgc_cli.errors import DataError
-from mmkgc_cli.state.atomic import make_folder, storage_errors
+from mmkgc_cli.state.atomic import make_folder, read_text, storage_errors
 
 
 class Trace:
@@ -60,10 +60,7 @@ def read_trace(path: Path) -> list[dict[str, Any]]:
     Raises:
         DataError: when the file cannot be read, or a line before the last is damaged.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
+    lines = read_text(path).split("\n")
     events = []
     for number, line in enumerate(lines, start=1):
         if not line:
