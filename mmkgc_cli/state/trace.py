@@ -48,7 +48,7 @@ class Trace:
         row = {"event": event, "seconds": round(time.monotonic() - self._start, 3)}
         if clash := row.keys() & fields.keys():
             raise ValueError(f"a trace event cannot have fields named {sorted(clash)}")
-        line = json.dumps({**row, **fields}, ensure_ascii=False).encode() + b"\n"
+        line = json.dumps({**row, **fields}).encode() + b"\n"
         with storage_errors(self.path):
             if self._file.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
