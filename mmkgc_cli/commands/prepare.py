@@ -44,7 +44,9 @@ def prepare(
     ] = False,
     trust_order: Annotated[
         bool,
-        typer.Option("--trust-order", help="Do not check the order of the columns."),
+        typer.Option(
+            "--trust-order", help="Do not check the order of the columns, nor for a header."
+        ),
     ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace another graph in the folder.")

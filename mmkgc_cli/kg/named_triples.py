@@ -15,6 +15,14 @@ from mmkgc_cli.kg.openke import read_vocabulary
 ORDERS = {"hrt": (0, 1, 2), "htr": (0, 2, 1)}
 _NAMES = {"hrt": "head relation tail", "htr": "head tail relation"}
 _SUFFIXES = (".txt", ".tsv")
+# First rows that name columns; taken as triples they would add a fact and three names.
+_HEADERS = [
+    {"head", "relation", "tail"},
+    {"subject", "predicate", "object"},
+    {"source", "relation", "target"},
+    {"h", "r", "t"},
+    {"s", "p", "o"},
+]
 # So many times more relations than tails speak of swapped columns by themselves.
 _MANY = 10
 
@@ -48,7 +56,7 @@ def read_named(source: Path, name: str, order: str, trust_order: bool = False) -
         source: file or folder.
         name: of the graph.
         order: ``hrt`` or ``htr``.
-        trust_order: take the columns as they are, even where the names speak against the order.
+        trust_order: take columns and first rows as they are, even where the names speak against it.
 
     Raises:
         DataError: naming file and line.
@@ -57,7 +65,7 @@ def read_named(source: Path, name: str, order: str, trust_order: bool = False) -
     entities = _Vocabulary("entity", source / "entity2id.txt")
     relations = _Vocabulary("relation", source / "relation2id.txt")
     train, valid, test = (
-        _read_file(files[split], order, entities, relations)
+        _read_file(files[split], order, entities, relations, trust_order)
         if split in files
         else np.empty((0, 3), dtype=np.int32)
         for split in SPLITS
@@ -89,7 +97,9 @@ def _split_files(source: Path) -> dict[str, Path]:
     return found
 
 
-def _read_file(path: Path, order: str, entities: _Vocabulary, relations: _Vocabulary) -> Triples:
+def _read_file(
+    path: Path, order: str, entities: _Vocabulary, relations: _Vocabulary, trust_order: bool
+) -> Triples:
     at_head, at_relation, at_tail = ORDERS[order]
     count: int | None = None
     rows: list[tuple[int, int, int]] = []
@@ -109,6 +119,12 @@ def _read_file(path: Path, order: str, entities: _Vocabulary, relations: _Vocabu
         )  # fmt: skip
         if not (head and relation and tail):
             raise DataError(f"{where}: an empty name, expected {_NAMES[order]}")
+        is_header = not rows and {f.strip(" ").casefold() for f in fields} in _HEADERS
+        if is_header and not trust_order:
+            raise DataError(
+                f"{where}: {text!r} names columns, expected a triple; remove the line "
+                "(--trust-order takes it as a triple)"
+            )
         rows.append(
             (
                 entities.id_of(head, where),

@@ -52,7 +52,8 @@ def split_graph(graph: Graph, ratios: Sequence[float], seed: int) -> Graph:
     if n_valid < 1 or n_test < 1 or n_valid + n_test > len(free):
         raise DataError(
             f"{graph.name}: {len(rows)} distinct triples, of which {len(free)} can leave train "
-            f"without losing an entity; too few for {n_valid} valid and {n_test} test triples"
+            f"without losing an entity or a relation; too few for {n_valid} valid and {n_test} "
+            "test triples, ask for smaller shares of them"
         )
     test, valid = free[:n_test], free[n_test : n_test + n_valid]
     in_train = np.ones(len(rows), dtype=bool)

@@ -105,6 +105,23 @@ def test_a_wrong_row_is_named_with_file_and_line(tmp_path: Path, line: str, mess
         read_named(path, "g", "hrt")
 
 
+@pytest.mark.parametrize(
+    ("header", "order"),
+    [("head\trelation\ttail", "hrt"), ("Subject\tPredicate\tObject", "hrt"), ("h\tt\tr", "htr")],
+)
+def test_a_header_is_not_taken_for_a_triple(tmp_path: Path, header: str, order: str) -> None:
+    path = write(tmp_path / "t.tsv", ROWS, order)
+    path.write_text(header + "\n" + path.read_text())
+    with pytest.raises(DataError, match=r"t.tsv:1: .* names columns, expected a triple; remove"):
+        read_named(path, "g", order)
+    assert len(read_named(path, "g", order, trust_order=True).train) == len(ROWS) + 1
+
+
+def test_names_like_a_header_further_down_are_names(tmp_path: Path) -> None:
+    path = write(tmp_path / "t.tsv", [*ROWS, ("head", "relation", "tail")])
+    assert len(read_named(path, "g", "hrt").train) == len(ROWS) + 1
+
+
 def test_a_count_line_is_held_against_the_rows(tmp_path: Path) -> None:
     path = tmp_path / "t.tsv"
     path.write_text("2\nx\ty\tz\nz\ty\tx\n")
