@@ -20,7 +20,8 @@ import torch
 from mmkgc_cli.evaluation.known import KnownTriples
 from mmkgc_cli.evaluation.metrics import side_metrics
 from mmkgc_cli.evaluation.ranker import rank
-from mmkgc_cli.kg.graph import Graph, load_graph
+from mmkgc_cli.kg.graph import Graph
+from mmkgc_cli.kg.storage import load_graph
 from mmkgc_cli.ops import path_of
 from mmkgc_cli.scoring import Scorer, load_scorer
 

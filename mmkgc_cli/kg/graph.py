@@ -1,33 +1,19 @@
-"""The prepared graph: vocabulary, splits and provenance in one HDF5 file."""
+"""The graph in memory: vocabulary, splits and provenance."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mmkgc_cli.errors import DataError
 from mmkgc_cli.kg import identity
-from mmkgc_cli.state.atomic import write_bytes
+from mmkgc_cli.kg.triples import Keys, Triples, contained, triple_keys
 
-FORMAT_VERSION = 1
-FILE_NAME = "graph.h5"
 SPLITS = ("train", "valid", "test")
-
-_BLOCK = 512  # the smallest user block HDF5 allows
-_MAGIC = b"mmkgc graph\nsha256 "
-_AGAIN = "prepare it again with --overwrite"
-
-Triples = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -73,24 +59,43 @@ class Graph:
         }
 
     @functools.cached_property
+    def sorted_entities(self) -> identity.SortedNames:
+        """The entities in the order of their names."""
+        return identity.SortedNames.of(self.entities)
+
+    @functools.cached_property
+    def sorted_relations(self) -> identity.SortedNames:
+        """The relations in the order of their names."""
+        return identity.SortedNames.of(self.relations)
+
+    @functools.cached_property
     def entities_id(self) -> str:
         """Identity of the entity set."""
-        return identity.entities_id(self.entities)
+        return identity.entities_id(self.sorted_entities)
 
     @functools.cached_property
     def train_id(self) -> str:
         """Identity of the decoded train triples."""
-        return identity.train_id(self.entities, self.relations, self.train)
+        return identity.train_id(self.sorted_entities, self.sorted_relations, self.train)
 
     @functools.cached_property
     def fingerprint(self) -> str:
         """Identity of vocabulary and splits."""
-        return identity.fingerprint(self.entities, self.relations, list(self.splits.values()))
+        splits = list(self.splits.values())
+        return identity.fingerprint(self.sorted_entities, self.sorted_relations, splits)
 
     @functools.cached_property
     def order_id(self) -> str:
         """Identity of the vocabulary in this order: which weights fit row by row."""
         return identity.order_id(self.entities, self.relations)
+
+    def with_splits(self, train: Triples, valid: Triples, test: Triples) -> Graph:
+        """The same vocabulary with other splits; what sorting it cost is kept."""
+        other = dataclasses.replace(self, train=train, valid=valid, test=test)
+        for name in ("sorted_entities", "sorted_relations", "entities_id", "order_id"):
+            if name in self.__dict__:
+                other.__dict__[name] = self.__dict__[name]
+        return other
 
     def unseen(self) -> dict[str, int]:
         """How many valid and test triples have an entity or a relation that train lacks."""
@@ -107,141 +112,19 @@ class Graph:
 
     def leaks(self) -> dict[str, int]:
         """How many rows of valid and test stand in a split that they should be disjoint from."""
-        n, r = len(self.entities), len(self.relations)
-
-        def keys(rows: Triples) -> NDArray[np.int64]:
-            wide = rows.astype(np.int64)
-            result: NDArray[np.int64] = (wide[:, 0] * r + wide[:, 1]) * n + wide[:, 2]
-            return result
-
-        train, valid, test = (keys(rows) for rows in self.splits.values())
+        train, valid, test = (self.keys(split) for split in SPLITS)
         return {
-            "valid_in_train": int(np.isin(valid, train).sum()),
-            "valid_in_test": int(np.isin(valid, test).sum()),
-            "test_in_train": int(np.isin(test, train).sum()),
+            "valid_in_train": int(contained(valid, train).sum()),
+            "valid_in_test": int(contained(valid, test).sum()),
+            "test_in_train": int(contained(test, train).sum()),
         }
+
+    def keys(self, split: str) -> Keys:
+        """One number a triple of a split, equal exactly where triples are (`triple_keys`)."""
+        return triple_keys(self.splits[split], len(self.entities), len(self.relations))
 
     def decode(self, triple: Sequence[int] | NDArray[np.int32]) -> tuple[str, str, str]:
         """The names (labels, where there are any) of a head, relation, tail triple."""
         entities = self.entity_labels or self.entities
         relations = self.relation_labels or self.relations
         return entities[triple[0]], relations[triple[1]], entities[triple[2]]
-
-
-def write_graph(graph: Graph, folder: Path) -> Path:
-    """Writes ``folder/graph.h5`` atomically and returns its path.
-
-    The file is composed in memory first, so that a full disk is met by a plain write and not
-    inside the HDF5 library. Its user block, which HDF5 leaves alone, holds a checksum of the rest.
-    """
-    image = io.BytesIO()
-    with h5py.File(image, "w", userblock_size=_BLOCK) as file:
-        for name, rows in graph.splits.items():
-            file.create_dataset(
-                name, data=rows, dtype="<i4", maxshape=(None, 3), chunks=True,
-                compression="gzip", compression_opts=1, shuffle=True,
-            )  # fmt: skip
-        text = h5py.string_dtype("utf-8")
-        for name, values in (
-            ("entities", graph.entities),
-            ("relations", graph.relations),
-            ("entity_labels", graph.entity_labels),
-            ("relation_labels", graph.relation_labels),
-        ):
-            if values is not None:
-                file.create_dataset(name, data=np.array(values, dtype=object), dtype=text)
-        file.attrs.update(
-            {
-                "format_version": FORMAT_VERSION,
-                "name": graph.name,
-                "entities_id": graph.entities_id,
-                "train_id": graph.train_id,
-                "fingerprint": graph.fingerprint,
-                "order_id": graph.order_id,
-                **dataclasses.asdict(graph.provenance),
-            }
-        )
-    path = folder / FILE_NAME
-    with image.getbuffer() as data:
-        digest = hashlib.sha256(data[_BLOCK:]).hexdigest()
-        data[:_BLOCK] = (_MAGIC + digest.encode() + b"\n").ljust(_BLOCK, b"\0")
-        write_bytes(path, data)
-    return path
-
-
-def load_graph(folder: Path) -> Graph:
-    """Reads a prepared graph from its folder (or from the file itself).
-
-    Raises:
-        DataError: when it is missing, damaged, changed, or of another format version.
-    """
-    path = folder if folder.is_file() else folder / FILE_NAME
-    if not path.is_file():
-        raise DataError(f"{path}: no such file; make it with `mmkgc prepare`")
-    _verify(path)
-    try:
-        with h5py.File(path, "r") as file:
-            return _read(path, file)
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
-        reason = str(error).strip("'\"").splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path}: not a prepared graph ({reason}); {_AGAIN}") from error
-
-
-def _verify(path: Path) -> None:
-    """Holds the file against its checksum, before the HDF5 library meets what may be damaged."""
-    try:
-        with path.open("rb") as file:
-            block = file.read(_BLOCK)
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    # A file of another version, or edited by another program, is still worth its own message.
-    if not block.startswith(_MAGIC):
-        raise DataError(f"{path}: not a graph that mmkgc prepared, or cut off; {_AGAIN}")
-    if block[len(_MAGIC) :].split(b"\n")[0].decode("ascii", "replace") != found:
-        raise DataError(f"{path}: damaged or changed since it was prepared; {_AGAIN}")
-
-
-def _read(path: Path, file: h5py.File) -> Graph:
-    version = int(file.attrs["format_version"])
-    if version != FORMAT_VERSION:
-        raise DataError(f"{path}: format version {version}, expected {FORMAT_VERSION}; {_AGAIN}")
-
-    def names(key: str) -> list[str] | None:
-        return list(file[key].asstr()[:]) if key in file else None
-
-    def text(key: str) -> str:
-        return str(file.attrs[key])
-
-    entities, relations = names("entities"), names("relations")
-    if entities is None or relations is None:
-        raise DataError(f"{path}: holds no vocabulary; {_AGAIN}")
-    graph = Graph(
-        name=text("name"),
-        entities=entities,
-        relations=relations,
-        train=_triples(path, file["train"], len(entities), len(relations)),
-        valid=_triples(path, file["valid"], len(entities), len(relations)),
-        test=_triples(path, file["test"], len(entities), len(relations)),
-        entity_labels=names("entity_labels"),
-        relation_labels=names("relation_labels"),
-        provenance=Provenance(
-            text("source"), text("licence"), text("citation"), bool(file.attrs["verified"])
-        ),
-    )
-    # The checksum covers the identities too, so they need not be computed again.
-    for key in ("entities_id", "train_id", "fingerprint", "order_id"):
-        graph.__dict__[key] = text(key)
-    return graph
-
-
-def _triples(path: Path, dataset: Any, n_entities: int, n_relations: int) -> Triples:
-    rows: Triples = dataset[:]
-    if rows.ndim != 2 or rows.shape[1] != 3 or rows.dtype != np.int32:
-        raise DataError(
-            f"{path}: {dataset.name} is {rows.dtype} {rows.shape}, expected int32 [n, 3]"
-        )
-    bounds = np.array([n_entities, n_relations, n_entities])
-    if len(rows) and not ((rows >= 0) & (rows < bounds)).all():
-        raise DataError(f"{path}: {dataset.name} holds an id out of range; {_AGAIN}")
-    return rows

@@ -1,6 +1,6 @@
 """Identities of a graph that do not depend on how ids were dealt out.
 
-All three are SHA-256 over names and triples in canonical form, hexadecimal. Triples are hashed as
+All are SHA-256 over names and triples in canonical form, hexadecimal. Triples are hashed as
 little-endian int32 ranks in the sorted vocabulary, which says the same as hashing sorted decoded
 triples but needs no string per triple.
 """
@@ -8,88 +8,101 @@ triples but needs no string per triple.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmkgc_cli.kg.triples import Triples
 
-def _hash_names(digest: hashlib._Hash, names: Sequence[str]) -> None:
+Ranks = NDArray[np.int32]
+
+
+def _canonical(names: Iterable[str], count: int) -> bytes:
     # Length first, so that no choice of names can run into one another.
-    digest.update(f"{len(names)}\n".encode())
-    for name in names:
-        encoded = name.encode()
-        digest.update(f"{len(encoded)}:".encode() + encoded)
+    encoded = (name.encode() for name in names)
+    return b"%d\n" % count + b"".join(b"%d:%b" % (len(name), name) for name in encoded)
 
 
-def _ranks(names: Sequence[str]) -> NDArray[np.int32]:
-    """The position of each name in the sorted list."""
-    order = np.array(sorted(range(len(names)), key=lambda i: names[i].encode()), dtype=np.int64)
-    ranks = np.empty(len(names), dtype=np.int32)
-    ranks[order] = np.arange(len(names), dtype=np.int32)
-    return ranks
+@dataclass(frozen=True)
+class SortedNames:
+    """A vocabulary in sorted order, which is what identities are made of; sorting is the cost.
+
+    Code points sort as their UTF-8 bytes do.
+    """
+
+    names: Sequence[str]
+    order: NDArray[np.int64]  # ids by name
+    ranks: Ranks  # of each id among the sorted names
+    canonical: bytes  # what enters a hash
+
+    @classmethod
+    def of(cls, names: Sequence[str]) -> SortedNames:
+        """Sorts a vocabulary."""
+        order = np.array(sorted(range(len(names)), key=names.__getitem__), dtype=np.int64)
+        ranks = np.empty(len(names), dtype=np.int32)
+        ranks[order] = np.arange(len(names), dtype=np.int32)
+        text = _canonical((names[i] for i in order.tolist()), len(names))
+        return cls(names, order, ranks, text)
+
+    def only(self, used: NDArray[np.bool_]) -> SortedNames:
+        """The vocabulary of the used ids; the others keep meaningless ranks."""
+        if used.all():
+            return self
+        kept = self.order[used[self.order]]
+        ranks = np.zeros(len(self.ranks), dtype=np.int32)
+        ranks[kept] = np.arange(len(kept), dtype=np.int32)
+        text = _canonical((self.names[i] for i in kept.tolist()), len(kept))
+        return SortedNames(self.names, kept, ranks, text)
 
 
 def _hash_triples(
-    digest: hashlib._Hash,
-    triples: NDArray[np.int32],
-    entity_ranks: NDArray[np.int32],
-    relation_ranks: NDArray[np.int32],
+    digest: hashlib._Hash, triples: Triples, entities: Ranks, relations: Ranks
 ) -> None:
     rows = np.stack(
-        [entity_ranks[triples[:, 0]], relation_ranks[triples[:, 1]], entity_ranks[triples[:, 2]]],
-        axis=1,
+        [entities[triples[:, 0]], relations[triples[:, 1]], entities[triples[:, 2]]], axis=1
     )
     rows = rows[np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0]))]
     digest.update(f"{len(rows)}\n".encode())
     digest.update(np.ascontiguousarray(rows, dtype="<i4").data)
 
 
-def entities_id(entities: Sequence[str]) -> str:
+def entities_id(entities: SortedNames) -> str:
     """Identity of the set of entities, whatever their order: who may share features."""
-    digest = hashlib.sha256(b"mmkgc entities 1\n")
-    _hash_names(digest, sorted(entities, key=str.encode))
-    return digest.hexdigest()
+    return hashlib.sha256(b"mmkgc entities 1\n" + entities.canonical).hexdigest()
 
 
 def order_id(entities: Sequence[str], relations: Sequence[str]) -> str:
     """Identity of the vocabulary *in this order*: which weights fit row by row."""
     digest = hashlib.sha256(b"mmkgc order 1\n")
-    _hash_names(digest, entities)
-    _hash_names(digest, relations)
+    digest.update(_canonical(entities, len(entities)))
+    digest.update(_canonical(relations, len(relations)))
     return digest.hexdigest()
 
 
-def train_id(entities: Sequence[str], relations: Sequence[str], train: NDArray[np.int32]) -> str:
+def train_id(entities: SortedNames, relations: SortedNames, train: Triples) -> str:
     """Identity of the multiset of decoded train triples.
 
     Only names that occur in `train` enter, so unused vocabulary does not change it.
     """
     digest = hashlib.sha256(b"mmkgc train 1\n")
     ranks = []
-    for names, used in (
-        (entities, np.unique(train[:, [0, 2]])),
-        (relations, np.unique(train[:, 1])),
-    ):
-        kept = [names[i] for i in used]
-        _hash_names(digest, sorted(kept, key=str.encode))
-        table = np.zeros(len(names), dtype=np.int32)
-        table[used] = _ranks(kept)
-        ranks.append(table)
+    for vocabulary, columns in ((entities, [0, 2]), (relations, [1])):
+        used = np.zeros(len(vocabulary.names), dtype=bool)
+        used[train[:, columns]] = True
+        kept = vocabulary.only(used)
+        digest.update(kept.canonical)
+        ranks.append(kept.ranks)
     _hash_triples(digest, train, *ranks)
     return digest.hexdigest()
 
 
-def fingerprint(
-    entities: Sequence[str],
-    relations: Sequence[str],
-    splits: Sequence[NDArray[np.int32]],
-) -> str:
+def fingerprint(entities: SortedNames, relations: SortedNames, splits: Sequence[Triples]) -> str:
     """Identity of everything that decides a result: vocabulary and the splits, in their order."""
     digest = hashlib.sha256(b"mmkgc graph 1\n")
-    _hash_names(digest, sorted(entities, key=str.encode))
-    _hash_names(digest, sorted(relations, key=str.encode))
-    ranks = _ranks(entities), _ranks(relations)
+    digest.update(entities.canonical)
+    digest.update(relations.canonical)
     for split in splits:
-        _hash_triples(digest, split, *ranks)
+        _hash_triples(digest, split, entities.ranks, relations.ranks)
     return digest.hexdigest()

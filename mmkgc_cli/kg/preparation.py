@@ -12,10 +12,12 @@ import numpy as np
 
 from mmkgc_cli.errors import DataError, UsageError
 from mmkgc_cli.kg import datasets
-from mmkgc_cli.kg.graph import FILE_NAME, Graph, Provenance, load_graph, write_graph
-from mmkgc_cli.kg.named_triples import read_named, require_splits
-from mmkgc_cli.kg.openke import read_openke
+from mmkgc_cli.kg.graph import Graph, Provenance
+from mmkgc_cli.kg.readers.named_triples import read_named
+from mmkgc_cli.kg.readers.openke import read_openke
+from mmkgc_cli.kg.readers.splits import require_splits
 from mmkgc_cli.kg.splitting import split_graph
+from mmkgc_cli.kg.storage import FILE_NAME, load_graph, write_graph
 
 # Source, name of the graph, and whether to trust the order of the columns.
 READERS: dict[str, Callable[[Path, str, bool], Graph]] = {

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmkgc_cli.errors import DataError, UsageError
-from mmkgc_cli.kg.graph import Graph, Triples
+from mmkgc_cli.kg.graph import Graph
+from mmkgc_cli.kg.triples import Triples, rows_of_keys, triple_keys
 
 
 def parse_ratios(text: str) -> tuple[float, float, float]:
@@ -38,16 +38,8 @@ def split_graph(graph: Graph, ratios: Sequence[float], seed: int) -> Graph:
     Raises:
         DataError: when too few triples are left over for valid and test.
     """
-    rows = np.unique(np.concatenate(list(graph.splits.values())), axis=0)
-    rng = np.random.Generator(np.random.PCG64(seed))
-    # In the order of the names, so that the order of the file does not matter.
-    rows = rows[_name_order(graph, rows)]
-    rows = rows[rng.permutation(len(rows))]
-    needed = np.zeros(len(rows), dtype=bool)
-    ends = rows[:, [0, 2]].ravel()
-    needed[np.unique(ends, return_index=True)[1] // 2] = True
-    needed[np.unique(rows[:, 1], return_index=True)[1]] = True
-    free = np.flatnonzero(~needed)
+    rows = shuffled(distinct(graph), seed)
+    free = np.flatnonzero(~_needed(rows))
     n_valid, n_test = round(len(rows) * ratios[1]), round(len(rows) * ratios[2])
     if n_valid < 1 or n_test < 1 or n_valid + n_test > len(free):
         raise DataError(
@@ -58,11 +50,38 @@ def split_graph(graph: Graph, ratios: Sequence[float], seed: int) -> Graph:
     test, valid = free[:n_test], free[n_test : n_test + n_valid]
     in_train = np.ones(len(rows), dtype=bool)
     in_train[test] = in_train[valid] = False
-    return dataclasses.replace(graph, train=rows[in_train], valid=rows[valid], test=rows[test])
+    return graph.with_splits(rows[in_train], rows[valid], rows[test])
 
 
-def _name_order(graph: Graph, rows: Triples) -> NDArray[np.intp]:
-    entity = np.argsort(np.argsort(np.array([n.encode() for n in graph.entities], dtype=object)))
-    relation = np.argsort(np.argsort(np.array([n.encode() for n in graph.relations], dtype=object)))
-    keys = (entity[rows[:, 2]], relation[rows[:, 1]], entity[rows[:, 0]])
-    return np.lexsort(keys)
+def distinct(graph: Graph) -> Triples:
+    """All triples of the graph once, in the order of their names, whatever that of the files."""
+    entities, relations = graph.sorted_entities, graph.sorted_relations
+    n = len(graph.entities), len(graph.relations)
+    pooled = np.concatenate(
+        [
+            np.stack([entities.ranks[h], relations.ranks[r], entities.ranks[t]], axis=1)
+            for h, r, t in (rows.T for rows in graph.splits.values())
+        ]
+    )
+    rows = rows_of_keys(np.unique(triple_keys(pooled, *n)), *n)
+    rows[:, [0, 2]] = entities.order[rows[:, [0, 2]]]
+    rows[:, 1] = relations.order[rows[:, 1]]
+    return rows
+
+
+def shuffled(rows: Triples, seed: int) -> Triples:
+    """The rows in random order.
+
+    Sorted by raw bits of the generator: of those numpy promises that they never change, of its
+    permutations it does not.
+    """
+    bits = np.random.PCG64(seed).random_raw(len(rows))
+    return np.asarray(rows[np.argsort(bits, kind="stable")])
+
+
+def _needed(rows: Triples) -> NDArray[np.bool_]:
+    """The first row that shows each entity and each relation."""
+    needed = np.zeros(len(rows), dtype=bool)
+    needed[np.unique(rows[:, [0, 2]].ravel(), return_index=True)[1] // 2] = True
+    needed[np.unique(rows[:, 1], return_index=True)[1]] = True
+    return needed

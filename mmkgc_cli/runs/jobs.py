@@ -13,7 +13,9 @@ from mmkgc_cli.errors import DataError, MmkgcError
 from mmkgc_cli.evaluation.known import KnownTriples
 from mmkgc_cli.evaluation.metrics import side_metrics
 from mmkgc_cli.evaluation.ranker import SideRanks, rank
-from mmkgc_cli.kg.graph import Graph, Triples, load_graph
+from mmkgc_cli.kg.graph import Graph
+from mmkgc_cli.kg.storage import load_graph
+from mmkgc_cli.kg.triples import Triples
 from mmkgc_cli.runs.config import GraphConfig, RunConfig, from_toml, to_toml
 from mmkgc_cli.runs.directory import RunDirectory, environment
 from mmkgc_cli.runs.results import rank_table, split_report

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from mmkgc_cli import __version__
-from mmkgc_cli.evaluation.categories import CATEGORIES, relation_categories
 from mmkgc_cli.evaluation.metrics import grouped_metrics, side_metrics
 from mmkgc_cli.evaluation.ranker import SideRanks
-from mmkgc_cli.kg.graph import Graph, Triples
+from mmkgc_cli.kg.categories import CATEGORIES, relation_categories
+from mmkgc_cli.kg.graph import Graph
+from mmkgc_cli.kg.triples import Triples
 from mmkgc_cli.scoring import Side
 
 RESULTS_VERSION = 1

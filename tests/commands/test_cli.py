@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from mmkgc_cli.kg.graph import Graph, load_graph, write_graph
+from mmkgc_cli.kg.graph import Graph
+from mmkgc_cli.kg.storage import load_graph, write_graph
 from mmkgc_cli.state.trace import read_trace
 from tests.conftest import ROOT, Outcome, command, random_graph
 

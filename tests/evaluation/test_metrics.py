@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmkgc_cli.evaluation.categories import CATEGORIES, relation_categories
 from mmkgc_cli.evaluation.metrics import grouped_metrics, rank_metrics, side_metrics
 from mmkgc_cli.evaluation.ranker import SideRanks
+from mmkgc_cli.kg.categories import CATEGORIES, relation_categories
 from mmkgc_cli.scoring import Side
 
 

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmkgc_cli.errors import DataError
-from mmkgc_cli.kg.graph import FILE_NAME, Graph, load_graph, write_graph
-from mmkgc_cli.kg.identity import fingerprint, train_id
+from mmkgc_cli.kg.graph import Graph
+from mmkgc_cli.kg.storage import FILE_NAME, load_graph, write_graph
 from tests.conftest import random_graph
 
 
@@ -74,9 +74,15 @@ def test_identities_tell_splits_vocabularies_and_orders_apart(graph: Graph) -> N
 
 def test_names_that_run_into_one_another_stay_apart() -> None:
     rows = np.array([[0, 0, 1]], dtype=np.int32)
-    assert fingerprint(["ab", "c"], ["r"], [rows]) != fingerprint(["a", "bc"], ["r"], [rows])
+    none = rows[:0]
+
+    def named(entities: list[str], relations: list[str]) -> Graph:
+        return Graph("g", entities, relations, rows, none, none)
+
+    assert named(["ab", "c"], ["r"]).fingerprint != named(["a", "bc"], ["r"]).fingerprint
     # Unused vocabulary does not enter the identity of train.
-    assert train_id(["a", "b"], ["r"], rows) == train_id(["a", "b", "c"], ["r", "s"], rows)
+    assert named(["a", "b"], ["r"]).train_id == named(["a", "c", "b"][::2], ["r", "s"]).train_id
+    assert named(["a", "b"], ["r"]).train_id == named(["a", "b", "aa"], ["r", "s"]).train_id
 
 
 def test_a_file_cut_off_anywhere_is_one_line(graph: Graph, tmp_path: Path) -> None:

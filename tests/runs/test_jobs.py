@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from mmkgc_cli.errors import DataError, MmkgcError, UsageError
-from mmkgc_cli.kg.graph import Graph, write_graph
+from mmkgc_cli.kg.graph import Graph
+from mmkgc_cli.kg.storage import write_graph
 from mmkgc_cli.runs.config import resolve
 from mmkgc_cli.runs.directory import RunDirectory
 from mmkgc_cli.runs.jobs import Trained, run_evaluation, run_training

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmkgc_cli.errors import DataError
-from mmkgc_cli.kg.lines import check_count, open_source, parse_count, read_lines
+from mmkgc_cli.kg.readers.lines import check_count, parse_count, read_blocks, read_lines
 
-CHUNK = 1 << 23  # bytes read at once
 _MAX_DIGITS = 10
 
 
@@ -29,36 +28,16 @@ def read_id_rows(path: Path, columns: str, what: str) -> NDArray[np.int64]:
     Raises:
         DataError: with file and line, for a row that is not three ids or a wrong count line.
     """
-    open_source(path)
+    count, blocks = read_blocks(path)
     parts: list[NDArray[np.int64]] = []
-    count: int | None = None
-    with path.open("rb") as file:
-        first = file.readline()
-        count = _count_of(first)
-        rest = b"" if count is not None else first.removeprefix(b"\xef\xbb\xbf")
-        while True:
-            chunk = file.read(CHUNK)
-            block = rest + chunk
-            if not block:
-                break
-            cut = block.rfind(b"\n") + 1 if chunk else len(block)
-            rest = block[cut:]
-            rows = _parse_block(block[:cut])
-            if rows is None:
-                _report_bad_row(path, columns)
-            parts.append(rows)
-            if not chunk:
-                break
+    for _, block in blocks:
+        rows = _parse_block(block)
+        if rows is None:
+            _report_bad_row(path, columns)
+        parts.append(rows)
     rows = np.concatenate(parts) if parts else np.empty((0, 3), dtype=np.int64)
     check_count(path, count, len(rows), what)
     return rows
-
-
-def _count_of(first_line: bytes) -> int | None:
-    try:
-        return parse_count(first_line.removeprefix(b"\xef\xbb\xbf").decode("ascii"))
-    except UnicodeDecodeError:
-        return None
 
 
 def _parse_block(block: bytes) -> NDArray[np.int64] | None:

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmkgc_cli.errors import DataError, UsageError
-from mmkgc_cli.kg.named_triples import read_named, require_splits
+from mmkgc_cli.kg.readers.named_triples import read_named
+from mmkgc_cli.kg.readers.splits import require_splits
 
 ROWS = [
     ("Paris", "capital of", "France"),

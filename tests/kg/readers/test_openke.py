@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmkgc_cli.errors import DataError
-from mmkgc_cli.kg import id_rows
-from mmkgc_cli.kg.id_rows import line_of_row, read_id_rows
-from mmkgc_cli.kg.openke import read_openke
+from mmkgc_cli.kg.readers.id_rows import line_of_row, read_id_rows
+from mmkgc_cli.kg.readers.openke import read_openke
 
 
 def test_columns_are_head_tail_relation_and_come_out_as_head_relation_tail(openke: Path) -> None:
@@ -144,7 +143,7 @@ def test_id_rows_come_back_whatever_the_chunk_size(
     lines = [*([str(len(rows))] if count else []), *(" ".join(map(str, row)) for row in rows)]
     path.write_bytes((ends.join(lines) + ends).encode())
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(id_rows, "CHUNK", chunk)
+        patch.setattr("mmkgc_cli.kg.readers.lines.BLOCK", chunk)
         read = read_id_rows(path, "head tail relation", "triples")
     assert read.tolist() == [list(row) for row in rows]
     for i in range(len(rows)):

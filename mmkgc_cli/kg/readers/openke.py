@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmkgc_cli.errors import DataError
-from mmkgc_cli.kg.graph import SPLITS, Graph, Triples
-from mmkgc_cli.kg.id_rows import line_of_row, read_id_rows
-from mmkgc_cli.kg.lines import check_count, parse_count, read_lines
+from mmkgc_cli.kg.graph import SPLITS, Graph
+from mmkgc_cli.kg.readers.id_rows import line_of_row, read_id_rows
+from mmkgc_cli.kg.readers.lines import check_count, parse_count, read_lines
+from mmkgc_cli.kg.triples import Triples
 
 COLUMNS = "head tail relation"
 

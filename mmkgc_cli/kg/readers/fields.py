@@ -1,0 +1,108 @@
+"""Where the fields of many lines start and end, found for a whole block at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmkgc_cli.kg.readers.lines import plain_lines
+
+Positions = NDArray[np.int64]
+
+_TAB, _NEWLINE, _BLANK = 9, 10, 32
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Fields of n lines: column j of line i is ``data[starts[i, j]:ends[i, j]]``.
+
+    `lines` holds the line numbers. Fields are not empty and have no blanks at either end.
+    """
+
+    data: NDArray[np.uint8]
+    starts: Positions
+    ends: Positions
+    lines: Positions
+
+    def first(self) -> list[str]:
+        """The fields of the first line, as text."""
+        return [
+            self.data[start:end].tobytes().decode()
+            for start, end in zip(self.starts[0], self.ends[0], strict=True)
+        ]
+
+
+def tab_fields(block: bytes, first_line: int, columns: int) -> Fields | None:
+    """Fields separated by tabs; None when a line that is not blank has others than `columns`.
+
+    Blank lines are left out; None also for what `plain_lines` refuses and for an empty field.
+    """
+    plain = plain_lines(block)
+    if plain is None:
+        return None
+    data = np.frombuffer(plain, dtype=np.uint8)
+    line_ends = np.flatnonzero(data == _NEWLINE)
+    line_starts = np.concatenate([[0], line_ends[:-1] + 1])
+    tabs = np.flatnonzero(data == _TAB)
+    per_line = np.diff(np.searchsorted(tabs, np.append(line_starts, len(data))))
+    lines = np.arange(first_line, first_line + len(line_ends))
+    if (per_line != columns - 1).any() or _has_blank_line(data, line_starts, line_ends):
+        kept = ~_blank_lines(data, line_starts, line_ends)
+        if (per_line[kept] != columns - 1).any():
+            return None
+        tabs = tabs[np.repeat(kept, per_line)]
+        line_starts, line_ends, lines = line_starts[kept], line_ends[kept], lines[kept]
+    between = tabs.reshape(len(lines), columns - 1)
+    starts = np.concatenate([line_starts[:, None], between + 1], axis=1)
+    ends = np.concatenate([between, line_ends[:, None]], axis=1)
+    _strip_blanks(data, starts, ends)
+    return None if (starts >= ends).any() else Fields(data, starts, ends, lines)
+
+
+def _has_blank_line(data: NDArray[np.uint8], starts: Positions, ends: Positions) -> bool:
+    """Whether a line could be blank: its first byte says so nearly always."""
+    first = data[starts]
+    return bool((first <= _BLANK).any()) and bool(_blank_lines(data, starts, ends).any())
+
+
+def _blank_lines(data: NDArray[np.uint8], starts: Positions, ends: Positions) -> NDArray[np.bool_]:
+    ink = np.concatenate([[0], np.cumsum(data > _BLANK, dtype=np.int64)])
+    return np.asarray(ink[ends] == ink[starts])
+
+
+def _strip_blanks(data: NDArray[np.uint8], starts: Positions, ends: Positions) -> None:
+    """Moves starts and ends past blanks, in place."""
+    while (at := (starts < ends) & (data[starts] == _BLANK)).any():
+        starts[at] += 1
+    while (at := (starts < ends) & (data[ends - 1] == _BLANK)).any():
+        ends[at] -= 1
+
+
+def blank_fields(block: bytes, first_line: int, columns: int) -> Fields | None:
+    """Fields separated by runs of blanks and tabs; comments (``# ...``) and blank lines left out.
+
+    None when a line has others than `columns` fields, and for what `plain_lines` refuses.
+    """
+    plain = plain_lines(block)
+    if plain is None:
+        return None
+    data = np.frombuffer(plain, dtype=np.uint8)
+    ink = np.diff((data > _BLANK).astype(np.int8), prepend=0)
+    starts, ends = np.flatnonzero(ink == 1), np.flatnonzero(ink == -1)
+    line = np.searchsorted(np.flatnonzero(data == _NEWLINE), starts)
+    opens = np.concatenate([[True], line[1:] != line[:-1]]) if len(line) else np.zeros(0, bool)
+    comments = line[opens & (data[starts] == ord("#"))]
+    if len(comments):
+        kept = ~np.isin(line, comments)
+        starts, ends, line = starts[kept], ends[kept], line[kept]
+    per_line = np.bincount(line) if len(line) else np.zeros(0, dtype=np.int64)
+    if not np.isin(per_line, (0, columns)).all():
+        return None
+    return Fields(
+        data,
+        starts.reshape(-1, columns),
+        ends.reshape(-1, columns),
+        line[::columns] + first_line,
+    )
