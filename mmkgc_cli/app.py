@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from mmkgc_cli.commands import doctor, evaluate, prepare, train
+from mmkgc_cli.commands import audit, datasets, doctor, evaluate, prepare, train
 from mmkgc_cli.commands._shell import guarded, version_callback
 
 app = typer.Typer(
@@ -16,6 +16,8 @@ app = typer.Typer(
 )
 app.callback()(version_callback)
 app.command("prepare")(prepare.prepare)
+app.command("audit")(audit.audit)
+app.command("datasets")(datasets.datasets)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.command("doctor")(doctor.doctor)

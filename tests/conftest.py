@@ -132,5 +132,12 @@ def openke(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or fills the user's cache."""
+    monkeypatch.setenv("MMKGC_HOME", str(tmp_path_factory.getbasetemp() / "home"))
+    monkeypatch.delenv("MMKGC_OFFLINE", raising=False)
+
+
+@pytest.fixture(autouse=True)
 def _two_threads() -> None:
     torch.set_num_threads(2)

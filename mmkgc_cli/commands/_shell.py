@@ -25,7 +25,10 @@ from mmkgc_cli.errors import Interrupted, MmkgcError
 DEBUG = "MMKGC_TRACEBACK"
 
 # Results go to stdout, everything said on the way to stderr.
-out = Console(highlight=False, markup=False, soft_wrap=True)
+# Tables are cut to the width of a terminal, never on their way into a file.
+out = Console(
+    highlight=False, markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else 1000
+)
 log = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -113,7 +116,9 @@ def print_json(value: Any) -> None:
 
 def table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """A table whose first column is text and whose others are numbers."""
-    result = Table(title=Text(title), title_justify="left", box=None, pad_edge=False)
+    result = Table(
+        title=Text(title) if title else None, title_justify="left", box=None, pad_edge=False
+    )
     for i, name in enumerate(header):
         result.add_column(name, justify="right" if i else "left", no_wrap=True)
     for row in rows:

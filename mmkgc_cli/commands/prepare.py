@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TransferSpeedColumn,
+)
 
-from mmkgc_cli.commands._shell import JsonFlag, out, print_json, say
+from mmkgc_cli.commands._audit_view import print_audit
+from mmkgc_cli.commands._shell import JsonFlag, log, out, print_json, say
 
 
 class Format(StrEnum):
@@ -17,19 +27,35 @@ class Format(StrEnum):
     openke = "openke"
     hrt = "hrt"
     htr = "htr"
+    libkge = "libkge"
+    nt = "nt"
+
+
+class Unseen(StrEnum):
+    """What to do with valid and test triples whose entity or relation train lacks."""
+
+    error = "error"
+    drop = "drop"
+    keep = "keep"
 
 
 def prepare(
     name: Annotated[
         str,
-        typer.Argument(help="A known graph (elements, fb15k-237, db15k, ...) or your own name."),
+        typer.Argument(help="A known graph (see mmkgc datasets) or your own name."),
     ],
     source: Annotated[
-        Path | None, typer.Option(help="Folder (or file) with the triples; elements needs none.")
+        str | None,
+        typer.Option(
+            help="Folder, file, archive or address with the triples; known graphs need none."
+        ),
     ] = None,
     format: Annotated[
         Format | None,
-        typer.Option(help="openke: *2id.txt; hrt, htr: tab-separated names in that order."),
+        typer.Option(
+            help="hrt, htr: tab-separated names in that order; openke: *2id.txt; libkge: "
+            "dataset.yaml and .del; nt: N-Triples."
+        ),
     ] = None,
     out_folder: Annotated[
         Path | None, typer.Option("--out", help="Where to write; graphs/NAME when left out.")
@@ -38,6 +64,30 @@ def prepare(
         str | None, typer.Option(help="Pool all triples and split them anew: 0.8,0.1,0.1.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of --split.")] = 0,
+    unseen: Annotated[
+        Unseen | None,
+        typer.Option(
+            help="Valid and test triples whose entity or relation train lacks: error (default), "
+            "drop or keep; known graphs keep them, as published."
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Table of names and labels, for printing; no header, two columns."),
+    ] = None,
+    label_column: Annotated[
+        str | None,
+        typer.Option(help="Which column of a --labels table with a header holds the label."),
+    ] = None,
+    sha256: Annotated[
+        str | None, typer.Option(help="Checksum that the --source file must have.")
+    ] = None,
+    offline: Annotated[
+        bool,
+        typer.Option(
+            "--offline", envvar="MMKGC_OFFLINE", help="Take downloads from the cache only."
+        ),
+    ] = False,
     allow_unverified: Annotated[
         bool,
         typer.Option("--allow-unverified", help="Take files whose checksum is not the known one."),
@@ -53,22 +103,31 @@ def prepare(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Read, check and store a graph as FOLDER/graph.h5."""
+    """Read, check and store a graph as FOLDER/graph.h5, with its audit beside it."""
+    from mmkgc_cli.kg.downloads import Cache
     from mmkgc_cli.kg.preparation import Request, prepare
     from mmkgc_cli.kg.splitting import parse_ratios
+    from mmkgc_cli.runs.audit import stored_audit
 
-    request = Request(
-        name=name,
-        source=source,
-        format=None if format is None else format.value,
-        split=None if split is None else parse_ratios(split),
-        seed=seed,
-        allow_unverified=allow_unverified,
-        trust_order=trust_order,
-    )
-    prepared = prepare(request, out_folder or Path("graphs") / name, overwrite)
+    folder = out_folder or Path("graphs") / name
+    with Downloads() as downloads:
+        request = Request(
+            name=name,
+            source=source,
+            format=None if format is None else format.value,
+            split=None if split is None else parse_ratios(split),
+            seed=seed,
+            unseen=None if unseen is None else unseen.value,
+            labels=labels,
+            label_column=label_column,
+            sha256=sha256,
+            allow_unverified=allow_unverified,
+            trust_order=trust_order,
+            cache=Cache(Path(), offline=offline, progress=downloads.progress),
+        )
+        prepared = prepare(request, folder, overwrite)
     graph = prepared.graph
-    unseen, leaks = graph.unseen(), graph.leaks()
+    report = stored_audit(folder, graph)
     if as_json:
         print_json(
             {
@@ -76,12 +135,12 @@ def prepare(
                 "path": str(prepared.path),
                 "already_there": prepared.already_there,
                 **graph.counts,
-                "unseen": unseen,
-                "leaks": leaks,
                 "entities_id": graph.entities_id,
                 "train_id": graph.train_id,
                 "fingerprint": graph.fingerprint,
                 "verified": graph.provenance.verified,
+                "notes": list(graph.provenance.notes),
+                "audit": report,
             }
         )
         return
@@ -91,17 +150,51 @@ def prepare(
         f"{graph.name}: {counts['entities']:,} entities, {counts['relations']:,} relations, "
         f"{counts['train']:,} train, {counts['valid']:,} valid, {counts['test']:,} test triples"
     )
+    for note in graph.provenance.notes:
+        out.print(f"  {note}")
     out.print("the first three train triples, decoded (head | relation | tail):")
     for row in graph.train[:3]:
         out.print("  " + " | ".join(graph.decode(row)))
-    for name_of_split, count in unseen.items():
-        if count:
-            say(
-                f"note: {count} {name_of_split} triples have an entity or relation that train lacks"
-            )
-    if any(leaks.values()):
-        say(
-            f"warning: the splits overlap: {leaks['valid_in_train']} valid and "
-            f"{leaks['test_in_train']} test triples are also in train, "
-            f"{leaks['valid_in_test']} valid triples also in test; results will say so"
-        )
+    print_audit(report, graph)
+
+
+class Downloads:
+    """Progress of downloads on stderr: a bar on a terminal, a line a file elsewhere."""
+
+    def __init__(self) -> None:
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._name = ""
+        self._said_at = 0.0
+
+    def __enter__(self) -> Downloads:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def progress(self, name: str, received: int, total: int | None) -> None:
+        """Shows how far the download of a file is."""
+        if not log.is_terminal:
+            now = time.monotonic()
+            if name != self._name or now - self._said_at > 10:
+                size = "" if total is None else f" of {total / 1e6:.1f} MB"
+                begun = "downloading" if name != self._name else f"{received / 1e6:.1f} MB"
+                say(f"{begun} {name}{size}" if name != self._name else f"  {begun}{size}")
+                self._name, self._said_at = name, now
+            return
+        if self._bar is None:
+            columns: list[Any] = [
+                TextColumn("{task.description}"),
+                BarColumn(),
+                DownloadColumn(),
+                TransferSpeedColumn(),
+            ]
+            self._bar = Progress(*columns, console=log, transient=True)
+            self._bar.start()
+        if name != self._name or self._task is None:
+            if self._task is not None:
+                self._bar.remove_task(self._task)
+            self._task, self._name = self._bar.add_task(name, total=total), name
+        self._bar.update(self._task, completed=received, total=total)

@@ -92,6 +92,22 @@ def train(
     say(f"next: mmkgc eval {directory.path}")
 
 
+def warn_of_contamination(graph: Graph) -> None:
+    """Says what results on this graph do not mean, before time is spent on them."""
+    from mmkgc_cli.kg.datasets import registered_variant
+
+    leaks = graph.leaks()
+    if not any(leaks.values()):
+        return
+    variant = registered_variant(graph.name)
+    say(
+        f"warning: {graph.name} is contaminated: {leaks['valid_in_train']:,} valid and "
+        f"{leaks['test_in_train']:,} test rows are also in train, {leaks['valid_in_test']:,} valid "
+        "rows also in test; results will say so"
+        + (f" (the clean variant is {variant})" if variant else "")
+    )
+
+
 class Display:
     """Progress on stderr: a live bar on a terminal, a line an epoch elsewhere."""
 
@@ -126,6 +142,7 @@ class Display:
             f"{config.scorer} on {graph.name}: {len(graph.train):,} train triples, "
             f"{parameters:,} parameters, {device}"
         )
+        warn_of_contamination(graph)
         if self._progress and parameters:
             self._progress.start()
             self._task = self._progress.add_task("", total=self._epochs, note="")

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmkgc_cli.errors import DataError
-from mmkgc_cli.scoring.contract import Side
+from mmkgc_cli.kg.triples import distinct_keys
+from mmkgc_cli.sides import Side
 
 Ids = NDArray[np.int64]
 
@@ -46,7 +47,7 @@ class KnownTriples:
         self._answers: dict[Side, Ids] = {}
         for side in Side:
             keys, answers = self.keys(triples, side)
-            both = np.unique(keys * n_entities + answers)
+            both = distinct_keys(keys * n_entities + answers)
             self._triples[side] = both
             keys, self._answers[side] = np.divmod(both, n_entities)
             self._pairs[side], first = np.unique(keys, return_index=True)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmkgc_cli.evaluation.ranker import SideRanks
-from mmkgc_cli.scoring.contract import Side
+from mmkgc_cli.evaluation.ranks import SideRanks
+from mmkgc_cli.sides import Side
 
 TIES = ("realistic", "optimistic", "pessimistic")
 HITS = (1, 3, 10)

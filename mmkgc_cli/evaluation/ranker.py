@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,29 +11,12 @@ from torch import Tensor
 
 from mmkgc_cli.errors import MmkgcError
 from mmkgc_cli.evaluation.known import Ids, KnownTriples
+from mmkgc_cli.evaluation.ranks import SideRanks
 from mmkgc_cli.ops import rank_candidates
 from mmkgc_cli.scoring.contract import Scorer, Side
 
 # Queries ranked in one call of the op: bounds memory for query rows and filters.
 QUERIES_PER_CALL = 8192
-
-
-@dataclass(frozen=True)
-class SideRanks:
-    """Ranks of n triples on one side, in the order of the triples.
-
-    `optimistic` counts ties in the target's favour, `pessimistic` against it, and `candidates` is
-    how many entities took part, the target included; all int64 ``[n]``.
-    """
-
-    optimistic: Ids
-    pessimistic: Ids
-    candidates: Ids
-
-    @property
-    def realistic(self) -> NDArray[np.float64]:
-        """The mean over all orders of the tied entities."""
-        return (self.optimistic + self.pessimistic) / 2
 
 
 class NonFiniteScores(MmkgcError):

@@ -1,37 +1,40 @@
-"""The registry of benchmarks in ``datasets.toml``: counts, checksums, licences, citations."""
+"""The registry of benchmarks in ``datasets.toml``: counts, checksums, sources, licences, citations.
+
+An entry is either published (`Dataset`) or made from a published one (`Variant`).
+"""
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from mmkgc_cli.errors import DataError, UsageError, nearest
+from mmkgc_cli.kg.downloads import Cache, home, sha256_of
 from mmkgc_cli.kg.graph import Graph
 
 ELEMENTS = "elements"
 
+FormatName = Literal["openke", "hrt", "htr", "libkge", "nt"]
+FORMATS: tuple[str, ...] = get_args(FormatName)
 
-class Dataset(BaseModel):
-    """One benchmark as registered."""
+
+class _Entry(BaseModel):
+    """What every entry states of the graph that comes out."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     title: str
-    format: Literal["openke", "hrt", "htr"]
     entities: int = Field(gt=0)
     relations: int = Field(gt=0)
     train: int = Field(gt=0)
     valid: int = Field(gt=0)
     test: int = Field(gt=0)
-    source: str = Field(pattern=r"^https://")
-    licence: str = Field(min_length=1)
-    citation: str = Field(min_length=1)
-    sha256: dict[str, str] = Field(min_length=1)
+    fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
 
     @property
     def counts(self) -> dict[str, int]:
@@ -41,6 +44,27 @@ class Dataset(BaseModel):
         }
 
 
+class Dataset(_Entry):
+    """A benchmark as published."""
+
+    format: FormatName
+    source: str = Field(pattern=r"^https://.*/$")
+    mirrors: tuple[str, ...] = ()
+    licence: str = Field(min_length=1)
+    citation: str = Field(min_length=1)
+    bibtex: str = Field(min_length=1)
+    sha256: dict[str, str] = Field(min_length=1)
+
+
+class Variant(_Entry):
+    """A benchmark made from a published one, always the same way."""
+
+    of: str
+    recipe: Literal["clean", "resplit"]
+    seed: int = Field(ge=0)
+    ratios: tuple[float, float, float] | None = None
+
+
 def _registry_path() -> Path:
     package = Path(__file__).resolve().parent.parent
     installed = package / "datasets.toml"
@@ -48,10 +72,35 @@ def _registry_path() -> Path:
 
 
 @functools.cache
-def registry() -> dict[str, Dataset]:
+def registry() -> dict[str, Dataset | Variant]:
     """All registered benchmarks by name."""
     with _registry_path().open("rb") as file:
-        return {name: Dataset(**entry) for name, entry in tomllib.load(file).items()}
+        entries = tomllib.load(file)
+    return {
+        name: Variant(**entry) if "of" in entry else Dataset(**entry)
+        for name, entry in entries.items()
+    }
+
+
+def published(name: str) -> Dataset:
+    """The published benchmark that `name` is, or is made from."""
+    entry = registry()[name]
+    if isinstance(entry, Variant):
+        entry = registry()[entry.of]
+    assert isinstance(entry, Dataset), f"{name}: made from a variant"
+    return entry
+
+
+def registered_variant(name: str) -> str | None:
+    """The registered graph to use instead of a contaminated one, if there is one."""
+    return next(
+        (
+            key
+            for key, entry in registry().items()
+            if isinstance(entry, Variant) and entry.of == name
+        ),
+        None,
+    )
 
 
 def known_names() -> list[str]:
@@ -67,6 +116,32 @@ def unknown_dataset(name: str) -> UsageError:
     )
 
 
+def cache_folder(name: str) -> Path:
+    """Where downloads of a benchmark are kept; its variants share them."""
+    entry = registry()[name]
+    return home() / "datasets" / (entry.of if isinstance(entry, Variant) else name)
+
+
+def fetch_files(dataset: Dataset, cache: Cache, base: str | None = None) -> Path:
+    """Downloads what the cache lacks of a benchmark's files.
+
+    Args:
+        dataset: which one.
+        cache: where to.
+        base: an address to take instead of the registered ones.
+
+    Raises:
+        Unavailable: when a file cannot be had.
+        DataError: when what comes has another checksum.
+    """
+    bases: Sequence[str] = [dataset.source, *dataset.mirrors]
+    if base is not None:
+        bases = [base if base.endswith("/") else base + "/"]
+    for name, expected in dataset.sha256.items():
+        cache.fetch([each + name for each in bases], name, expected)
+    return cache.folder
+
+
 def verify_files(dataset: Dataset, folder: Path) -> None:
     """Holds the files in `folder` against their registered checksums.
 
@@ -79,8 +154,7 @@ def verify_files(dataset: Dataset, folder: Path) -> None:
             raise DataError(
                 f"{path}: no such file; {dataset.title} is published at {dataset.source}"
             )
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = sha256_of(path)
         if found != expected:
             raise DataError(
                 f"{path}: SHA-256 {found[:12]}…, expected {expected[:12]}… for {dataset.title}; "
@@ -88,13 +162,18 @@ def verify_files(dataset: Dataset, folder: Path) -> None:
             )
 
 
-def verify_counts(dataset: Dataset, graph: Graph, folder: Path) -> None:
-    """Holds the five counts of a graph against the registered ones.
+def verify_graph(entry: Dataset | Variant, graph: Graph) -> None:
+    """Holds counts and identity of a graph against the registered ones.
 
     Raises:
-        DataError: naming the first count that differs.
+        DataError: naming the first that differs.
     """
-    for key, expected in dataset.counts.items():
+    for key, expected in entry.counts.items():
         found = graph.counts[key]
         if found != expected:
-            raise DataError(f"{folder}: {found} {key}, expected {expected} for {dataset.title}")
+            raise DataError(f"{graph.name}: {found} {key}, expected {expected} for {entry.title}")
+    if graph.fingerprint != entry.fingerprint:
+        raise DataError(
+            f"{graph.name}: fingerprint {graph.fingerprint[:12]}…, expected "
+            f"{entry.fingerprint[:12]}… for {entry.title}; please report it"
+        )

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,9 @@ from mmkgc_cli.kg import identity
 from mmkgc_cli.kg.triples import Keys, Triples, contained, triple_keys
 
 SPLITS = ("train", "valid", "test")
+# Cached properties that follow from the vocabulary alone, and those that the splits enter too.
+_VOCABULARY_CACHE = ("sorted_entities", "sorted_relations", "entities_id", "order_id")
+_SPLIT_CACHE = ("train_id", "fingerprint")
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,7 @@ class Provenance:
     licence: str = ""
     citation: str = ""
     verified: bool = False  # the files had the checksums of datasets.toml
+    notes: tuple[str, ...] = ()  # what was changed or left out on the way
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,18 +96,37 @@ class Graph:
 
     def with_splits(self, train: Triples, valid: Triples, test: Triples) -> Graph:
         """The same vocabulary with other splits; what sorting it cost is kept."""
-        other = dataclasses.replace(self, train=train, valid=valid, test=test)
-        for name in ("sorted_entities", "sorted_relations", "entities_id", "order_id"):
+        return self._replace(_VOCABULARY_CACHE, train=train, valid=valid, test=test)
+
+    def with_notes(self, *notes: str) -> Graph:
+        """The same graph with more said of what was changed or left out on the way."""
+        return self.with_provenance(
+            dataclasses.replace(self.provenance, notes=(*self.provenance.notes, *notes))
+        )
+
+    def with_provenance(self, provenance: Provenance) -> Graph:
+        """The same graph, from elsewhere."""
+        return self._replace((*_VOCABULARY_CACHE, *_SPLIT_CACHE), provenance=provenance)
+
+    def _replace(self, keep: Sequence[str], **changes: Any) -> Graph:
+        """A copy with changes, and with the cached properties that they leave true."""
+        other = dataclasses.replace(self, **changes)
+        for name in keep:
             if name in self.__dict__:
                 other.__dict__[name] = self.__dict__[name]
         return other
 
+    def seen(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which entities and which relations occur in train."""
+        return _occurring([self.train], len(self.entities), len(self.relations))
+
+    def occurring(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which entities and which relations occur in any split."""
+        return _occurring(list(self.splits.values()), len(self.entities), len(self.relations))
+
     def unseen(self) -> dict[str, int]:
         """How many valid and test triples have an entity or a relation that train lacks."""
-        entities = np.zeros(len(self.entities), dtype=bool)
-        relations = np.zeros(len(self.relations), dtype=bool)
-        entities[self.train[:, [0, 2]]] = True
-        relations[self.train[:, 1]] = True
+        entities, relations = self.seen()
 
         def count(rows: Triples) -> int:
             seen = entities[rows[:, 0]] & relations[rows[:, 1]] & entities[rows[:, 2]]
@@ -128,3 +152,13 @@ class Graph:
         entities = self.entity_labels or self.entities
         relations = self.relation_labels or self.relations
         return entities[triple[0]], relations[triple[1]], entities[triple[2]]
+
+
+def _occurring(
+    splits: Sequence[Triples], n_entities: int, n_relations: int
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    entities, relations = np.zeros(n_entities, dtype=bool), np.zeros(n_relations, dtype=bool)
+    for rows in splits:
+        entities[rows[:, 0]] = entities[rows[:, 2]] = True
+        relations[rows[:, 1]] = True
+    return entities, relations

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mmkgc_cli.kg.triples import Triples
+from mmkgc_cli.kg.triples import Triples, rows_of_keys, triple_keys
 
 Ranks = NDArray[np.int32]
 
@@ -63,7 +63,8 @@ def _hash_triples(
     rows = np.stack(
         [entities[triples[:, 0]], relations[triples[:, 1]], entities[triples[:, 2]]], axis=1
     )
-    rows = rows[np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0]))]
+    size = len(entities), len(relations)
+    rows = rows_of_keys(np.sort(triple_keys(rows, *size)), *size)
     digest.update(f"{len(rows)}\n".encode())
     digest.update(np.ascontiguousarray(rows, dtype="<i4").data)
 

@@ -5,17 +5,24 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from mmkgc_cli.errors import DataError, UsageError
 from mmkgc_cli.kg import datasets
+from mmkgc_cli.kg.cleaning import clean_graph, drop_unseen
+from mmkgc_cli.kg.downloads import Cache
 from mmkgc_cli.kg.graph import Graph, Provenance
+from mmkgc_cli.kg.labels import with_labels
+from mmkgc_cli.kg.readers.libkge import read_libkge
 from mmkgc_cli.kg.readers.named_triples import read_named
+from mmkgc_cli.kg.readers.ntriples import read_ntriples
 from mmkgc_cli.kg.readers.openke import read_openke
 from mmkgc_cli.kg.readers.splits import require_splits
+from mmkgc_cli.kg.sources import own_source, registered_source
 from mmkgc_cli.kg.splitting import split_graph
 from mmkgc_cli.kg.storage import FILE_NAME, load_graph, write_graph
 
@@ -24,24 +31,38 @@ READERS: dict[str, Callable[[Path, str, bool], Graph]] = {
     "openke": lambda source, name, _: read_openke(source, name),
     "hrt": lambda source, name, trust: read_named(source, name, "hrt", trust),
     "htr": lambda source, name, trust: read_named(source, name, "htr", trust),
+    "libkge": lambda source, name, _: read_libkge(source, name),
+    "nt": lambda source, name, _: read_ntriples(source, name),
 }
 
 _NAME = re.compile(r"\w[\w.+ -]*")
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 ELEMENTS_RATIOS = (0.8, 0.1, 0.1)
 
 
 @dataclass(frozen=True)
 class Request:
-    """What `mmkgc prepare` is asked for."""
+    """What `mmkgc prepare` is asked for.
+
+    `unseen` says what to do with valid and test triples whose entity or relation train lacks:
+    refuse the graph, drop them, or keep them. None keeps them in registered benchmarks, which are
+    taken as published, and refuses others.
+    """
 
     name: str
-    source: Path | None = None
+    source: str | Path | None = None
     format: str | None = None
     split: tuple[float, float, float] | None = None
     seed: int = 0
+    unseen: Literal["error", "drop", "keep"] | None = None
+    labels: Path | None = None
+    label_column: str | None = None
+    sha256: str | None = None
     allow_unverified: bool = False
     trust_order: bool = False
+    # Its folder is chosen by what is downloaded.
+    cache: Cache = field(default_factory=lambda: Cache(Path()))
 
 
 @dataclass(frozen=True)
@@ -54,68 +75,102 @@ class Prepared:
 
 
 def read(request: Request) -> Graph:
-    """Reads, checks and, where asked, splits a graph.
+    """Obtains, reads, checks and, where asked, cleans or splits a graph.
 
     Raises:
         UsageError: when the request lacks something.
         DataError: when the files are not what they should be.
+        Unavailable: when a download fails.
     """
     if not _NAME.fullmatch(request.name):
         raise UsageError(
             f"{request.name!r} cannot name a graph; use letters, digits and - _ . + and blanks, "
             "not starting with a dot"
         )
+    if request.label_column is not None and request.labels is None:
+        raise UsageError("--label-column: says which column of --labels, which is not given")
     if request.name == datasets.ELEMENTS and request.source is None:
-        return _elements(request)
-    dataset = datasets.registry().get(request.name)
-    if dataset is None and request.source is None:
+        graph = _elements(request)
+    elif request.name in datasets.registry():
+        graph = _registered(request)
+    elif request.source is None:
         raise datasets.unknown_dataset(request.name)
-    if request.source is None:
-        assert dataset is not None
-        raise UsageError(
-            f"{dataset.title} is published at {dataset.source}; fetch its files "
-            f"({', '.join(dataset.sha256)}) into a folder and give --source FOLDER"
-        )
-    if dataset is None:
-        return _own(request, request.source)
-    return _registered(request, dataset, request.source)
+    else:
+        graph = _own(request, str(request.source))
+    if request.labels is not None:
+        graph = with_labels(graph, request.labels, request.label_column)
+    return graph
 
 
-def _registered(request: Request, dataset: datasets.Dataset, source: Path) -> Graph:
-    if request.format not in (None, dataset.format):
-        raise UsageError(
-            f"--format {request.format}: {dataset.title} is registered as {dataset.format}; "
-            "leave --format out, or give the graph a name of your own"
-        )
-    if request.split is not None:
-        raise UsageError(
-            f"--split: {dataset.title} comes with its splits; to re-split it, give the graph a "
-            "name of your own"
-        )
-    if not source.is_dir():
-        raise DataError(f"{source}: no such folder")
-    if not request.allow_unverified:
-        datasets.verify_files(dataset, source)
-    graph = READERS[dataset.format](source, request.name, request.trust_order)
-    if not request.allow_unverified:
-        datasets.verify_counts(dataset, graph, source)
+def _registered(request: Request) -> Graph:
+    entry = datasets.registry()[request.name]
+    dataset = datasets.published(request.name)
+    for given, why in (
+        (request.format not in (None, dataset.format), f"is registered as {dataset.format}"),
+        (request.split is not None, "comes with its splits"),
+        (request.unseen in ("error", "drop"), "is taken as published"),
+        (request.sha256 is not None, "has the checksums of its registered files"),
+    ):
+        if given:
+            raise UsageError(
+                f"{dataset.title} {why}; for --format, --split, --unseen or --sha256 of your "
+                "choice give the graph a name of your own"
+            )
+    cache = dataclasses.replace(request.cache, folder=datasets.cache_folder(request.name))
+    source = None if request.source is None else str(request.source)
+    with registered_source(dataset, source, cache) as found:
+        if not request.allow_unverified:
+            datasets.verify_files(dataset, found.path)
+        graph = READERS[dataset.format](found.path, request.name, request.trust_order)
     provenance = Provenance(
         dataset.source, dataset.licence, dataset.citation, verified=not request.allow_unverified
     )
-    return dataclasses.replace(graph, provenance=provenance)
+    graph = graph.with_provenance(provenance)
+    if isinstance(entry, datasets.Variant):
+        graph = _make_variant(entry, graph)
+    if not request.allow_unverified:
+        datasets.verify_graph(entry, graph)
+    return graph
 
 
-def _own(request: Request, source: Path) -> Graph:
+def _make_variant(variant: datasets.Variant, graph: Graph) -> Graph:
+    if variant.recipe == "clean":
+        return clean_graph(graph, variant.seed)
+    assert variant.ratios is not None, f"{variant.title}: no ratios"
+    return split_graph(graph, variant.ratios, variant.seed, fewer=True)
+
+
+def _own(request: Request, source: str) -> Graph:
     if request.format is None:
         raise UsageError(
             f"--source {source}: say what the files are with --format {'|'.join(READERS)}"
         )
-    graph = READERS[request.format](source, request.name, request.trust_order)
+    if request.sha256 is not None and not _SHA256.fullmatch(request.sha256):
+        raise UsageError(f"--sha256 {request.sha256}: expected 64 hexadecimal digits")
+    with own_source(source, request.sha256, request.cache) as found:
+        graph = READERS[request.format](found.path, request.name, request.trust_order)
+    notes = (*found.notes, *graph.provenance.notes)
+    provenance = Provenance(found.origin, verified=request.sha256 is not None, notes=notes)
+    graph = graph.with_provenance(provenance)
     if request.split is not None:
-        graph = split_graph(graph, request.split, request.seed)
-    else:
-        require_splits(graph, source)
-    return dataclasses.replace(graph, provenance=Provenance(source=str(source.resolve())))
+        return split_graph(graph, request.split, request.seed)
+    require_splits(graph, source)
+    return _hold_unseen(graph, request)
+
+
+def _hold_unseen(graph: Graph, request: Request) -> Graph:
+    if request.unseen == "keep":
+        return graph
+    if request.unseen == "drop":
+        return drop_unseen(graph)
+    counts = graph.unseen()
+    if any(counts.values()):
+        raise DataError(
+            f"{request.source}: {counts['valid']} valid and {counts['test']} test triples have an "
+            "entity or a relation that train lacks; say --unseen drop (they go) or --unseen keep "
+            "(they stay, and no scorer can learn them)"
+        )
+    return graph
 
 
 def _elements(request: Request) -> Graph:
@@ -123,7 +178,6 @@ def _elements(request: Request) -> Graph:
 
     if request.format is not None:
         raise UsageError(f"--format {request.format}: elements is built in and has no files")
-
     labels, relation_labels = elements.entity_labels(), elements.relation_labels()
     entity_ids = {name: i for i, name in enumerate(labels)}
     relation_ids = {name: i for i, name in enumerate(relation_labels)}

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmkgc_cli.errors import DataError, UsageError
 from mmkgc_cli.kg.graph import Graph
-from mmkgc_cli.kg.triples import Triples, rows_of_keys, triple_keys
+from mmkgc_cli.kg.triples import Triples, distinct_keys, rows_of_keys, triple_keys
+
+_T = TypeVar("_T", bound=np.generic)
 
 
 def parse_ratios(text: str) -> tuple[float, float, float]:
@@ -29,18 +32,28 @@ def parse_ratios(text: str) -> tuple[float, float, float]:
     return shares[0], shares[1], shares[2]
 
 
-def split_graph(graph: Graph, ratios: Sequence[float], seed: int) -> Graph:
+def split_graph(graph: Graph, ratios: Sequence[float], seed: int, fewer: bool = False) -> Graph:
     """Pools all triples, drops duplicates, and deals them out anew.
 
     The first triple in random order that shows an entity or a relation goes to train, so no
-    entity of valid or test is unseen. The rest is dealt out to meet the ratios.
+    entity of valid or test is unseen. The rest is dealt out to meet the ratios; where that is too
+    little for them and `fewer` is set, valid and test share all of it, and the notes say so.
 
     Raises:
         DataError: when too few triples are left over for valid and test.
     """
     rows = shuffled(distinct(graph), seed)
-    free = np.flatnonzero(~_needed(rows))
+    free = np.flatnonzero(~needed_rows(rows))
     n_valid, n_test = round(len(rows) * ratios[1]), round(len(rows) * ratios[2])
+    notes: list[str] = []
+    if fewer and n_valid + n_test > len(free):
+        notes.append(
+            f"only {len(free)} of {len(rows)} distinct triples can leave train without taking the "
+            f"last of an entity or a relation: valid and test share these, not "
+            f"{n_valid} and {n_test}"
+        )
+        n_test = round(len(free) * n_test / (n_valid + n_test))
+        n_valid = len(free) - n_test
     if n_valid < 1 or n_test < 1 or n_valid + n_test > len(free):
         raise DataError(
             f"{graph.name}: {len(rows)} distinct triples, of which {len(free)} can leave train "
@@ -50,7 +63,8 @@ def split_graph(graph: Graph, ratios: Sequence[float], seed: int) -> Graph:
     test, valid = free[:n_test], free[n_test : n_test + n_valid]
     in_train = np.ones(len(rows), dtype=bool)
     in_train[test] = in_train[valid] = False
-    return graph.with_splits(rows[in_train], rows[valid], rows[test])
+    split = graph.with_splits(rows[in_train], rows[valid], rows[test])
+    return split.with_notes(*notes)
 
 
 def distinct(graph: Graph) -> Triples:
@@ -63,13 +77,13 @@ def distinct(graph: Graph) -> Triples:
             for h, r, t in (rows.T for rows in graph.splits.values())
         ]
     )
-    rows = rows_of_keys(np.unique(triple_keys(pooled, *n)), *n)
+    rows = rows_of_keys(distinct_keys(triple_keys(pooled, *n)), *n)
     rows[:, [0, 2]] = entities.order[rows[:, [0, 2]]]
     rows[:, 1] = relations.order[rows[:, 1]]
     return rows
 
 
-def shuffled(rows: Triples, seed: int) -> Triples:
+def shuffled(rows: NDArray[_T], seed: int) -> NDArray[_T]:
     """The rows in random order.
 
     Sorted by raw bits of the generator: of those numpy promises that they never change, of its
@@ -79,7 +93,7 @@ def shuffled(rows: Triples, seed: int) -> Triples:
     return np.asarray(rows[np.argsort(bits, kind="stable")])
 
 
-def _needed(rows: Triples) -> NDArray[np.bool_]:
+def needed_rows(rows: Triples) -> NDArray[np.bool_]:
     """The first row that shows each entity and each relation."""
     needed = np.zeros(len(rows), dtype=bool)
     needed[np.unique(rows[:, [0, 2]].ravel(), return_index=True)[1] // 2] = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,7 @@ def write_graph(graph: Graph, folder: Path) -> Path:
                 "fingerprint": graph.fingerprint,
                 "order_id": graph.order_id,
                 **dataclasses.asdict(graph.provenance),
+                "notes": json.dumps(graph.provenance.notes, ensure_ascii=False),
             }
         )
     path = folder / FILE_NAME
@@ -122,7 +124,11 @@ def _read(path: Path, file: h5py.File) -> Graph:
         entity_labels=names("entity_labels"),
         relation_labels=names("relation_labels"),
         provenance=Provenance(
-            text("source"), text("licence"), text("citation"), bool(file.attrs["verified"])
+            text("source"),
+            text("licence"),
+            text("citation"),
+            bool(file.attrs["verified"]),
+            tuple(json.loads(text("notes"))) if "notes" in file.attrs else (),
         ),
     )
     # The checksum covers the identities too, so they need not be computed again.

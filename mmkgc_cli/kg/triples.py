@@ -34,6 +34,14 @@ def rows_of_keys(keys: Keys, n_entities: int, n_relations: int) -> Triples:
     return np.stack([heads, relations, tails], axis=1).astype(np.int32)
 
 
+def distinct_keys(keys: Keys) -> Keys:
+    """The distinct keys, ascending: several times faster than hashing them, as numpy does."""
+    ordered = np.sort(keys)
+    keep = np.ones(len(ordered), dtype=bool)
+    keep[1:] = ordered[1:] != ordered[:-1]
+    return np.asarray(ordered[keep])
+
+
 def contained(few: Keys, many: Keys) -> NDArray[np.bool_]:
     """Whether each of `few` is among `many`: sorts only the few, in any order and with repeats."""
     if not len(few):

@@ -12,7 +12,8 @@ import torch
 from mmkgc_cli.errors import DataError, MmkgcError
 from mmkgc_cli.evaluation.known import KnownTriples
 from mmkgc_cli.evaluation.metrics import side_metrics
-from mmkgc_cli.evaluation.ranker import SideRanks, rank
+from mmkgc_cli.evaluation.ranker import rank
+from mmkgc_cli.evaluation.ranks import SideRanks
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import load_graph
 from mmkgc_cli.kg.triples import Triples

@@ -10,7 +10,7 @@ import numpy as np
 
 from mmkgc_cli import __version__
 from mmkgc_cli.evaluation.metrics import grouped_metrics, side_metrics
-from mmkgc_cli.evaluation.ranker import SideRanks
+from mmkgc_cli.evaluation.ranks import SideRanks
 from mmkgc_cli.kg.categories import CATEGORIES, relation_categories
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.triples import Triples
@@ -49,7 +49,7 @@ def split_report(
     Metrics are fractions nested ``split.side.tie.metric``; `model` says what was evaluated.
     """
     triples = graph.splits[split]
-    categories = relation_categories(graph.train, len(graph.relations))
+    categories = relation_categories(graph.train, len(graph.entities), len(graph.relations))
     relation_names = {i: graph.relations[i] for i in np.unique(triples[:, 1]).tolist()}
     relations = triples[:, 1].astype(np.int64)
     by_category = grouped_metrics(ranks, categories[relations], dict(enumerate(CATEGORIES)))

@@ -12,7 +12,6 @@ Training, ranking and prediction are the core's: a plugin only says how rows are
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import IntEnum
 from typing import ClassVar
 
 import torch
@@ -20,13 +19,9 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from mmkgc_cli.ops import Metric, Pair, score_rows, whole_row
+from mmkgc_cli.sides import Side
 
-
-class Side(IntEnum):
-    """Which entity of a triple is looked for; also the value in the ops' ``side`` tensors."""
-
-    tail = 0
-    head = 1
+__all__ = ["Scorer", "ScorerConfig", "Side"]
 
 
 class ScorerConfig(BaseModel):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mmkgc_cli.evaluation.metrics import grouped_metrics, rank_metrics, side_metrics
-from mmkgc_cli.evaluation.ranker import SideRanks
+from mmkgc_cli.evaluation.ranks import SideRanks
 from mmkgc_cli.kg.categories import CATEGORIES, relation_categories
 from mmkgc_cli.scoring import Side
 
@@ -61,5 +61,5 @@ def test_relation_categories_follow_the_averages_of_train() -> None:
     rows += [(i, 2, 0) for i in range(4)]  # many heads, one tail
     rows += [(i, 3, j) for i in range(3) for j in range(3)]
     rows += [(0, 0, 10)] * 5  # duplicates must not count
-    categories = relation_categories(np.array(rows, dtype=np.int32), 5)
+    categories = relation_categories(np.array(rows, dtype=np.int32), 200, 5)
     assert [CATEGORIES[c] for c in categories] == ["1-1", "1-N", "N-1", "N-N", "unseen"]

@@ -8,7 +8,8 @@ import torch
 
 from mmkgc_cli.evaluation.known import KnownTriples
 from mmkgc_cli.evaluation.metrics import TIES, side_metrics
-from mmkgc_cli.evaluation.ranker import SideRanks, rank
+from mmkgc_cli.evaluation.ranker import rank
+from mmkgc_cli.evaluation.ranks import SideRanks
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.scoring import Scorer, Side, load_scorer
 from tests.conftest import random_graph

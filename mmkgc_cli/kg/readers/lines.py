@@ -20,7 +20,7 @@ _MAX_DIGITS = 18
 BLOCK = 1 << 23  # bytes read at once
 _LONGEST_LINE = 1 << 24
 
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 _WIDE_BOMS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 
@@ -39,7 +39,7 @@ def open_source(path: Path) -> None:
         raise DataError(f"{path}: no such file") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    if not start or (start == _BOM and path.stat().st_size == len(_BOM)):
+    if not start or (start == BOM and path.stat().st_size == len(BOM)):
         raise DataError(f"{path}: the file is empty")
     for bom, name in _WIDE_BOMS.items():
         if start.startswith(bom):
@@ -56,7 +56,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     with path.open("rb") as file:
         for number, raw in enumerate(file, start=1):
             if number == 1:
-                raw = raw.removeprefix(_BOM)
+                raw = raw.removeprefix(BOM)
             raw = raw.rstrip(b"\r\n")
             if not raw.strip():
                 continue
@@ -87,8 +87,8 @@ def read_blocks(path: Path) -> tuple[int | None, Iterator[tuple[int, bytes]]]:
     """
     open_source(path)
     with path.open("rb") as file:
-        first = file.readline(len(_BOM) + 4 * _MAX_DIGITS)
-    bare = first.removeprefix(_BOM)
+        first = file.readline(len(BOM) + 4 * _MAX_DIGITS)
+    bare = first.removeprefix(BOM)
     count = parse_count(bare.decode("ascii", "replace"))
     if count is None or not (bare.endswith(b"\n") or len(first) == path.stat().st_size):
         return None, _blocks(path, len(first) - len(bare), 1)

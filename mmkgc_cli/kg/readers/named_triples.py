@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -61,15 +62,20 @@ def read_named(source: Path, name: str, order: str, trust_order: bool = False) -
         DataError: naming file and line.
     """
     files = split_files(source, _SUFFIXES)
+    graph = with_salts(source, lambda salt: _read(files, source, name, order, trust_order, salt))
+    if not trust_order:
+        _check_order(graph, files["train"], order)
+    return graph
+
+
+def with_salts(source: Path, read: Callable[[int], Graph]) -> Graph:
+    """Reads with one hash after another until no two names collide, which is nearly always once."""
     for salt in range(_SALTS):
         try:
-            graph = _read(files, source, name, order, trust_order, salt)
+            return read(salt)
         except HashCollision:
             continue
-        if not trust_order:
-            _check_order(graph, files["train"], order)
-        return graph
-    raise DataError(f"{source}: names collide under every hash")
+    raise DataError(f"{source}: names collide under every hash; please report it")
 
 
 def _read(

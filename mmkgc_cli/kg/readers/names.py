@@ -53,12 +53,19 @@ class NameTable:
     def of(cls, names: Sequence[str], salt: int = 0) -> NameTable:
         """A table of distinct names, with their positions for ids."""
         table = cls(salt)
+        table.ids_of(names)
+        return table
+
+    def ids_of(self, names: Sequence[str]) -> Ids:
+        """The ids of names that are not empty; new names get new ids.
+
+        Raises:
+            HashCollision: when two names have one hash.
+        """
         encoded = [name.encode() for name in names]
         ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
         data = np.frombuffer(b"".join(encoded), dtype=np.uint8)
-        if len(names):
-            table.ids(data, ends[:-1], ends[1:])
-        return table
+        return self.ids(data, ends[:-1], ends[1:])
 
     def names(self) -> list[str]:
         """All names by id."""

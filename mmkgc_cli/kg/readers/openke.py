@@ -35,8 +35,10 @@ def read_openke(folder: Path, name: str) -> Graph:
     return Graph(name, entities, relations, train, valid, test)
 
 
-def read_vocabulary(path: Path, kind: str) -> list[str]:
+def read_vocabulary(path: Path, kind: str, id_first: bool = False) -> list[str]:
     """Reads ``name id`` lines (a tab or the last blank separates) into a list by id.
+
+    With `id_first`, lines are ``id name`` and a tab or the first blank separates.
 
     Raises:
         DataError: for a wrong count line, a name or id given twice, or ids with gaps.
@@ -47,11 +49,15 @@ def read_vocabulary(path: Path, kind: str) -> list[str]:
     for number, text in read_lines(path):
         if number == 1 and (count := parse_count(text)) is not None:
             continue
-        name, separator, tail = text.rstrip().rpartition("\t" if "\t" in text else " ")
-        name = name.strip(" ")
-        value = parse_count(tail)
+        mark = "\t" if "\t" in text else " "
+        if id_first:
+            number_text, separator, name = text.strip().partition(mark)
+        else:
+            name, separator, number_text = text.rstrip().rpartition(mark)
+        name, value = name.strip(" "), parse_count(number_text)
         if not separator or value is None or not name:
-            raise DataError(f"{path}:{number}: {text[:80]!r} is not '{kind} id'")
+            order = f"id {kind}" if id_first else f"{kind} id"
+            raise DataError(f"{path}:{number}: {text[:80]!r} is not '{order}'")
         if "\t" in name:
             raise DataError(f"{path}:{number}: the name {name!r} holds a tab")
         if name in ids:

@@ -39,7 +39,7 @@ def split_files(source: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     return found
 
 
-def require_splits(graph: Graph, source: Path) -> None:
+def require_splits(graph: Graph, source: Path | str) -> None:
     """Refuses a graph that came as one list of triples when no split was asked for.
 
     Raises:

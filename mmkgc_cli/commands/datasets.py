@@ -1,0 +1,114 @@
+"""``mmkgc datasets``: the benchmarks that `mmkgc prepare NAME` knows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mmkgc_cli.commands._shell import JsonFlag, out, print_json, table
+
+if TYPE_CHECKING:
+    from mmkgc_cli.kg.datasets import Dataset, Variant
+
+COUNTS = ("entities", "relations", "train", "valid", "test")
+
+
+def datasets(
+    name: Annotated[str | None, typer.Argument(help="One of them, in full.")] = None,
+    bibtex: Annotated[
+        bool, typer.Option("--bibtex", help="Print the BibTeX entry and nothing else.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """List the registered graphs, or show one: counts, addresses, licence and citation."""
+    from mmkgc_cli.errors import UsageError
+    from mmkgc_cli.kg.datasets import ELEMENTS, registry, unknown_dataset
+
+    entries = registry()
+    if name is None:
+        if bibtex:
+            raise UsageError("--bibtex: say of which graph, for instance mmkgc datasets db15k")
+        if as_json:
+            print_json({key: describe(key, entry) for key, entry in entries.items()})
+        else:
+            _print_list(entries)
+        return
+    if name == ELEMENTS:
+        out.print(
+            f"{ELEMENTS}: the periodic table, built into mmkgc with texts, numbers and pictures; "
+            "MIT licence; mmkgc prepare elements"
+        )
+        return
+    if name not in entries:
+        raise unknown_dataset(name)
+    about = describe(name, entries[name])
+    if bibtex:
+        out.print(about["bibtex"].strip())
+    elif as_json:
+        print_json(about)
+    else:
+        _print_one(name, about)
+
+
+def describe(name: str, entry: Dataset | Variant) -> dict[str, Any]:
+    """Everything the registry says of an entry, and whether its files are in the cache."""
+    from mmkgc_cli.kg.datasets import Variant, cache_folder, published
+
+    dataset = published(name)
+    folder = cache_folder(name)
+    about: dict[str, Any] = {
+        "title": entry.title,
+        **entry.counts,
+        "fingerprint": entry.fingerprint,
+        "made_from": None,
+        "recipe": None,
+        "format": dataset.format,
+        "source": dataset.source,
+        "mirrors": list(dataset.mirrors),
+        "licence": dataset.licence,
+        "citation": dataset.citation,
+        "bibtex": dataset.bibtex,
+        "sha256": dict(dataset.sha256),
+        "cache": str(folder),
+        "cached": all((folder / file).is_file() for file in dataset.sha256),
+    }
+    if isinstance(entry, Variant):
+        about |= {"made_from": entry.of, "recipe": entry.recipe}
+    return about
+
+
+def _print_list(entries: dict[str, Dataset | Variant]) -> None:
+    rows = [
+        [
+            name,
+            *(f"{entry.counts[key]:,}" for key in COUNTS),
+            "yes" if (about := describe(name, entry))["cached"] else "no",
+            about["made_from"] or "",
+        ]
+        for name, entry in entries.items()
+    ]
+    header = ["graph", *COUNTS, "cached", "made from"]
+    out.print(table("", header, rows))
+    out.print("and elements, which is built in; mmkgc datasets NAME says more")
+
+
+def _print_one(name: str, about: dict[str, Any]) -> None:
+    counts = ", ".join(f"{about[key]:,} {key}" for key in COUNTS)
+    out.print(f"{name}: {about['title']}")
+    lines = {
+        "counts": counts,
+        "made from": about["made_from"] and f"{about['made_from']} by recipe {about['recipe']}",
+        "source": about["source"],
+        "mirrors": "\n".join(about["mirrors"]),
+        "files": "\n".join(f"{file}  sha256 {sha}" for file, sha in about["sha256"].items()),
+        "downloaded": f"yes, {about['cache']}" if about["cached"] else f"no ({about['cache']})",
+        "fingerprint": about["fingerprint"],
+        "licence": about["licence"],
+        "cite": about["citation"],
+    }
+    for title, text in lines.items():
+        for i, line in enumerate((text or "").splitlines()):
+            out.print(f"  {'' if i else title:<12} {line}")
+    out.print(about["bibtex"].strip())
+    out.print(f"prepare it: mmkgc prepare {name}")
