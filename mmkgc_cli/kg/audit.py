@@ -58,7 +58,7 @@ def audit_graph(graph: Graph) -> tuple[dict[str, Any], list[RelationPair] | None
     keys = {split: graph.keys(split) for split in SPLITS}
     distinct = {split: distinct_keys(of) for split, of in keys.items()}
     duplicates = {split: len(of) - len(distinct[split]) for split, of in keys.items()}
-    overlaps = {f"{a}_in_{b}": _overlap(keys[a], keys[b]) for a, b in _OVERLAPS}
+    overlaps = {f"{a}_in_{b}": _overlap(keys[a], distinct[b]) for a, b in _OVERLAPS}
     pairs = relation_pairs(graph)
     found = problems(duplicates, overlaps)
     report = {

@@ -105,7 +105,7 @@ class Cache:
         import pooch
 
         path = self.folder / name
-        if path.is_file() and (sha256 is None or pooch.hash_matches(path, sha256)):
+        if path.is_file() and (sha256 is None or sha256_of(path) == sha256):
             return path
         if self.offline:
             state = "has another checksum" if path.is_file() else "is not there"
@@ -166,6 +166,7 @@ class _Resuming:
 
     def _attempt(self, url: str, partial: Path) -> None:
         import requests
+        import urllib3
 
         # Compressed transfers would make ranges and sizes mean something else.
         headers = {"Accept-Encoding": "identity", "User-Agent": f"mmkgc/{__version__}"}
@@ -178,9 +179,13 @@ class _Resuming:
                 url, headers=headers, stream=True, timeout=self._cache.timeout
             ) as response:
                 self._receive(response, url, partial, start)
-        except requests.exceptions.Timeout:
+        except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError):
             raise _Failed(f"no answer in {self._cache.timeout:g} s", again=True) from None
-        except (requests.exceptions.ConnectionError, requests.exceptions.ChunkedEncodingError) as e:
+        except (
+            requests.exceptions.ConnectionError,
+            requests.exceptions.ChunkedEncodingError,
+            urllib3.exceptions.HTTPError,
+        ) as e:
             # A name that does not resolve is a missing network, not a bad moment.
             again = "resolve" not in str(e)
             reason = f"the connection broke ({_reason(e)})" if again else _reason(e)
@@ -208,7 +213,7 @@ class _Resuming:
         _write_validator(partial, url, response.headers)
         window_start, window_bytes = time.monotonic(), 0
         with partial.open("ab" if going_on else "wb") as file:
-            for piece in response.iter_content(_PIECE):
+            for piece in _pieces(response):
                 file.write(piece)
                 received += len(piece)
                 window_bytes += len(piece)
@@ -220,6 +225,16 @@ class _Resuming:
                     window_start, window_bytes = time.monotonic(), 0
         if total is not None and received != total:
             raise _Failed(f"{received} of {total} bytes came", again=True)
+
+
+def _pieces(response: requests.Response) -> Iterator[bytes]:
+    """What has come so far, each time: waiting for full pieces would hide how slow a server is."""
+    read1 = getattr(response.raw, "read1", None)
+    if read1 is None:  # urllib3 before 2.2
+        yield from response.iter_content(_PIECE)
+    else:
+        while piece := read1(_PIECE, decode_content=True):
+            yield piece
 
 
 @contextlib.contextmanager

@@ -57,43 +57,53 @@ def relation_pairs(graph: Graph) -> list[RelationPair] | None:
     keys = distinct_keys(np.concatenate([graph.keys(split) for split in graph.splits]))
     rows = rows_of_keys(keys, n, n_relations)
     proper = rows[rows[:, 0] != rows[:, 2]]  # a loop is its own inverse and says nothing
-    there = proper[:, 0].astype(np.int64) * n + proper[:, 2]
-    back = proper[:, 2].astype(np.int64) * n + proper[:, 0]
     sizes = np.bincount(proper[:, 1], minlength=n_relations)
+    there = _by_pair(proper[:, 0], proper[:, 2], proper[:, 1], n)
+    back = _by_pair(proper[:, 2], proper[:, 0], proper[:, 1], n)
     pairs: list[RelationPair] = []
-    order = np.argsort(there, kind="stable")
     for turned, wanted in ((True, back), (False, there)):
-        counts = _shared(there[order], proper[order, 1], wanted, proper[:, 1], n_relations)
+        counts = _shared(there, wanted, n_relations)
         if counts is None:
             return None
         pairs += _above(counts, sizes, turned)
     return sorted(pairs, key=lambda pair: (-pair.triples, pair.first, pair.second))
 
 
+_Column = NDArray[np.int32]
+
+
+def _by_pair(first: _Column, second: _Column, relations: _Column, n: int) -> tuple[Keys, _Column]:
+    """Pairs of entities as numbers, ascending, with the relation of each."""
+    keys = first.astype(np.int64) * n + second
+    order = np.argsort(keys)
+    return keys[order], relations[order]
+
+
 def _shared(
-    there: Keys,
-    relations: NDArray[np.int32],
-    wanted: Keys,
-    wanted_relations: NDArray[np.int32],
-    n_relations: int,
+    there: tuple[Keys, _Column], wanted: tuple[Keys, _Column], n_relations: int
 ) -> dict[tuple[int, int], int] | None:
-    """How many wanted pairs of each relation stand among the sorted pairs of each other."""
-    start = np.searchsorted(there, wanted, side="left")
-    lengths = np.searchsorted(there, wanted, side="right") - start
+    """How many wanted pairs of each relation stand under each other one."""
+    keys, relations = there
+    # Ascending on both sides, so that the search walks through memory once.
+    start = np.searchsorted(keys, wanted[0], side="left")
+    lengths = np.searchsorted(keys, wanted[0], side="right") - start
     if lengths.sum() > BUDGET:
         return None
+    hit = lengths > 0
+    start, lengths, asking = start[hit], lengths[hit], wanted[1][hit].astype(np.int64)
     counts: dict[tuple[int, int], int] = {}
     bounds = np.concatenate([[0], np.cumsum(lengths)])
     first = 0
-    while first < len(wanted):
+    while first < len(asking):
         last = int(np.searchsorted(bounds, bounds[first] + _PART, side="right")) - 1
         last = max(last, first + 1)
         part = lengths[first:last]
+        # Ranges start..start + length laid end to end.
         at = np.arange(part.sum()) + np.repeat(
             start[first:last] - (bounds[first:last] - bounds[first]), part
         )
-        codes = np.repeat(wanted_relations[first:last].astype(np.int64), part) * n_relations
-        values, found = np.unique(codes + relations[at], return_counts=True)
+        codes = np.repeat(asking[first:last] * n_relations, part) + relations[at]
+        values, found = np.unique(codes, return_counts=True)
         for code, count in zip(values.tolist(), found.tolist(), strict=True):
             pair = divmod(code, n_relations)
             counts[pair] = counts.get(pair, 0) + count

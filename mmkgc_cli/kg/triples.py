@@ -29,9 +29,10 @@ def triple_keys(rows: Triples, n_entities: int, n_relations: int) -> Keys:
 
 def rows_of_keys(keys: Keys, n_entities: int, n_relations: int) -> Triples:
     """The rows that `triple_keys` made numbers of."""
-    pairs, tails = np.divmod(keys, n_entities)
-    heads, relations = np.divmod(pairs, n_relations)
-    return np.stack([heads, relations, tails], axis=1).astype(np.int32)
+    rows = np.empty((len(keys), 3), dtype=np.int32)
+    pairs, rows[:, 2] = np.divmod(keys, n_entities)
+    rows[:, 0], rows[:, 1] = np.divmod(pairs, n_relations)
+    return rows
 
 
 def distinct_keys(keys: Keys) -> Keys:

@@ -1,0 +1,103 @@
+"""A local HTTP server that misbehaves on demand."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Server(ThreadingHTTPServer):
+    """Serves `files`; `plan[path]` holds what to do with the next requests, then all goes well.
+
+    A plan is a list of: a status code; ``("drop", n)`` to break off after n bytes; ``("hang", s)``
+    to stay silent for s seconds; ``("drip", s)`` to send a byte every s seconds; ``("bytes", b)``
+    to send something else; ``("length", n)`` to promise n bytes more than come.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files: dict[str, bytes] = {}
+        self.plan: dict[str, list[object]] = {}
+        self.requests: list[tuple[str, str | None]] = []
+        self.tag = '"v1"'
+        self.ranges = True
+        self.closing = threading.Event()
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.server_port}{path}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        server = self.server
+        asked = self.headers.get("Range")
+        server.requests.append((self.path, asked))
+        todo = server.plan.get(self.path) or []
+        step = todo.pop(0) if todo else None
+        if isinstance(step, int):
+            self.send_error(step)
+            return
+        kind, value = step if isinstance(step, tuple) else (None, None)
+        if kind == "hang":
+            server.closing.wait(value)
+            return
+        if self.path not in server.files and kind != "bytes":
+            self.send_error(404)
+            return
+        content = value if kind == "bytes" else server.files[self.path]
+        start, code = 0, 200
+        if asked and server.ranges and self.headers.get("If-Range") == server.tag:
+            start, code = int(asked.removeprefix("bytes=").rstrip("-")), 206
+            if start >= len(content):
+                self.send_error(416)
+                return
+        body = content[start:]
+        self.send_response(code)
+        if code == 206:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        if server.tag:
+            self.send_header("ETag", server.tag)
+        self.send_header("Content-Length", str(len(body) + (value if kind == "length" else 0)))
+        self.end_headers()
+        if kind == "drop":
+            self.wfile.write(body[:value])
+            self.wfile.flush()
+            self.connection.close()
+        elif kind == "drip":
+            for i in range(len(body)):
+                if server.closing.is_set():
+                    return
+                self.wfile.write(body[i : i + 1])
+                self.wfile.flush()
+                time.sleep(value)
+        else:
+            self.wfile.write(body)
+
+    def handle(self) -> None:
+        # The other side went away, or a plan closed the connection.
+        with contextlib.suppress(OSError, ValueError):
+            super().handle()
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[Server]:
+    server = Server()
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.closing.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()

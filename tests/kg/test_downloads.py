@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mmkgc_cli.errors import DataError, UsageError
+from mmkgc_cli.kg.downloads import Cache, Unavailable, file_name, home, is_url
+from tests.kg.server import Server, serving
+
+CONTENT = bytes(range(256)) * 800  # larger than one piece
+SHA = hashlib.sha256(CONTENT).hexdigest()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serving() as running:
+        running.files["/a/file.bin"] = running.files["/b/file.bin"] = CONTENT
+        yield running
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path / "cache", timeout=0.3, attempts=3, pause=0.0)
+
+
+def left(cache: Cache) -> list[str]:
+    return sorted(p.name for p in cache.folder.iterdir())
+
+
+def test_a_file_is_downloaded_once(server: Server, cache: Cache) -> None:
+    seen: list[tuple[str, int, int | None]] = []
+    cache = dataclasses.replace(cache, progress=lambda *step: seen.append(step))
+    for _ in range(2):
+        path = cache.fetch([server.url("/a/file.bin")], "file.bin", SHA)
+        assert path.read_bytes() == CONTENT
+    assert len(server.requests) == 1
+    assert left(cache) == ["file.bin"]
+    assert seen[-1] == ("file.bin", len(CONTENT), len(CONTENT))
+
+
+@pytest.mark.parametrize("trouble", [500, 503, 429, ("drop", 100_000), ("drop", 0), ("hang", 2.0)])
+def test_passing_trouble_is_tried_again(server: Server, cache: Cache, trouble: object) -> None:
+    server.plan["/a/file.bin"] = [trouble, trouble]
+    assert cache.fetch([server.url("/a/file.bin")], "file.bin", SHA).read_bytes() == CONTENT
+    assert left(cache) == ["file.bin"]
+
+
+def test_a_broken_connection_goes_on_where_it_broke(server: Server, cache: Cache) -> None:
+    server.plan["/a/file.bin"] = [("drop", 100_000)]
+    cache.fetch([server.url("/a/file.bin")], "file.bin", SHA)
+    (_, first), (_, second) = server.requests
+    assert first is None
+    assert second is not None
+    assert 0 < int(second.removeprefix("bytes=").rstrip("-")) <= 100_000
+
+
+def test_a_later_run_goes_on_where_the_last_one_gave_up(server: Server, cache: Cache) -> None:
+    server.plan["/a/file.bin"] = [("drop", 50_000)] * 3
+    with pytest.raises(Unavailable, match=r"the connection broke .*what came is kept"):
+        cache.fetch([server.url("/a/file.bin")], "file.bin", SHA)
+    assert ".file.bin.part" in left(cache)
+    assert not (cache.folder / "file.bin").exists()
+    cache.fetch([server.url("/a/file.bin")], "file.bin", SHA)
+    assert server.requests[-1][1] is not None
+    assert left(cache) == ["file.bin"]
+
+
+@pytest.mark.parametrize("change", ["tag", "no tag", "no ranges"])
+def test_a_changed_file_or_a_simple_server_starts_from_the_beginning(
+    server: Server, cache: Cache, change: str
+) -> None:
+    server.files["/a/file.bin"] = b"old" * 50_000
+    server.plan["/a/file.bin"] = [("drop", 40_000)] * 3
+    server.tag = "" if change == "no tag" else '"old"'
+    with pytest.raises(Unavailable):
+        cache.fetch([server.url("/a/file.bin")], "file.bin", SHA)
+    server.files["/a/file.bin"] = CONTENT
+    server.tag = {"tag": '"new"', "no tag": "", "no ranges": '"new"'}[change]
+    server.ranges = change != "no ranges"
+    assert cache.fetch([server.url("/a/file.bin")], "file.bin", SHA).read_bytes() == CONTENT
+
+
+def test_a_wrong_beginning_under_the_same_tag_is_found_and_fetched_anew(
+    server: Server, cache: Cache
+) -> None:
+    server.files["/a/file.bin"] = b"x" * len(CONTENT)
+    server.plan["/a/file.bin"] = [("drop", 10_000)] * 3
+    with pytest.raises(Unavailable):
+        cache.fetch([server.url("/a/file.bin")], "file.bin", SHA)
+    server.files["/a/file.bin"] = CONTENT
+    assert cache.fetch([server.url("/a/file.bin")], "file.bin", SHA).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    "trouble", [404, 403, 410, ("bytes", b"<html>moved</html>"), ("hang", 2.0), ("drop", 10)]
+)
+def test_a_mirror_takes_over(server: Server, cache: Cache, trouble: object) -> None:
+    server.plan["/a/file.bin"] = [trouble] * 9
+    urls = [server.url("/a/file.bin"), server.url("/b/file.bin")]
+    assert cache.fetch(urls, "file.bin", SHA).read_bytes() == CONTENT
+    assert left(cache) == ["file.bin"]
+
+
+def test_a_wrong_checksum_is_one_line_and_leaves_nothing(server: Server, cache: Cache) -> None:
+    server.files["/a/file.bin"] = b"something else"
+    with pytest.raises(DataError, match=rf"file.bin: .* another SHA-256 than {SHA[:12]}…"):
+        cache.fetch([server.url("/a/file.bin")], "file.bin", SHA)
+    assert left(cache) == []
+
+
+def test_a_damaged_file_in_the_cache_is_fetched_again(server: Server, cache: Cache) -> None:
+    cache.folder.mkdir()
+    (cache.folder / "file.bin").write_bytes(CONTENT[:-1])
+    assert cache.fetch([server.url("/a/file.bin")], "file.bin", SHA).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("trouble", "message"),
+    [
+        (404, "404 Not Found"),
+        (("hang", 2.0), r"no answer in 0.3 s"),
+        (("drip", 0.1), r"too slow: \d+ bytes"),
+        (("length", 10), r"the connection broke"),
+        (503, "503 Service Unavailable"),
+    ],
+)
+def test_what_went_wrong_is_said_for_each_address(
+    server: Server, cache: Cache, trouble: object, message: str
+) -> None:
+    server.plan["/a/file.bin"] = server.plan["/b/file.bin"] = [trouble] * 9
+    urls = [server.url("/a/file.bin"), server.url("/b/file.bin")]
+    with pytest.raises(Unavailable) as caught:
+        cache.fetch(urls, "file.bin", SHA)
+    assert str(caught.value).count("http://") == 2
+    assert "\n" not in str(caught.value)
+    with pytest.raises(Unavailable, match=message):
+        cache.fetch(urls[:1], "file.bin", SHA)
+
+
+def test_a_server_that_is_not_there_is_one_line(cache: Cache) -> None:
+    with serving() as gone:
+        url = gone.url("/a/file.bin")
+    with pytest.raises(Unavailable, match="Connection refused"):
+        cache.fetch([url], "file.bin", SHA)
+    with pytest.raises(Unavailable, match="resolve"):
+        cache.fetch(["http://no.such.host.invalid/file.bin"], "file.bin", SHA)
+
+
+def test_offline_takes_what_is_there_and_asks_for_nothing(server: Server, cache: Cache) -> None:
+    offline = dataclasses.replace(cache, offline=True)
+    url = server.url("/a/file.bin")
+    with pytest.raises(Unavailable, match=r"file.bin: is not there, and downloads are off"):
+        offline.fetch([url], "file.bin", SHA)
+    assert not server.requests
+    cache.fetch([url], "file.bin", SHA)
+    assert offline.fetch([url], "file.bin", SHA).read_bytes() == CONTENT
+    (cache.folder / "file.bin").write_bytes(b"changed")
+    with pytest.raises(Unavailable, match="has another checksum"):
+        offline.fetch([url], "file.bin", SHA)
+
+
+def test_without_a_checksum_what_comes_is_taken(server: Server, cache: Cache) -> None:
+    assert cache.fetch([server.url("/a/file.bin")], "file.bin", None).read_bytes() == CONTENT
+
+
+def test_a_second_process_does_not_write_into_the_first_ones_file(
+    server: Server, cache: Cache
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    cache.folder.mkdir()
+    (cache.folder / ".file.bin.part").write_bytes(b"of the other process")
+    with (cache.folder / ".file.bin.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        path = cache.fetch([server.url("/a/file.bin")], "file.bin", SHA)
+        assert path.read_bytes() == CONTENT
+        assert (cache.folder / ".file.bin.part").read_bytes() == b"of the other process"
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_cache_that_cannot_be_written_is_one_line(server: Server, cache: Cache) -> None:
+    cache.folder.mkdir(mode=0o500)
+    with pytest.raises(DataError, match="cannot be written: permission denied"):
+        cache.fetch([server.url("/a/file.bin")], "file.bin", SHA)
+
+
+def test_the_cache_is_where_mmkgc_home_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MMKGC_HOME", str(tmp_path))
+    assert home() == tmp_path
+    monkeypatch.delenv("MMKGC_HOME")
+    assert home().name == "mmkgc"
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("https://x.org/a/b.tar.gz?download=1#top", "b.tar.gz"),
+        ("http://x.org/a%20b.zip", "a b.zip"),
+    ],
+)
+def test_an_address_names_its_file(url: str, name: str) -> None:
+    assert is_url(url)
+    assert file_name(url) == name
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["https://x.org", "https://x.org/", "ftp://x.org/a", "file:///etc/passwd", "https:///a",
+     "https://x.org/a%2F..%2F..", "https://x.org/..", "https://x.org/a%00b", "https://x.org/a%5Cb"],
+)  # fmt: skip
+def test_an_address_without_a_plain_file_name_is_refused(url: str) -> None:
+    with pytest.raises(UsageError, match="--source"):
+        file_name(url)
