@@ -71,6 +71,10 @@ def guarded(app: typer.Typer) -> None:
         _fail(error, error.exit_code)
     except KeyboardInterrupt as error:
         _fail(error, 130, "interrupted")
+    except SystemExit as error:
+        if error.code == 130:  # typer has turned Ctrl-C into an exit without a word
+            _fail(error, 130, "interrupted")
+        raise
     except BrokenPipeError:
         # The reader of a pipe went away; Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -179,9 +179,11 @@ class Downloads:
         if not log.is_terminal:
             now = time.monotonic()
             if name != self._name or now - self._said_at > 10:
-                size = "" if total is None else f" of {total / 1e6:.1f} MB"
-                begun = "downloading" if name != self._name else f"{received / 1e6:.1f} MB"
-                say(f"{begun} {name}{size}" if name != self._name else f"  {begun}{size}")
+                size = "" if total is None else f" of {total / 1e6:.2f} MB"
+                if name != self._name:
+                    say(f"downloading {name}{size and f' ({size[4:]})'}")
+                else:
+                    say(f"  {received / 1e6:.2f} MB{size}")
                 self._name, self._said_at = name, now
             return
         if self._bar is None:

@@ -1,12 +1,23 @@
 from __future__ import annotations
 
+import dataclasses
+import gzip
+import hashlib
+import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mmkgc_cli.errors import DataError, UsageError
 from mmkgc_cli.kg import datasets
+from mmkgc_cli.kg.downloads import Cache
+from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.preparation import Request, prepare, read
+from tests.conftest import write_openke
+from tests.kg.server import serving
+from tests.kg.test_graph import renumbered
 
 FOLDERS = {
     "fb15k-237": "FB15K-237",
@@ -15,16 +26,33 @@ FOLDERS = {
     "mkg-y": "MKG-Y",
     "kvc16k": "KVC16K",
     "tiva": "TIVA",
+    "db15k-clean": "DB15K",
+    "kvc16k-clean": "KVC16K",
+    "tiva-resplit": "TIVA",
 }
 
 
 def test_every_benchmark_has_counts_checksums_a_pinned_source_licence_and_citation() -> None:
     assert set(datasets.registry()) == set(FOLDERS)
-    for name, dataset in datasets.registry().items():
+    for name in datasets.registry():
+        dataset = datasets.published(name)
         assert len(dataset.sha256) == 5, name
         assert all(len(digest) == 64 for digest in dataset.sha256.values()), name
-        assert any(len(part) == 40 for part in dataset.source.split("/")), f"{name}: no commit"
+        for base in (dataset.source, *dataset.mirrors):
+            assert re.search(r"\b[0-9a-f]{40}\b", base), f"{name}: no commit in {base}"
+            assert base.startswith("https://"), name
+            assert base.endswith("/"), name
         assert len(dataset.citation) > 20, name
+        assert re.fullmatch(r"@\w+\{\w+,\n(  \w+ = \{.+\},\n)+\}\n", dataset.bibtex), name
+
+
+def test_a_variant_is_made_from_a_published_graph_and_is_offered_for_it() -> None:
+    for name, entry in datasets.registry().items():
+        if isinstance(entry, datasets.Variant):
+            assert isinstance(datasets.registry()[entry.of], datasets.Dataset)
+            assert datasets.registered_variant(entry.of) == name
+            assert datasets.cache_folder(name) == datasets.cache_folder(entry.of)
+    assert datasets.registered_variant("mkg-w") is None
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -33,6 +61,7 @@ def test_every_benchmark_prepares_with_its_registered_counts(
 ) -> None:
     prepared = prepare(Request(name, real_data / FOLDERS[name]), tmp_path)
     assert prepared.graph.counts == datasets.registry()[name].counts
+    assert prepared.graph.fingerprint == datasets.registry()[name].fingerprint
     assert prepared.graph.provenance.verified
     assert prepare(Request(name, real_data / FOLDERS[name]), tmp_path).already_there
 
@@ -59,9 +88,121 @@ def test_an_unknown_name_gets_the_nearest_one() -> None:
         read(Request("fb15k237"))
 
 
-def test_a_benchmark_without_its_files_says_where_they_are() -> None:
-    with pytest.raises(UsageError, match=r"published at https.*--source FOLDER"):
-        read(Request("db15k"))
+def test_features_of_a_benchmark_serve_its_variant(real_data: Path) -> None:
+    original = read(Request("db15k", real_data / "DB15K"))
+    clean = read(Request("db15k-clean", real_data / "DB15K"))
+    assert clean.entities_id == original.entities_id
+    assert clean.train_id != original.train_id
+    assert clean.fingerprint != original.fingerprint
+
+
+def as_ids(graph: Graph, folder: Path, seed: int) -> Path:
+    """The graph as an OpenKE folder, its ids dealt out at random."""
+    moved = renumbered(graph, seed)
+    splits = {split: [tuple(row) for row in rows.tolist()] for split, rows in moved.splits.items()}
+    return write_openke(folder, moved.entities, moved.relations, splits)
+
+
+def test_db15k_as_n_triples_is_the_graph_of_its_ids(real_data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pyoxigraph")
+    graph = read(Request("db15k", real_data / "DB15K"))
+    for split, rows in graph.splits.items():
+        lines = (" ".join(graph.decode(row)) + " .\n" for row in rows)
+        (tmp_path / f"{split}.nt").write_text("".join(lines), encoding="utf-8")
+    other = read(Request("mine", tmp_path, "nt", unseen="keep"))
+    assert other.fingerprint == graph.fingerprint
+    assert other.entities_id == graph.entities_id
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_fb_flags_by_name_split_anew_is_the_graph_of_its_ids(
+    real_data: Path, tmp_path: Path, packed: bool
+) -> None:
+    source = real_data / "FB-Flags"
+    by_name = read(Request("flags", source, "hrt", split=(0.8, 0.1, 0.1), seed=3))
+    assert by_name.counts["entities"] == 257
+    assert by_name.counts["relations"] == 13
+    assert by_name.unseen() == {"valid": 0, "test": 0}
+    ids = as_ids(read(Request("flags", source, "hrt", unseen="keep")), tmp_path / "ids", seed=1)
+    if packed:
+        ids = Path(shutil.make_archive(str(tmp_path / "ids"), "gztar", tmp_path, "ids"))
+    by_id = read(Request("flags", ids, "openke", split=(0.8, 0.1, 0.1), seed=3))
+    assert by_id.fingerprint == by_name.fingerprint
+    assert by_id.train_id == by_name.train_id
+    other = read(Request("flags", ids, "openke", split=(0.8, 0.1, 0.1), seed=4))
+    assert other.fingerprint != by_name.fingerprint
+    assert other.entities_id == by_name.entities_id
+
+
+def test_a_benchmark_is_downloaded_from_a_mirror_and_then_taken_from_the_cache(
+    real_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = datasets.published("mkg-y")
+    with serving() as server:
+        for name in entry.sha256:
+            server.files[f"/mirror/{name}"] = (real_data / "MKG-Y" / name).read_bytes()
+        bases = {"source": server.url("/gone/"), "mirrors": (server.url("/mirror/"),)}
+        monkeypatch.setitem(datasets.registry(), "mkg-y", entry.model_copy(update=bases))
+        graph = read(Request("mkg-y"))
+        assert graph.fingerprint == entry.fingerprint
+        assert len(server.requests) == 10
+        cache = Cache(Path(), offline=True)
+        assert read(Request("mkg-y", cache=cache)).fingerprint == entry.fingerprint
+        assert len(server.requests) == 10
+        monkeypatch.setenv("MMKGC_HOME", str(tmp_path / "elsewhere"))
+        at_source = read(Request("mkg-y", server.url("/mirror")))
+        assert at_source.fingerprint == entry.fingerprint
+        server.files["/mirror/test2id.txt"] = b"changed"
+        monkeypatch.setenv("MMKGC_HOME", str(tmp_path / "third"))
+        with pytest.raises(DataError, match=r"test2id.txt: .* another SHA-256 than 8602cbbe7e3a"):
+            read(Request("mkg-y", server.url("/mirror/")))
+
+
+def test_a_source_may_be_an_address_with_or_without_a_checksum(tmp_path: Path) -> None:
+    rows = "".join(f"e{i}\tr\te{(3 * i + 1) % 20}\n" for i in range(20)).encode() * 2
+    content = gzip.compress(rows, mtime=0)
+    digest = hashlib.sha256(content).hexdigest()
+    request = Request("mine", format="hrt", split=(0.8, 0.1, 0.1))
+    with serving() as server:
+        server.files["/x/triples.tsv.gz"] = content
+        url = server.url("/x/triples.tsv.gz")
+        graph = read(dataclasses.replace(request, source=url))
+        assert graph.provenance.source == url
+        assert not graph.provenance.verified
+        assert digest in graph.provenance.notes[0]
+        held = dataclasses.replace(request, source=url, sha256=digest)
+        assert read(held).provenance.verified
+        with pytest.raises(DataError, match="another SHA-256 than 000000000000"):
+            read(dataclasses.replace(held, sha256="0" * 64))
+    with pytest.raises(UsageError, match="expected 64 hexadecimal digits"):
+        read(dataclasses.replace(held, sha256="12"))
+    path = tmp_path / "triples.tsv.gz"
+    path.write_bytes(content)
+    assert read(dataclasses.replace(held, source=path)).fingerprint == graph.fingerprint
+    with pytest.raises(DataError, match=r"triples.tsv.gz: SHA-256 .*, expected 0000"):
+        read(dataclasses.replace(held, source=path, sha256="0" * 64))
+    with pytest.raises(UsageError, match=r"--sha256: .* is not a file"):
+        read(dataclasses.replace(held, source=tmp_path))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"format": "hrt"}, {"split": (0.8, 0.1, 0.1)}, {"unseen": "drop"}, {"sha256": "0" * 64}],
+)
+def test_a_benchmark_is_taken_as_published(changes: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="give the graph a name of your own"):
+        read(dataclasses.replace(Request("db15k-clean"), **changes))
+
+
+def test_unseen_names_are_an_error_until_one_says_what_to_do(tmp_path: Path) -> None:
+    for split, row in {"train": "a\tr\tb", "valid": "a\tr\tb", "test": "a\tr\tc"}.items():
+        (tmp_path / f"{split}.tsv").write_text(row + "\n")
+    request = Request("mine", tmp_path, "hrt")
+    with pytest.raises(DataError, match=r"0 valid and 1 test triples .*--unseen drop .*keep"):
+        read(request)
+    assert len(read(dataclasses.replace(request, unseen="keep")).test) == 1
+    dropped = read(dataclasses.replace(request, unseen="drop"))
+    assert (len(dropped.test), list(dropped.entities)) == (0, ["a", "b"])
 
 
 def test_a_folder_keeps_its_graph_unless_told_otherwise(openke: Path, tmp_path: Path) -> None:
@@ -94,18 +235,6 @@ def test_what_is_missing_of_elements_is_put_back(tmp_path: Path) -> None:
     (tmp_path / "modalities" / "image" / "iron.png").unlink()
     assert prepare(Request("elements"), tmp_path).already_there
     assert (tmp_path / "modalities" / "image" / "iron.png").is_file()
-
-
-def test_the_contaminated_benchmarks_are_found_out(real_data: Path) -> None:
-    clean = {"valid_in_train": 0, "valid_in_test": 0, "test_in_train": 0}
-    for name in ("mkg-w", "mkg-y", "fb15k-237"):
-        assert read(Request(name, real_data / FOLDERS[name])).leaks() == clean
-    db15k = read(Request("db15k", real_data / FOLDERS["db15k"])).leaks()
-    assert (db15k["valid_in_train"], db15k["test_in_train"]) == (8719, 0)
-    tiva = read(Request("tiva", real_data / FOLDERS["tiva"])).leaks()
-    assert (tiva["valid_in_train"], tiva["test_in_train"]) == (1676, 1666)
-    kvc16k = read(Request("kvc16k", real_data / FOLDERS["kvc16k"])).leaks()
-    assert (kvc16k["valid_in_train"], kvc16k["test_in_train"]) == (30, 48)
 
 
 def test_elements_has_three_modalities_some_of_them_missing(tmp_path: Path) -> None:

@@ -1,0 +1,174 @@
+"""`prepare`, `audit` and `datasets` as a user meets them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mmkgc_cli.kg.datasets import registry
+from mmkgc_cli.kg.graph import Graph
+from mmkgc_cli.kg.storage import load_graph, write_graph
+from tests.conftest import Outcome, command
+from tests.kg.server import serving
+
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture
+def leaky(graph: Graph, tmp_path: Path) -> Path:
+    valid = np.concatenate([graph.valid, graph.train[:3]])
+    write_graph(dataclasses.replace(graph, name="db15k", valid=valid), tmp_path / "leaky")
+    return tmp_path / "leaky"
+
+
+def test_prepare_prints_and_stores_the_audit(mmkgc: Run, openke: Path, tmp_path: Path) -> None:
+    arguments = ["prepare", "s", "--source", openke, "--format", "openke", "--out", "g"]
+    done = mmkgc(*arguments)
+    assert "audit: clean" in done.out
+    assert "copying train scores" in done.out
+    stored = json.loads((tmp_path / "g" / "audit.json").read_text())
+    assert json.loads(mmkgc(*arguments, "--json").out)["audit"] == stored
+    assert json.loads(mmkgc("audit", "g", "--json").out) == stored
+
+
+def test_audit_shows_what_is_wrong_and_what_to_use_instead(mmkgc: Run, leaky: Path) -> None:
+    done = mmkgc("audit", leaky, "--relations")
+    assert done.code == 0, done.err
+    assert "audit: NOT clean; db15k-clean is the clean variant" in done.out
+    assert "3 valid rows are also in train" in done.out
+    assert "relation 4" in done.out
+    assert not json.loads(mmkgc("audit", leaky, "--json").out)["clean"]
+
+
+def test_training_on_a_contaminated_graph_says_so_and_results_record_it(
+    mmkgc: Run, leaky: Path
+) -> None:
+    done = mmkgc("train", "frequency", "--graph", leaky, "--run", "r")
+    assert "warning: db15k is contaminated: 3 valid and 0 test rows are also in train" in done.err
+    assert "the clean variant is db15k-clean" in done.err
+    selection = json.loads(mmkgc("eval", "r", "--json").out)["protocol"]["selection"]
+    assert (selection["clean"], selection["valid_in_train"]) == (False, 3)
+
+
+def test_audit_without_a_graph_is_one_line(mmkgc: Run) -> None:
+    done = mmkgc("audit", "nowhere")
+    assert done.code == 3
+    assert done.err.splitlines() == [
+        "error: nowhere/graph.h5: no such file; make it with `mmkgc prepare`"
+    ]
+
+
+def test_datasets_lists_and_shows_what_prepare_knows(mmkgc: Run) -> None:
+    listed = mmkgc("datasets").out
+    assert all(name in listed for name in registry())
+    assert set(json.loads(mmkgc("datasets", "--json").out)) == set(registry())
+    shown = mmkgc("datasets", "tiva-resplit").out
+    assert "tiva by recipe resplit" in shown
+    assert "@inproceedings{wang2023tiva," in shown
+    about = json.loads(mmkgc("datasets", "mkg-w", "--json").out)
+    assert about["train"] == 34196
+    assert not about["cached"]
+    assert mmkgc("datasets", "mkg-w", "--bibtex").out.startswith("@inproceedings{xu2022relation,")
+    assert "built into mmkgc" in mmkgc("datasets", "elements").out
+
+
+def test_an_unknown_dataset_gets_the_nearest_name(mmkgc: Run) -> None:
+    done = mmkgc("datasets", "db15")
+    assert done.code == 2
+    assert "did you mean 'db15k'?" in done.err
+    assert mmkgc("datasets", "--bibtex").code == 2
+
+
+@pytest.mark.parametrize("way", [["--offline"], []])
+def test_offline_is_said_in_one_line(
+    mmkgc: Run, way: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not way:
+        monkeypatch.setenv("MMKGC_OFFLINE", "1")
+    done = mmkgc("prepare", "mkg-y", *way)
+    assert done.code == 1
+    assert len(done.err.splitlines()) == 1
+    assert "entity2id.txt: is not there, and downloads are off" in done.err
+
+
+def test_a_graph_from_an_archive_at_an_address_with_labels(
+    mmkgc: Run, openke: Path, tmp_path: Path
+) -> None:
+    archive = tmp_path / "graph.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in openke.iterdir():
+            file.write(path, f"graph/{path.name}")
+    (tmp_path / "labels.tsv").write_text("Paris\tparis (city)\nnear\tclose to\n")
+    with serving() as server:
+        server.files["/graph.zip"] = archive.read_bytes()
+        done = mmkgc(
+            "prepare", "mine", "--source", server.url("/graph.zip"), "--format", "openke",
+            "--labels", "labels.tsv", "--unseen", "keep",
+        )  # fmt: skip
+    assert done.code == 0, done.err
+    assert "downloading graph.zip" in done.err
+    assert "paris (city) | capital of | France" in done.out
+    assert "labels for 1 of 4 entities and 1 of 2 relations" in done.out
+    assert "downloaded without a checksum; it has SHA-256" in done.out
+    graph = load_graph(tmp_path / "graphs" / "mine")
+    assert graph.entity_labels is not None
+    assert len(graph.provenance.notes) == 2
+
+
+@pytest.mark.parametrize(
+    ("trouble", "code", "message"),
+    [
+        (404, 1, "404 Not Found"),
+        (("bytes", b"not a zip"), 3, "graph.zip: damaged, cut off or not an archive"),
+    ],
+)
+def test_a_download_that_is_no_use_is_one_line(
+    mmkgc: Run, tmp_path: Path, trouble: object, code: int, message: str
+) -> None:
+    with serving() as server:
+        server.plan["/graph.zip"] = [trouble] * 9
+        address = server.url("/graph.zip")
+        done = mmkgc("prepare", "mine", "--source", address, "--format", "openke")
+    assert done.code == code
+    assert message in done.err.splitlines()[-1]
+    assert not (tmp_path / "graphs").exists()
+
+
+def test_an_interrupted_download_goes_on_later(tmp_path: Path) -> None:
+    rows = "".join(f"e{i % 50}\tr{i % 3}\te{(7 * i) % 50}\n" for i in range(4000)).encode()
+    with serving() as server:
+        server.files["/t.tsv"] = rows
+        server.plan["/t.tsv"] = [("drip", 0.001)]
+        home = tmp_path / "home"
+        arguments = ["prepare", "mine", "--source", server.url("/t.tsv"), "--format", "hrt",
+                     "--split", "0.8,0.1,0.1"]  # fmt: skip
+        environment = {**os.environ, "MMKGC_HOME": str(home)}
+        process = subprocess.Popen(
+            command(*arguments), cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+        )
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            parts = list(home.rglob(".t.tsv.part"))
+            if parts and parts[0].stat().st_size > 500:
+                break
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert err.splitlines()[-1] == "error: interrupted"
+        done = subprocess.run(
+            command(*arguments), cwd=tmp_path, env=environment, capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert server.requests[-1][1] is not None  # a range was asked for
+    assert [p.name for p in home.rglob("*.tsv*")] == ["t.tsv"]
