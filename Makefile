@@ -8,12 +8,13 @@ NATIVE := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build dev demo test test-slow lint docs benchmark wheel clean
+.PHONY: help build dev demo test test-slow fuzz lint docs benchmark wheel clean
 
 help:
 	@echo "make demo       install into $(VENV) and complete the periodic table, in a few minutes"
 	@echo "make test       install into $(VENV) and run linters and tests"
 	@echo "make test-slow  the tests that take longer"
+	@echo "make fuzz       fuzz every reader for SECONDS=60 each; needs atheris, which it installs"
 	@echo "make build      install, with the native library where a compiler is found"
 	@echo "make docs       write docs/cli.md from the commands"
 	@echo "make benchmark  ranking against PyKEEN; needs GRAPH=folder of a prepared FB15K-237"
@@ -69,6 +70,14 @@ test: lint
 
 test-slow: dev
 	@$(BIN)/python -m pytest -m slow
+
+SECONDS ?= 60
+FUZZ := hrt htr ids vocabulary openke libkge ntriples labels archive
+fuzz: dev
+	@$(PIP) install "atheris>=3"
+	@for target in $(FUZZ); do echo "fuzzing $$target for $(SECONDS) s"; \
+		$(BIN)/python -m tests.fuzz.run $$target $(SECONDS) 2>&1 | tail -n 4; \
+		test $${PIPESTATUS:-0} = 0 || exit 1; done
 
 docs: dev
 	@$(BIN)/python -m typer mmkgc_cli.app utils docs --name mmkgc --output docs/cli.md

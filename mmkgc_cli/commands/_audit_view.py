@@ -68,7 +68,7 @@ def _lines(report: dict[str, Any], names: _Names, shown: int) -> Iterator[tuple[
     yield (
         "relations",
         ", ".join(
-            f"{of['relations']} {name} ({of['train']:,} train triples)"
+            f"{name}: {of['relations']} ({of['train']:,} train triples)"
             for name, of in report["categories"].items()
             if of["relations"]
         ),
@@ -107,6 +107,9 @@ def _pairs(report: dict[str, Any], names: _Names, shown: int) -> Iterator[tuple[
     pairs = report["relation_pairs"]
     if pairs is None:
         yield "relation pairs", "not compared: too many relations between the same entities"
+        return
+    if not pairs:
+        yield "relation pairs", "none symmetric, inverse or equivalent"
         return
     for kind in ("symmetric", "inverse", "equivalent"):
         found = [pair for pair in pairs if pair["kind"] == kind]

@@ -128,7 +128,7 @@ def _unpack_zip(path: Path, archive: zipfile.ZipFile, folder: Path, budget: _Bud
 
 
 def _targets(path: Path, names: list[str], folder: Path) -> list[Path | None]:
-    """Where each member goes; None for what a Mac adds of its own.
+    """Where each member goes; None for the top folder itself and for what a Mac adds.
 
     Raises:
         DataError: for names that are absolute, lead upwards, or stand there twice.
@@ -140,7 +140,12 @@ def _targets(path: Path, names: list[str], folder: Path) -> list[Path | None]:
         parts = {*pure.parts, *windows.parts}
         if pure.is_absolute() or windows.drive or windows.root or ".." in parts or "\0" in name:
             raise DataError(f"{path}: {name!r} leads out of the archive; refused")
-        if "__MACOSX" in parts or pure.name.startswith("._") or pure.name == ".DS_Store":
+        if (
+            not pure.parts
+            or "__MACOSX" in parts
+            or pure.name.startswith("._")
+            or pure.name == ".DS_Store"
+        ):
             targets.append(None)
             continue
         target = folder / pure

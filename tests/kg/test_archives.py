@@ -45,7 +45,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("prefix", ["", "data/graph/"])
+@pytest.mark.parametrize("prefix", ["", "./", "data/graph/"])
 def test_an_archive_gives_its_folder_and_leaves_nothing(
     tmp_path: Path, temporary: Path, suffix: str, prefix: str
 ) -> None:
@@ -104,6 +104,16 @@ def test_a_link_in_a_zip_is_refused(tmp_path: Path) -> None:
         archive.writestr(member, "/etc/passwd")
     with pytest.raises(DataError, match="is a link or a special file"), unpacked(path):
         pass
+
+
+def test_the_top_folder_itself_may_be_in_the_archive(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    for name, content in FILES.items():
+        (tmp_path / "data" / name).write_bytes(content)
+    for kind in ("gztar", "zip"):
+        path = shutil.make_archive(str(tmp_path / "a"), kind, tmp_path / "data", ".")
+        with unpacked(Path(path)) as folder:
+            assert {p.name for p in folder.iterdir()} == set(FILES)
 
 
 def test_a_name_that_is_there_twice_is_refused(tmp_path: Path) -> None:

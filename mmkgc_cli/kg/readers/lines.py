@@ -58,7 +58,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
             if number == 1:
                 raw = raw.removeprefix(BOM)
             raw = raw.rstrip(b"\r\n")
-            if not raw.strip():
+            if not raw.strip(b" \t"):
                 continue
             if found := _CONTROL.search(raw):
                 raise DataError(

@@ -1,0 +1,42 @@
+"""Fuzzes the readers: python -m tests.fuzz.run TARGET [SECONDS]; needs atheris (make fuzz).
+
+New inputs go to a temporary folder; what crashed is written as ``crash-…`` in the current one.
+Findings that are worth keeping go, shortened, to tests/fuzz/corpus/TARGET.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris  # type: ignore[import-not-found]
+
+with atheris.instrument_imports(include=["mmkgc_cli", "yaml", "zipfile", "tarfile"]):
+    from tests.fuzz.targets import TARGETS, check
+
+CORPUS = Path(__file__).parent / "corpus"
+
+
+def main() -> None:
+    name = sys.argv[1]
+    seconds = int(sys.argv[2]) if len(sys.argv) > 2 else 60
+    if name not in TARGETS:
+        raise SystemExit(f"no target {name!r}; known: {', '.join(TARGETS)}")
+    with tempfile.TemporaryDirectory() as found:
+        arguments = [
+            sys.argv[0],
+            found,
+            str(CORPUS / name),
+            f"-max_total_time={seconds}",
+            "-max_len=4096",
+            "-timeout=20",
+            "-rss_limit_mb=4096",
+            "-print_final_stats=1",
+        ]
+        atheris.Setup(arguments, lambda data: check(name, data))
+        atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

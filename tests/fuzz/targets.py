@@ -1,0 +1,141 @@
+"""What must hold for any bytes in any source file: a right graph, or one line that names the file.
+
+`run.py` feeds these from a coverage-guided fuzzer, `test_corpus.py` from the corpus it left.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from mmkgc_cli.errors import MmkgcError
+from mmkgc_cli.kg.archives import unpacked
+from mmkgc_cli.kg.graph import Graph
+from mmkgc_cli.kg.labels import with_labels
+from mmkgc_cli.kg.readers.id_rows import read_id_rows
+from mmkgc_cli.kg.readers.libkge import read_libkge
+from mmkgc_cli.kg.readers.named_triples import read_named
+from mmkgc_cli.kg.readers.ntriples import read_ntriples
+from mmkgc_cli.kg.readers.openke import read_openke, read_vocabulary
+
+BOM = b"\xef\xbb\xbf"
+
+
+def _lines(data: bytes) -> list[str]:
+    """The lines that say something, read the plain way; of bytes that a reader accepted."""
+    lines = [line.rstrip(b"\r") for line in data.removeprefix(BOM).split(b"\n")]
+    return [line.decode() for line in lines if line.strip(b" \t\r")]
+
+
+def _is_count(line: str) -> bool:
+    return line.strip().isascii() and line.strip().isdigit() and len(line.strip()) <= 18
+
+
+def _without_count(data: bytes) -> list[str]:
+    first = data.removeprefix(BOM).split(b"\n")[0].rstrip(b"\r").decode("utf-8", "replace")
+    lines = _lines(data)
+    return lines[1:] if _is_count(first) else lines
+
+
+def _decoded(graph: Graph) -> list[tuple[str, str, str]]:
+    return [graph.decode(row) for row in graph.train]
+
+
+def hrt(data: bytes, folder: Path) -> None:
+    path = folder / "t.tsv"
+    path.write_bytes(data)
+    graph = read_named(path, "g", "hrt", trust_order=True)
+    wanted = [[part.strip(" ") for part in line.split("\t")] for line in _without_count(data)]
+    assert [list(row) for row in _decoded(graph)] == wanted
+
+
+def htr(data: bytes, folder: Path) -> None:
+    path = folder / "t.tsv"
+    path.write_bytes(data)
+    read_named(path, "g", "htr")
+
+
+def ids(data: bytes, folder: Path) -> None:
+    path = folder / "rows.txt"
+    path.write_bytes(data)
+    rows = read_id_rows(path, "head tail relation", "triples")
+    assert rows.tolist() == [[int(part) for part in line.split()] for line in _without_count(data)]
+
+
+def vocabulary(data: bytes, folder: Path) -> None:
+    path = folder / "entity2id.txt"
+    path.write_bytes(data)
+    for id_first in (False, True):
+        names = read_vocabulary(path, "entity", id_first)
+        assert len(set(names)) == len(names) == len(_without_count(data))
+        assert all(name and name == name.strip(" ") for name in names)
+
+
+def openke(data: bytes, folder: Path) -> None:
+    (folder / "entity2id.txt").write_text("a 0\nb 1\nc d 2\n")
+    (folder / "relation2id.txt").write_text("r\t0\ns\t1\n")
+    for split in ("train", "valid", "test"):
+        (folder / f"{split}2id.txt").write_bytes(data)
+    assert (read_openke(folder, "g").train < 3).all()
+
+
+def libkge(data: bytes, folder: Path) -> None:
+    """The bytes are dataset.yaml, and after a NUL the rows and the labels."""
+    yaml, _, rest = data.partition(b"\0")
+    rows, _, labels = rest.partition(b"\0")
+    (folder / "dataset.yaml").write_bytes(yaml)
+    (folder / "e.del").write_text("0\ta\n1\tb\n")
+    (folder / "r.del").write_text("0\tr\n")
+    (folder / "t.del").write_bytes(rows)
+    (folder / "l.del").write_bytes(labels)
+    read_libkge(folder, "g")
+
+
+def ntriples(data: bytes, folder: Path) -> None:
+    path = folder / "t.nt"
+    path.write_bytes(data)
+    graph = read_ntriples(path, "g")
+    for name in (*graph.entities, *graph.relations):
+        assert name
+        assert not any(ord(c) < 32 or ord(c) == 127 for c in name)
+
+
+def labels(data: bytes, folder: Path) -> None:
+    path = folder / "l.tsv"
+    path.write_bytes(data)
+    rows = np.array([[0, 0, 1]], dtype=np.int32)
+    graph = Graph("g", ["a", "b"], ["r"], rows, rows[:0], rows[:0])
+    with_labels(graph, path)
+    with_labels(graph, path, "label")
+
+
+def archive(data: bytes, folder: Path) -> None:
+    """The first byte chooses the kind of archive."""
+    suffixes = ("zip", "tar", "tar.gz", "tar.xz", "tar.bz2", "tsv.gz", "tsv.xz", "tsv.bz2")
+    path = folder / f"a.{suffixes[data[0] % len(suffixes) if data else 0]}"
+    path.write_bytes(data[1:])
+    with unpacked(path) as inside:
+        assert inside.exists()
+        assert not (folder / "up").exists()
+
+
+TARGETS: dict[str, Callable[[bytes, Path], None]] = {
+    target.__name__: target
+    for target in (hrt, htr, ids, vocabulary, openke, libkge, ntriples, labels, archive)
+}
+
+
+def check(name: str, data: bytes) -> None:
+    """Runs a target on bytes; any error but one line that names a file is a bug."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        try:
+            TARGETS[name](data, folder)
+        except MmkgcError as error:
+            message = str(error)
+            assert str(folder) in message, message
+            assert "\n" not in message, message
+            assert "Traceback" not in message, message
