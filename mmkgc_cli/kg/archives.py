@@ -58,18 +58,19 @@ def unpacked(path: Path) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="mmkgc-") as temporary:
         folder = Path(temporary)
-        _unpack(path, folder)
         root = folder
-        while len(inside := list(root.iterdir())) == 1:
-            root = inside[0]
-            if root.is_file():
-                break
-        if not inside:
-            raise DataError(f"{path}: holds no files")
         try:
+            _unpack(path, folder)
+            while len(inside := list(root.iterdir())) == 1:
+                root = inside[0]
+                if root.is_file():
+                    break
+            if not inside:
+                raise DataError(f"{path}: holds no files")
             yield root
         except (DataError, UsageError) as error:
-            raise type(error)(str(error).replace(str(root), str(path))) from error
+            message = str(error).replace(str(root), str(path)).replace(str(folder), str(path))
+            raise type(error)(message) from error
 
 
 def _unpack(path: Path, folder: Path) -> None:
@@ -149,7 +150,7 @@ def _targets(path: Path, names: list[str], folder: Path) -> list[Path | None]:
             targets.append(None)
             continue
         target = folder / pure
-        if target in seen and target != folder:
+        if target in seen:
             raise DataError(f"{path}: {name!r} is in the archive twice")
         seen.add(target)
         targets.append(target)

@@ -32,6 +32,7 @@ def main() -> None:
             "-max_len=4096",
             "-timeout=20",
             "-rss_limit_mb=4096",
+            "-verbosity=0",
             "-print_final_stats=1",
         ]
         atheris.Setup(arguments, lambda data: check(name, data))

@@ -125,6 +125,12 @@ def test_a_name_that_is_there_twice_is_refused(tmp_path: Path) -> None:
         pass
 
 
+def test_a_name_that_is_file_and_folder_is_one_line(tmp_path: Path) -> None:
+    path = pack(tmp_path / "a.tar", {"a": b"x", "a/b": b"y"})
+    with pytest.raises(DataError, match=rf"^{path}/a/b: cannot be written"), unpacked(path):
+        pass
+
+
 def test_what_a_mac_adds_is_left_out(tmp_path: Path) -> None:
     extra = {"__MACOSX/data/._train.txt": b"x", "data/.DS_Store": b"x", "data/._train.txt": b"x"}
     path = pack(tmp_path / "a.zip", {**extra, "data/train.txt": b"a", "data/test.txt": b"b"})
