@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import platform
 from importlib import metadata
 from pathlib import Path
@@ -12,7 +11,12 @@ from typing import Any
 from mmkgc_cli import __version__
 from mmkgc_cli.commands._shell import JsonFlag, out, print_json, table
 
-PACKAGES = ("torch", "numpy", "h5py", "typer", "rich", "pydantic", "safetensors", "Pillow")
+PACKAGES = (
+    "torch", "numpy", "h5py", "typer", "rich", "pydantic", "safetensors", "Pillow", "pooch",
+    "PyYAML",
+)  # fmt: skip
+# Extras by what they are for: the extra and the package that shows it is there.
+EXTRAS = {"N-Triples": ("rdf", "pyoxigraph")}
 
 
 def doctor(as_json: JsonFlag = False) -> None:
@@ -39,6 +43,8 @@ def doctor(as_json: JsonFlag = False) -> None:
     out.print(f"devices: {', '.join(report['devices'])}; CPU threads: {report['threads']}")
     for name, folder in report["folders"].items():
         out.print(f"{name}: {folder}")
+    for purpose, state in report["extras"].items():
+        out.print(f"{purpose}: {state}")
     out.print()
     if report["missing"]:
         out.print("missing:")
@@ -50,15 +56,14 @@ def doctor(as_json: JsonFlag = False) -> None:
 
 def diagnose() -> dict[str, Any]:
     """Everything `doctor` prints, as one object."""
-    import platformdirs
     import torch
 
     from mmkgc_cli import ops
+    from mmkgc_cli.kg.downloads import home
 
     library = ops.library()
     devices = ["cpu"] + [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     kinds = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    cache = os.environ.get("MMKGC_HOME") or platformdirs.user_cache_dir("mmkgc")
     missing = []
     if not library.loaded:
         missing.append(
@@ -86,9 +91,15 @@ def diagnose() -> dict[str, Any]:
         },
         "devices": devices,
         "threads": torch.get_num_threads(),
-        "folders": {"package": str(Path(__file__).resolve().parent.parent), "cache": str(cache)},
+        "folders": {"package": str(Path(__file__).resolve().parent.parent), "cache": str(home())},
+        "extras": {purpose: _extra(*extra) for purpose, extra in EXTRAS.items()},
         "missing": missing,
     }
+
+
+def _extra(extra: str, package: str) -> str:
+    version = _version(package)
+    return f"{package} {version}" if version != "missing" else f"pip install 'mmkgc[{extra}]'"
 
 
 def _version(package: str) -> str:

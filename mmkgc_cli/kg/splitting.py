@@ -96,6 +96,10 @@ def shuffled(rows: NDArray[_T], seed: int) -> NDArray[_T]:
 def needed_rows(rows: Triples) -> NDArray[np.bool_]:
     """The first row that shows each entity and each relation."""
     needed = np.zeros(len(rows), dtype=bool)
-    needed[np.unique(rows[:, [0, 2]].ravel(), return_index=True)[1] // 2] = True
-    needed[np.unique(rows[:, 1], return_index=True)[1]] = True
+    for columns in ([0, 2], [1]):
+        names = rows[:, columns].ravel()
+        first = np.full(int(names.max(initial=-1)) + 1, -1, dtype=np.int64)
+        # Backwards, so that what is written last, and stays, is the first row.
+        first[names[::-1]] = np.arange(len(names))[::-1] // len(columns)
+        needed[first[first >= 0]] = True
     return needed

@@ -57,6 +57,8 @@ def contained(few: Keys, many: Keys) -> NDArray[np.bool_]:
 
 def first_occurrences(keys: Keys) -> NDArray[np.bool_]:
     """Whether each key is the first of its value."""
+    if len(distinct_keys(keys)) == len(keys):  # by far the most usual, and sorting is cheap
+        return np.ones(len(keys), dtype=bool)
     first = np.zeros(len(keys), dtype=bool)
     first[np.unique(keys, return_index=True)[1]] = True
     return first
