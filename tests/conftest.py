@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import sys
@@ -132,9 +133,14 @@ def openke(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or fills the user's cache."""
-    monkeypatch.setenv("MMKGC_HOME", str(tmp_path_factory.getbasetemp() / "home"))
+def _own_cache(
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No test reads or fills the user's cache, or another test's."""
+    name = hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:16]
+    monkeypatch.setenv("MMKGC_HOME", str(tmp_path_factory.getbasetemp() / f"home-{name}"))
     monkeypatch.delenv("MMKGC_OFFLINE", raising=False)
 
 

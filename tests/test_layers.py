@@ -19,7 +19,7 @@ LAYERS = [
     {"scoring", "features", "kg"},
     {"ops"},
     {"state"},
-    {"errors", "sides", "__init__"},
+    {"errors", "sides", "words", "__init__"},
 ]
 DEPTH = {room: depth for depth, rooms in enumerate(LAYERS) for room in rooms}
 # What the package never imports; scorers are found by name, by the registry.

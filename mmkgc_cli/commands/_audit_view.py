@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmkgc_cli.commands._shell import out
+from mmkgc_cli.words import counted
 
 if TYPE_CHECKING:
     from mmkgc_cli.kg.graph import Graph
@@ -22,32 +23,30 @@ def print_audit(report: dict[str, Any], graph: Graph, shown: int = _SHOWN) -> No
         out.print(f"  {title:<{_WIDTH}} {text}")
 
 
-def _n(count: int, noun: str) -> str:
-    plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
-    return f"{count:,} {noun if count == 1 else plural}"
-
-
 class _Names:
-    """What to call an entity or a relation: its label where it has one."""
+    """What to call entities and relations: their labels where they have any."""
 
     def __init__(self, graph: Graph) -> None:
-        self._labels: dict[str, str] = {}
-        for names, labels in (
-            (graph.entities, graph.entity_labels),
-            (graph.relations, graph.relation_labels),
-        ):
-            if labels is not None:
-                self._labels |= dict(zip(names, labels, strict=True))
+        self.entity = _labels(graph.entities, graph.entity_labels)
+        self.relation = _labels(graph.relations, graph.relation_labels)
 
-    def of(self, name: str) -> str:
-        return self._labels.get(name, name)
+
+def _labels(names: Sequence[str], labels: Sequence[str] | None) -> Callable[[str], str]:
+    if labels is None:
+        return str
+    table = dict(zip(names, labels, strict=True))
+    return lambda name: table.get(name, name)
 
 
 def _advice(report: dict[str, Any]) -> str:
-    from mmkgc_cli.kg.datasets import registered_variant
+    from mmkgc_cli.kg.datasets import known_names, registered_variant
 
+    if report["clean"]:
+        return ""
     variant = registered_variant(report["graph"])
-    return "" if report["clean"] or variant is None else f"; {variant} is the clean variant"
+    if variant is not None:
+        return f"; {variant} is the clean variant"
+    return "" if report["graph"] in known_names() else "; prepare it with --clean to drop these"
 
 
 def _lines(report: dict[str, Any], names: _Names, shown: int) -> Iterator[tuple[str, str]]:
@@ -80,11 +79,13 @@ def _lines(report: dict[str, Any], names: _Names, shown: int) -> Iterator[tuple[
         f"mean {degrees['mean']:.1f}, median {degrees['median']:.0f}, 99 % up to "
         f"{degrees['p99']:.0f}, most "
         + ", ".join(
-            f"{names.of(top['entity'])} {top['degree']:,}"
+            f"{names.entity(top['entity'])} {top['degree']:,}"
             for top in degrees["most_connected"][:shown]
         ),
     )
-    if report["copy"] is not None:
+    if report["copy"] is None:
+        yield "copying train scores", "nothing: there are no test triples"
+    else:
         copy = {name: 100 * of["mrr"] for name, of in report["copy"].items()}
         yield (
             "copying train scores",
@@ -95,8 +96,8 @@ def _lines(report: dict[str, Any], names: _Names, shown: int) -> Iterator[tuple[
 
 def _unseen(report: dict[str, Any]) -> str:
     parts = [
-        f"{_n(of['triples'], f'{split} triple')} ({_n(of['entities'], 'entity')}, "
-        f"{_n(of['relations'], 'relation')})"
+        f"{counted(of['triples'], f'{split} triple')} ({counted(of['entities'], 'entity')}, "
+        f"{counted(of['relations'], 'relation')})"
         for split, of in report["unseen"].items()
         if of["triples"]
     ]
@@ -115,8 +116,8 @@ def _pairs(report: dict[str, Any], names: _Names, shown: int) -> Iterator[tuple[
         found = [pair for pair in pairs if pair["kind"] == kind]
         if found:
             said = [
-                names.of(pair["first"])
-                + ("" if kind == "symmetric" else f" / {names.of(pair['second'])}")
+                names.relation(pair["first"])
+                + ("" if kind == "symmetric" else f" / {names.relation(pair['second'])}")
                 + f" ({100 * min(pair['share'], pair['share_back']):.0f} %)"
                 for pair in found[:shown]
             ]
@@ -124,5 +125,5 @@ def _pairs(report: dict[str, Any], names: _Names, shown: int) -> Iterator[tuple[
             yield f"{kind} relations", f"{len(found)}: {', '.join(said)}{more}"
     yield (
         "read off train by these",
-        ", ".join(_n(count, f"{split} triple") for split, count in report["answered"].items()),
+        ", ".join(counted(count, f"{split} triple") for split, count in report["answered"].items()),
     )

@@ -27,9 +27,13 @@ DEBUG = "MMKGC_TRACEBACK"
 # Results go to stdout, everything said on the way to stderr.
 # Tables are cut to the width of a terminal, never on their way into a file.
 out = Console(
-    highlight=False, markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else 1000
+    highlight=False,
+    markup=False,
+    emoji=False,
+    soft_wrap=True,
+    width=None if sys.stdout.isatty() else 1000,
 )
-log = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+log = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 class Device(StrEnum):
@@ -115,16 +119,25 @@ def say(message: str) -> None:
 
 def print_json(value: Any) -> None:
     """Prints one JSON object on stdout."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+    # Escapes for streams that could not show a character; their own would not be JSON.
+    plain = (sys.stdout.encoding or "").casefold() not in ("utf-8", "utf8")
+    sys.stdout.write(json.dumps(value, ensure_ascii=plain, allow_nan=False) + "\n")
 
 
 def table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A table whose first column is text and whose others are numbers."""
+    """A table whose first column is text, shortened where there is no room; numbers never are."""
+    rows = list(rows)
     result = Table(
         title=Text(title) if title else None, title_justify="left", box=None, pad_edge=False
     )
     for i, name in enumerate(header):
-        result.add_column(name, justify="right" if i else "left", no_wrap=True)
+        widest = max([len(name), *(len(row[i]) for row in rows)])
+        result.add_column(
+            name,
+            justify="right" if i else "left",
+            no_wrap=True,
+            min_width=widest if i else min(widest, 8),
+        )
     for row in rows:
         result.add_row(*map(Text, row))
     return result

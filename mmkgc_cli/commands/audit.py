@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from mmkgc_cli.commands._audit_view import print_audit
-from mmkgc_cli.commands._shell import JsonFlag, out, print_json, table
+from mmkgc_cli.commands._shell import JsonFlag, out, print_json, say, table
 
 ALL = 1_000
 
@@ -25,7 +25,7 @@ def audit(
     from mmkgc_cli.runs.audit import stored_audit
 
     loaded = load_graph(graph)
-    report = stored_audit(graph, loaded)
+    report = stored_audit(graph, loaded, say)
     if as_json:
         print_json(report)
         return

@@ -11,6 +11,10 @@ from mmkgc_cli.commands._shell import JsonFlag, out, print_json, table
 if TYPE_CHECKING:
     from mmkgc_cli.kg.datasets import Dataset, Variant
 
+BUILT_IN = {
+    "title": "the periodic table, built into mmkgc with texts, numbers and pictures",
+    "licence": "MIT",
+}
 COUNTS = ("entities", "relations", "train", "valid", "test")
 
 
@@ -25,20 +29,26 @@ def datasets(
     from mmkgc_cli.errors import UsageError
     from mmkgc_cli.kg.datasets import ELEMENTS, registry, unknown_dataset
 
+    if bibtex and as_json:
+        raise UsageError("--bibtex: prints no JSON; --json alone holds the BibTeX entry too")
     entries = registry()
     if name is None:
         if bibtex:
             raise UsageError("--bibtex: say of which graph, for instance mmkgc datasets db15k")
         if as_json:
-            print_json({key: describe(key, entry) for key, entry in entries.items()})
+            described = {key: describe(key, entry) for key, entry in entries.items()}
+            print_json({ELEMENTS: BUILT_IN, **described})
         else:
             _print_list(entries)
         return
     if name == ELEMENTS:
-        out.print(
-            f"{ELEMENTS}: the periodic table, built into mmkgc with texts, numbers and pictures; "
-            "MIT licence; mmkgc prepare elements"
-        )
+        if bibtex:
+            raise UsageError("--bibtex: elements is built in and has no paper to cite")
+        if as_json:
+            print_json(BUILT_IN)
+        else:
+            out.print(f"{ELEMENTS}: {BUILT_IN['title']}; {BUILT_IN['licence']} licence")
+            out.print(f"prepare it: mmkgc prepare {ELEMENTS}")
         return
     if name not in entries:
         raise unknown_dataset(name)

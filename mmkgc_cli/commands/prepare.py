@@ -63,7 +63,16 @@ def prepare(
     split: Annotated[
         str | None, typer.Option(help="Pool all triples and split them anew: 0.8,0.1,0.1.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of --split.")] = 0,
+    clean: Annotated[
+        bool,
+        typer.Option(
+            "--clean",
+            help="Drop duplicate rows, and from valid and test what another split has.",
+        ),
+    ] = False,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of --split, and of what --clean draws; else 0.")
+    ] = None,
     unseen: Annotated[
         Unseen | None,
         typer.Option(
@@ -116,6 +125,7 @@ def prepare(
             source=source,
             format=None if format is None else format.value,
             split=None if split is None else parse_ratios(split),
+            clean=clean,
             seed=seed,
             unseen=None if unseen is None else unseen.value,
             labels=labels,

@@ -94,16 +94,15 @@ def train(
 
 def warn_of_contamination(graph: Graph) -> None:
     """Says what results on this graph do not mean, before time is spent on them."""
+    from mmkgc_cli.kg.audit import problems
     from mmkgc_cli.kg.datasets import registered_variant
 
-    leaks = graph.leaks()
-    if not any(leaks.values()):
+    found = problems(graph.duplicates(), graph.leaks())
+    if not found:
         return
     variant = registered_variant(graph.name)
     say(
-        f"warning: {graph.name} is contaminated: {leaks['valid_in_train']:,} valid and "
-        f"{leaks['test_in_train']:,} test rows are also in train, {leaks['valid_in_test']:,} valid "
-        "rows also in test; results will say so"
+        f"warning: {graph.name} is not clean: {'; '.join(found)}; results will say so"
         + (f" (the clean variant is {variant})" if variant else "")
     )
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Any
 
-from mmkgc_cli.errors import DataError, UsageError
+from mmkgc_cli.errors import DataError, MmkgcError
 from mmkgc_cli.state.atomic import storage_errors
 
 _TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -68,8 +68,10 @@ def unpacked(path: Path) -> Iterator[Path]:
             if not inside:
                 raise DataError(f"{path}: holds no files")
             yield root
-        except (DataError, UsageError) as error:
+        except MmkgcError as error:
             message = str(error).replace(str(root), str(path)).replace(str(folder), str(path))
+            if message == str(error):
+                raise
             raise type(error)(message) from error
 
 
@@ -135,7 +137,7 @@ def _targets(path: Path, names: list[str], folder: Path) -> list[Path | None]:
         DataError: for names that are absolute, lead upwards, or stand there twice.
     """
     targets: list[Path | None] = []
-    seen: set[Path] = set()
+    seen: set[str] = set()
     for name in names:
         pure, windows = PurePosixPath(name), PureWindowsPath(name)
         parts = {*pure.parts, *windows.parts}
@@ -150,9 +152,9 @@ def _targets(path: Path, names: list[str], folder: Path) -> list[Path | None]:
             targets.append(None)
             continue
         target = folder / pure
-        if target in seen:
+        if target.as_posix().casefold() in seen:  # some file systems know no case
             raise DataError(f"{path}: {name!r} is in the archive twice")
-        seen.add(target)
+        seen.add(target.as_posix().casefold())
         targets.append(target)
     return targets
 

@@ -21,6 +21,7 @@ from mmkgc_cli.kg.relation_pairs import (
     reversed_in_train,
 )
 from mmkgc_cli.kg.triples import Keys, contained, distinct_keys
+from mmkgc_cli.words import counted
 
 AUDIT_VERSION = 1
 _OVERLAPS = (("valid", "train"), ("valid", "test"), ("test", "train"))
@@ -28,13 +29,30 @@ _QUANTILES = {"min": 0, "q25": 0.25, "median": 0.5, "q75": 0.75, "p90": 0.9, "p9
 _MOST_CONNECTED = 5
 
 
-def problems(duplicates: dict[str, int], overlaps: dict[str, dict[str, int]]) -> list[str]:
-    """What makes results on a graph mean less than they seem to, in words."""
-    found = [f"{count:,} duplicate {split} rows" for split, count in duplicates.items() if count]
-    for name, counts in overlaps.items():
+REQUIRED = (
+    "version", "graph", "fingerprint", "clean", "problems", "counts", "duplicates", "overlaps",
+    "after_cleaning", "unseen", "isolated", "categories", "relations", "relation_pairs",
+    "answered", "reversed", "degrees",
+)  # fmt: skip
+
+
+def problems(duplicates: dict[str, int], leaks: dict[str, int]) -> list[str]:
+    """What makes results on a graph mean less than they seem to; a graph without any is clean.
+
+    Args:
+        duplicates: rows of each split that repeat an earlier one (`Graph.duplicates`).
+        leaks: rows of one split that another holds, by ``valid_in_train`` (`Graph.leaks`).
+    """
+    found = [
+        f"{counted(count, f'{split} row')} {'repeats' if count == 1 else 'repeat'} an earlier one"
+        for split, count in duplicates.items()
+        if count
+    ]
+    for name, count in leaks.items():
         split, _, other = name.partition("_in_")
-        if counts["rows"]:
-            found.append(f"{counts['rows']:,} {split} rows are also in {other}")
+        if count:
+            is_or_are = "is" if count == 1 else "are"
+            found.append(f"{counted(count, f'{split} row')} {is_or_are} also in {other}")
     return found
 
 
@@ -60,7 +78,7 @@ def audit_graph(graph: Graph) -> tuple[dict[str, Any], list[RelationPair] | None
     duplicates = {split: len(of) - len(distinct[split]) for split, of in keys.items()}
     overlaps = {f"{a}_in_{b}": _overlap(keys[a], distinct[b]) for a, b in _OVERLAPS}
     pairs = relation_pairs(graph)
-    found = problems(duplicates, overlaps)
+    found = problems(duplicates, {name: of["rows"] for name, of in overlaps.items()})
     report = {
         "version": AUDIT_VERSION,
         "graph": graph.name,

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.splitting import needed_rows, shuffled
 from mmkgc_cli.kg.triples import Keys, Triples, contained, first_occurrences
+from mmkgc_cli.words import counted
 
 # A valid split below both of these is too small to select on.
 FEWEST_VALID = 1000
@@ -18,8 +19,8 @@ CARVED_SHARE = 0.05
 def clean_graph(graph: Graph, seed: int) -> Graph:
     """Drops duplicate rows, from valid and test what is in train, from valid what is in test.
 
-    Rows keep their order. When fewer than max(1,000, 2 % of train) rows are left in valid, 5 % of
-    train join them, drawn with `seed` among those whose entities and relation train shows
+    Rows keep their order. When that leaves fewer than max(1,000, 2 % of train) rows in valid, 5 %
+    of train join them, drawn with `seed` among those whose entities and relation train shows
     elsewhere too. What was done is added to the notes of the provenance.
     """
     keep = clean_rows(graph)
@@ -29,11 +30,12 @@ def clean_graph(graph: Graph, seed: int) -> Graph:
         for split, rows in (("train", train), ("valid", valid), ("test", test))
         if len(rows) < len(graph.splits[split])
     ]
-    if len(valid) < max(FEWEST_VALID, FEWEST_VALID_SHARE * len(train)):
+    too_few = len(valid) < max(FEWEST_VALID, FEWEST_VALID_SHARE * len(train))
+    if too_few and len(valid) < len(graph.valid):
         carved = _carve(graph.with_splits(train, valid, test), seed)
         notes.append(
-            f"valid: {int(carved.sum())} rows carved from train (5 %, seed {seed}) beside the "
-            f"{len(valid)} left"
+            f"valid: {counted(int(carved.sum()), 'row')} carved from train (5 %, seed {seed}) "
+            f"beside the {len(valid):,} left"
         )
         valid = np.concatenate([valid, train[carved]])
         train = train[~carved]
@@ -41,8 +43,8 @@ def clean_graph(graph: Graph, seed: int) -> Graph:
 
 
 def _dropped(split: str, left: int, before: int) -> str:
-    why = "duplicates" if split == "train" else "duplicates and rows of other splits"
-    return f"{split}: {before - left} {why} dropped"
+    why = "that stood there twice" if split == "train" else "that another split has, or twice"
+    return f"{split}: {counted(before - left, 'row')} dropped {why}"
 
 
 def clean_rows(graph: Graph) -> dict[str, NDArray[np.bool_]]:
@@ -84,7 +86,7 @@ def drop_unseen(graph: Graph) -> Graph:
     rest = graph.with_splits(*(rows[kept[split]] for split, rows in graph.splits.items()))
     still = rest.occurring()
     notes = tuple(
-        f"{split}: {count} triples dropped whose entity or relation train lacks"
+        f"{split}: {counted(count, 'triple')} dropped whose entity or relation train lacks"
         for split, count in dropped.items()
     )
     gone = [~before | now for before, now in zip(occurred, still, strict=True)]

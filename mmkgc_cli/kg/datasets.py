@@ -14,7 +14,7 @@ from typing import Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field
 
 from mmkgc_cli.errors import DataError, UsageError, nearest
-from mmkgc_cli.kg.downloads import Cache, home, sha256_of
+from mmkgc_cli.kg.downloads import Cache, Unavailable, home, sha256_of
 from mmkgc_cli.kg.graph import Graph
 
 ELEMENTS = "elements"
@@ -122,13 +122,16 @@ def cache_folder(name: str) -> Path:
     return home() / "datasets" / (entry.of if isinstance(entry, Variant) else name)
 
 
-def fetch_files(dataset: Dataset, cache: Cache, base: str | None = None) -> Path:
+def fetch_files(
+    dataset: Dataset, cache: Cache, base: str | None = None, verify: bool = True
+) -> Path:
     """Downloads what the cache lacks of a benchmark's files.
 
     Args:
         dataset: which one.
         cache: where to.
         base: an address to take instead of the registered ones.
+        verify: hold the files against their registered checksums.
 
     Raises:
         Unavailable: when a file cannot be had.
@@ -138,7 +141,12 @@ def fetch_files(dataset: Dataset, cache: Cache, base: str | None = None) -> Path
     if base is not None:
         bases = [base if base.endswith("/") else base + "/"]
     for name, expected in dataset.sha256.items():
-        cache.fetch([each + name for each in bases], name, expected)
+        try:
+            cache.fetch([each + name for each in bases], name, expected if verify else None)
+        except Unavailable as error:
+            raise Unavailable(
+                f"{error}; or get the files of {dataset.title} yourself and give --source FOLDER"
+            ) from None
     return cache.folder
 
 

@@ -10,12 +10,13 @@ import contextlib
 import hashlib
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from mmkgc_cli import __version__
 from mmkgc_cli.errors import DataError, MmkgcError, UsageError
@@ -39,7 +40,12 @@ def home() -> Path:
     import platformdirs
 
     chosen = os.environ.get(HOME)
-    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("mmkgc")
+    if not chosen:
+        return platformdirs.user_cache_path("mmkgc")
+    try:
+        return Path(chosen).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{HOME}={chosen}: {error}") from None
 
 
 def is_url(source: str) -> bool:
@@ -53,13 +59,22 @@ def file_name(url: str) -> str:
     Raises:
         UsageError: when it has none, or the scheme is neither http nor https.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise UsageError(f"--source {url}: {error}") from None
     name = PurePosixPath(unquote(parts.path)).name
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise UsageError(f"--source {url}: expected a path, or an http or https address")
     if not name or name in (".", "..") or not name.isprintable() or set(name) & set('\\/:*?"<>|'):
         raise UsageError(f"--source {url}: the address names no file")
     return name
+
+
+def public(url: str) -> str:
+    """An address without what may be secret: user, password, query."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 class Unavailable(MmkgcError):
@@ -69,9 +84,10 @@ class Unavailable(MmkgcError):
 class _Failed(Exception):
     """One attempt failed; `again` says whether another one at the same address may succeed."""
 
-    def __init__(self, reason: str, again: bool) -> None:
+    def __init__(self, reason: str, again: bool, mismatch: bool = False) -> None:
         super().__init__(reason)
         self.again = again
+        self.mismatch = mismatch  # what came has another checksum
 
 
 @dataclass(frozen=True)
@@ -96,57 +112,73 @@ class Cache:
     def fetch(self, urls: Sequence[str], name: str, sha256: str | None) -> Path:
         """The file `name`, downloaded from the first address that gives it whole.
 
-        Without `sha256` a file that is there is taken as it is.
+        With `sha256` a file that is there and has it is taken; without, only when offline, since it
+        may have changed where it came from.
 
         Raises:
             Unavailable: when no address gives it, or when offline and it is not there.
             DataError: when what comes has another checksum, or the storage refuses.
         """
-        import pooch
-
         path = self.folder / name
-        if path.is_file() and (sha256 is None or sha256_of(path) == sha256):
+        wanted = None if sha256 is None else sha256.casefold()
+        if path.is_file() and (self.offline if wanted is None else sha256_of(path) == wanted):
             return path
         if self.offline:
             state = "has another checksum" if path.is_file() else "is not there"
             raise Unavailable(
                 f"{path}: {state}, and downloads are off (--offline or {OFFLINE}); put the file "
-                f"there ({urls[0]}), or run once with a network"
+                f"there ({public(urls[0])}), or run once with a network"
             )
-        pooch.get_logger().setLevel(logging.WARNING)
         make_folder(self.folder)
+        partial = path.with_name(f".{path.name}.part")
         reasons: list[str] = []
         mismatch = False
         for url in urls:
-            downloader = _Resuming(self, path.with_name(f".{path.name}.part"))
-            for fresh in (False, True):
-                try:
-                    with storage_errors(path):
-                        pooch.retrieve(
-                            url, sha256, fname=name, path=self.folder, downloader=downloader
-                        )
-                    return path
-                except _Failed as error:
-                    reasons.append(f"{url}: {error}")
-                    break
-                except ValueError:  # what pooch raises for another checksum
-                    if downloader.resumed and not fresh:
-                        continue  # the beginning may have been of another version
-                    reasons.append(f"{url}: another SHA-256 than {str(sha256)[:12]}…")
-                    mismatch = True
-                    break
+            try:
+                self._download(url, path, wanted, partial)
+                return path
+            except _Failed as error:
+                mismatch |= error.mismatch
+                reasons.append(f"{public(url)}: {error}")
+        kept = "; what came is kept, and a later try goes on there" if partial.is_file() else ""
         kind = DataError if mismatch and len(reasons) == 1 else Unavailable
-        raise kind(
-            f"{name}: could not be downloaded from {'; '.join(reasons)}; try again later (what "
-            "came is kept), or get the file yourself and give --source"
-        )
+        raise kind(f"{name}: could not be downloaded from {'; '.join(reasons)}{kept}")
+
+    def _download(self, url: str, path: Path, sha256: str | None, partial: Path) -> None:
+        """One address: again from the start when what was resumed turns out wrong.
+
+        Raises:
+            _Failed: with the reason.
+        """
+        import pooch
+
+        pooch.get_logger().setLevel(logging.WARNING)
+        downloader = _Resuming(self, path.name, partial)
+        # pooch takes a file that is there for good when there is no checksum.
+        name = path.name if sha256 else f".{path.name}.new"
+        for fresh in (False, True):
+            try:
+                with storage_errors(path):
+                    (self.folder / f".{path.name}.new").unlink(missing_ok=True)
+                    found = pooch.retrieve(
+                        url, sha256, fname=name, path=self.folder, downloader=downloader
+                    )
+                    Path(found).replace(path)
+                return
+            except ValueError:  # what pooch raises for another checksum
+                if fresh or not downloader.resumed:
+                    raise _Failed(
+                        f"another SHA-256 than {str(sha256)[:12]}…", again=False, mismatch=True
+                    ) from None
+                # The beginning may have been of another version.
 
 
 class _Resuming:
     """A downloader for pooch that keeps what came in `partial` and asks for the rest."""
 
-    def __init__(self, cache: Cache, partial: Path) -> None:
+    def __init__(self, cache: Cache, name: str, partial: Path) -> None:
         self._cache = cache
+        self._name = name
         self._partial = partial
         self.resumed = False
 
@@ -187,9 +219,11 @@ class _Resuming:
             urllib3.exceptions.HTTPError,
         ) as e:
             # A name that does not resolve is a missing network, not a bad moment.
-            again = "resolve" not in str(e)
-            reason = f"the connection broke ({_reason(e)})" if again else _reason(e)
-            raise _Failed(reason, again) from None
+            lost = any(isinstance(inner, socket.gaierror) for inner in _chain(e))
+            reason = f"the connection broke ({_reason(e)})"
+            if lost:
+                reason = f"the name of the host does not resolve ({_reason(e)})"
+            raise _Failed(reason, again=not lost) from None
         except (requests.exceptions.RequestException, UnicodeError) as e:
             raise _Failed(_reason(e), again=False) from None
 
@@ -218,7 +252,7 @@ class _Resuming:
                 received += len(piece)
                 window_bytes += len(piece)
                 if self._cache.progress:
-                    self._cache.progress(self._partial.name[1:-5], received, total)
+                    self._cache.progress(self._name, received, total)
                 if time.monotonic() - window_start > self._cache.timeout:
                     if window_bytes < _SLOWEST:
                         raise _Failed(f"too slow: {window_bytes} bytes in a while", again=True)
@@ -228,41 +262,40 @@ class _Resuming:
 
 
 def _pieces(response: requests.Response) -> Iterator[bytes]:
-    """What has come so far, each time: waiting for full pieces would hide how slow a server is."""
+    """What has come so far, each time: waiting for full pieces would hide how slow a server is.
+
+    Bytes as they travel: a server that calls an archive a compressed page must not unpack it.
+    """
     read1 = getattr(response.raw, "read1", None)
     if read1 is None:  # urllib3 before 2.2
-        yield from response.iter_content(_PIECE)
+        yield from response.raw.stream(_PIECE, decode_content=False)
     else:
-        while piece := read1(_PIECE, decode_content=True):
+        while piece := read1(_PIECE, decode_content=False):
             yield piece
 
 
 @contextlib.contextmanager
 def _own(partial: Path) -> Iterator[Path]:
     """`partial` for this process alone; another name while another process has it."""
-    lock: IO[bytes] | None = None
     try:
         import fcntl
     except ImportError:  # no such locks on this system
         yield partial
         return
-    lock_path = partial.with_suffix(".lock")
-    lock = lock_path.open("wb")
-    try:
+    with partial.open("ab") as file:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The other process may have finished and moved the file away in between.
+            mine = os.path.samestat(os.fstat(file.fileno()), partial.stat())
         except OSError:
-            mine = partial.with_name(f"{partial.name}-{os.getpid()}")
-            try:
-                yield mine
-            finally:
-                mine.unlink(missing_ok=True)
-                _validator(mine).unlink(missing_ok=True)
-        else:
-            yield partial
-            lock_path.unlink(missing_ok=True)
-    finally:
-        lock.close()
+            mine = False
+        path = partial if mine else partial.with_name(f"{partial.name}-{os.getpid()}")
+        try:
+            yield path
+        finally:
+            if not mine or (path.is_file() and not path.stat().st_size):
+                path.unlink(missing_ok=True)
+                _validator(path).unlink(missing_ok=True)
 
 
 def _validator(partial: Path) -> Path:
@@ -274,7 +307,12 @@ def _write_validator(partial: Path, url: str, headers: Any) -> None:
     tag = headers.get("ETag", "")
     # A weak tag does not promise equal bytes; without a strong one nothing can be resumed.
     good = tag if tag.startswith('"') else headers.get("Last-Modified", "")
-    _validator(partial).write_text(f"{url}\n{good}\n", encoding="utf-8")
+    _validator(partial).write_text(f"{_identity(url)}\n{good}\n", encoding="utf-8")
+
+
+def _identity(url: str) -> str:
+    """What stands for an address in a file: it may hold a password."""
+    return hashlib.sha256(url.encode()).hexdigest()
 
 
 def _read_validator(partial: Path, url: str) -> str | None:
@@ -282,16 +320,22 @@ def _read_validator(partial: Path, url: str) -> str | None:
         lines = _validator(partial).read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError):
         return None
-    return lines[1] if len(lines) > 1 and lines[0] == url and lines[1] else None
+    return lines[1] if len(lines) > 1 and lines[0] == _identity(url) and lines[1] else None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """An error and those it was made from, as network libraries nest them."""
+    yield error
+    for inner in (getattr(error, "reason", None), error.__cause__, *error.args):
+        if isinstance(inner, BaseException):
+            yield from _chain(inner)
+            return
 
 
 def _reason(error: Exception) -> str:
     """The innermost reason of nested network errors, in one line."""
-    inner: BaseException = error
-    while inner.args and isinstance(inner.args[-1], BaseException):
-        inner = inner.args[-1]
-    reason = getattr(inner, "reason", None)
-    text = str(reason if isinstance(reason, BaseException) else inner)
+    inner = list(_chain(error))[-1]
+    text = inner.strerror if isinstance(inner, OSError) and inner.strerror else str(inner)
     return " ".join(text.rsplit(": ", 1)[-1].split()) or type(inner).__name__
 
 

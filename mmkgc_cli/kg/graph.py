@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmkgc_cli.kg import identity
-from mmkgc_cli.kg.triples import Keys, Triples, contained, triple_keys
+from mmkgc_cli.kg.triples import Keys, Triples, contained, distinct_keys, triple_keys
 
 SPLITS = ("train", "valid", "test")
 # Cached properties that follow from the vocabulary alone, and those that the splits enter too.
@@ -141,6 +141,13 @@ class Graph:
             "valid_in_train": int(contained(valid, train).sum()),
             "valid_in_test": int(contained(valid, test).sum()),
             "test_in_train": int(contained(test, train).sum()),
+        }
+
+    def duplicates(self) -> dict[str, int]:
+        """How many rows of each split repeat an earlier one."""
+        return {
+            split: len(rows) - len(distinct_keys(self.keys(split)))
+            for split, rows in self.splits.items()
         }
 
     def keys(self, split: str) -> Keys:

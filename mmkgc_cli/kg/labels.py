@@ -9,6 +9,7 @@ from pathlib import Path
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.readers.lines import read_lines
+from mmkgc_cli.words import counted
 
 
 def with_labels(graph: Graph, path: Path, column: str | None = None) -> Graph:
@@ -28,7 +29,7 @@ def with_labels(graph: Graph, path: Path, column: str | None = None) -> Graph:
     if not n_entities and not n_relations:
         example = next(iter(labels), "")
         raise DataError(
-            f"{path}: none of its {len(labels)} names is in the graph (the first is "
+            f"{path}: none of its {counted(len(labels), 'name')} is in the graph (the first is "
             f"{example[:80]!r}, an entity of the graph is {graph.entities[0]!r})"
         )
     note = (
@@ -36,7 +37,7 @@ def with_labels(graph: Graph, path: Path, column: str | None = None) -> Graph:
         f"{len(graph.relations):,} relations"
     )
     if repeated:
-        note += f"; {repeated} further labels for the same names left out"
+        note += f"; {counted(repeated, 'further label')} for the same names left out"
     labelled = dataclasses.replace(graph, entity_labels=entities, relation_labels=relations)
     return labelled.with_notes(note)
 
@@ -56,8 +57,12 @@ def _read(path: Path, column: str | None) -> tuple[dict[str, str], int]:
                 )
             at = fields.index(column, 1)
             continue
-        if len(fields) <= max(1, at) and column is None:
-            raise DataError(f"{path}:{number}: {text[:80]!r} is not 'name<TAB>label'")
+        if column is None and len(fields) != 2:
+            advice = "; say which holds the label with --label-column" if len(fields) > 2 else ""
+            raise DataError(
+                f"{path}:{number}: {counted(len(fields), 'column')}, expected name and label"
+                f"{advice} ({', '.join(map(repr, fields))[:200]})"
+            )
         name, label = fields[0].strip(" "), fields[at].strip(" ") if at < len(fields) else ""
         if not name or not label:
             continue  # a table of several columns has gaps

@@ -35,7 +35,7 @@ READERS: dict[str, Callable[[Path, str, bool], Graph]] = {
     "nt": lambda source, name, _: read_ntriples(source, name),
 }
 
-_NAME = re.compile(r"\w[\w.+ -]*")
+_NAME = re.compile(r"\w([\w.+ -]*[\w+-])?")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 ELEMENTS_RATIOS = (0.8, 0.1, 0.1)
@@ -47,14 +47,16 @@ class Request:
 
     `unseen` says what to do with valid and test triples whose entity or relation train lacks:
     refuse the graph, drop them, or keep them. None keeps them in registered benchmarks, which are
-    taken as published, and refuses others.
+    taken as published, and refuses others. `clean` drops duplicates and overlaps between splits
+    (`clean_graph`). `seed` is that of `split` and of what `clean` carves; None is 0.
     """
 
     name: str
     source: str | Path | None = None
     format: str | None = None
     split: tuple[float, float, float] | None = None
-    seed: int = 0
+    clean: bool = False
+    seed: int | None = None
     unseen: Literal["error", "drop", "keep"] | None = None
     labels: Path | None = None
     label_column: str | None = None
@@ -85,10 +87,11 @@ def read(request: Request) -> Graph:
     if not _NAME.fullmatch(request.name):
         raise UsageError(
             f"{request.name!r} cannot name a graph; use letters, digits and - _ . + and blanks, "
-            "not starting with a dot"
+            "neither starting nor ending with a dot or a blank"
         )
     if request.label_column is not None and request.labels is None:
         raise UsageError("--label-column: says which column of --labels, which is not given")
+    _refuse_idle_options(request)
     if request.name == datasets.ELEMENTS and request.source is None:
         graph = _elements(request)
     elif request.name in datasets.registry():
@@ -102,23 +105,59 @@ def read(request: Request) -> Graph:
     return graph
 
 
+def _refuse_idle_options(request: Request) -> None:
+    """Refuses options that would change nothing: whoever gave them expects otherwise.
+
+    Raises:
+        UsageError: naming the option and why it has nothing to do.
+    """
+    built_in = request.name == datasets.ELEMENTS and request.source is None
+    registered = request.name in datasets.registry()
+    own = not built_in and not registered
+    taken = "is taken as registered; for a choice of your own give the graph another name"
+    resplit = "leaves no unseen names, no duplicates and no overlaps"
+    by_name = request.format in ("hrt", "htr")
+    split = request.split is not None
+    rules: list[tuple[str, bool, str]] = [
+        ("--format", not own and request.format is not None, f"{request.name} {taken}"),
+        ("--split", registered and request.split is not None, f"{request.name} {taken}"),
+        ("--seed", registered and request.seed is not None, f"{request.name} {taken}"),
+        ("--unseen", not own and request.unseen is not None, f"{request.name} {taken}"),
+        ("--clean", not own and request.clean, f"{request.name} {taken}"),
+        ("--sha256", not own and request.sha256 is not None, f"{request.name} {taken}"),
+        (
+            "--allow-unverified",
+            not registered and request.allow_unverified,
+            "only registered graphs have known checksums",
+        ),
+        (
+            "--trust-order",
+            request.trust_order and not (own and by_name),
+            "only hrt and htr files leave the order of columns to trust",
+        ),
+        (
+            "--unseen",
+            request.split is not None and request.unseen is not None,
+            f"--split {resplit}",
+        ),
+        ("--clean", request.split is not None and request.clean, f"--split {resplit}"),
+        (
+            "--seed",
+            own and request.seed is not None and not split and not request.clean,
+            "nothing is drawn without --split or --clean",
+        ),
+    ]
+    for option, idle, why in rules:
+        if idle:
+            raise UsageError(f"{option}: {why}")
+
+
 def _registered(request: Request) -> Graph:
     entry = datasets.registry()[request.name]
     dataset = datasets.published(request.name)
-    for given, why in (
-        (request.format not in (None, dataset.format), f"is registered as {dataset.format}"),
-        (request.split is not None, "comes with its splits"),
-        (request.unseen in ("error", "drop"), "is taken as published"),
-        (request.sha256 is not None, "has the checksums of its registered files"),
-    ):
-        if given:
-            raise UsageError(
-                f"{dataset.title} {why}; for --format, --split, --unseen or --sha256 of your "
-                "choice give the graph a name of your own"
-            )
     cache = dataclasses.replace(request.cache, folder=datasets.cache_folder(request.name))
     source = None if request.source is None else str(request.source)
-    with registered_source(dataset, source, cache) as found:
+    with registered_source(dataset, source, cache, verify=not request.allow_unverified) as found:
         if not request.allow_unverified:
             datasets.verify_files(dataset, found.path)
         graph = READERS[dataset.format](found.path, request.name, request.trust_order)
@@ -153,8 +192,10 @@ def _own(request: Request, source: str) -> Graph:
     provenance = Provenance(found.origin, verified=request.sha256 is not None, notes=notes)
     graph = graph.with_provenance(provenance)
     if request.split is not None:
-        return split_graph(graph, request.split, request.seed)
+        return split_graph(graph, request.split, request.seed or 0)
     require_splits(graph, source)
+    if request.clean:
+        graph = clean_graph(graph, request.seed or 0)
     return _hold_unseen(graph, request)
 
 
@@ -176,8 +217,6 @@ def _hold_unseen(graph: Graph, request: Request) -> Graph:
 def _elements(request: Request) -> Graph:
     from mmkgc_cli.kg import elements
 
-    if request.format is not None:
-        raise UsageError(f"--format {request.format}: elements is built in and has no files")
     labels, relation_labels = elements.entity_labels(), elements.relation_labels()
     entity_ids = {name: i for i, name in enumerate(labels)}
     relation_ids = {name: i for i, name in enumerate(relation_labels)}
@@ -202,7 +241,7 @@ def _elements(request: Request) -> Graph:
             verified=True,
         ),
     )
-    return split_graph(graph, request.split or ELEMENTS_RATIOS, request.seed)
+    return split_graph(graph, request.split or ELEMENTS_RATIOS, request.seed or 0)
 
 
 def prepare(request: Request, folder: Path, overwrite: bool = False) -> Prepared:
@@ -215,12 +254,12 @@ def prepare(request: Request, folder: Path, overwrite: bool = False) -> Prepared
     graph = read(request)
     path = folder / FILE_NAME
     present = _present(path)
-    if isinstance(present, Graph) and _same(present, graph):
+    differs = _difference(present, graph) if isinstance(present, Graph) else present
+    if isinstance(present, Graph) and differs is None:
         _write_modalities(request, folder)
         return Prepared(present, path, already_there=True)
     if present is not None and not overwrite:
-        what = f"another graph ({present.name})" if isinstance(present, Graph) else present
-        raise UsageError(f"{path}: holds {what}; choose another --out, or pass --overwrite")
+        raise UsageError(f"{path}: holds {differs}; choose another --out, or pass --overwrite")
     _write_modalities(request, folder)
     return Prepared(graph, write_graph(graph, folder), already_there=False)
 
@@ -242,18 +281,26 @@ def _present(path: Path) -> Graph | str | None:
         return "a file that is not a readable graph"
 
 
-def _same(a: Graph, b: Graph) -> bool:
-    """Whether two graphs agree in name, triples, ids, labels and what is known of them.
+def _difference(present: Graph, graph: Graph) -> str | None:
+    """What is there instead of `graph`, in words; None when nothing tells the two apart.
 
     Where the files lay is left out, so that a moved folder gives the same graph.
     """
 
-    def key(graph: Graph) -> tuple[object, ...]:
-        provenance = dataclasses.replace(graph.provenance, source="")
-        labels = [
+    def labels(of: Graph) -> list[list[str] | None]:
+        return [
             None if names is None else list(names)
-            for names in (graph.entity_labels, graph.relation_labels)
+            for names in (of.entity_labels, of.relation_labels)
         ]
-        return graph.name, graph.fingerprint, graph.order_id, labels, provenance
 
-    return key(a) == key(b)
+    if present.name != graph.name or present.fingerprint != graph.fingerprint:
+        return f"another graph ({present.name})"
+    if present.order_id != graph.order_id:
+        return "the same graph with its ids in another order"
+    if labels(present) != labels(graph):
+        return "the same graph with other labels"
+    if dataclasses.replace(present.provenance, source="") != dataclasses.replace(
+        graph.provenance, source=""
+    ):
+        return "the same graph, verified or made in another way"
+    return None

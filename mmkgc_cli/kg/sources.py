@@ -7,11 +7,13 @@ import dataclasses
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from mmkgc_cli.errors import DataError, UsageError
 from mmkgc_cli.kg.archives import is_packed, unpacked
 from mmkgc_cli.kg.datasets import Dataset, fetch_files
-from mmkgc_cli.kg.downloads import Cache, file_name, home, is_url, sha256_of
+from mmkgc_cli.kg.downloads import Cache, file_name, home, is_url, public, sha256_of
+from mmkgc_cli.kg.readers.lines import require_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,14 +41,14 @@ def own_source(source: str, sha256: str | None, cache: Cache) -> Iterator[Source
     """
     notes: tuple[str, ...] = ()
     if is_url(source):
-        folder = home() / "urls" / hashlib.sha256(source.encode()).hexdigest()[:16]
-        cache = dataclasses.replace(cache, folder=folder)
-        path, origin = cache.fetch([source], file_name(source), sha256), source
+        cache = dataclasses.replace(cache, folder=_folder_of(source))
+        path, origin = cache.fetch([source], file_name(source), sha256), public(source)
         if sha256 is None:
             notes = (f"downloaded without a checksum; it has SHA-256 {sha256_of(path)}",)
     else:
         path = Path(source)
-        origin = str(path.resolve())
+        # A path may hold bytes that are no text.
+        origin = str(path.resolve()).encode("utf-8", "backslashreplace").decode()
         if sha256 is not None:
             if not path.is_file():
                 raise UsageError(f"--sha256: {source} is not a file")
@@ -56,11 +58,18 @@ def own_source(source: str, sha256: str | None, cache: Cache) -> Iterator[Source
         yield Source(inside, origin, notes)
 
 
+def _folder_of(url: str) -> Path:
+    return home() / "urls" / hashlib.sha256(url.encode()).hexdigest()[:16]
+
+
 @contextlib.contextmanager
-def registered_source(dataset: Dataset, source: str | None, cache: Cache) -> Iterator[Source]:
+def registered_source(
+    dataset: Dataset, source: str | None, cache: Cache, verify: bool
+) -> Iterator[Source]:
     """The files of a registered benchmark: downloaded, or from a source of one's own.
 
     An address of an archive is downloaded as it is; any other is taken for a folder of the files.
+    With `verify` off, files at an address of one's own may have other checksums.
 
     Raises:
         DataError: as `own_source`, or when the source is no folder.
@@ -68,10 +77,11 @@ def registered_source(dataset: Dataset, source: str | None, cache: Cache) -> Ite
     """
     if source is None:
         yield Source(fetch_files(dataset, cache), dataset.source)
-    elif is_url(source) and not is_packed(source):
-        yield Source(fetch_files(dataset, cache, source), dataset.source)
+    elif is_url(source) and not is_packed(urlsplit(source).path):
+        if not verify:
+            cache = dataclasses.replace(cache, folder=_folder_of(source))
+        yield Source(fetch_files(dataset, cache, source, verify), dataset.source)
     else:
         with own_source(source, None, cache) as found:
-            if not found.path.is_dir():
-                raise DataError(f"{source}: no such folder")
+            require_folder(found.path)
             yield dataclasses.replace(found, origin=dataset.source, notes=())

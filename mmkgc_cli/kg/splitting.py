@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from mmkgc_cli.errors import DataError, UsageError
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.triples import Triples, distinct_keys, rows_of_keys, triple_keys
+from mmkgc_cli.words import counted
 
 _T = TypeVar("_T", bound=np.generic)
 
@@ -48,17 +49,19 @@ def split_graph(graph: Graph, ratios: Sequence[float], seed: int, fewer: bool = 
     notes: list[str] = []
     if fewer and n_valid + n_test > len(free):
         notes.append(
-            f"only {len(free)} of {len(rows)} distinct triples can leave train without taking the "
-            f"last of an entity or a relation: valid and test share these, not "
-            f"{n_valid} and {n_test}"
+            f"only {len(free):,} of {len(rows):,} distinct triples can leave train without taking "
+            f"the last of an entity or a relation: valid and test share these, not "
+            f"{n_valid:,} and {n_test:,}"
         )
         n_test = round(len(free) * n_test / (n_valid + n_test))
         n_valid = len(free) - n_test
     if n_valid < 1 or n_test < 1 or n_valid + n_test > len(free):
         raise DataError(
-            f"{graph.name}: {len(rows)} distinct triples, of which {len(free)} can leave train "
-            f"without losing an entity or a relation; too few for {n_valid} valid and {n_test} "
-            "test triples, ask for smaller shares of them"
+            f"{graph.name}: {counted(len(rows), 'distinct triple')}, of which {len(free):,} can "
+            "leave train without losing an entity or a relation; too few for "
+            f"{n_valid} valid and {n_test} "
+            f"test triples, ask for {'larger' if min(n_valid, n_test) < 1 else 'smaller'} shares "
+            "of them, or bring more triples"
         )
     test, valid = free[:n_test], free[n_test : n_test + n_valid]
     in_train = np.ones(len(rows), dtype=bool)

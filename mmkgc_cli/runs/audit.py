@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.evaluation.copying import copy_ranks
 from mmkgc_cli.evaluation.metrics import side_metrics
-from mmkgc_cli.kg.audit import AUDIT_VERSION, audit_graph
+from mmkgc_cli.kg.audit import AUDIT_VERSION, REQUIRED, audit_graph
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.relation_pairs import counterparts
 from mmkgc_cli.kg.storage import load_graph
@@ -41,8 +42,15 @@ def _score(graph: Graph, sources: dict[int, list[tuple[int, bool]]]) -> dict[str
     return {name: round(metrics[name], 6) for name in _METRICS}
 
 
-def stored_audit(folder: Path, graph: Graph | None = None) -> dict[str, Any]:
+def stored_audit(
+    folder: Path, graph: Graph | None = None, tell: Callable[[str], None] | None = None
+) -> dict[str, Any]:
     """The audit of the graph in `folder`: read where it fits the graph, else made and stored.
+
+    Args:
+        folder: of the graph.
+        graph: what is there, when it is loaded already.
+        tell: told when the audit cannot be stored, which is then no error.
 
     Raises:
         DataError: when there is no graph, or the storage refuses.
@@ -53,13 +61,19 @@ def stored_audit(folder: Path, graph: Graph | None = None) -> dict[str, Any]:
     found = _read(path)
     if (
         isinstance(found, dict)
+        and all(key in found for key in (*REQUIRED, "copy"))
         and found.get("version") == AUDIT_VERSION
         and found.get("fingerprint") == graph.fingerprint
         and found.get("graph") == graph.name
     ):
         return found
     report = audit(graph)
-    write_json(path, report)
+    try:
+        write_json(path, report)
+    except DataError as error:
+        if tell is None:
+            raise
+        tell(f"note: the audit is not stored: {error}")
     return report
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from mmkgc_cli import __version__
 from mmkgc_cli.evaluation.metrics import grouped_metrics, side_metrics
 from mmkgc_cli.evaluation.ranks import SideRanks
+from mmkgc_cli.kg.audit import problems
 from mmkgc_cli.kg.categories import CATEGORIES, relation_categories
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.triples import Triples
@@ -21,7 +22,7 @@ RESULTS_VERSION = 1
 
 def protocol(graph: Graph) -> dict[str, Any]:
     """What metrics mean; results under unlike protocols must not be compared."""
-    leaks = graph.leaks()
+    leaks, duplicates = graph.leaks(), graph.duplicates()
     return {
         "version": RESULTS_VERSION,
         "ranking": "filtered",
@@ -32,8 +33,9 @@ def protocol(graph: Graph) -> dict[str, Any]:
             "metric": "mrr",
             "split": "valid",
             "ties": "realistic",
-            "clean": not any(leaks.values()),
+            "clean": not problems(duplicates, leaks),
             **leaks,
+            **{f"{split}_duplicates": count for split, count in duplicates.items()},
         },
         "graph": graph.name,
         "fingerprint": graph.fingerprint,

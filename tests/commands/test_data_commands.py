@@ -54,10 +54,47 @@ def test_training_on_a_contaminated_graph_says_so_and_results_record_it(
     mmkgc: Run, leaky: Path
 ) -> None:
     done = mmkgc("train", "frequency", "--graph", leaky, "--run", "r")
-    assert "warning: db15k is contaminated: 3 valid and 0 test rows are also in train" in done.err
+    assert "warning: db15k is not clean: 3 valid rows are also in train; results will" in done.err
     assert "the clean variant is db15k-clean" in done.err
     selection = json.loads(mmkgc("eval", "r", "--json").out)["protocol"]["selection"]
     assert (selection["clean"], selection["valid_in_train"]) == (False, 3)
+
+
+def test_names_are_printed_as_they_are(mmkgc: Run, tmp_path: Path) -> None:
+    rows = "".join(f"urn:cat:{i % 6}\tr:dog:x\t[b]{i % 7}\n" for i in range(42))
+    (tmp_path / "t.tsv").write_text(rows)
+    done = mmkgc("prepare", "m", "--source", "t.tsv", "--format", "hrt", "--split", ".8,.1,.1")
+    assert done.code == 0, done.err
+    assert "urn:cat:" in done.out
+    assert "r:dog:x" in done.out
+    assert "| [b]" in done.out
+
+
+def test_json_is_json_whatever_the_stream_can_show(tmp_path: Path) -> None:
+    rows = "".join(f"é{i % 6}\t😀\té{i % 7}\n" for i in range(42))
+    (tmp_path / "t.tsv").write_text(rows, encoding="utf-8")
+    arguments = ["prepare", "m", "--source", "t.tsv", "--format", "hrt", "--split", ".8,.1,.1"]
+    done = subprocess.run(
+        command(*arguments, "--json"), cwd=tmp_path, capture_output=True, check=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert json.loads(done.stdout)["audit"]["relations"][0]["relation"] == "😀"
+
+
+def test_a_folder_whose_name_is_no_text_can_be_read(mmkgc: Run, tmp_path: Path) -> None:
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/nb\xff")
+    Path(folder).mkdir()
+    for split in ("train", "valid", "test"):
+        (Path(folder) / f"{split}.txt").write_text(f"a\tr\tb{split}\nb{split}\tr\ta\n")
+    done = mmkgc("prepare", "m", "--source", folder, "--format", "hrt", "--unseen", "keep")
+    assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize("source", ["http://[::1/a.tsv", "ftp://x.org/a.tsv", "https://x.org/"])
+def test_an_address_that_is_none_is_one_line(mmkgc: Run, source: str) -> None:
+    done = mmkgc("prepare", "m", "--source", source, "--format", "hrt")
+    assert done.code == 2
+    assert len(done.err.splitlines()) == 1
 
 
 def test_audit_without_a_graph_is_one_line(mmkgc: Run) -> None:
@@ -71,7 +108,7 @@ def test_audit_without_a_graph_is_one_line(mmkgc: Run) -> None:
 def test_datasets_lists_and_shows_what_prepare_knows(mmkgc: Run) -> None:
     listed = mmkgc("datasets").out
     assert all(name in listed for name in registry())
-    assert set(json.loads(mmkgc("datasets", "--json").out)) == set(registry())
+    assert set(json.loads(mmkgc("datasets", "--json").out)) == {"elements", *registry()}
     shown = mmkgc("datasets", "tiva-resplit").out
     assert "tiva by recipe resplit" in shown
     assert "@inproceedings{wang2023tiva," in shown
@@ -80,6 +117,7 @@ def test_datasets_lists_and_shows_what_prepare_knows(mmkgc: Run) -> None:
     assert not about["cached"]
     assert mmkgc("datasets", "mkg-w", "--bibtex").out.startswith("@inproceedings{xu2022relation,")
     assert "built into mmkgc" in mmkgc("datasets", "elements").out
+    assert json.loads(mmkgc("datasets", "elements", "--json").out)["licence"] == "MIT"
 
 
 def test_an_unknown_dataset_gets_the_nearest_name(mmkgc: Run) -> None:

@@ -26,6 +26,7 @@ class Server(ThreadingHTTPServer):
         self.requests: list[tuple[str, str | None]] = []
         self.tag = '"v1"'
         self.ranges = True
+        self.encoding = ""
         self.closing = threading.Event()
 
     def url(self, path: str) -> str:
@@ -65,6 +66,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(code)
         if code == 206:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        if server.encoding:
+            self.send_header("Content-Encoding", server.encoding)
         if server.tag:
             self.send_header("ETag", server.tag)
         self.send_header("Content-Length", str(len(body) + (value if kind == "length" else 0)))

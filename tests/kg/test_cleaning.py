@@ -49,9 +49,14 @@ def test_valid_is_carved_only_when_it_is_small() -> None:
     cleaned = clean_graph(leaky, 0)
     assert len(cleaned.valid) == round(0.05 * len(graph.train))
     assert cleaned.provenance.notes == (
-        "valid: 3000 duplicates and rows of other splits dropped",
-        "valid: 1200 rows carved from train (5 %, seed 0) beside the 0 left",
+        "valid: 3,000 rows dropped that another split has, or twice",
+        "valid: 1,200 rows carved from train (5 %, seed 0) beside the 0 left",
     )
+
+
+def test_a_clean_graph_is_left_as_it_is_however_small(graph: Graph) -> None:
+    assert clean_graph(graph, 0).fingerprint == graph.fingerprint
+    assert clean_graph(graph, 0).provenance.notes == ()
 
 
 def test_carving_does_not_depend_on_ids_or_the_order_of_rows() -> None:
@@ -90,7 +95,7 @@ def test_dropping_says_how_much_and_keeps_labels_in_step() -> None:
     assert list(rest.entity_labels or []) == ["a", "c", "d", "e"]
     assert list(rest.relation_labels or []) == ["A", "C"]
     assert rest.provenance.notes == (
-        "valid: 1 triples dropped whose entity or relation train lacks",
-        "test: 1 triples dropped whose entity or relation train lacks",
+        "valid: 1 triple dropped whose entity or relation train lacks",
+        "test: 1 triple dropped whose entity or relation train lacks",
     )
     assert drop_unseen(rest) is rest

@@ -152,7 +152,15 @@ def test_a_benchmark_is_downloaded_from_a_mirror_and_then_taken_from_the_cache(
         monkeypatch.setenv("MMKGC_HOME", str(tmp_path / "elsewhere"))
         at_source = read(Request("mkg-y", server.url("/mirror")))
         assert at_source.fingerprint == entry.fingerprint
-        server.files["/mirror/test2id.txt"] = b"changed"
+        changed = server.files["/mirror/test2id.txt"] + b"\n"
+        server.files["/mirror/test2id.txt"] = changed
+        unverified = read(Request("mkg-y", server.url("/mirror"), allow_unverified=True))
+        assert unverified.fingerprint == entry.fingerprint
+        assert not unverified.provenance.verified
+        archive = shutil.make_archive(str(tmp_path / "mkgy"), "zip", real_data / "MKG-Y")
+        server.files["/mkgy.zip?download=1"] = Path(archive).read_bytes()
+        packed = read(Request("mkg-y", server.url("/mkgy.zip?download=1")))
+        assert packed.fingerprint == entry.fingerprint
         monkeypatch.setenv("MMKGC_HOME", str(tmp_path / "third"))
         with pytest.raises(DataError, match=r"test2id.txt: .* another SHA-256 than 8602cbbe7e3a"):
             read(Request("mkg-y", server.url("/mirror/")))
@@ -187,11 +195,50 @@ def test_a_source_may_be_an_address_with_or_without_a_checksum(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     "changes",
-    [{"format": "hrt"}, {"split": (0.8, 0.1, 0.1)}, {"unseen": "drop"}, {"sha256": "0" * 64}],
+    [
+        {"format": "hrt"},
+        {"split": (0.8, 0.1, 0.1)},
+        {"unseen": "drop"},
+        {"sha256": "0" * 64},
+        {"seed": 7},
+        {"clean": True},
+    ],
 )
 def test_a_benchmark_is_taken_as_published(changes: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="give the graph a name of your own"):
+    with pytest.raises(UsageError, match="give the graph another name"):
         read(dataclasses.replace(Request("db15k-clean"), **changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "elements", "source": None, "format": None, "sha256": "0" * 64}, "--sha256"),
+        ({"name": "elements", "source": None, "format": None, "unseen": "keep"}, "--unseen"),
+        ({"allow_unverified": True}, "--allow-unverified: only registered graphs"),
+        ({"trust_order": True}, "--trust-order: only hrt and htr"),
+        ({"seed": 5}, "--seed: nothing is drawn without --split or --clean"),
+        ({"split": (0.8, 0.1, 0.1), "unseen": "drop"}, "--unseen: --split leaves no unseen"),
+        ({"split": (0.8, 0.1, 0.1), "clean": True}, "--clean: --split leaves no"),
+        ({"label_column": "x"}, "--label-column: says which column of --labels"),
+    ],
+)
+def test_an_option_that_would_change_nothing_is_refused(
+    openke: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        read(dataclasses.replace(Request("mine", openke, "openke"), **changes))
+
+
+def test_a_graph_of_ones_own_can_be_cleaned(tmp_path: Path) -> None:
+    rows = [f"e{i % 40}\tr\te{(7 * i + 3) % 40}" for i in range(40)]
+    for split, of in {"train": [*rows, rows[0]], "valid": rows[:3], "test": rows[1:2]}.items():
+        (tmp_path / f"{split}.tsv").write_text("\n".join(of) + "\n")
+    request = Request("mine", tmp_path, "hrt")
+    assert any(read(request).leaks().values())
+    cleaned = read(dataclasses.replace(request, clean=True, seed=2))
+    assert not any(cleaned.leaks().values())
+    assert not any(cleaned.duplicates().values())
+    assert len(cleaned.provenance.notes) == 4
 
 
 def test_unseen_names_are_an_error_until_one_says_what_to_do(tmp_path: Path) -> None:

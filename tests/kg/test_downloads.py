@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gzip
 import hashlib
 import os
 from collections.abc import Iterator
@@ -164,8 +165,18 @@ def test_offline_takes_what_is_there_and_asks_for_nothing(server: Server, cache:
         offline.fetch([url], "file.bin", SHA)
 
 
-def test_without_a_checksum_what_comes_is_taken(server: Server, cache: Cache) -> None:
-    assert cache.fetch([server.url("/a/file.bin")], "file.bin", None).read_bytes() == CONTENT
+def test_without_a_checksum_a_changed_file_is_fetched_again(server: Server, cache: Cache) -> None:
+    url = server.url("/a/file.bin")
+    assert cache.fetch([url], "file.bin", None).read_bytes() == CONTENT
+    server.files["/a/file.bin"] = b"changed"
+    assert cache.fetch([url], "file.bin", None).read_bytes() == b"changed"
+    assert left(cache) == ["file.bin"]
+    server.plan["/a/file.bin"] = [404]
+    with pytest.raises(Unavailable):
+        cache.fetch([url], "file.bin", None)
+    assert (cache.folder / "file.bin").read_bytes() == b"changed"
+    offline = dataclasses.replace(cache, offline=True)
+    assert offline.fetch([url], "file.bin", None).read_bytes() == b"changed"
 
 
 def test_a_second_process_does_not_write_into_the_first_ones_file(
@@ -173,12 +184,45 @@ def test_a_second_process_does_not_write_into_the_first_ones_file(
 ) -> None:
     fcntl = pytest.importorskip("fcntl")
     cache.folder.mkdir()
-    (cache.folder / ".file.bin.part").write_bytes(b"of the other process")
-    with (cache.folder / ".file.bin.lock").open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    part = cache.folder / ".file.bin.part"
+    with part.open("wb") as other:
+        other.write(b"of the other process")
+        other.flush()
+        fcntl.flock(other, fcntl.LOCK_EX)
         path = cache.fetch([server.url("/a/file.bin")], "file.bin", SHA)
         assert path.read_bytes() == CONTENT
-        assert (cache.folder / ".file.bin.part").read_bytes() == b"of the other process"
+        assert part.read_bytes() == b"of the other process"
+    assert left(cache) == [".file.bin.part", "file.bin"]
+
+
+def test_an_address_with_resolve_in_its_path_is_tried_again(server: Server, cache: Cache) -> None:
+    server.files["/x/resolve/main/file.bin"] = CONTENT
+    server.plan["/x/resolve/main/file.bin"] = [("drop", 10)]
+    url = server.url("/x/resolve/main/file.bin")
+    assert cache.fetch([url], "file.bin", SHA).read_bytes() == CONTENT
+
+
+def test_an_archive_that_a_server_calls_compressed_stays_packed(
+    server: Server, cache: Cache
+) -> None:
+    server.encoding = "x-gzip"
+    server.files["/t.tsv.gz"] = packed = gzip.compress(b"a\tr\tb\n")
+    digest = hashlib.sha256(packed).hexdigest().upper()
+    url = server.url("/t.tsv.gz")
+    assert cache.fetch([url], "t.tsv.gz", digest).read_bytes() == packed
+    cache.fetch([url], "t.tsv.gz", digest)  # the case of a checksum means nothing
+    assert len(server.requests) == 1
+
+
+def test_secrets_of_an_address_are_not_repeated(server: Server, cache: Cache) -> None:
+    server.plan["/gone"] = [("drop", 0)] * 9
+    url = server.url("/gone?token=secret").replace("http://", "http://user:secret@")
+    with pytest.raises(Unavailable) as caught:
+        cache.fetch([url], "gone", None)
+    assert "secret" not in str(caught.value)
+    assert "/gone: " in str(caught.value)
+    for path in cache.folder.iterdir():
+        assert b"secret" not in path.read_bytes()
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")

@@ -40,14 +40,15 @@ def test_a_column_of_a_table_with_a_header_can_be_named(graph: Graph, tmp_path: 
 def test_a_second_label_for_a_name_is_left_out_and_counted(graph: Graph, tmp_path: Path) -> None:
     labelled = with_labels(graph, write(tmp_path, "entity 0\tfirst\nentity 0\tsecond\n"))
     assert (labelled.entity_labels or [])[0] == "first"
-    assert "1 further labels for the same names left out" in labelled.provenance.notes[0]
+    assert "1 further label for the same names left out" in labelled.provenance.notes[0]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("entity 0\n", r"labels.tsv:1: 'entity 0' is not 'name<TAB>label'"),
-        ("x\ty\n", r"labels.tsv: none of its 1 names is in the graph \(the first is 'x'"),
+        ("entity 0\n", r"labels.tsv:1: 1 column, expected name and label \('entity 0'\)"),
+        ("entity 0\tQ1\tzero\n", r"labels.tsv:1: 3 columns, .* say which .* --label-column"),
+        ("x\ty\n", r"labels.tsv: none of its 1 name is in the graph \(the first is 'x'"),
         ("", r"labels.tsv: the file is empty"),
     ],
 )

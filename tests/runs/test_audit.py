@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mmkgc_cli.errors import DataError
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.preparation import Request, read
 from mmkgc_cli.kg.storage import write_graph
@@ -86,11 +87,11 @@ def test_every_number_of_a_small_graph_is_right() -> None:
         "test_in_train": {"rows": 1, "triples": 1},
     }
     assert report["problems"] == [
-        "1 duplicate train rows",
-        "1 duplicate valid rows",
-        "1 valid rows are also in train",
+        "1 train row repeats an earlier one",
+        "1 valid row repeats an earlier one",
+        "1 valid row is also in train",
         "2 valid rows are also in test",
-        "1 test rows are also in train",
+        "1 test row is also in train",
     ]
     assert report["after_cleaning"] == {
         "train": {"rows": 4, "seen": 4},
@@ -126,11 +127,29 @@ def test_an_audit_is_kept_as_long_as_it_fits_the_graph(graph: Graph, tmp_path: P
     path.write_text(json.dumps(marked))
     assert stored_audit(tmp_path) == marked
     assert stored_audit(tmp_path / "graph.h5") == marked
+    path.write_text(json.dumps({key: first[key] for key in ("version", "graph", "fingerprint")}))
+    assert stored_audit(tmp_path) == first
     path.write_text("{ damaged")
     assert stored_audit(tmp_path) == first
     write_graph(dataclasses.replace(graph, valid=graph.train[:5]), tmp_path)
     assert not stored_audit(tmp_path)["clean"]
     assert not json.loads(path.read_text())["clean"]
+
+
+def test_an_audit_that_cannot_be_stored_is_shown_all_the_same(
+    graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_graph(graph, tmp_path)
+
+    def refuse(path: Path, value: object) -> None:
+        raise DataError(f"{path}: cannot be written: the file system is read-only")
+
+    monkeypatch.setattr("mmkgc_cli.runs.audit.write_json", refuse)
+    told: list[str] = []
+    assert stored_audit(tmp_path, tell=told.append)["clean"]
+    assert "the audit is not stored" in told[0]
+    with pytest.raises(DataError, match="read-only"):
+        stored_audit(tmp_path)
 
 
 def test_a_graph_without_valid_and_test_can_be_audited(graph: Graph) -> None:

@@ -99,6 +99,9 @@ def test_results_nest_split_side_tie_metric_and_keep_the_protocol(
         "valid_in_train": 0,
         "valid_in_test": 0,
         "test_in_train": 0,
+        "train_duplicates": 0,
+        "valid_duplicates": 0,
+        "test_duplicates": 0,
     }
     names = {graph.relations[r] for r in np.unique(graph.test[:, 1])}
     assert set(results["relations"]["test"]) == names

@@ -74,14 +74,18 @@ def _blank_lines(data: NDArray[np.uint8], starts: Positions, ends: Positions) ->
 
 def _strip_blanks(data: NDArray[np.uint8], starts: Positions, ends: Positions) -> None:
     """Moves starts and ends past blanks, in place."""
-    while (at := (starts < ends) & (data[starts] == _BLANK)).any():
-        starts[at] += 1
-    while (at := (starts < ends) & (data[ends - 1] == _BLANK)).any():
-        ends[at] -= 1
+    if (data[starts] != _BLANK).all() and (data[ends - 1] != _BLANK).all():
+        return
+    ink = np.flatnonzero(data != _BLANK)  # the last byte is a line end, so there is always one
+    starts[...] = np.minimum(ink[np.searchsorted(ink, starts)], ends)
+    before = np.searchsorted(ink, ends) - 1
+    ends[...] = np.where(before >= 0, ink[before] + 1, 0)
 
 
 def blank_fields(block: bytes, first_line: int, columns: int) -> Fields | None:
-    """Fields separated by runs of blanks and tabs; comments (``# ...``) and blank lines left out.
+    """Fields separated by runs of blanks and tabs; blank lines and comments left out.
+
+    A comment begins with a hash that stands alone, or has another number of fields.
 
     None when a line has others than `columns` fields, and for what `plain_lines` refuses.
     """
@@ -93,11 +97,14 @@ def blank_fields(block: bytes, first_line: int, columns: int) -> Fields | None:
     starts, ends = np.flatnonzero(ink == 1), np.flatnonzero(ink == -1)
     line = np.searchsorted(np.flatnonzero(data == _NEWLINE), starts)
     opens = np.concatenate([[True], line[1:] != line[:-1]]) if len(line) else np.zeros(0, bool)
-    comments = line[opens & (data[starts] == ord("#"))]
+    per_line = np.bincount(line) if len(line) else np.zeros(0, dtype=np.int64)
+    hashes = opens & (data[starts] == ord("#"))
+    # A name may begin with a hash too: "#tag r a ." says something, "# tag" and "#tag" do not.
+    comments = line[hashes & ((ends - starts == 1) | (per_line[line] != columns))]
     if len(comments):
         kept = ~np.isin(line, comments)
         starts, ends, line = starts[kept], ends[kept], line[kept]
-    per_line = np.bincount(line) if len(line) else np.zeros(0, dtype=np.int64)
+        per_line[comments] = 0
     if not np.isin(per_line, (0, columns)).all():
         return None
     return Fields(

@@ -16,7 +16,7 @@ import numpy as np
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.kg.graph import SPLITS, Graph
 from mmkgc_cli.kg.readers.id_rows import line_of_row, read_id_rows
-from mmkgc_cli.kg.readers.lines import parse_count, read_lines
+from mmkgc_cli.kg.readers.lines import parse_count, read_lines, require_folder
 from mmkgc_cli.kg.readers.openke import read_vocabulary
 from mmkgc_cli.kg.triples import Triples
 from mmkgc_cli.state.atomic import read_text
@@ -31,8 +31,7 @@ def read_libkge(folder: Path, name: str) -> Graph:
     Raises:
         DataError: naming file and line, for anything that is not as the format says.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
+    require_folder(folder)
     about = _About(folder)
     entities = read_vocabulary(about.file("entity_ids", "map"), "entity", id_first=True)
     relations = read_vocabulary(about.file("relation_ids", "map"), "relation", id_first=True)
@@ -143,19 +142,22 @@ def _read_split(about: _About, split: str, entities: list[str], relations: list[
 
 
 def _labels(about: _About, key: str, names: list[str]) -> list[str] | None:
-    """Labels from a map by id (``map``) or by name (``idmap``); names where there is none."""
+    """Labels from a map by id (``map``) or by name (``idmap``); names where there is none.
+
+    Rows for other names and empty labels are left out, and the first of several labels is taken:
+    labels are for printing, no reason to refuse a graph.
+    """
     path = about.file_or_none(key)
-    if path is None or not path.is_file():
+    if path is None:
         return None
     by_id = about.get("files", key, "type") == "map"
-    at = {name: i for i, name in enumerate(names)}
-    labels = list(names)
+    at = {str(i) if by_id else name: i for i, name in enumerate(names)}
+    labels: list[str | None] = [None] * len(names)
     for number, text in read_lines(path):
         name, tab, label = text.partition("\t")
-        found = parse_count(name) if by_id else at.get(name)
-        if not tab or not label.strip():
+        if not tab:
             raise DataError(f"{path}:{number}: {text[:80]!r} is not '{key} label'")
-        if found is None or found >= len(names):
-            raise DataError(f"{path}:{number}: {name!r} is not in {YAML}'s vocabulary")
-        labels[found] = label.strip()
-    return labels
+        found = at.get(name)
+        if found is not None and label.strip() and labels[found] is None:
+            labels[found] = label.strip()
+    return [label or name for label, name in zip(labels, names, strict=True)]

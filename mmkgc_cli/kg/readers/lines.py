@@ -24,6 +24,17 @@ BOM = b"\xef\xbb\xbf"
 _WIDE_BOMS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 
+def require_folder(path: Path) -> None:
+    """Checks that `path` is a folder.
+
+    Raises:
+        DataError: when it is a file, or nothing.
+    """
+    if not path.is_dir():
+        state = "is a file, expected a folder" if path.exists() else "no such folder"
+        raise DataError(f"{path}: {state}")
+
+
 def open_source(path: Path) -> None:
     """Checks that `path` is a readable, non-empty file.
 

@@ -22,13 +22,11 @@ ORDERS = {"hrt": (0, 1, 2), "htr": (0, 2, 1)}
 _NAMES = {"hrt": "head relation tail", "htr": "head tail relation"}
 _SUFFIXES = (".txt", ".tsv")
 # First rows that name columns; taken as triples they would add a fact and three names.
-_HEADERS = [
-    {"head", "relation", "tail"},
-    {"subject", "predicate", "object"},
-    {"source", "relation", "target"},
-    {"h", "r", "t"},
-    {"s", "p", "o"},
-]
+_HEADERS = (
+    {"head", "subject", "source", "src", "from", "h", "s", "entity1", "e1", "head entity"},
+    {"relation", "predicate", "property", "rel", "edge", "r", "p"},
+    {"tail", "object", "target", "dst", "to", "t", "o", "entity2", "e2", "tail entity"},
+)
 # So many times more relations than tails speak of swapped columns by themselves.
 _MANY = 10
 _SALTS = 16
@@ -151,7 +149,8 @@ def decode_rows(
 
 def _refuse_header(path: Path, fields: Fields) -> None:
     names = fields.first()
-    if {name.casefold() for name in names} in _HEADERS:
+    words = {name.casefold().strip("#_ ") for name in names}
+    if len(words) == 3 and all(words & column for column in _HEADERS):
         raise DataError(
             f"{path}:{fields.lines[0]}: {chr(9).join(names)!r} names columns, expected a triple; "
             "remove the line (--trust-order takes it as a triple)"

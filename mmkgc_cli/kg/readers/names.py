@@ -134,8 +134,11 @@ def _words(data: Bytes) -> Words:
 
 def _walk(words: Words, starts: Positions, lengths: Positions) -> Iterator[tuple[Any, Words]]:
     """Yields, word by word, which fields still go on, and their bytes there."""
+    live: Any = slice(None)
     for offset in range(0, int(lengths.max(initial=0)), _WORD):
-        live = np.flatnonzero(lengths > offset) if offset else slice(None)
+        if offset:  # only those that went on before can go on: one long name costs itself alone
+            before = np.flatnonzero(lengths > offset) if offset == _WORD else live
+            live = before[lengths[before] > offset]
         keep = _KEEP[np.minimum(lengths[live] - offset, _WORD)]
         yield live, words[starts[live] + offset] & keep
 

@@ -12,6 +12,7 @@ blank-separated names with a dot at the end of each line.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,9 +25,11 @@ from mmkgc_cli.kg.readers.lines import BOM, open_source, read_blocks, read_lines
 from mmkgc_cli.kg.readers.named_triples import Vocabulary, decode_rows, with_salts
 from mmkgc_cli.kg.readers.splits import split_files
 from mmkgc_cli.kg.triples import Triples
+from mmkgc_cli.words import counted
 
 _SUFFIXES = (".nt", ".txt")
 _ORDER = (0, 1, 2)
+_BATCH = 1 << 17  # triples whose names are held at once
 
 
 def read_ntriples(source: Path, name: str) -> Graph:
@@ -55,10 +58,14 @@ def _read(files: dict[str, Path], name: str, salt: int) -> Graph:
             splits[split], more = _read_rdf(path, entities, relations)
             literals += more
             if not len(splits[split]) and more:
-                raise DataError(f"{path}: holds {more} triples with literals and no others")
+                raise DataError(
+                    f"{path}: holds {counted(more, 'triple')} with literals and no others"
+                )
         if not len(splits[split]):
             raise DataError(f"{path}: holds no triples")
-    notes = (f"{literals} triples with a literal for object left out",) if literals else ()
+    notes = (
+        (f"{counted(literals, 'triple')} with a literal for object left out",) if literals else ()
+    )
     return Graph(
         name,
         entities.table.names(),
@@ -73,13 +80,21 @@ def _read(files: dict[str, Path], name: str, salt: int) -> Graph:
 def _is_plain(path: Path) -> bool:
     """Whether the first line that says something has a bare name for a term."""
     for _, text in read_lines(path):
-        line = text.strip()
-        if not line.startswith("#"):
-            terms = line.split()
+        terms = _terms(text)
+        if not _is_comment(terms):
             bare = [term for term in terms[:2] if not term.startswith(("<", "_:"))]
             last = terms[2] if len(terms) > 2 else ""
             return bool(bare) or not last.startswith(("<", "_:", '"'))
     return False
+
+
+def _terms(text: str) -> list[str]:
+    """What blanks and tabs separate; other blanks of Unicode are part of names."""
+    return re.split("[ \t]+", text.strip(" \t"))
+
+
+def _is_comment(terms: list[str]) -> bool:
+    return terms[0] == "#" or (terms[0].startswith("#") and len(terms) != 4)
 
 
 def _read_plain(path: Path, entities: Vocabulary, relations: Vocabulary) -> Triples:
@@ -99,8 +114,8 @@ def _read_plain(path: Path, entities: Vocabulary, relations: Vocabulary) -> Trip
 def _report_bad_row(path: Path) -> NoReturn:
     """Finds the first bad line the slow way, now that there is one."""
     for number, text in read_lines(path):
-        terms = text.split()
-        if terms[0].startswith("#"):
+        terms = _terms(text)
+        if _is_comment(terms):
             continue
         if len(terms) != 4 or terms[3] != ".":
             raise DataError(f"{path}:{number}: {text[:80]!r} is not 'head relation tail .'")
@@ -117,8 +132,22 @@ def _read_rdf(path: Path, entities: Vocabulary, relations: Vocabulary) -> tuple[
             "pip install 'mmkgc[rdf]'"
         ) from None
     open_source(path)
-    names: tuple[list[str], list[str]] = ([], [])
+    parts: list[Triples] = []
+    ends: list[str] = []
+    relation_names: list[str] = []
     literals = 0
+
+    def flush() -> None:
+        rows = np.empty((len(relation_names), 3), dtype=np.int32)
+        for vocabulary, columns, found in (
+            (entities, [0, 2], ends),
+            (relations, [1], relation_names),
+        ):
+            _refuse_control_characters(path, vocabulary.kind, found)
+            rows[:, columns] = vocabulary.table.ids_of(found).reshape(-1, len(columns))
+            found.clear()
+        parts.append(rows)
+
     with path.open("rb") as file:
         if file.read(len(BOM)) != BOM:
             file.seek(0)
@@ -127,17 +156,16 @@ def _read_rdf(path: Path, entities: Vocabulary, relations: Vocabulary) -> tuple[
                 if isinstance(triple.object, rdf.Literal):
                     literals += 1
                     continue
-                names[0].extend((str(triple.subject), str(triple.object)))
-                names[1].append(str(triple.predicate))
+                ends.extend((str(triple.subject), str(triple.object)))
+                relation_names.append(str(triple.predicate))
+                if len(relation_names) == _BATCH:
+                    flush()
         except SyntaxError as error:
             raise DataError(_syntax(path, error)) from None
         except (ValueError, OSError) as error:
             raise DataError(f"{path}: cannot be parsed as N-Triples: {error}") from None
-    rows = np.empty((len(names[1]), 3), dtype=np.int32)
-    for vocabulary, columns, found in ((entities, [0, 2], names[0]), (relations, [1], names[1])):
-        _refuse_control_characters(path, vocabulary.kind, found)
-        rows[:, columns] = vocabulary.table.ids_of(found).reshape(-1, len(columns))
-    return rows, literals
+    flush()
+    return np.concatenate(parts), literals
 
 
 def _syntax(path: Path, error: SyntaxError) -> str:

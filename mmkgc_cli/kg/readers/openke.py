@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.kg.graph import SPLITS, Graph
 from mmkgc_cli.kg.readers.id_rows import line_of_row, read_id_rows
-from mmkgc_cli.kg.readers.lines import check_count, parse_count, read_lines
+from mmkgc_cli.kg.readers.lines import check_count, parse_count, read_lines, require_folder
 from mmkgc_cli.kg.triples import Triples
 
 COLUMNS = "head tail relation"
@@ -25,8 +25,7 @@ def read_openke(folder: Path, name: str) -> Graph:
     Raises:
         DataError: naming file and line, for anything that is not as the format says.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder")
+    require_folder(folder)
     entities = read_vocabulary(folder / "entity2id.txt", "entity")
     relations = read_vocabulary(folder / "relation2id.txt", "relation")
     train, valid, test = (

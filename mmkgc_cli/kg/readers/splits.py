@@ -19,6 +19,8 @@ def split_files(source: Path, suffixes: Sequence[str]) -> dict[str, Path]:
         raise DataError(f"{source}: no such file or folder")
     if source.is_file():
         return {"train": source}
+    if not source.is_dir():
+        raise DataError(f"{source}: is neither a file nor a folder; save it to a file first")
     found: dict[str, Path] = {}
     for split in SPLITS:
         matches = [source / (split + suffix) for suffix in suffixes]

@@ -87,7 +87,7 @@ def test_a_folder_is_read_however_its_keys_are_nested(folder: Path, yaml: str) -
         ("train.del", "0\t0\t1\n0\t2\t1\n", r"train.del:2: relation id 2 is outside 0..1"),
         ("test.del", "0\t0\t3\n", r"test.del:1: entity id 3 is outside 0..2"),
         ("train.del", "", r"train.del: the file is empty"),
-        ("names.del", "Q9\tx\n", r"names.del:1: 'Q9' is not in"),
+        ("names.del", None, r"names.del: no such file"),
         ("names.del", "Q1\n", r"names.del:1: 'Q1' is not 'entity_strings label'"),
     ],
 )
@@ -99,6 +99,11 @@ def test_what_is_wrong_is_named_with_file_and_line(
         (folder / name).write_text(content)
     with pytest.raises(DataError, match=message):
         read_libkge(folder, "toy")
+
+
+def test_labels_of_other_names_and_second_ones_are_left_out(folder: Path) -> None:
+    (folder / "names.del").write_text("Q9\tnobody\nQ1\tone\nQ1\tanother\nQ2\t\n")
+    assert list(read_libkge(folder, "toy").entity_labels or []) == ["one", "Q2", "Q 3"]
 
 
 def test_aliases_do_not_blow_up(folder: Path) -> None:

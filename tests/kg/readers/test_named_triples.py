@@ -108,7 +108,13 @@ def test_a_wrong_row_is_named_with_file_and_line(tmp_path: Path, line: str, mess
 
 @pytest.mark.parametrize(
     ("header", "order"),
-    [("head\trelation\ttail", "hrt"), ("Subject\tPredicate\tObject", "hrt"), ("h\tt\tr", "htr")],
+    [
+        ("head\trelation\ttail", "hrt"),
+        ("Subject\tPredicate\tObject", "hrt"),
+        ("h\tt\tr", "htr"),
+        ("from\trel\tto", "hrt"),
+        ("subject\trelation\tobject", "hrt"),
+    ],
 )
 def test_a_header_is_not_taken_for_a_triple(tmp_path: Path, header: str, order: str) -> None:
     path = write(tmp_path / "t.tsv", ROWS, order)
@@ -116,6 +122,16 @@ def test_a_header_is_not_taken_for_a_triple(tmp_path: Path, header: str, order: 
     with pytest.raises(DataError, match=r"t.tsv:1: .* names columns, expected a triple; remove"):
         read_named(path, "g", order)
     assert len(read_named(path, "g", order, trust_order=True).train) == len(ROWS) + 1
+
+
+def test_one_endless_name_or_row_of_blanks_costs_itself_alone(tmp_path: Path) -> None:
+    # Minutes, when every blank and every word of the longest name meant a pass over all rows.
+    path = tmp_path / "t.tsv"
+    long = "x" * 2_000_000
+    rows = [f"e{i}\tr\te{i + 1}" for i in range(100_000)]
+    path.write_text("\n".join([*rows, f"{long}\tr\t{' ' * 2_000_000}e1{' ' * 99_999}"]))
+    graph = read_named(path, "g", "hrt")
+    assert graph.decode(graph.train[-1]) == (long, "r", "e1")
 
 
 def test_names_like_a_header_further_down_are_names(tmp_path: Path) -> None:

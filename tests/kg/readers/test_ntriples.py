@@ -46,7 +46,7 @@ def test_triples_with_literals_are_left_out_and_counted(tmp_path: Path) -> None:
     assert len(graph.entities) == 2
     assert graph.provenance.notes == ("2 triples with a literal for object left out",)
     path.write_text(f'{A} {R} "text" .\n')
-    with pytest.raises(DataError, match=r"t.nt: holds 1 triples with literals and no others"):
+    with pytest.raises(DataError, match=r"t.nt: holds 1 triple with literals and no others"):
         read_ntriples(path, "g")
 
 
@@ -59,6 +59,11 @@ def test_bare_names_with_a_dot_are_read_too(tmp_path: Path) -> None:
     assert read(tmp_path, f"{A} r {B} .\n") == [(A, "r", B)]
 
 
+def test_a_name_may_begin_with_a_hash_and_hold_blanks_of_unicode(tmp_path: Path) -> None:
+    text = "# a note of words\n#tag r 王\u3000五 .\n#note\n#\n a  r #tag .\n"
+    assert read(tmp_path, text) == [("#tag", "r", "王\u3000五"), ("a", "r", "#tag")]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -67,6 +72,7 @@ def test_bare_names_with_a_dot_are_read_too(tmp_path: Path) -> None:
         (f"{A} {R} {B} {A} .\n", r"t.nt:1: not N-Triples: "),
         ("a r b .\na r b\n", r"t.nt:2: 'a r b' is not 'head relation tail .'"),
         ("a r b .\na r b c\n", r"t.nt:2: 'a r b c' is not 'head relation tail .'"),
+        ("王\u3000五 r b .\nc r\td .\nd r e\n", r"t.nt:3: 'd r e' is not"),
         ("# nothing\n\n", r"t.nt: holds no triples"),
         ("", r"t.nt: the file is empty"),
         (f"<http://x.org/a\\u0009> {R} {B} .\n", r"t.nt: entity .* holds a control character"),
