@@ -6,4 +6,18 @@ STABLE_TORCH_LIBRARY(mmkgc, m) {
       "rank_candidates(Tensor queries, Tensor table, Tensor target_ptr, Tensor target_ids, "
       "Tensor filter_ptr, Tensor filter_ids, int metric, int[] pairs, float[] weights, "
       "Tensor? scale=None) -> (Tensor better, Tensor equal, Tensor nonfinite)");
+  m.def(
+      "sampled_score(Tensor queries, Tensor table, Tensor ids, Tensor side, int metric, "
+      "int[] pairs, float[] weights, Tensor? scale=None, Tensor? order=None) -> Tensor");
+  m.def(
+      "sampled_score_backward(Tensor grad, Tensor queries, Tensor table, Tensor ids, Tensor side, "
+      "int metric, int[] pairs, float[] weights, Tensor? scale=None, Tensor? order=None) -> "
+      "(Tensor d_queries, Tensor d_table, Tensor d_scale)");
+  m.def(
+      "rotate_score(Tensor table, Tensor phases, Tensor heads, Tensor relations, Tensor tails, "
+      "Tensor ids, Tensor side, Tensor? order=None) -> Tensor");
+  m.def(
+      "rotate_score_backward(Tensor grad, Tensor table, Tensor phases, Tensor heads, "
+      "Tensor relations, Tensor tails, Tensor ids, Tensor side, Tensor? order=None) -> "
+      "(Tensor d_table, Tensor d_phases)");
 }

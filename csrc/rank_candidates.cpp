@@ -7,14 +7,11 @@
 #include <tuple>
 #include <vector>
 
-#include "common/checks.h"
+#include "common/arguments.h"
 #include "cpu/rank_candidates.h"
 
 namespace mmkgc {
 namespace {
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 
 constexpr const char* kOp = "rank_candidates: ";
 
@@ -29,14 +26,6 @@ void check_rows(const Tensor& ptr, const char* name, int64_t rows, int64_t ids) 
   }
 }
 
-void check_ids(const Tensor& ids, const char* name, int64_t bound) {
-  const int64_t* p = ids.const_data_ptr<int64_t>();
-  for (int64_t i = 0, n = ids.size(0); i < n; ++i) {
-    STD_TORCH_CHECK(p[i] >= 0 && p[i] < bound, kOp, name, "[", i, "] is ", p[i], ", outside 0..",
-                    bound - 1);
-  }
-}
-
 void check_ascending(const Tensor& ptr, const Tensor& ids) {
   const int64_t* p = ptr.const_data_ptr<int64_t>();
   const int64_t* v = ids.const_data_ptr<int64_t>();
@@ -46,28 +35,6 @@ void check_ascending(const Tensor& ptr, const Tensor& ids) {
                       " are not strictly ascending");
     }
   }
-}
-
-std::vector<Pair> read_pairs(const std::vector<int64_t>& pairs, const std::vector<double>& weights,
-                             Metric metric, int64_t query_width, int64_t candidate_width) {
-  STD_TORCH_CHECK(!weights.empty() && pairs.size() == 3 * weights.size(), kOp, "pairs holds ",
-                  pairs.size(), " numbers for ", weights.size(),
-                  " weights, expected three a weight and at least one pair");
-  std::vector<Pair> out;
-  for (size_t i = 0; i < weights.size(); ++i) {
-    const Pair pair{pairs[3 * i], pairs[3 * i + 1], pairs[3 * i + 2], weights[i]};
-    STD_TORCH_CHECK(pair.query >= 0 && pair.candidate >= 0 && pair.width >= 0 &&
-                        pair.width <= query_width && pair.query <= query_width - pair.width &&
-                        pair.width <= candidate_width &&
-                        pair.candidate <= candidate_width - pair.width,
-                    kOp, "pair ", i, " (", pair.query, ", ", pair.candidate, ", ", pair.width,
-                    ") reaches outside queries of width ", query_width, " or a table of width ",
-                    candidate_width);
-    STD_TORCH_CHECK(metric != Metric::modulus || pair.width % 2 == 0, kOp, "pair ", i,
-                    " has odd width ", pair.width, ", a complex block is [re | im]");
-    out.push_back(pair);
-  }
-  return out;
 }
 
 template <typename T>
@@ -104,11 +71,9 @@ std::tuple<Tensor, Tensor, Tensor> rank_candidates(
     std::optional<Tensor> scale_in) {
   check_matrix(kOp, "queries", queries_in);
   check_matrix(kOp, "table", table_in);
+  check_real(kOp, "queries", queries_in);
+  check_same_dtype(kOp, "table", table_in, "queries", queries_in);
   const ScalarType dtype = queries_in.scalar_type();
-  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double, kOp,
-                  "queries must be float32 or float64");
-  STD_TORCH_CHECK(table_in.scalar_type() == dtype, kOp,
-                  "table and queries must have the same dtype");
   const int64_t n = queries_in.size(0);
   if (scale_in) {
     check_matrix(kOp, "scale", *scale_in);
@@ -121,11 +86,9 @@ std::tuple<Tensor, Tensor, Tensor> rank_candidates(
   check_index(kOp, "target_ids", target_ids_in);
   check_index(kOp, "filter_ptr", filter_ptr_in);
   check_index(kOp, "filter_ids", filter_ids_in);
-  STD_TORCH_CHECK(metric_in >= 0 && metric_in <= 3, kOp, "metric is ", metric_in,
-                  ", expected 0 (dot), 1 (l1), 2 (l2) or 3 (modulus)");
-  const Metric metric = static_cast<Metric>(metric_in);
+  const Metric metric = check_metric(kOp, metric_in);
   const std::vector<Pair> pairs =
-      read_pairs(pairs_in, weights, metric, queries_in.size(1), table_in.size(1));
+      read_pairs(kOp, pairs_in, weights, metric, queries_in.size(1), table_in.size(1));
 
   const Tensor queries = torch::stable::contiguous(queries_in);
   const Tensor table = torch::stable::contiguous(table_in);
@@ -135,8 +98,8 @@ std::tuple<Tensor, Tensor, Tensor> rank_candidates(
   const Tensor filter_ids = torch::stable::contiguous(filter_ids_in);
   check_rows(target_ptr, "target_ptr", n, target_ids.size(0));
   check_rows(filter_ptr, "filter_ptr", n, filter_ids.size(0));
-  check_ids(target_ids, "target_ids", table.size(0));
-  check_ids(filter_ids, "filter_ids", table.size(0));
+  check_ids(kOp, "target_ids", target_ids, table.size(0));
+  check_ids(kOp, "filter_ids", filter_ids, table.size(0));
   check_ascending(filter_ptr, filter_ids);
 
   const Tensor better = torch::stable::empty_like(target_ids);

@@ -3,8 +3,10 @@
 from mmkgc_cli.ops._native import library, path_of
 from mmkgc_cli.ops.metric import Metric, Pair, modulus, score_rows, whole_row
 from mmkgc_cli.ops.rank_candidates import rank_candidates
+from mmkgc_cli.ops.rotate_score import rotate_score
+from mmkgc_cli.ops.sampled_score import sampled_score
 
-OPS = ("rank_candidates",)
+OPS = ("rank_candidates", "rotate_score", "sampled_score")
 
 __all__ = [
     "OPS",
@@ -14,6 +16,8 @@ __all__ = [
     "modulus",
     "path_of",
     "rank_candidates",
+    "rotate_score",
+    "sampled_score",
     "score_rows",
     "whole_row",
 ]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mmkgc_cli.ops import _native
+from mmkgc_cli.ops._arguments import Checks, flat_pairs
 from mmkgc_cli.ops.metric import Metric, Pair, score_rows
 
 NAME = "rank_candidates"
@@ -55,8 +56,7 @@ def rank_candidates(
     Raises:
         RuntimeError: on wrong shapes, dtypes, pointers or ids, naming the argument.
     """
-    flat = [n for p in pairs for n in (p.query, p.candidate, p.width)]
-    weights = [float(p.weight) for p in pairs]
+    flat, weights = flat_pairs(pairs)
     args = (queries, table, target_ptr, target_ids, filter_ptr, filter_ids, int(metric))
     with torch.no_grad():
         if _native.has_kernel(NAME, queries.device.type):
@@ -66,9 +66,8 @@ def rank_candidates(
     return better, equal, nonfinite
 
 
-def _check(condition: bool, message: str) -> None:
-    if not condition:
-        raise RuntimeError(f"{NAME}: {message}")
+_CHECKS = Checks(NAME)
+_check = _CHECKS.require
 
 
 def _check_rows(ptr: Tensor, name: str, rows: int, ids: int) -> None:
@@ -84,13 +83,6 @@ def _check_rows(ptr: Tensor, name: str, rows: int, ids: int) -> None:
     )
 
 
-def _check_ids(ids: Tensor, name: str, bound: int) -> None:
-    bad = ((ids < 0) | (ids >= bound)).nonzero().flatten()
-    if bad.numel():
-        at = int(bad[0])
-        _check(False, f"{name}[{at}] is {int(ids[at])}, outside 0..{bound - 1}")
-
-
 def _check_arguments(
     queries: Tensor,
     table: Tensor,
@@ -102,15 +94,16 @@ def _check_arguments(
     pairs: Sequence[int],
     weights: Sequence[float],
     scale: Tensor | None,
-) -> None:
+) -> list[Pair]:
     """The checks of ``csrc/rank_candidates.cpp``, word for word (a test compares them)."""
-    for name, matrix in (("queries", queries), ("table", table)):
-        _check(matrix.dim() == 2, f"{name} has {matrix.dim()} dimensions, expected 2")
-    _check(queries.dtype in (torch.float32, torch.float64), "queries must be float32 or float64")
-    _check(table.dtype == queries.dtype, "table and queries must have the same dtype")
+    c = _CHECKS
+    c.matrix("queries", queries)
+    c.matrix("table", table)
+    c.real("queries", queries)
+    c.same_dtype("table", table, "queries", queries)
     n, width, n_candidates = queries.shape[0], table.shape[1], table.shape[0]
     if scale is not None:
-        _check(scale.dim() == 2, f"scale has {scale.dim()} dimensions, expected 2")
+        c.matrix("scale", scale)
         _check(
             scale.dtype == queries.dtype and tuple(scale.shape) == (n, width),
             f"scale must be [{n}, {width}] of the queries' dtype",
@@ -121,35 +114,19 @@ def _check_arguments(
         ("filter_ptr", filter_ptr),
         ("filter_ids", filter_ids),
     ):
-        _check(index.dim() == 1, f"{name} has {index.dim()} dimensions, expected 1")
-        _check(index.dtype == torch.int64, f"{name} must be int64")
-    _check(0 <= metric <= 3, f"metric is {metric}, expected 0 (dot), 1 (l1), 2 (l2) or 3 (modulus)")
-    _check(
-        len(weights) > 0 and len(pairs) == 3 * len(weights),
-        f"pairs holds {len(pairs)} numbers for {len(weights)} weights, expected three a weight "
-        "and at least one pair",
-    )
-    for i in range(len(weights)):
-        q, c, w = pairs[3 * i : 3 * i + 3]
-        _check(
-            min(q, c, w) >= 0 and q + w <= queries.shape[1] and c + w <= width,
-            f"pair {i} ({q}, {c}, {w}) reaches outside queries of width {queries.shape[1]} or a "
-            f"table of width {width}",
-        )
-        _check(
-            metric != Metric.modulus or w % 2 == 0,
-            f"pair {i} has odd width {w}, a complex block is [re | im]",
-        )
+        c.index(name, index)
+    terms = c.pairs(pairs, weights, c.metric(metric), queries.shape[1], width)
     _check_rows(target_ptr, "target_ptr", n, target_ids.numel())
     _check_rows(filter_ptr, "filter_ptr", n, filter_ids.numel())
-    _check_ids(target_ids, "target_ids", n_candidates)
-    _check_ids(filter_ids, "filter_ids", n_candidates)
+    c.ids("target_ids", target_ids, n_candidates)
+    c.ids("filter_ids", filter_ids, n_candidates)
     row_of = _row_of(filter_ptr)
     level = (row_of[1:] == row_of[:-1]) & (filter_ids[1:] <= filter_ids[:-1])
     at = level.nonzero().flatten()
     if at.numel():
         row = int(row_of[int(at[0])])
         _check(False, f"filter_ids of query {row} are not strictly ascending")
+    return terms
 
 
 def _row_of(ptr: Tensor) -> Tensor:
@@ -171,12 +148,10 @@ def twin(
     scale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`rank_candidates` in torch, in blocks whose size does not depend on Q times E."""
-    _check_arguments(
+    terms = _check_arguments(
         queries, table, target_ptr, target_ids, filter_ptr, filter_ids, metric, pairs, weights,
         scale,
     )  # fmt: skip
-    columns = (pairs[0::3], pairs[1::3], pairs[2::3], weights)
-    terms = [Pair(q, c, w, weight) for q, c, w, weight in zip(*columns, strict=True)]
     better = torch.zeros_like(target_ids)
     equal = torch.zeros_like(target_ids)
     nonfinite = target_ids.new_zeros(queries.shape[0])

@@ -8,10 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mmkgc_cli.ops import sampled_score
 from mmkgc_cli.scoring.contract import Scorer, Side
 from mmkgc_cli.state.rng import generator
 from mmkgc_cli.training.losses import self_adversarial_loss
-from mmkgc_cli.training.negatives import FilteredNegatives
+from mmkgc_cli.training.negatives import FilteredNegatives, Negatives
 
 
 @dataclass(frozen=True)
@@ -66,13 +67,8 @@ class LinkPrediction:
         size = self.settings.batch_size
         positives = self.triples[self._order[index * size : (index + 1) * size]]
         negatives = self._negatives.sample(positives, self.settings.negatives)
-        heads, relations, tails = positives.unbind(1)
-        for_tail = self.scorer.query(heads, relations, Side.tail)
-        for_head = self.scorer.query(tails, relations, Side.head)
-        positive = self.scorer.score_vectors(
-            for_tail[:, None], self.scorer.candidates(tails)[:, None]
-        )[:, 0]
-        negative = self._negative_scores(for_tail, for_head, negatives.entities, negatives.side)
+        scores = self._scores(positives, negatives)
+        positive, negative = scores[:, 0], scores[:, 1:]
         loss = self_adversarial_loss(
             positive, negative, negatives.usable, self.settings.temperature
         )
@@ -81,12 +77,25 @@ class LinkPrediction:
         self._optimizer.step()
         return {"loss": loss.detach()}
 
-    def _negative_scores(
-        self, for_tail: Tensor, for_head: Tensor, entities: Tensor, side: Tensor
-    ) -> Tensor:
-        """Scores [B, N]: each negative meets the query of the side it stands on."""
-        batch = torch.arange(len(entities), device=entities.device)[:, None]
-        queries = torch.cat([for_tail, for_head])
-        chosen = torch.nn.functional.embedding(side * len(entities) + batch, queries)
-        rows = self.scorer.candidates(entities.flatten()).view(*entities.shape, -1)
-        return self.scorer.score_vectors(chosen, rows)
+    def _scores(self, positives: Tensor, negatives: Negatives) -> Tensor:
+        """Scores [B, 1 + N]: the positive, then each negative under the query of its side."""
+        heads, relations, tails = positives.unbind(1)
+        scorer = self.scorer
+        # In the order of `Side`.
+        queries = torch.stack(
+            [
+                scorer.query(heads, relations, Side.tail),
+                scorer.query(tails, relations, Side.head),
+            ]
+        )
+        ids = torch.cat([tails[:, None], negatives.entities], 1)
+        side = torch.cat([torch.full_like(tails[:, None], Side.tail), negatives.side], 1)
+        scores = sampled_score(
+            queries,
+            scorer.candidates(None),
+            ids,
+            side.to(torch.int8),
+            scorer.metric,
+            scorer.pairs(queries.shape[-1]),
+        )
+        return scorer.margin + scores

@@ -13,22 +13,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mmkgc_cli import ops
-from mmkgc_cli.ops import Metric, Pair, _native, rank_candidates
+from mmkgc_cli.ops import Metric, Pair, rank_candidates
 from mmkgc_cli.ops.rank_candidates import twin
+from tests.ops.conftest import native
 
-native = pytest.mark.skipif(
-    not ops.library().loaded, reason=f"no native library: {ops.library().reason}"
-)
-PATHS = [pytest.param("native", marks=native), "twin"]
 Counts = tuple[Tensor, Tensor, Tensor]
-
-
-@pytest.fixture(params=PATHS)
-def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Which path `rank_candidates` takes within the test."""
-    if request.param == "twin":
-        monkeypatch.setattr(_native, "has_kernel", lambda op, device: False)
-    return str(request.param)
 
 
 def ragged(rows: list[Tensor]) -> tuple[Tensor, Tensor]:

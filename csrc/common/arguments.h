@@ -1,0 +1,79 @@
+// Argument checks that ops share. Messages name the op and the argument; the twins say the same.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <optional>
+#include <vector>
+
+#include "metric.h"
+
+namespace mmkgc {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+inline void check_matrix(const char* op, const char* name, const Tensor& x) {
+  STD_TORCH_CHECK(x.dim() == 2, op, name, " has ", x.dim(), " dimensions, expected 2");
+}
+
+inline void check_index(const char* op, const char* name, const Tensor& x) {
+  STD_TORCH_CHECK(x.dim() == 1, op, name, " has ", x.dim(), " dimensions, expected 1");
+  STD_TORCH_CHECK(x.scalar_type() == ScalarType::Long, op, name, " must be int64");
+}
+
+// float32 or float64.
+inline void check_real(const char* op, const char* name, const Tensor& x) {
+  const ScalarType dtype = x.scalar_type();
+  STD_TORCH_CHECK(dtype == ScalarType::Float || dtype == ScalarType::Double, op, name,
+                  " must be float32 or float64");
+}
+
+inline void check_same_dtype(const char* op, const char* name, const Tensor& x, const char* like,
+                             const Tensor& y) {
+  STD_TORCH_CHECK(x.scalar_type() == y.scalar_type(), op, name, " and ", like,
+                  " must have the same dtype");
+}
+
+// All of a contiguous int64 tensor within 0..bound-1; positions are counted in row-major order.
+inline void check_ids(const char* op, const char* name, const Tensor& ids, int64_t bound) {
+  const int64_t* p = ids.const_data_ptr<int64_t>();
+  for (int64_t i = 0, n = ids.numel(); i < n; ++i) {
+    STD_TORCH_CHECK(p[i] >= 0 && p[i] < bound, op, name, "[", i, "] is ", p[i], ", outside 0..",
+                    bound - 1);
+  }
+}
+
+inline Metric check_metric(const char* op, int64_t metric) {
+  STD_TORCH_CHECK(metric >= 0 && metric <= 3, op, "metric is ", metric,
+                  ", expected 0 (dot), 1 (l1), 2 (l2) or 3 (modulus)");
+  return static_cast<Metric>(metric);
+}
+
+inline std::vector<Pair> read_pairs(const char* op, const std::vector<int64_t>& pairs,
+                                    const std::vector<double>& weights, Metric metric,
+                                    int64_t query_width, int64_t candidate_width) {
+  STD_TORCH_CHECK(!weights.empty() && pairs.size() == 3 * weights.size(), op, "pairs holds ",
+                  pairs.size(), " numbers for ", weights.size(),
+                  " weights, expected three a weight and at least one pair");
+  std::vector<Pair> out;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const Pair pair{pairs[3 * i], pairs[3 * i + 1], pairs[3 * i + 2], weights[i]};
+    STD_TORCH_CHECK(pair.query >= 0 && pair.candidate >= 0 && pair.width >= 0 &&
+                        pair.width <= query_width && pair.query <= query_width - pair.width &&
+                        pair.width <= candidate_width &&
+                        pair.candidate <= candidate_width - pair.width,
+                    op, "pair ", i, " (", pair.query, ", ", pair.candidate, ", ", pair.width,
+                    ") reaches outside queries of width ", query_width, " or a table of width ",
+                    candidate_width);
+    STD_TORCH_CHECK(metric != Metric::modulus || pair.width % 2 == 0, op, "pair ", i,
+                    " has odd width ", pair.width, ", a complex block is [re | im]");
+    out.push_back(pair);
+  }
+  return out;
+}
+
+}  // namespace mmkgc

@@ -1,0 +1,193 @@
+// Checks and torch glue of mmkgc::rotate_score and its backward; the work is in cpu/.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <optional>
+#include <tuple>
+
+#include "candidates.h"
+#include "cpu/rotate_score.h"
+
+namespace mmkgc {
+namespace {
+
+constexpr const char* kOp = "rotate_score: ";
+constexpr int64_t kSides = 2;
+
+Tensor checked_ids(const char* name, const Tensor& ids, int64_t batch, int64_t bound) {
+  check_index(kOp, name, ids);
+  STD_TORCH_CHECK(ids.size(0) == batch, kOp, name, " has ", ids.size(0), " entries, expected ",
+                  batch, " (one a positive)");
+  const Tensor dense = torch::stable::contiguous(ids);
+  check_ids(kOp, name, dense, bound);
+  return dense;
+}
+
+// The arguments of both passes, checked and contiguous, and the queries made from them.
+struct Arguments {
+  Tensor table, phases, heads, relations, tails;
+  Candidates candidates;
+  IdOrder by_relation;
+  Tensor cosines, sines, queries;
+  Pair whole;
+
+  Arguments(const Tensor& table_in, const Tensor& phases_in, const Tensor& heads_in,
+            const Tensor& relations_in, const Tensor& tails_in, const Tensor& ids,
+            const Tensor& side)
+      : table(checked_table(table_in)),
+        phases(checked_phases(phases_in, table_in)),
+        heads(checked_ids("heads", heads_in, heads_in.size(0), table.size(0))),
+        relations(checked_ids("relations", relations_in, heads.size(0), phases.size(0))),
+        tails(checked_ids("tails", tails_in, heads.size(0), table.size(0))),
+        candidates(kOp, ids, side, heads.size(0), kSides, table.size(0)),
+        by_relation(kOp, relations, phases.size(0), std::nullopt),
+        cosines(torch::stable::empty_like(phases)),
+        sines(torch::stable::empty_like(phases)),
+        queries(torch::stable::new_empty(table, {kSides, heads.size(0), table.size(1)})),
+        whole{0, 0, table.size(1), 1.0} {}
+
+  static Tensor checked_table(const Tensor& x) {
+    check_matrix(kOp, "table", x);
+    check_real(kOp, "table", x);
+    STD_TORCH_CHECK(x.size(1) % 2 == 0, kOp, "table has odd width ", x.size(1),
+                    ", a complex row is [re | im]");
+    return torch::stable::contiguous(x);
+  }
+
+  static Tensor checked_phases(const Tensor& x, const Tensor& table) {
+    check_matrix(kOp, "phases", x);
+    check_same_dtype(kOp, "phases", x, "table", table);
+    STD_TORCH_CHECK(2 * x.size(1) == table.size(1), kOp, "phases has width ", x.size(1),
+                    ", expected ", table.size(1) / 2, " (half a table row)");
+    return torch::stable::contiguous(x);
+  }
+
+  // Fills angles and queries; returns a task that knows them.
+  template <typename T>
+  cpu::RotateTask<T> make_queries() const {
+    cpu::RotateTask<T> task{};
+    task.table = table.const_data_ptr<T>();
+    task.phases = phases.const_data_ptr<T>();
+    task.heads = heads.const_data_ptr<int64_t>();
+    task.relations = relations.const_data_ptr<int64_t>();
+    task.tails = tails.const_data_ptr<int64_t>();
+    task.batch = heads.size(0);
+    task.dim = phases.size(1);
+    task.cosines = cosines.mutable_data_ptr<T>();
+    task.sines = sines.mutable_data_ptr<T>();
+    task.queries = queries.mutable_data_ptr<T>();
+    task.order = by_relation.order.const_data_ptr<int64_t>();
+    task.starts = by_relation.starts.const_data_ptr<int64_t>();
+    torch::stable::parallel_for(0, phases.size(0), 8, [&](int64_t begin, int64_t end) {
+      cpu::rotate_angles(task, begin, end);
+    });
+    torch::stable::parallel_for(0, task.batch, 64, [&](int64_t begin, int64_t end) {
+      cpu::rotate_queries(task, begin, end);
+    });
+    return task;
+  }
+
+  template <typename T>
+  cpu::SampledTask<T> scoring() const {
+    cpu::SampledTask<T> task{};
+    task.queries = queries.const_data_ptr<T>();
+    task.table = table.const_data_ptr<T>();
+    task.ids = candidates.ids.const_data_ptr<int64_t>();
+    task.side = candidates.side.const_data_ptr<int8_t>();
+    task.sides = kSides;
+    task.batch = heads.size(0);
+    task.n = candidates.ids.size(1);
+    task.entities = table.size(0);
+    task.query_width = task.candidate_width = table.size(1);
+    task.metric = Metric::modulus;
+    task.pairs = &whole;
+    task.n_pairs = 1;
+    return task;
+  }
+};
+
+template <typename T>
+void forward(const Arguments& arguments, const Tensor& scores) {
+  arguments.make_queries<T>();
+  cpu::SampledTask<T> task = arguments.scoring<T>();
+  task.scores = scores.mutable_data_ptr<T>();
+  run_forward(task);
+}
+
+template <typename T>
+void backward(const Arguments& arguments, const Tensor& grad, const IdOrder& order,
+              const Tensor& d_table, const Tensor& d_phases) {
+  cpu::RotateTask<T> rotate = arguments.make_queries<T>();
+  const int64_t batch = rotate.batch, width = 2 * rotate.dim;
+  const Tensor d_queries = torch::stable::empty_like(arguments.queries);
+  const Tensor d_known = torch::stable::new_empty(arguments.table, {2 * batch, width});
+  const Tensor d_phase_rows = torch::stable::new_empty(arguments.table, {batch, rotate.dim});
+  cpu::SampledTask<T> task = arguments.scoring<T>();
+  task.grad = grad.const_data_ptr<T>();
+  task.d_queries = d_queries.mutable_data_ptr<T>();
+  run_backward_queries(task);
+
+  rotate.d_queries = task.d_queries;
+  rotate.d_known = d_known.mutable_data_ptr<T>();
+  rotate.d_phase_rows = d_phase_rows.mutable_data_ptr<T>();
+  rotate.d_phases = d_phases.mutable_data_ptr<T>();
+  torch::stable::parallel_for(0, batch, 64, [&](int64_t begin, int64_t end) {
+    cpu::rotate_backward(rotate, begin, end);
+  });
+  torch::stable::parallel_for(0, arguments.phases.size(0), 8, [&](int64_t begin, int64_t end) {
+    cpu::rotate_sum_phases(rotate, begin, end);
+  });
+
+  // Heads and tails get the gradients of their queries in the same pass as candidates theirs.
+  std::vector<int64_t> known(rotate.heads, rotate.heads + batch);
+  known.insert(known.end(), rotate.tails, rotate.tails + batch);
+  std::vector<int64_t> known_order(known.size()), known_starts(task.entities + 1);
+  cpu::sort_by_id(known.data(), 2 * batch, task.entities, known_order.data(), known_starts.data());
+  task.order = order.order.const_data_ptr<int64_t>();
+  task.starts = order.starts.const_data_ptr<int64_t>();
+  task.d_table = d_table.mutable_data_ptr<T>();
+  task.extra = rotate.d_known;
+  task.extra_order = known_order.data();
+  task.extra_starts = known_starts.data();
+  run_backward_table(task);
+}
+
+Tensor rotate_score(const Tensor& table, const Tensor& phases, const Tensor& heads,
+                    const Tensor& relations, const Tensor& tails, const Tensor& ids,
+                    const Tensor& side, std::optional<Tensor> order) {
+  const Arguments arguments(table, phases, heads, relations, tails, ids, side);
+  const Tensor scores = torch::stable::new_empty(
+      table, {arguments.heads.size(0), arguments.candidates.ids.size(1)});
+  const bool single = table.scalar_type() == ScalarType::Float;
+  (single ? forward<float> : forward<double>)(arguments, scores);
+  return scores;
+}
+
+std::tuple<Tensor, Tensor> rotate_score_backward(
+    const Tensor& grad_in, const Tensor& table, const Tensor& phases, const Tensor& heads,
+    const Tensor& relations, const Tensor& tails, const Tensor& ids, const Tensor& side,
+    std::optional<Tensor> order_in) {
+  const Arguments arguments(table, phases, heads, relations, tails, ids, side);
+  const Tensor& shape = arguments.candidates.ids;
+  STD_TORCH_CHECK(grad_in.dim() == 2 && grad_in.size(0) == shape.size(0) &&
+                      grad_in.size(1) == shape.size(1),
+                  kOp, "grad must have the shape of ids");
+  check_same_dtype(kOp, "grad", grad_in, "table", table);
+  const Tensor grad = torch::stable::contiguous(grad_in);
+  const IdOrder order(kOp, arguments.candidates.ids, arguments.table.size(0), order_in);
+  const Tensor d_table = torch::stable::empty_like(arguments.table);
+  const Tensor d_phases = torch::stable::empty_like(arguments.phases);
+  const bool single = table.scalar_type() == ScalarType::Float;
+  (single ? backward<float> : backward<double>)(arguments, grad, order, d_table, d_phases);
+  return {d_table, d_phases};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(mmkgc, CPU, m) {
+  m.impl("rotate_score", TORCH_BOX(&rotate_score));
+  m.impl("rotate_score_backward", TORCH_BOX(&rotate_score_backward));
+}
+
+}  // namespace mmkgc

@@ -1,0 +1,166 @@
+"""Scores of sampled candidates, gathered and scored in one go, with gradients.
+
+`sampled_score` picks the native kernel or the twin. The native backward pass makes the differences
+again instead of keeping them, and sums the gradient of the table entity by entity over candidates
+in sorted order: the result does not depend on the number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmkgc_cli.ops import _native
+from mmkgc_cli.ops._arguments import Checks, flat_pairs
+from mmkgc_cli.ops.metric import Metric, Pair, score_rows
+
+NAME = "sampled_score"
+_CHECKS = Checks(NAME)
+
+
+def sampled_score(
+    queries: Tensor,
+    table: Tensor,
+    ids: Tensor,
+    side: Tensor,
+    metric: Metric,
+    pairs: Sequence[Pair],
+    scale: Tensor | None = None,
+    order: Tensor | None = None,
+) -> Tensor:
+    """Scores candidates of each positive: dot products, or distances negated.
+
+    Args:
+        queries: ``[S, B, Dq]`` float32 or float64: a query row for each side, in the order of
+            `sides.Side`; S is 1 when all candidates stand on one side.
+        table: ``[E, Dc]`` candidate rows of the same dtype.
+        ids: ``[B, N]`` int64 candidate ids.
+        side: ``[B, N]`` int8, which of the S queries each candidate meets.
+        metric: of all pairs.
+        pairs: terms of the score; see `Pair`.
+        scale: ``[S, B, Dc]`` multiplied into the candidates, or None.
+        order: ``[B * N]`` int64 positions of `ids` (row-major) sorted by id and, for equal ids, by
+            position, as the sampler makes it; made in the backward pass when None.
+
+    Returns:
+        Scores ``[B, N]``, differentiable in `queries`, `table` and `scale`. The gradient of a
+        distance at distance 0 is 0.
+
+    Raises:
+        RuntimeError: on wrong shapes, dtypes or ids, naming the argument.
+    """
+    numbers, weights = flat_pairs(pairs)
+    args = (queries, table, ids, side, int(metric), numbers, weights, scale, order)
+    if _native.has_kernel(NAME, queries.device.type):
+        result: Tensor = torch.ops.mmkgc.sampled_score(*args)
+        return result
+    return twin(*args)
+
+
+def _check_arguments(
+    queries: Tensor,
+    table: Tensor,
+    ids: Tensor,
+    side: Tensor,
+    metric: int,
+    pairs: Sequence[int],
+    weights: Sequence[float],
+    scale: Tensor | None,
+) -> list[Pair]:
+    """The checks of ``csrc/sampled_score.cpp``, word for word (a test compares them)."""
+    c = _CHECKS
+    c.require(queries.dim() == 3 and queries.shape[0] in (1, 2), "queries must be [1 or 2, B, Dq]")
+    c.real("queries", queries)
+    c.matrix("table", table)
+    c.same_dtype("table", table, "queries", queries)
+    if scale is not None:
+        shape = (queries.shape[0], queries.shape[1], table.shape[1])
+        c.require(
+            tuple(scale.shape) == shape and scale.dtype == queries.dtype,
+            f"scale must be [{shape[0]}, {shape[1]}, {shape[2]}] of the queries' dtype",
+        )
+    kind = c.metric(metric)
+    terms = c.pairs(pairs, weights, kind, queries.shape[2], table.shape[1])
+    c.candidates(ids, side, queries.shape[1], queries.shape[0], table.shape[0])
+    return terms
+
+
+def twin(
+    queries: Tensor,
+    table: Tensor,
+    ids: Tensor,
+    side: Tensor,
+    metric: int,
+    pairs: Sequence[int],
+    weights: Sequence[float],
+    scale: Tensor | None = None,
+    order: Tensor | None = None,
+) -> Tensor:
+    """`sampled_score` in torch, whose autograd makes the gradients; `order` is only checked."""
+    terms = _check_arguments(queries, table, ids, side, metric, pairs, weights, scale)
+    _CHECKS.order(order, ids)
+    rows = torch.nn.functional.embedding(ids, table)
+    batch = torch.arange(ids.shape[0], device=ids.device)[:, None]
+    at = side.long() * queries.shape[1] + batch
+
+    def chosen(of: Tensor) -> Tensor:
+        return torch.nn.functional.embedding(at, of.reshape(-1, of.shape[-1]))
+
+    scales = None if scale is None else chosen(scale)
+    return score_rows(chosen(queries), rows, Metric(metric), terms, scales)
+
+
+def _fake(queries: Tensor, table: Tensor, ids: Tensor, *_: Any) -> Tensor:
+    return queries.new_empty(ids.shape)
+
+
+def _fake_backward(
+    grad: Tensor,
+    queries: Tensor,
+    table: Tensor,
+    ids: Tensor,
+    side: Tensor,
+    metric: int,
+    pairs: Sequence[int],
+    weights: Sequence[float],
+    scale: Tensor | None = None,
+    order: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        queries.new_empty(queries.shape),
+        table.new_empty(table.shape),
+        queries.new_empty(0) if scale is None else scale.new_empty(scale.shape),
+    )
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    queries, table, ids, side, metric, pairs, weights, scale, order = inputs
+    ctx.save_for_backward(queries, table, ids, side, scale, order)
+    ctx.terms = metric, pairs, weights
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    queries, table, ids, side, scale, order = ctx.saved_tensors
+    d_queries, d_table, d_scale = torch.ops.mmkgc.sampled_score_backward(
+        grad, queries, table, ids, side, *ctx.terms, scale, order
+    )
+    return (
+        d_queries,
+        d_table,
+        None,
+        None,
+        None,
+        None,
+        None,
+        (None if scale is None else d_scale),
+        None,
+    )
+
+
+if _native.library().loaded:
+    torch.library.register_fake(f"mmkgc::{NAME}")(_fake)
+    torch.library.register_fake(f"mmkgc::{NAME}_backward")(_fake_backward)
+    torch.library.register_autograd(f"mmkgc::{NAME}", _backward, setup_context=_setup)
