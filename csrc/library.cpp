@@ -20,4 +20,9 @@ STABLE_TORCH_LIBRARY(mmkgc, m) {
       "rotate_score_backward(Tensor grad, Tensor table, Tensor phases, Tensor heads, "
       "Tensor relations, Tensor tails, Tensor ids, Tensor side, Tensor? order=None) -> "
       "(Tensor d_table, Tensor d_phases)");
+  m.def(
+      "filtered_negatives(Tensor positives, Tensor head_share, Tensor tail_keys, Tensor tail_ptr, "
+      "Tensor tail_answers, Tensor head_keys, Tensor head_ptr, Tensor head_answers, int entities, "
+      "int n, int choice, int rounds, bool with_positive, int seed, int step) -> "
+      "(Tensor ids, Tensor side, Tensor usable, Tensor order)");
 }

@@ -1,17 +1,21 @@
 """Native ops with their torch twins: a file per op, wrapper, twin and fake together."""
 
 from mmkgc_cli.ops._native import library, path_of
+from mmkgc_cli.ops.filtered_negatives import KnownAnswers, SideChoice, filtered_negatives
 from mmkgc_cli.ops.metric import Metric, Pair, modulus, score_rows, whole_row
 from mmkgc_cli.ops.rank_candidates import rank_candidates
 from mmkgc_cli.ops.rotate_score import rotate_score
 from mmkgc_cli.ops.sampled_score import sampled_score
 
-OPS = ("rank_candidates", "rotate_score", "sampled_score")
+OPS = ("filtered_negatives", "rank_candidates", "rotate_score", "sampled_score")
 
 __all__ = [
     "OPS",
+    "KnownAnswers",
     "Metric",
     "Pair",
+    "SideChoice",
+    "filtered_negatives",
     "library",
     "modulus",
     "path_of",

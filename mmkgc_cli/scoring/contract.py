@@ -18,7 +18,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from mmkgc_cli.ops import Metric, Pair, score_rows, whole_row
+from mmkgc_cli.ops import Metric, Pair, sampled_score, score_rows, whole_row
 from mmkgc_cli.sides import Side
 
 __all__ = ["Scorer", "ScorerConfig", "Side"]
@@ -87,6 +87,36 @@ class Scorer(nn.Module):
         """Scores ``[B, N]`` of candidate rows `vectors` [B, N, Dc] for queries [B, N or 1, Dq]."""
         terms = self.pairs(queries.shape[-1])
         return self.margin + score_rows(queries, vectors, self.metric, terms)
+
+    def score_sampled(
+        self,
+        heads: Tensor,
+        relations: Tensor,
+        tails: Tensor,
+        ids: Tensor,
+        side: Tensor,
+        order: Tensor | None = None,
+    ) -> Tensor:
+        """Scores ``[B, N]`` of sampled candidates of each positive, with gradients.
+
+        A scorer for which a fused op exists may override this; it must then score alike.
+
+        Args:
+            heads: ``[B]``, known where a candidate stands for a tail.
+            relations: ``[B]``.
+            tails: ``[B]``, known where a candidate stands for a head.
+            ids: ``[B, N]`` candidates.
+            side: ``[B, N]`` int8 values of `Side`: what each candidate stands for.
+            order: ``[B * N]`` positions of `ids` sorted by id, if the sampler has made it.
+        """
+        # In the order of `Side`.
+        queries = torch.stack(
+            [self.query(heads, relations, Side.tail), self.query(tails, relations, Side.head)]
+        )
+        terms = self.pairs(queries.shape[-1])
+        table = self.candidates(None)
+        scores = sampled_score(queries, table, ids, side, self.metric, terms, order=order)
+        return self.margin + scores
 
     def score(self, triples: Tensor) -> Tensor:
         """Scores ``[B]`` of triples ``[B, 3]``, along the tail query."""

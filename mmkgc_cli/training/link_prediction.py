@@ -8,11 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mmkgc_cli.ops import sampled_score
-from mmkgc_cli.scoring.contract import Scorer, Side
-from mmkgc_cli.state.rng import generator
+from mmkgc_cli.scoring.contract import Scorer
+from mmkgc_cli.state.rng import generator, stream_seed
 from mmkgc_cli.training.losses import self_adversarial_loss
-from mmkgc_cli.training.negatives import FilteredNegatives, Negatives
+from mmkgc_cli.training.negatives import FilteredNegatives
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class LinkPrediction:
             scorer.n_entities,
             scorer.n_relations,
             settings.negative_sampling,
-            generator(settings.seed, "negatives", device),
+            stream_seed(settings.seed, "negatives"),
         )
         self._optimizer = torch.optim.Adam(scorer.parameters(), lr=settings.lr, fused=True)
         self._order = torch.empty(0, dtype=torch.int64, device=device)
@@ -66,36 +65,16 @@ class LinkPrediction:
         """Trains on batch `index` of the pass; returns its loss terms, still on the device."""
         size = self.settings.batch_size
         positives = self.triples[self._order[index * size : (index + 1) * size]]
-        negatives = self._negatives.sample(positives, self.settings.negatives)
-        scores = self._scores(positives, negatives)
+        candidates = self._negatives.sample(positives, self.settings.negatives, with_positive=True)
+        heads, relations, tails = positives.unbind(1)
+        scores = self.scorer.score_sampled(
+            heads, relations, tails, candidates.entities, candidates.side, candidates.order
+        )
         positive, negative = scores[:, 0], scores[:, 1:]
         loss = self_adversarial_loss(
-            positive, negative, negatives.usable, self.settings.temperature
+            positive, negative, candidates.usable[:, 1:], self.settings.temperature
         )
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         return {"loss": loss.detach()}
-
-    def _scores(self, positives: Tensor, negatives: Negatives) -> Tensor:
-        """Scores [B, 1 + N]: the positive, then each negative under the query of its side."""
-        heads, relations, tails = positives.unbind(1)
-        scorer = self.scorer
-        # In the order of `Side`.
-        queries = torch.stack(
-            [
-                scorer.query(heads, relations, Side.tail),
-                scorer.query(tails, relations, Side.head),
-            ]
-        )
-        ids = torch.cat([tails[:, None], negatives.entities], 1)
-        side = torch.cat([torch.full_like(tails[:, None], Side.tail), negatives.side], 1)
-        scores = sampled_score(
-            queries,
-            scorer.candidates(None),
-            ids,
-            side.to(torch.int8),
-            scorer.metric,
-            scorer.pairs(queries.shape[-1]),
-        )
-        return scorer.margin + scores

@@ -1,4 +1,4 @@
-"""Negatives: corrupted triples, drawn and filtered as tensor operations on the device."""
+"""Negatives: corrupted triples, drawn and filtered on the device by `ops.filtered_negatives`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmkgc_cli.scoring.contract import Side
+from mmkgc_cli.ops import KnownAnswers, SideChoice, filtered_negatives
 
 # Rounds in which draws that hit a true triple are drawn again; what still hits is masked out.
 ROUNDS = 4
@@ -17,13 +17,14 @@ ROUNDS = 4
 class Negatives:
     """Corruptions of B positives: each replaces the head or the tail of its positive.
 
-    `entities` [B, N] int64 stand on `side` [B, N] int64 (values of `Side`); `usable` [B, N] is
-    False where a true triple could not be avoided.
+    `entities` [B, N] int64 stand on `side` [B, N] int8 (values of `Side`); `usable` [B, N] is False
+    where a true triple could not be avoided. `order` [B * N] int64 sorts the entities by id.
     """
 
     entities: Tensor
     side: Tensor
     usable: Tensor
+    order: Tensor
 
 
 class FilteredNegatives:
@@ -32,65 +33,54 @@ class FilteredNegatives:
     Each negative picks its own side: the head with probability tph / (tph + hpt) of its relation
     under ``bernoulli`` (Wang et al. 2014, section 3.2), one half under ``uniform``. Draws that hit
     a train triple are repeated a fixed number of rounds, so nothing waits for the device.
+
+    `step` counts the batches drawn so far; with the seed it is all the state there is.
     """
 
     def __init__(
-        self,
-        triples: Tensor,
-        n_entities: int,
-        n_relations: int,
-        mode: str,
-        generator: torch.Generator,
+        self, triples: Tensor, n_entities: int, n_relations: int, mode: str, seed: int
     ) -> None:
-        """Indexes the train `triples` [n, 3]; draws come from `generator`, on its device."""
+        """Indexes the train `triples` [n, 3], on whose device draws are made."""
         self.n_entities = n_entities
         self.n_relations = n_relations
-        self.generator = generator
-        self._known = torch.unique(self._key(*triples.unbind(1)))
-        self._head_share = self._head_shares(triples, mode)
+        self.seed = seed
+        self.step = 0
+        heads, relations, tails = triples.unbind(1)
+        self._tails = KnownAnswers.of(relations * n_entities + heads, tails, n_entities)
+        self._heads = KnownAnswers.of(relations * n_entities + tails, heads, n_entities)
+        self._head_share = self._head_shares(mode)
 
-    def _key(self, heads: Tensor, relations: Tensor, tails: Tensor) -> Tensor:
-        return (relations * self.n_entities + heads) * self.n_entities + tails
-
-    def _head_shares(self, triples: Tensor, mode: str) -> Tensor:
+    def _head_shares(self, mode: str) -> Tensor:
         """Probability [R] that a negative replaces the head."""
         if mode == "uniform":
-            return torch.full((self.n_relations,), 0.5, device=triples.device)
-        heads, relations, tails = triples.unbind(1)
+            return torch.full((self.n_relations,), 0.5, device=self._tails.keys.device)
 
-        def distinct(ends: Tensor) -> Tensor:
-            pairs = torch.unique(relations * self.n_entities + ends) // self.n_entities
-            return torch.bincount(pairs, minlength=self.n_relations)
+        def known_entities(of: KnownAnswers) -> Tensor:
+            return torch.bincount(of.keys // self.n_entities, minlength=self.n_relations)
 
         # tph / (tph + hpt) with tph = n / #heads and hpt = n / #tails.
-        n_heads, n_tails = distinct(heads), distinct(tails)
+        n_heads, n_tails = known_entities(self._tails), known_entities(self._heads)
         return torch.nan_to_num(n_tails / (n_heads + n_tails), nan=0.5)
 
-    def sample(self, positives: Tensor, per_positive: int) -> Negatives:
-        """Corrupts `positives` [B, 3], `per_positive` times each."""
-        heads, relations, tails = (column[:, None] for column in positives.unbind(1))
-        shape = (len(positives), per_positive)
-        chance = torch.rand(shape, generator=self.generator, device=positives.device)
-        side = torch.where(chance < self._head_share[relations], Side.head, Side.tail)
-        entities = self._draw(shape, positives.device)
-        for _ in range(ROUNDS - 1):
-            hit = self._is_known(heads, relations, tails, entities, side)
-            entities = torch.where(hit, self._draw(shape, positives.device), entities)
-        usable = ~self._is_known(heads, relations, tails, entities, side)
-        return Negatives(entities, side, usable)
+    def sample(
+        self, positives: Tensor, per_positive: int, with_positive: bool = False
+    ) -> Negatives:
+        """Corrupts `positives` [B, 3], `per_positive` times each.
 
-    def _draw(self, shape: tuple[int, int], device: torch.device) -> Tensor:
-        return torch.randint(self.n_entities, shape, generator=self.generator, device=device)
-
-    def _is_known(
-        self, heads: Tensor, relations: Tensor, tails: Tensor, entities: Tensor, side: Tensor
-    ) -> Tensor:
-        corrupt_head = side == Side.head
-        keys = self._key(
-            torch.where(corrupt_head, entities, heads),
-            relations,
-            torch.where(corrupt_head, tails, entities),
+        With `with_positive` the positive's own tail is the first of N = 1 + `per_positive` columns.
+        """
+        drawn = filtered_negatives(
+            positives,
+            self._head_share,
+            self._tails,
+            self._heads,
+            self.n_entities,
+            per_positive,
+            SideChoice.per_negative,
+            ROUNDS,
+            with_positive,
+            self.seed,
+            self.step,
         )
-        at = torch.searchsorted(self._known, keys).clamp_max_(len(self._known) - 1)
-        known: Tensor = self._known[at] == keys
-        return known
+        self.step += 1
+        return Negatives(*drawn)

@@ -40,6 +40,41 @@ def test_triple_tail_and_head_scores_agree(name: str) -> None:
     torch.testing.assert_close(heads.gather(1, h[:, None])[:, 0], triple, atol=1e-9, rtol=0)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [*(n for n in scorer_names() if not load_scorer(n).per_relation), "distmult", "transe"],
+)
+def test_sampled_scores_and_gradients_are_those_of_the_corrupted_triples(name: str) -> None:
+    scorer = make(name)
+    rng = torch.Generator().manual_seed(1)
+    triples = torch.cartesian_prod(torch.arange(N), torch.arange(R), torch.arange(N))[::5]
+    h, r, t = triples.unbind(1)
+    ids = torch.randint(N, (len(triples), 6), generator=rng)
+    side = torch.randint(2, ids.shape, generator=rng, dtype=torch.int8)
+    order = ids.flatten().argsort(stable=True)
+    sampled = scorer.score_sampled(h, r, t, ids, side, order)
+    corrupted = torch.stack(
+        [
+            torch.where(side == Side.head, ids, h[:, None]),
+            r[:, None].expand_as(ids),
+            torch.where(side == Side.tail, ids, t[:, None]),
+        ],
+        -1,
+    )
+    weights = torch.linspace(-1, 1, ids.numel(), dtype=torch.float64)
+    parameters = list(scorer.parameters())
+    paths = [
+        sampled.flatten(),
+        Scorer.score_sampled(scorer, h, r, t, ids, side).flatten(),
+        scorer.score(corrupted.view(-1, 3)),
+    ]
+    grads = [torch.autograd.grad(scores, parameters, weights) for scores in paths]
+    for scores, grad in zip(paths[1:], grads[1:], strict=True):
+        torch.testing.assert_close(scores, paths[0], atol=1e-9, rtol=0)
+        for a, b in zip(grad, grads[0], strict=True):
+            torch.testing.assert_close(a, b, atol=1e-9, rtol=0)
+
+
 @pytest.mark.parametrize("name", scorer_names())
 def test_every_scorer_cites_its_source_and_names_its_metric(name: str) -> None:
     scorer_class = load_scorer(name)

@@ -11,7 +11,7 @@ from tests.conftest import random_graph
 
 
 def sampler(triples: torch.Tensor, n: int, r: int, mode: str, seed: int = 0) -> FilteredNegatives:
-    return FilteredNegatives(triples, n, r, mode, torch.Generator().manual_seed(seed))
+    return FilteredNegatives(triples, n, r, mode, seed)
 
 
 @given(
@@ -71,3 +71,22 @@ def test_the_same_seed_draws_the_same_negatives() -> None:
     assert torch.equal(a.entities, b.entities)
     assert torch.equal(a.side, b.side)
     assert not torch.equal(a.entities, c.entities)
+
+
+def test_every_batch_is_another_draw_and_can_be_drawn_again() -> None:
+    triples = torch.from_numpy(random_graph(20, 3, 100, 0).train).long()
+    one = sampler(triples, 20, 3, "bernoulli")
+    first, second = one.sample(triples, 5), one.sample(triples, 5)
+    assert not torch.equal(first.entities, second.entities)
+    one.step = 1
+    assert torch.equal(one.sample(triples, 5).entities, second.entities)
+
+
+def test_the_positive_may_come_first() -> None:
+    triples = torch.from_numpy(random_graph(20, 3, 100, 0).train).long()
+    plain = sampler(triples, 20, 3, "uniform").sample(triples, 5)
+    drawn = sampler(triples, 20, 3, "uniform").sample(triples, 5, with_positive=True)
+    assert torch.equal(drawn.entities[:, 0], triples[:, 2])
+    assert torch.equal(drawn.entities[:, 1:], plain.entities)
+    assert (drawn.side[:, 0] == Side.tail).all()
+    assert torch.equal(drawn.order, drawn.entities.flatten().argsort(stable=True))

@@ -1,0 +1,68 @@
+"""Filtered negatives of a batch, ours against the torch twin, in one run.
+
+    python -m benchmarks.negatives --graph graphs/fb15k-237
+
+1,024 train triples, 32 and 128 Bernoulli negatives each, up to four rounds, the entity-sorted order
+included, two threads. Both draw the same negatives, which is checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from benchmarks.scoring import compete
+from mmkgc_cli.kg.storage import load_graph
+from mmkgc_cli.ops import _native
+from mmkgc_cli.training.negatives import FilteredNegatives
+
+BATCH = 1024
+
+
+def drawing(
+    sampler: FilteredNegatives, positives: torch.Tensor, n: int, native: bool
+) -> Callable[[], None]:
+    def draw() -> None:
+        has_kernel = _native.has_kernel
+        if not native:
+            _native.has_kernel = lambda op, device_type: False
+        try:
+            sampler.step = 0
+            sampler.sample(positives, n)
+        finally:
+            _native.has_kernel = has_kernel
+
+    return draw
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--graph", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=20)
+    options = parser.parse_args()
+    torch.set_num_threads(2)
+    graph = load_graph(options.graph)
+    triples = torch.from_numpy(graph.train).long()
+    sampler = FilteredNegatives(
+        triples, len(graph.entities), len(graph.relations), "bernoulli", seed=0
+    )
+    result = {}
+    for n in (32, 128):
+        positives = triples[:BATCH]
+        contest = {
+            "ours": drawing(sampler, positives, n, True),
+            "twin": drawing(sampler, positives, n, False),
+        }
+        times = compete(contest, options.rounds)
+        median = {name: round(statistics.median(of), 2) for name, of in times.items()}
+        result[f"{BATCH} x {n}"] = {**median, "ratio": round(median["twin"] / median["ours"], 1)}
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()
