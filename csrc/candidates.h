@@ -36,6 +36,15 @@ struct Candidates {
   }
 };
 
+// The gradient of the scores, checked and contiguous.
+inline Tensor checked_gradient(const char* op, const Tensor& grad, const Tensor& ids,
+                               const char* like, const Tensor& of) {
+  STD_TORCH_CHECK(grad.dim() == 2 && grad.size(0) == ids.size(0) && grad.size(1) == ids.size(1),
+                  op, "grad must have the shape of ids");
+  check_same_dtype(op, "grad", grad, like, of);
+  return torch::stable::contiguous(grad);
+}
+
 // Positions sorted by id, and where each id starts: made here, or checked where they are given.
 struct IdOrder {
   Tensor order;   // [n] int64

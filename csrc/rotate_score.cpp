@@ -169,13 +169,9 @@ std::tuple<Tensor, Tensor> rotate_score_backward(
     const Tensor& relations, const Tensor& tails, const Tensor& ids, const Tensor& side,
     std::optional<Tensor> order_in) {
   const Arguments arguments(table, phases, heads, relations, tails, ids, side);
-  const Tensor& shape = arguments.candidates.ids;
-  STD_TORCH_CHECK(grad_in.dim() == 2 && grad_in.size(0) == shape.size(0) &&
-                      grad_in.size(1) == shape.size(1),
-                  kOp, "grad must have the shape of ids");
-  check_same_dtype(kOp, "grad", grad_in, "table", table);
-  const Tensor grad = torch::stable::contiguous(grad_in);
-  const IdOrder order(kOp, arguments.candidates.ids, arguments.table.size(0), order_in);
+  const Tensor& ids_of = arguments.candidates.ids;
+  const Tensor grad = checked_gradient(kOp, grad_in, ids_of, "table", table);
+  const IdOrder order(kOp, ids_of, arguments.table.size(0), order_in);
   const Tensor d_table = torch::stable::empty_like(arguments.table);
   const Tensor d_phases = torch::stable::empty_like(arguments.phases);
   const bool single = table.scalar_type() == ScalarType::Float;

@@ -116,13 +116,9 @@ std::tuple<Tensor, Tensor, Tensor> sampled_score_backward(
     const std::vector<double>& weights, std::optional<Tensor> scale,
     std::optional<Tensor> order_in) {
   const Arguments arguments(queries, table, ids, side, metric, pairs, weights, scale);
-  const Tensor& shape = arguments.candidates.ids;
-  STD_TORCH_CHECK(grad_in.dim() == 2 && grad_in.size(0) == shape.size(0) &&
-                      grad_in.size(1) == shape.size(1),
-                  kOp, "grad must have the shape of ids");
-  check_same_dtype(kOp, "grad", grad_in, "queries", queries);
-  const Tensor grad = torch::stable::contiguous(grad_in);
-  const IdOrder order(kOp, arguments.candidates.ids, arguments.table.size(0), order_in);
+  const Tensor& ids_of = arguments.candidates.ids;
+  const Tensor grad = checked_gradient(kOp, grad_in, ids_of, "queries", queries);
+  const IdOrder order(kOp, ids_of, arguments.table.size(0), order_in);
   const Tensor d_queries = torch::stable::empty_like(arguments.queries);
   const Tensor d_table = torch::stable::empty_like(arguments.table);
   const Tensor d_scale = arguments.scale ? torch::stable::empty_like(*arguments.scale)
