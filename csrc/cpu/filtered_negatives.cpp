@@ -2,10 +2,24 @@
 
 #include <algorithm>
 
+#include "../common/clones.h"
 #include "../common/philox.h"
 
 namespace mmkgc::cpu {
 namespace {
+
+constexpr int64_t kBlock = 128;  // first draws made at once
+
+// The first draw of n positions from `position` on: chances and entities, as a loop that
+// vectorises. Later rounds, for the few draws that hit, go one by one.
+MMKGC_CLONES void first_draws(uint64_t key, uint64_t position, uint64_t high, int64_t n,
+                              double entities, double* chances, double* drawn) {
+  for (int64_t i = 0; i < n; ++i) {
+    const Random4 bits = philox(key, position + static_cast<uint64_t>(i), high);
+    chances[i] = unit_interval(bits.x[2], bits.x[3]);
+    drawn[i] = unit_interval(bits.x[0], bits.x[1]) * entities;
+  }
+}
 
 struct Row {
   const int64_t* begin;
@@ -29,6 +43,7 @@ Row find_row(const KnownAnswers& known, int64_t key) {
 
 void draw_negatives(const NegativesTask& task, int64_t begin, int64_t end) {
   const int64_t first = task.with_positive ? 1 : 0, columns = task.n + first;
+  const double entities = static_cast<double>(task.entities);
   for (int64_t b = begin; b < end; ++b) {
     const int64_t* p = task.positives + 3 * b;
     const int64_t head = p[0], relation = p[1], tail = p[2];
@@ -43,28 +58,33 @@ void draw_negatives(const NegativesTask& task, int64_t begin, int64_t end) {
       usable[0] = true;
     }
     int8_t side = 0;
-    for (int64_t i = 0; i < task.n; ++i) {
-      const uint64_t position = static_cast<uint64_t>(b * task.n + i);
-      for (int64_t round = 0; round < task.rounds; ++round) {
-        // The counter: which draw of which step.
-        const Random4 bits =
-            philox(task.seed, position, (task.step << 8) | static_cast<uint64_t>(round));
-        if (round == 0) {
-          const bool anew = task.choice == SideChoice::per_negative || i == 0;
-          if (task.choice == SideChoice::alternating) {
-            side = static_cast<int8_t>(i & 1);
-          } else if (anew) {
-            side = unit_interval(bits.x[2], bits.x[3]) < task.head_share[relation] ? 1 : 0;
-          }
+    double chances[kBlock], drawn[kBlock];
+    for (int64_t start = 0; start < task.n; start += kBlock) {
+      const int64_t count = std::min(kBlock, task.n - start);
+      const uint64_t position = static_cast<uint64_t>(b * task.n + start);
+      // The counter: which draw of which step, and below it the round.
+      const uint64_t high = task.step << 8;
+      first_draws(task.seed, position, high, count, entities, chances, drawn);
+      for (int64_t i = 0; i < count; ++i) {
+        const int64_t column = first + start + i;
+        if (task.choice == SideChoice::alternating) {
+          side = static_cast<int8_t>((start + i) & 1);
+        } else if (task.choice == SideChoice::per_negative || start + i == 0) {
+          side = chances[i] < task.head_share[relation] ? 1 : 0;
         }
-        const double u = unit_interval(bits.x[0], bits.x[1]);
-        const int64_t id =
-            std::min(static_cast<int64_t>(u * static_cast<double>(task.entities)), task.entities - 1);
-        ids[first + i] = id;
-        usable[first + i] = !rows[side].holds(id);
-        if (usable[first + i]) break;
+        int64_t id = std::min(static_cast<int64_t>(drawn[i]), task.entities - 1);
+        bool hit = rows[side].holds(id);
+        for (int64_t round = 1; hit && round < task.rounds; ++round) {
+          const Random4 bits = philox(task.seed, position + static_cast<uint64_t>(i),
+                                      high | static_cast<uint64_t>(round));
+          const double u = unit_interval(bits.x[0], bits.x[1]);
+          id = std::min(static_cast<int64_t>(u * entities), task.entities - 1);
+          hit = rows[side].holds(id);
+        }
+        ids[column] = id;
+        sides[column] = side;
+        usable[column] = !hit;
       }
-      sides[first + i] = side;
     }
   }
 }
