@@ -10,6 +10,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mmkgc_cli.kg.categories import CATEGORIES, relation_categories
 from mmkgc_cli.kg.cleaning import clean_rows
@@ -78,6 +79,8 @@ def audit_graph(graph: Graph) -> tuple[dict[str, Any], list[RelationPair] | None
     duplicates = {split: len(of) - len(distinct[split]) for split, of in keys.items()}
     overlaps = {f"{a}_in_{b}": _overlap(keys[a], distinct[b]) for a, b in _OVERLAPS}
     pairs = relation_pairs(graph)
+    category = relation_categories(graph.train, len(graph.entities), len(graph.relations))
+    triples_unseen = graph.unseen()
     found = problems(duplicates, {name: of["rows"] for name, of in overlaps.items()})
     report = {
         "version": AUDIT_VERSION,
@@ -89,10 +92,13 @@ def audit_graph(graph: Graph) -> tuple[dict[str, Any], list[RelationPair] | None
         "duplicates": duplicates,
         "overlaps": overlaps,
         "after_cleaning": _after_cleaning(graph),
-        "unseen": {split: _unseen(graph, split) for split in ("valid", "test")},
+        "unseen": {
+            split: {"triples": triples_unseen[split], **_unseen_names(graph, split)}
+            for split in ("valid", "test")
+        },
         "isolated": int((~graph.occurring()[0]).sum()),
-        "categories": _categories(graph),
-        "relations": _relations(graph),
+        "categories": _categories(graph, category),
+        "relations": _relations(graph, category),
         "relation_pairs": None
         if pairs is None
         else [_named(graph, pair, distinct["train"]) for pair in pairs],
@@ -127,19 +133,17 @@ def _after_cleaning(graph: Graph) -> dict[str, dict[str, int]]:
     }
 
 
-def _unseen(graph: Graph, split: str) -> dict[str, int]:
+def _unseen_names(graph: Graph, split: str) -> dict[str, int]:
     rows = graph.splits[split]
     seen_entities, seen_relations = graph.seen()
     entities, relations = np.unique(rows[:, [0, 2]]), np.unique(rows[:, 1])
     return {
-        "triples": graph.unseen()[split],
         "entities": int((~seen_entities[entities]).sum()),
         "relations": int((~seen_relations[relations]).sum()),
     }
 
 
-def _categories(graph: Graph) -> dict[str, dict[str, int]]:
-    of = relation_categories(graph.train, len(graph.entities), len(graph.relations))
+def _categories(graph: Graph, of: NDArray[np.int64]) -> dict[str, dict[str, int]]:
     used = graph.occurring()[1]
     return {
         name: {
@@ -150,9 +154,8 @@ def _categories(graph: Graph) -> dict[str, dict[str, int]]:
     }
 
 
-def _relations(graph: Graph) -> list[dict[str, Any]]:
+def _relations(graph: Graph, category: NDArray[np.int64]) -> list[dict[str, Any]]:
     n, n_relations = len(graph.entities), len(graph.relations)
-    category = relation_categories(graph.train, n, n_relations)
 
     def per_relation(column: int) -> Any:
         ends = distinct_keys(graph.train[:, 1].astype(np.int64) * n + graph.train[:, column])

@@ -9,7 +9,7 @@ import functools
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,7 +20,6 @@ from mmkgc_cli.kg.graph import Graph
 ELEMENTS = "elements"
 
 FormatName = Literal["openke", "hrt", "htr", "libkge", "nt"]
-FORMATS: tuple[str, ...] = get_args(FormatName)
 
 
 class _Entry(BaseModel):

@@ -114,12 +114,12 @@ def test_sides_and_entities_are_drawn_as_often_as_asked(path: str) -> None:
 
 
 def test_more_rounds_leave_fewer_unusable(path: str) -> None:
-    p, _ = problem(entities=10, relations=1, triples=400, batch=50)
+    p, _ = problem(entities=10, relations=1, triples=60, batch=50)
     shares = []
     for rounds in (1, 2, 8):
         usable = filtered_negatives(**{**p, "rounds": rounds, "n": 50})[2]
         shares.append(usable.double().mean().item())
-    assert shares == sorted(shares)
+    assert shares[0] < shares[1] < shares[2]
 
 
 def test_draws_depend_on_seed_and_step_and_on_nothing_else(path: str) -> None:

@@ -3,8 +3,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from mmkgc_cli.errors import DataError, UsageError
 from mmkgc_cli.kg.readers.named_triples import read_named
@@ -163,18 +161,3 @@ def test_missing_or_doubled_split_files_are_refused(
         write(tmp_path / name, ROWS)
     with pytest.raises(DataError, match=message):
         read_named(tmp_path, "g", "hrt")
-
-
-@given(data=st.binary(max_size=200) | st.text(alphabet="ab\t\n1", max_size=60).map(str.encode))
-def test_any_bytes_give_a_graph_or_one_line(
-    tmp_path_factory: pytest.TempPathFactory, data: bytes
-) -> None:
-    path = tmp_path_factory.mktemp("bytes") / "t.tsv"
-    path.write_bytes(data)
-    try:
-        graph = read_named(path, "g", "hrt")
-    except DataError as error:
-        assert str(path) in str(error)
-        assert "\n" not in str(error)
-    else:
-        assert len(graph.train)

@@ -148,18 +148,3 @@ def test_id_rows_come_back_whatever_the_chunk_size(
     assert read.tolist() == [list(row) for row in rows]
     for i in range(len(rows)):
         assert line_of_row(path, i) == i + 1 + count
-
-
-@given(data=st.binary(max_size=200))
-def test_any_bytes_give_rows_or_one_line(
-    tmp_path_factory: pytest.TempPathFactory, data: bytes
-) -> None:
-    path = tmp_path_factory.mktemp("bytes") / "rows.txt"
-    path.write_bytes(data)
-    try:
-        rows = read_id_rows(path, "head tail relation", "triples")
-    except DataError as error:
-        assert str(path) in str(error)
-        assert "\n" not in str(error)
-    else:
-        assert rows.shape[1] == 3
