@@ -8,16 +8,17 @@ NATIVE := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build dev demo test test-slow fuzz lint docs benchmark wheel clean
+.PHONY: help build dev demo test test-slow test-scatter fuzz lint docs benchmark wheel clean
 
 help:
 	@echo "make demo       install into $(VENV) and complete the periodic table, in a few minutes"
 	@echo "make test       install into $(VENV) and run linters and tests"
 	@echo "make test-slow  the tests that take longer"
+	@echo "make test-scatter  build torch-scatter (some minutes) and run the R-GCN twin on it"
 	@echo "make fuzz       fuzz every reader for SECONDS=60 each; needs atheris, which it installs"
 	@echo "make build      install, with the native library where a compiler is found"
 	@echo "make docs       write docs/cli.md from the commands"
-	@echo "make benchmark  ranking and a training step against peers; needs GRAPH=a prepared FB15K-237"
+	@echo "make benchmark  every native op against its twin and peers; needs GRAPH=a prepared FB15K-237"
 	@echo "make wheel      a wheel in dist/"
 	@echo "make clean      remove $(VENV) and everything built"
 
@@ -71,6 +72,11 @@ test: lint
 test-slow: dev
 	@$(BIN)/python -m pytest -m slow
 
+test-scatter: dev
+	@$(PIP) install --no-build-isolation -e '.[scatter]'
+	@$(BIN)/python -c 'import torch_scatter'
+	@$(BIN)/python -m pytest tests/ops/test_rgcn_propagate.py tests/scoring/test_rgcn.py
+
 SECONDS ?= 60
 FUZZ := hrt htr ids vocabulary openke libkge ntriples labels archive
 fuzz: dev
@@ -86,6 +92,8 @@ benchmark: dev
 		"make: say where FB15K-237 was prepared: make benchmark GRAPH=graphs/fb15k-237" >&2; exit 1; }
 	@$(BIN)/python -m benchmarks.ranking --graph "$(GRAPH)"
 	@$(BIN)/python -m benchmarks.scoring
+	@$(BIN)/python -m benchmarks.negatives --graph "$(GRAPH)"
+	@$(BIN)/python -m benchmarks.rgcn --graph "$(GRAPH)"
 
 wheel: build
 	@$(PIP) wheel --no-build-isolation --no-deps -w dist .

@@ -25,4 +25,13 @@ STABLE_TORCH_LIBRARY(mmkgc, m) {
       "Tensor tail_answers, Tensor head_keys, Tensor head_ptr, Tensor head_answers, int entities, "
       "int n, int choice, int rounds, bool with_positive, int seed, int step) -> "
       "(Tensor ids, Tensor side, Tensor usable, Tensor order)");
+  m.def(
+      "rgcn_propagate(Tensor x, Tensor coefficients, Tensor ptr, Tensor source, Tensor relation, "
+      "Tensor norm, Tensor back_ptr, Tensor back_target, Tensor back_relation, Tensor back_norm, "
+      "Tensor? rows=None, Tensor? sources=None) -> Tensor");
+  m.def(
+      "rgcn_propagate_backward(Tensor grad, Tensor x, Tensor coefficients, Tensor back_ptr, "
+      "Tensor back_target, Tensor back_relation, Tensor back_norm, Tensor? rows, "
+      "Tensor? sources, bool need_x, bool need_coefficients) -> "
+      "(Tensor d_x, Tensor d_coefficients)");
 }

@@ -2,16 +2,20 @@
 
 from mmkgc_cli.ops._native import library, path_of
 from mmkgc_cli.ops.filtered_negatives import KnownAnswers, SideChoice, filtered_negatives
+from mmkgc_cli.ops.message_graph import MessageGraph
 from mmkgc_cli.ops.metric import Metric, Pair, modulus, score_rows, whole_row
 from mmkgc_cli.ops.rank_candidates import rank_candidates
+from mmkgc_cli.ops.rgcn_propagate import rgcn_propagate
+from mmkgc_cli.ops.rgcn_transform import rgcn_transform
 from mmkgc_cli.ops.rotate_score import rotate_score
 from mmkgc_cli.ops.sampled_score import sampled_score
 
-OPS = ("filtered_negatives", "rank_candidates", "rotate_score", "sampled_score")
+OPS = ("filtered_negatives", "rank_candidates", "rgcn_propagate", "rotate_score", "sampled_score")
 
 __all__ = [
     "OPS",
     "KnownAnswers",
+    "MessageGraph",
     "Metric",
     "Pair",
     "SideChoice",
@@ -20,6 +24,8 @@ __all__ = [
     "modulus",
     "path_of",
     "rank_candidates",
+    "rgcn_propagate",
+    "rgcn_transform",
     "rotate_score",
     "sampled_score",
     "score_rows",

@@ -1,0 +1,175 @@
+"""Two R-GCN layers, forward and backward: ours, our twin and PyG's `RGCNConv`, in one run.
+
+    python -m benchmarks.rgcn --graph graphs/fb15k-237
+
+128 -> 256 -> 768 with two bases and inverse relations over the train triples, float32, two threads;
+the whole graph, and the rows of 128 random entities. `RGCNConv` (torch-geometric, from the extra
+[bench]) gets the same edges, bases and widths and, as ours, means over each relation's neighbours
+and a self connection. It takes about a minute a pass: it runs once, ours and the twin several
+times. Peak memory is that of a process that does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import multiprocessing
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.scoring import compete, copy_bandwidth
+from mmkgc_cli.kg.storage import load_graph
+from mmkgc_cli.ops import MessageGraph, _native, path_of
+from mmkgc_cli.scoring.rgcn import RelationalEncoder
+
+WIDTHS, BASES, ROWS = (128, 256, 768), 2, 128
+
+
+def message_graph(folder: Path) -> MessageGraph:
+    graph = load_graph(folder)
+    return MessageGraph.from_triples(
+        torch.from_numpy(graph.train).long(), len(graph.entities), len(graph.relations)
+    )
+
+
+def passes(forward: Callable[[], Tensor]) -> None:
+    out = forward()
+    out.backward(torch.ones_like(out))  # type: ignore[no-untyped-call]
+
+
+def on_twin(run: Callable[[], None]) -> Callable[[], None]:
+    """The same with the torch twin in place of the kernel."""
+
+    def switched() -> None:
+        native = _native.has_kernel
+        try:
+            _native.has_kernel = lambda op, device_type: False
+            run()
+        finally:
+            _native.has_kernel = native
+
+    return switched
+
+
+def peak_mib() -> float:
+    """Of this process; `getrusage` would begin with what the parent had."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
+
+
+def ours_alone(folder: Path, threads: int, _: Path, answers: Any) -> None:
+    torch.set_num_threads(threads)
+    graph = message_graph(folder)
+    before = peak_mib()
+    encoder = RelationalEncoder(graph, WIDTHS, BASES)
+    passes(encoder)
+    passes(encoder)
+    answers.put({"before": before, "peak": peak_mib()})
+
+
+def peer_alone(folder: Path, threads: int, weights: Path, answers: Any) -> None:
+    """One pass of PyG's layers with our weights, and how far its output is from ours."""
+    from torch_geometric.nn import RGCNConv
+
+    torch.set_num_threads(threads)
+    graph = message_graph(folder)
+    saved: dict[str, Tensor] = torch.load(weights, weights_only=True)
+    x = torch.nn.Parameter(saved["input"])
+    layers: list[Any] = []
+    for i, (a, b) in enumerate(itertools.pairwise(WIDTHS)):
+        layer: Any = RGCNConv(a, b, graph.relations, num_bases=BASES, aggr="mean", bias=False)
+        with torch.no_grad():
+            layer.weight.copy_(saved[f"layers.{i}.weight"])
+            layer.comp.copy_(saved[f"layers.{i}.coefficients"])
+            layer.root.copy_(saved[f"layers.{i}.own"])
+        layers.append(layer)
+    edges = torch.stack([graph.source, graph.edges_into(None)[1]])
+    start = time.perf_counter()
+    out: Tensor = x
+    for layer in layers:
+        out = torch.relu(layer(out, edges, graph.relation))
+    middle = time.perf_counter()
+    answers.put({"forward": middle - start, "peak": peak_mib()})
+    out.backward(torch.ones_like(out))  # type: ignore[no-untyped-call]
+    both = time.perf_counter() - start
+    difference = float((out - saved["output"]).abs().max() / out.abs().max())
+    answers.put({"both": both, "peak": peak_mib(), "difference": difference})
+
+
+def in_own_process(
+    work: Callable[[Path, int, Path, Any], None], folder: Path, threads: int, weights: Path
+) -> dict[str, float]:
+    """What `work` answered before it ended or was killed (memory)."""
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager:
+        answers = manager.Queue()
+        process = context.Process(target=work, args=(folder, threads, weights, answers))
+        process.start()
+        process.join()
+        found: dict[str, float] = {}
+        while not answers.empty():
+            found.update(answers.get())
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--graph", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--no-peer", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    graph = message_graph(options.graph)
+    torch.manual_seed(0)
+    encoder = RelationalEncoder(graph, WIDTHS, BASES)
+    rows = torch.randperm(graph.entities)[:ROWS]
+    whole = lambda: passes(encoder)  # noqa: E731
+    batch = lambda: passes(lambda: encoder(rows))  # noqa: E731
+    times = compete(
+        {"ours": whole, "ours, 128 rows": batch, "twin, eager": on_twin(whole),
+         "twin, eager, 128 rows": on_twin(batch)},
+        options.rounds,
+    )  # fmt: skip
+    seconds = {name: statistics.median(of) / 1000 for name, of in times.items()}
+    peer: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / "weights.pt"
+        with torch.no_grad():
+            torch.save({**encoder.state_dict(), "output": encoder()}, weights)
+        alone = in_own_process(ours_alone, options.graph, options.threads, weights)
+        if not options.no_peer:
+            peer = in_own_process(peer_alone, options.graph, options.threads, weights)
+            seconds["RGCNConv, forward"] = peer.get("forward", math.nan)
+            seconds["RGCNConv"] = peer.get("both", math.nan)
+    # Each layer gathers a row an edge forward, and a row an edge and basis backward.
+    gathered = 4 * graph.edges * (1 + BASES) * sum(WIDTHS[:-1])
+    print(
+        json.dumps(
+            {
+                "path": path_of("rgcn_propagate", "cpu")[0],
+                "edges": graph.edges,
+                "seconds": {name: round(value, 4) for name, value in seconds.items()},
+                "ratio": {name: round(s / seconds["ours"], 2) for name, s in seconds.items()},
+                "whole_over_rows": round(seconds["ours"] / seconds["ours, 128 rows"], 1),
+                "peer": {k: round(v, 7) for k, v in peer.items()},
+                "ours_alone_mib": {k: round(v) for k, v in alone.items()},
+                "gathered_mb": round(gathered / 1e6),
+                "copy_gb_per_s": round(copy_bandwidth(), 1),
+            },
+            indent=2,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,300 @@
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mmkgc_cli.ops import MessageGraph, rgcn_propagate, rgcn_transform
+from mmkgc_cli.ops.rgcn_propagate import twin
+from tests.ops.conftest import native
+
+
+@pytest.fixture(params=["index_add", "torch-scatter"])
+def reduction(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How the twin sums rows."""
+    if request.param == "torch-scatter":
+        pytest.importorskip("torch_scatter", reason="torch-scatter is not installed")
+    else:
+        module = importlib.import_module("mmkgc_cli.ops.rgcn_propagate")
+        monkeypatch.setattr(module, "segment_csr", None)
+    return str(request.param)
+
+
+def triples(entities: int, relations: int, n: int, seed: int = 0) -> Tensor:
+    rng = torch.Generator().manual_seed(seed)
+    draw = torch.rand(n, 3, generator=rng, dtype=torch.float64)
+    # Squared, so that a few entities are hubs.
+    bounds = torch.tensor([entities, relations, entities], dtype=torch.float64)
+    return (draw.square() * bounds).long()
+
+
+def problem(
+    entities: int = 11,
+    relations: int = 3,
+    n: int = 40,
+    width: int = 5,
+    bases: int = 2,
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
+    **options: Any,
+) -> tuple[Tensor, Tensor, MessageGraph]:
+    graph = MessageGraph.from_triples(
+        triples(entities, relations, n, seed), entities, relations, dtype=dtype, **options
+    )
+    rng = torch.Generator().manual_seed(seed + 1)
+    x = torch.randn(entities, width, generator=rng, dtype=dtype).requires_grad_()
+    a = torch.randn(graph.relations, bases, generator=rng, dtype=dtype).requires_grad_()
+    return x, a, graph
+
+
+def arguments(graph: MessageGraph) -> tuple[Tensor, ...]:
+    return (
+        graph.ptr, graph.source, graph.relation, graph.norm,
+        graph.back_ptr, graph.back_target, graph.back_relation, graph.back_norm,
+    )  # fmt: skip
+
+
+def by_definition(x: Tensor, a: Tensor, rows: Tensor, relations: int) -> Tensor:
+    """Dense adjacency matrices of a set of triples with inverses: sum_r a_rb A_r x / |N_i^r|."""
+    out = []
+    for b in range(a.shape[1]):
+        total = torch.zeros_like(x)
+        for r in range(relations):
+            adjacency = torch.zeros(len(x), len(x), dtype=x.dtype)
+            of = rows[rows[:, 1] == r]
+            adjacency[of[:, 2], of[:, 0]] = 1
+            for matrix, relation in ((adjacency, r), (adjacency.T, r + relations)):
+                mean = matrix / matrix.sum(1, keepdim=True).clamp_min(1)
+                total = total + a[relation, b] * (mean @ x)
+        out.append(total)
+    return torch.cat(out, 1)
+
+
+def gradients(out: Tensor, *of: Tensor) -> tuple[Tensor, ...]:
+    weights = torch.linspace(-1, 2, out.numel(), dtype=out.dtype).view(out.shape)
+    return torch.autograd.grad(out, of, weights)
+
+
+def test_sums_and_gradients_are_those_of_the_adjacency_matrices(path: str) -> None:
+    x, a, graph = problem()
+    found = rgcn_propagate(x, a, graph)
+    expected = by_definition(x, a, triples(11, 3, 40), 3)
+    assert torch.allclose(found, expected, atol=1e-12)
+    for left, right in zip(gradients(found, x, a), gradients(expected, x, a), strict=True):
+        assert torch.allclose(left, right, atol=1e-12)
+
+
+def test_both_ways_to_sum_in_the_twin_agree(reduction: str) -> None:
+    x, a, graph = problem(entities=40, n=500)
+    found = twin(x, a, *arguments(graph))
+    expected = by_definition(x, a, triples(40, 3, 500), 3)
+    assert torch.allclose(found, expected, atol=1e-12)
+    for left, right in zip(gradients(found, x, a), gradients(expected, x, a), strict=True):
+        assert torch.allclose(left, right, atol=1e-11)
+
+
+@native
+@settings(max_examples=60)
+@given(
+    entities=st.integers(1, 60),
+    n=st.integers(0, 400),
+    width=st.sampled_from([1, 3, 16, 31, 64, 129]),
+    bases=st.integers(0, 5),
+    restricted=st.booleans(),
+    inverse=st.booleans(),
+    seed=st.integers(0, 100),
+)
+def test_float32_agrees_with_the_twin(
+    entities: int, n: int, width: int, bases: int, restricted: bool, inverse: bool, seed: int
+) -> None:
+    x, a, graph = problem(entities, 4, n, width, bases, torch.float32, seed, inverse=inverse)
+    rows = sources = None
+    if restricted:
+        rng = torch.Generator().manual_seed(seed)
+        rows = torch.randperm(entities, generator=rng)[: entities // 2]
+        sources = graph.with_neighbours(rows)
+        x = x.detach()[sources].requires_grad_()
+    found = rgcn_propagate(x, a, graph, rows, sources)
+    expected = twin(x, a, *arguments(graph), rows, sources)
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4)
+    if bases:
+        for left, right in zip(gradients(found, x, a), gradients(expected, x, a), strict=True):
+            assert torch.allclose(left, right, rtol=1e-3, atol=1e-3 * max(1.0, n) ** 0.5)
+
+
+@native
+def test_a_hub_longer_than_a_segment_is_summed_whole() -> None:
+    """2,500 entities that all send to and receive from one: its row is cut into three."""
+    spokes = torch.arange(1, 2501)
+    rows = torch.stack([spokes, spokes % 3, torch.zeros_like(spokes)], 1)
+    graph = MessageGraph.from_triples(rows, 2501, 3, dtype=torch.float64)
+    x = torch.randn(2501, 4, dtype=torch.float64).requires_grad_()
+    a = torch.randn(6, 3, dtype=torch.float64).requires_grad_()
+    found, expected = rgcn_propagate(x, a, graph), twin(x, a, *arguments(graph))
+    assert torch.allclose(found, expected, atol=1e-12)
+    for left, right in zip(gradients(found, x, a), gradients(expected, x, a), strict=True):
+        assert torch.allclose(left, right, atol=1e-10)
+
+
+@native
+@pytest.mark.parametrize("restricted", [False, True])
+def test_opcheck_and_gradcheck(restricted: bool) -> None:
+    x, a, graph = problem(entities=6, relations=2, n=9, width=3)
+    rows = sources = None
+    if restricted:
+        rows = torch.tensor([4, 1])
+        sources = graph.with_neighbours(rows)
+        x = x.detach()[sources].requires_grad_()
+    torch.library.opcheck(
+        torch.ops.mmkgc.rgcn_propagate.default, (x, a, *arguments(graph), rows, sources)
+    )
+    assert torch.autograd.gradcheck(lambda x, a: rgcn_propagate(x, a, graph, rows, sources), (x, a))
+
+
+@pytest.mark.parametrize("op", [rgcn_propagate, rgcn_transform])
+def test_restricted_rows_are_rows_of_the_whole(op: Callable[..., Tensor], path: str) -> None:
+    x, a, graph = problem(entities=30, n=60)
+    weights = a if op is rgcn_propagate else torch.randn(6, 5, 4, dtype=x.dtype)
+    whole = op(x, weights, graph)
+    for rows in (torch.tensor([7]), torch.randperm(30)[:12], torch.empty(0, dtype=torch.int64)):
+        assert torch.allclose(op(x, weights, graph, rows), whole[rows], atol=1e-13)
+        sources = graph.with_neighbours(rows)
+        some = op(x[sources], weights, graph, rows, sources)
+        assert torch.allclose(some, whole[rows], atol=1e-13)
+        target = torch.linspace(-1, 1, some.numel(), dtype=x.dtype).view(some.shape)
+        assert torch.allclose(
+            torch.autograd.grad(some, x, target, retain_graph=True)[0],
+            torch.autograd.grad(whole, x, torch.zeros_like(whole).index_copy(0, rows, target),
+                                retain_graph=True)[0],
+            atol=1e-12,
+        )  # fmt: skip
+
+
+@native
+def test_results_do_not_depend_on_threads_and_repeat_bit_by_bit() -> None:
+    x, a, graph = problem(300, 5, 6000, 33, 3, torch.float32)
+    results = []
+    for threads in (1, 2, 3, 2):
+        torch.set_num_threads(threads)
+        out = rgcn_propagate(x, a, graph)
+        results.append((out, *gradients(out, x, a)))
+    for other in results[1:]:
+        assert all(torch.equal(p, q) for p, q in zip(results[0], other, strict=True))
+
+
+@pytest.mark.parametrize("wanted", [(True, False), (False, True)])
+def test_gradients_that_nobody_asks_for_are_left_out(wanted: tuple[bool, bool], path: str) -> None:
+    x, a, graph = problem()
+    both = gradients(rgcn_propagate(x, a, graph), x, a)
+    for asked, one, expected in zip(wanted, (x, a), both, strict=True):
+        one.requires_grad_(asked)
+        if asked:
+            only = expected
+    (found,) = gradients(rgcn_propagate(x, a, graph), *[t for t in (x, a) if t.requires_grad])
+    assert torch.allclose(found, only, atol=1e-13)
+
+
+def test_dense_and_strided_inputs_give_the_same(path: str) -> None:
+    x, a, graph = problem()
+    wide = torch.zeros(22, 10, dtype=x.dtype)
+    wide[::2, ::2] = x.detach()
+    assert torch.equal(rgcn_propagate(wide[::2, ::2], a.T.contiguous().T, graph),
+                       rgcn_propagate(x, a, graph))  # fmt: skip
+
+
+def test_a_basis_for_each_relation_is_a_full_matrix_for_each(path: str) -> None:
+    x, _, graph = problem()
+    weights = torch.randn(6, 5, 4, dtype=x.dtype).requires_grad_()
+    whole = rgcn_propagate(x, torch.eye(6, dtype=x.dtype), graph) @ weights.flatten(0, 1)
+    found = rgcn_transform(x, weights, graph)
+    assert torch.allclose(found, whole, atol=1e-12)
+    for left, right in zip(gradients(found, x, weights), gradients(whole, x, weights), strict=True):
+        assert torch.allclose(left, right, atol=1e-12)
+
+
+def test_gradcheck_of_full_matrices() -> None:
+    x, _, graph = problem(entities=6, relations=2, n=9, width=3)
+    weights = torch.randn(4, 3, 2, dtype=x.dtype).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, w: rgcn_transform(x, w, graph), (x, weights))
+
+
+def test_repeated_triples_count_once_and_norms_are_per_receiver_and_relation() -> None:
+    rows = torch.tensor([[0, 0, 2], [1, 0, 2], [0, 0, 2], [0, 1, 2]])
+    graph = MessageGraph.from_triples(rows, 3, 2)
+    assert graph.edges == 6
+    into = slice(int(graph.ptr[2]), int(graph.ptr[3]))
+    assert graph.source[into].tolist() == [0, 1, 0]
+    assert graph.relation[into].tolist() == [0, 0, 1]
+    assert graph.norm[into].tolist() == [0.5, 0.5, 1.0]
+
+
+def test_self_relations_and_plain_sums_as_in_released_code() -> None:
+    rows = torch.tensor([[0, 0, 2], [1, 0, 2]])
+    graph = MessageGraph.from_triples(
+        rows, 3, 1, inverse=False, normalize=False, self_relation=True
+    )
+    assert graph.relations == 2
+    assert graph.norm.tolist() == [1.0] * 5
+    assert graph.source.tolist() == [0, 1, 0, 1, 2]
+    assert graph.relation.tolist() == [1, 1, 0, 0, 1]
+
+
+def test_triples_out_of_range_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"outside 0\.\.2 or 0\.\.0"):
+        MessageGraph.from_triples(torch.tensor([[0, 1, 2]]), 3, 1)
+
+
+def change(graph: MessageGraph, **changes: Tensor) -> MessageGraph:
+    return MessageGraph(**{**vars(graph), **changes})
+
+
+BASE = problem()
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "x dims": ({"x": torch.zeros(5)}, "x has 1 dimensions, expected 2"),
+    "x dtype": ({"x": torch.zeros(11, 5).half()}, "x must be float32 or float64"),
+    "x rows": ({"x": torch.zeros(9, 5, dtype=torch.float64)}, "x has 9 rows, expected 11"),
+    "coefficients": ({"coefficients": torch.zeros(6, 2)}, "coefficients and x must have the same"),
+    "relation": (
+        {"coefficients": torch.zeros(2, 2, dtype=torch.float64)}, r"relation\[\d+\] is \d, outside",
+    ),
+    "norm": ({"graph": BASE[2].to(torch.float32)}, "norm and x must have the same dtype"),
+    "source": (
+        {"graph": change(BASE[2], source=torch.full_like(BASE[2].source, 11))},
+        r"source\[0\] is 11, outside 0..10",
+    ),
+    "ptr": (
+        {"graph": change(BASE[2], ptr=BASE[2].ptr.flip(0))},
+        r"source rows run from \d+ to 0, expected 0 to",
+    ),
+    "edges": (
+        {"graph": change(BASE[2], relation=BASE[2].relation[1:])},
+        r"source has \d+ edges, and relations or norms of another number",
+    ),
+    "rows": ({"rows": torch.tensor([3, 11])}, r"rows\[1\] is 11, outside 0..10"),
+    "twice": ({"rows": torch.tensor([3, 1, 3])}, "rows lists entity 3 twice"),
+    "missing": (
+        {"x": torch.zeros(1, 5, dtype=torch.float64), "sources": torch.tensor([10])},
+        "entity 0 is a source of the rows, but not among sources",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_wrong_arguments_are_named_alike_on_both_paths(path: str, what: str) -> None:
+    changes, message = WRONG[what]
+    x, coefficients, graph = BASE
+    given: dict[str, Any] = {"x": x, "coefficients": coefficients, "graph": graph}
+    with pytest.raises(RuntimeError, match="rgcn_propagate: " + message):
+        rgcn_propagate(**{**given, **changes})
+
+
+def test_moving_a_graph_keeps_ids_and_changes_norms() -> None:
+    graph = problem(dtype=torch.float32)[2].to(torch.float64)
+    assert graph.norm.dtype == graph.back_norm.dtype == torch.float64
+    assert graph.source.dtype == torch.int64

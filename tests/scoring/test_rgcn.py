@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mmkgc_cli.ops import MessageGraph
+from mmkgc_cli.scoring.rgcn import RelationalEncoder, RelationalLayer
+from tests.ops.test_rgcn_propagate import triples
+
+
+def message_graph() -> MessageGraph:
+    return MessageGraph.from_triples(triples(25, 3, 60), 25, 3, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(("width_in", "width_out"), [(4, 6), (9, 2)])
+@pytest.mark.parametrize("bases", [2, None])
+def test_a_layer_is_the_equation_of_the_paper(
+    bases: int | None, width_in: int, width_out: int
+) -> None:
+    rows = triples(25, 3, 60)
+    graph = message_graph()
+    torch.manual_seed(0)
+    layer = RelationalLayer(width_in, width_out, graph.relations, bases).double()
+    x = torch.randn(25, width_in, dtype=torch.float64)
+    matrices = layer.weight
+    if layer.coefficients is not None:
+        matrices = torch.einsum("rb,bio->rio", layer.coefficients, layer.weight)
+    expected = x @ layer.own
+    for i in range(25):
+        for r in range(3):
+            for inverse in (False, True):
+                ends = {(int(h), int(t)) for h, q, t in rows if q == r}
+                near = {a if not inverse else b for a, b in ends if (b, a)[inverse] == i}
+                for j in near:
+                    message = x[j] @ matrices[r + 3 * inverse]
+                    expected[i] = expected[i] + message / len(near)
+    assert torch.allclose(layer(x, graph), torch.relu(expected), atol=1e-12)
+
+
+@pytest.mark.parametrize("bases", [2, None])
+def test_rows_of_a_batch_and_their_gradients_are_those_of_the_whole_graph(
+    bases: int | None,
+) -> None:
+    torch.manual_seed(0)
+    encoder = RelationalEncoder(message_graph(), [4, 5, 6], bases).double()
+    rows = torch.tensor([3, 17, 20, 4])
+    found, expected = encoder(rows), encoder()[rows]
+    assert torch.allclose(found, expected, atol=1e-12)
+    weights = torch.randn(4, 6, dtype=torch.float64)
+    parameters = list(encoder.parameters())
+    for a, b in zip(
+        torch.autograd.grad(found, parameters, weights),
+        torch.autograd.grad(expected, parameters, weights),
+        strict=True,
+    ):
+        assert torch.allclose(a, b, atol=1e-11)
