@@ -4,6 +4,8 @@
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
+#include <memory>
+#include <optional>
 #include <vector>
 
 #include "common/arguments.h"
@@ -29,7 +31,10 @@ struct Candidates {
     side = torch::stable::contiguous(side);
     check_ids(op, "ids", ids, entities);
     const int8_t* p = side.const_data_ptr<int8_t>();
-    for (int64_t i = 0, n = side.numel(); i < n; ++i) {
+    const int64_t n = side.numel();
+    uint8_t outside = 0;
+    for (int64_t i = 0; i < n; ++i) outside |= static_cast<uint8_t>(p[i]) >= sides;
+    for (int64_t i = 0; outside && i < n; ++i) {
       STD_TORCH_CHECK(p[i] >= 0 && p[i] < sides, op, "side[", i, "] is ", int64_t(p[i]),
                       ", outside 0..", sides - 1);
     }
@@ -45,62 +50,83 @@ inline Tensor checked_gradient(const char* op, const Tensor& grad, const Tensor&
   return torch::stable::contiguous(grad);
 }
 
-// Positions sorted by id, and where each id starts: made here, or checked where they are given.
+// Positions sorted by id, and where each id starts.
 struct IdOrder {
-  Tensor order;   // [n] int64
-  Tensor starts;  // [n_ids + 1] int64
+  std::vector<int64_t> order, starts;  // [n], [n_ids + 1]
 
-  IdOrder(const char* op, const Tensor& ids, int64_t n_ids, const std::optional<Tensor>& given)
-      : order(torch::stable::new_empty(ids, {ids.numel()})),
-        starts(torch::stable::new_empty(ids, {n_ids + 1})) {
-    const int64_t n = ids.numel();
-    const int64_t* id = ids.const_data_ptr<int64_t>();
-    if (!given) {
-      cpu::sort_by_id(id, n, n_ids, order.mutable_data_ptr<int64_t>(),
-                      starts.mutable_data_ptr<int64_t>());
-      return;
-    }
-    check_index(op, "order", *given);
-    STD_TORCH_CHECK(given->size(0) == n, op, "order has ", given->size(0), " entries, expected ",
-                    n, " (one a candidate)");
-    order = torch::stable::contiguous(*given);
-    check_ids(op, "order", order, n);
-    const int64_t* o = order.const_data_ptr<int64_t>();
-    // Ascending by id and, for equal ids, by position: then no position can be there twice.
-    for (int64_t i = 1; i < n; ++i) {
-      STD_TORCH_CHECK(id[o[i - 1]] < id[o[i]] || (id[o[i - 1]] == id[o[i]] && o[i - 1] < o[i]), op,
-                      "order does not sort the ids at entry ", i);
-    }
-    cpu::count_ids(id, n, n_ids, starts.mutable_data_ptr<int64_t>());
+  IdOrder(const int64_t* ids, int64_t n, int64_t n_ids)
+      : order(static_cast<size_t>(n)), starts(static_cast<size_t>(n_ids) + 1) {
+    cpu::sort_by_id(ids, n, n_ids, order.data(), starts.data());
   }
 };
 
-// The three passes of sampled scoring on all threads.
-template <typename T>
-void run_forward(const cpu::SampledTask<T>& task) {
-  torch::stable::parallel_for(0, task.batch, 8, [&](int64_t begin, int64_t end) {
-    cpu::sampled_forward(task, begin, end);
-  });
-}
+// Candidates in the order of their ids, equal ids by position: made here, or checked where given.
+struct SortedCandidates {
+  Tensor order;                      // [n] int64 positions
+  std::unique_ptr<int32_t[]> where;  // [n] the query row (of sides * batch) that each one meets
+  std::vector<cpu::Run> runs;        // of one entity each
 
-template <typename T>
-void run_backward_queries(const cpu::SampledTask<T>& task) {
-  torch::stable::parallel_for(0, task.batch, 8, [&](int64_t begin, int64_t end) {
-    cpu::sampled_backward_queries(task, begin, end);
-  });
-}
+  SortedCandidates(const char* op, const Candidates& candidates, int64_t entities,
+                   const std::optional<Tensor>& given) {
+    const Tensor& ids = candidates.ids;
+    const int64_t n = ids.numel(), batch = ids.size(0), columns = ids.size(1);
+    const int64_t* id = ids.const_data_ptr<int64_t>();
+    if (given) {
+      check_index(op, "order", *given);
+      STD_TORCH_CHECK(given->size(0) == n, op, "order has ", given->size(0),
+                      " entries, expected ", n, " (one a candidate)");
+      order = torch::stable::contiguous(*given);
+      check_ids(op, "order", order, n);
+    } else {
+      order = torch::stable::new_empty(ids, {n});
+      std::vector<int64_t> starts(static_cast<size_t>(entities) + 1);
+      cpu::sort_by_id(id, n, entities, order.mutable_data_ptr<int64_t>(), starts.data());
+    }
+    where = std::make_unique_for_overwrite<int32_t[]>(static_cast<size_t>(n));
+    const auto sorted = std::make_unique_for_overwrite<int64_t[]>(static_cast<size_t>(n));
+    const int64_t* o = order.const_data_ptr<int64_t>();
+    const int8_t* side = candidates.side.const_data_ptr<int8_t>();
+    torch::stable::parallel_for(0, n, 4096, [&](int64_t begin, int64_t end) {
+      const auto width = static_cast<uint32_t>(columns);  // positions fit: a division costs less
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t position = o[i];
+        const int64_t row = n <= UINT32_MAX ? static_cast<uint32_t>(position) / width
+                                            : position / columns;
+        sorted[i] = id[position];
+        where[i] = static_cast<int32_t>(side[position] * batch + row);
+      }
+    });
+    // Ascending by id and, for equal ids, by position: then no position can be there twice.
+    const auto in_order = [&](int64_t i) {
+      return sorted[i - 1] < sorted[i] || (sorted[i - 1] == sorted[i] && o[i - 1] < o[i]);
+    };
+    bool ascending = true;
+    for (int64_t i = 1; i < n; ++i) ascending &= in_order(i);
+    for (int64_t i = 1; !ascending && i < n; ++i) {
+      STD_TORCH_CHECK(in_order(i), op, "order does not sort the ids at entry ", i);
+    }
+    // Without a branch that depends on the ids: whether a run ends is anybody's guess.
+    const auto ends = std::make_unique_for_overwrite<int64_t[]>(static_cast<size_t>(n));
+    size_t count = 0;
+    for (int64_t i = 0; i + 1 < n; ++i) {
+      ends[count] = i + 1;
+      count += sorted[i] != sorted[i + 1];
+    }
+    if (n) ends[count++] = n;
+    runs.resize(count);
+    for (size_t r = 0; r < count; ++r) {
+      runs[r] = {sorted[ends[r] - 1], r ? ends[r - 1] : 0, ends[r]};
+    }
+  }
 
-template <typename T>
-void run_backward_table(const cpu::SampledTask<T>& task) {
-  // Ranges of equal work, so that entities which many candidates share do not hold up a thread.
-  constexpr int64_t kParts = 128;
-  const int64_t parts = std::min(kParts, std::max<int64_t>(1, task.entities));
-  std::vector<int64_t> bounds(static_cast<size_t>(parts) + 1);
-  cpu::even_ranges(task.starts, task.entities, parts, bounds.data());
-  torch::stable::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
-    cpu::sampled_backward_table(task, bounds[static_cast<size_t>(begin)],
-                                bounds[static_cast<size_t>(end)]);
-  });
-}
+  // Tells a task about it.
+  template <typename T>
+  void describe(cpu::SampledTask<T>& task) const {
+    task.order = order.const_data_ptr<int64_t>();
+    task.where = where.get();
+    task.runs = runs.data();
+    task.n_runs = static_cast<int64_t>(runs.size());
+  }
+};
 
 }  // namespace mmkgc

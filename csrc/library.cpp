@@ -14,12 +14,26 @@ STABLE_TORCH_LIBRARY(mmkgc, m) {
       "int metric, int[] pairs, float[] weights, Tensor? scale=None, Tensor? order=None) -> "
       "(Tensor d_queries, Tensor d_table, Tensor d_scale)");
   m.def(
+      "sampled_score_backward_queries(Tensor grad, Tensor queries, Tensor table, Tensor ids, "
+      "Tensor side, int metric, int[] pairs, float[] weights, Tensor? scale=None, "
+      "Tensor? order=None) -> (Tensor d_queries, Tensor d_scale)");
+  m.def(
       "rotate_score(Tensor table, Tensor phases, Tensor heads, Tensor relations, Tensor tails, "
       "Tensor ids, Tensor side, Tensor? order=None) -> Tensor");
   m.def(
       "rotate_score_backward(Tensor grad, Tensor table, Tensor phases, Tensor heads, "
       "Tensor relations, Tensor tails, Tensor ids, Tensor side, Tensor? order=None) -> "
       "(Tensor d_table, Tensor d_phases)");
+  m.def(
+      "rotate_score_backward_queries(Tensor grad, Tensor table, Tensor phases, Tensor heads, "
+      "Tensor relations, Tensor tails, Tensor ids, Tensor side, Tensor? order=None) -> "
+      "(Tensor queries, Tensor d_known, Tensor d_phases)");
+  m.def(
+      "table_adam(Tensor grad, Tensor queries, Tensor(a!) table, Tensor(b!) exp_avg, "
+      "Tensor(c!) exp_avg_sq, Tensor ids, Tensor side, int metric, int[] pairs, float[] weights, "
+      "Tensor? scale, Tensor? order, Tensor? extra, Tensor? extra_ids, Tensor? dense, float lr, "
+      "float beta1, float beta2, float eps, float weight_decay, bool decoupled, int step) -> "
+      "Tensor");
   m.def(
       "filtered_negatives(Tensor positives, Tensor head_share, Tensor tail_keys, Tensor tail_ptr, "
       "Tensor tail_answers, Tensor head_keys, Tensor head_ptr, Tensor head_answers, int entities, "

@@ -8,6 +8,7 @@
 
 #include "candidates.h"
 #include "cpu/rotate_score.h"
+#include "sampled_passes.h"
 
 namespace mmkgc {
 namespace {
@@ -41,7 +42,7 @@ struct Arguments {
         relations(checked_ids("relations", relations_in, heads.size(0), phases.size(0))),
         tails(checked_ids("tails", tails_in, heads.size(0), table.size(0))),
         candidates(kOp, ids, side, heads.size(0), kSides, table.size(0)),
-        by_relation(kOp, relations, phases.size(0), std::nullopt),
+        by_relation(relations.const_data_ptr<int64_t>(), heads.size(0), phases.size(0)),
         cosines(torch::stable::empty_like(phases)),
         sines(torch::stable::empty_like(phases)),
         queries(torch::stable::new_empty(table, {kSides, heads.size(0), table.size(1)})),
@@ -77,8 +78,8 @@ struct Arguments {
     task.cosines = cosines.mutable_data_ptr<T>();
     task.sines = sines.mutable_data_ptr<T>();
     task.queries = queries.mutable_data_ptr<T>();
-    task.order = by_relation.order.const_data_ptr<int64_t>();
-    task.starts = by_relation.starts.const_data_ptr<int64_t>();
+    task.order = by_relation.order.data();
+    task.starts = by_relation.starts.data();
     torch::stable::parallel_for(0, phases.size(0), 8, [&](int64_t begin, int64_t end) {
       cpu::rotate_angles(task, begin, end);
     });
@@ -88,9 +89,14 @@ struct Arguments {
     return task;
   }
 
+  Tensor new_known() const {
+    return torch::stable::new_empty(table, {2 * heads.size(0), table.size(1)});
+  }
+
   template <typename T>
-  cpu::SampledTask<T> scoring() const {
+  cpu::SampledTask<T> scoring(const SortedCandidates& order) const {
     cpu::SampledTask<T> task{};
+    order.describe(task);
     task.queries = queries.const_data_ptr<T>();
     task.table = table.const_data_ptr<T>();
     task.ids = candidates.ids.const_data_ptr<int64_t>();
@@ -108,22 +114,23 @@ struct Arguments {
 };
 
 template <typename T>
-void forward(const Arguments& arguments, const Tensor& scores) {
+void forward(const Arguments& arguments, const SortedCandidates& order, const Tensor& scores) {
   arguments.make_queries<T>();
-  cpu::SampledTask<T> task = arguments.scoring<T>();
+  cpu::SampledTask<T> task = arguments.scoring<T>(order);
   task.scores = scores.mutable_data_ptr<T>();
   run_forward(task);
 }
 
+// The gradients of all but the table; `d_known` is what heads and tails got through the queries.
 template <typename T>
-void backward(const Arguments& arguments, const Tensor& grad, const IdOrder& order,
-              const Tensor& d_table, const Tensor& d_phases) {
+cpu::SampledTask<T> backward_queries(const Arguments& arguments, const Tensor& grad,
+                                     const SortedCandidates& order, const Tensor& d_known,
+                                     const Tensor& d_phases) {
   cpu::RotateTask<T> rotate = arguments.make_queries<T>();
-  const int64_t batch = rotate.batch, width = 2 * rotate.dim;
+  const int64_t batch = rotate.batch;
   const Tensor d_queries = torch::stable::empty_like(arguments.queries);
-  const Tensor d_known = torch::stable::new_empty(arguments.table, {2 * batch, width});
   const Tensor d_phase_rows = torch::stable::new_empty(arguments.table, {batch, rotate.dim});
-  cpu::SampledTask<T> task = arguments.scoring<T>();
+  cpu::SampledTask<T> task = arguments.scoring<T>(order);
   task.grad = grad.const_data_ptr<T>();
   task.d_queries = d_queries.mutable_data_ptr<T>();
   run_backward_queries(task);
@@ -139,17 +146,25 @@ void backward(const Arguments& arguments, const Tensor& grad, const IdOrder& ord
     cpu::rotate_sum_phases(rotate, begin, end);
   });
 
+  return task;
+}
+
+template <typename T>
+void backward(const Arguments& arguments, const Tensor& grad, const SortedCandidates& order,
+              const Tensor& d_table, const Tensor& d_phases) {
+  const Tensor d_known = arguments.new_known();
+  cpu::SampledTask<T> task = backward_queries<T>(arguments, grad, order, d_known, d_phases);
   // Heads and tails get the gradients of their queries in the same pass as candidates theirs.
-  std::vector<int64_t> known(rotate.heads, rotate.heads + batch);
-  known.insert(known.end(), rotate.tails, rotate.tails + batch);
-  std::vector<int64_t> known_order(known.size()), known_starts(task.entities + 1);
-  cpu::sort_by_id(known.data(), 2 * batch, task.entities, known_order.data(), known_starts.data());
-  task.order = order.order.const_data_ptr<int64_t>();
-  task.starts = order.starts.const_data_ptr<int64_t>();
+  const int64_t batch = task.batch;
+  const int64_t* heads = arguments.heads.const_data_ptr<int64_t>();
+  const int64_t* tails = arguments.tails.const_data_ptr<int64_t>();
+  std::vector<int64_t> known(heads, heads + batch);
+  known.insert(known.end(), tails, tails + batch);
+  const IdOrder by_entity(known.data(), 2 * batch, task.entities);
   task.d_table = d_table.mutable_data_ptr<T>();
-  task.extra = rotate.d_known;
-  task.extra_order = known_order.data();
-  task.extra_starts = known_starts.data();
+  task.extra = d_known.const_data_ptr<T>();
+  task.extra_order = by_entity.order.data();
+  task.extra_starts = by_entity.starts.data();
   run_backward_table(task);
 }
 
@@ -160,7 +175,8 @@ Tensor rotate_score(const Tensor& table, const Tensor& phases, const Tensor& hea
   const Tensor scores = torch::stable::new_empty(
       table, {arguments.heads.size(0), arguments.candidates.ids.size(1)});
   const bool single = table.scalar_type() == ScalarType::Float;
-  (single ? forward<float> : forward<double>)(arguments, scores);
+  const SortedCandidates sorted(kOp, arguments.candidates, table.size(0), order);
+  (single ? forward<float> : forward<double>)(arguments, sorted, scores);
   return scores;
 }
 
@@ -171,7 +187,7 @@ std::tuple<Tensor, Tensor> rotate_score_backward(
   const Arguments arguments(table, phases, heads, relations, tails, ids, side);
   const Tensor& ids_of = arguments.candidates.ids;
   const Tensor grad = checked_gradient(kOp, grad_in, ids_of, "table", table);
-  const IdOrder order(kOp, ids_of, arguments.table.size(0), order_in);
+  const SortedCandidates order(kOp, arguments.candidates, arguments.table.size(0), order_in);
   const Tensor d_table = torch::stable::empty_like(arguments.table);
   const Tensor d_phases = torch::stable::empty_like(arguments.phases);
   const bool single = table.scalar_type() == ScalarType::Float;
@@ -179,11 +195,30 @@ std::tuple<Tensor, Tensor> rotate_score_backward(
   return {d_table, d_phases};
 }
 
+std::tuple<Tensor, Tensor, Tensor> rotate_score_backward_queries(
+    const Tensor& grad_in, const Tensor& table, const Tensor& phases, const Tensor& heads,
+    const Tensor& relations, const Tensor& tails, const Tensor& ids, const Tensor& side,
+    std::optional<Tensor> order_in) {
+  const Arguments arguments(table, phases, heads, relations, tails, ids, side);
+  const Tensor grad = checked_gradient(kOp, grad_in, arguments.candidates.ids, "table", table);
+  const SortedCandidates order(kOp, arguments.candidates, table.size(0), order_in);
+  const Tensor d_known = arguments.new_known();
+  const Tensor d_phases = torch::stable::empty_like(arguments.phases);
+  const bool single = table.scalar_type() == ScalarType::Float;
+  if (single) {
+    backward_queries<float>(arguments, grad, order, d_known, d_phases);
+  } else {
+    backward_queries<double>(arguments, grad, order, d_known, d_phases);
+  }
+  return {arguments.queries, d_known, d_phases};
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(mmkgc, CPU, m) {
   m.impl("rotate_score", TORCH_BOX(&rotate_score));
   m.impl("rotate_score_backward", TORCH_BOX(&rotate_score_backward));
+  m.impl("rotate_score_backward_queries", TORCH_BOX(&rotate_score_backward_queries));
 }
 
 }  // namespace mmkgc

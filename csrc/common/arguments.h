@@ -41,7 +41,13 @@ inline void check_same_dtype(const char* op, const char* name, const Tensor& x, 
 // All of a contiguous int64 tensor within 0..bound-1; positions are counted in row-major order.
 inline void check_ids(const char* op, const char* name, const Tensor& ids, int64_t bound) {
   const int64_t* p = ids.const_data_ptr<int64_t>();
-  for (int64_t i = 0, n = ids.numel(); i < n; ++i) {
+  const int64_t n = ids.numel();
+  // As one number, so that the loop vectorises; which one it was is looked up when it is wrong.
+  uint64_t outside = 0;
+  for (int64_t i = 0; i < n; ++i) {
+    outside |= static_cast<uint64_t>(p[i]) >= static_cast<uint64_t>(bound);
+  }
+  for (int64_t i = 0; outside && i < n; ++i) {
     STD_TORCH_CHECK(p[i] >= 0 && p[i] < bound, op, name, "[", i, "] is ", p[i], ", outside 0..",
                     bound - 1);
   }

@@ -1,4 +1,4 @@
-// Scores of a query row against candidate rows: the one function behind sampled scores and ranks.
+// Scores of a query row against candidate rows: the one function behind ranks.
 #pragma once
 
 #include <cmath>
@@ -16,14 +16,6 @@ struct Terms {
   const Pair* pairs;
   int64_t n_pairs;
 };
-
-// Asks for a row ahead of its use: rows are gathered from all over the table, one or two kilobytes
-// each, and the time to the first byte is what a loop over them would wait for.
-template <typename T>
-MMKGC_INLINE void prefetch_row(const T* row, int64_t width) {
-  constexpr int64_t kLine = 64 / sizeof(T);
-  for (int64_t k = 0; k < width; k += kLine) __builtin_prefetch(row + k);
-}
 
 // Adds weight * term(query block, candidate block) to out for kLanes candidates.
 template <Metric M, bool Scaled, typename T>

@@ -9,11 +9,20 @@ from mmkgc_cli.ops.rgcn_propagate import rgcn_propagate
 from mmkgc_cli.ops.rgcn_transform import rgcn_transform
 from mmkgc_cli.ops.rotate_score import rotate_score
 from mmkgc_cli.ops.sampled_score import sampled_score
+from mmkgc_cli.ops.table_adam import DeferredGradient, table_adam
 
-OPS = ("filtered_negatives", "rank_candidates", "rgcn_propagate", "rotate_score", "sampled_score")
+OPS = (
+    "filtered_negatives",
+    "rank_candidates",
+    "rgcn_propagate",
+    "rotate_score",
+    "sampled_score",
+    "table_adam",
+)
 
 __all__ = [
     "OPS",
+    "DeferredGradient",
     "KnownAnswers",
     "MessageGraph",
     "Metric",
@@ -29,5 +38,6 @@ __all__ = [
     "rotate_score",
     "sampled_score",
     "score_rows",
+    "table_adam",
     "whole_row",
 ]

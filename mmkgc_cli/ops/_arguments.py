@@ -95,6 +95,35 @@ class Checks:
         self.ids("ids", ids, entities)
         self.ids("side", side, sides)
 
+    def sampled(
+        self,
+        queries: Tensor,
+        table: Tensor,
+        ids: Tensor,
+        side: Tensor,
+        metric: int,
+        pairs: Sequence[int],
+        weights: Sequence[float],
+        scale: Tensor | None,
+    ) -> list[Pair]:
+        """The arguments of sampled scoring (``csrc/sampled_arguments.h``); returns the terms."""
+        self.require(
+            queries.dim() == 3 and queries.shape[0] in (1, 2), "queries must be [1 or 2, B, Dq]"
+        )
+        self.real("queries", queries)
+        self.matrix("table", table)
+        self.same_dtype("table", table, "queries", queries)
+        if scale is not None:
+            shape = (queries.shape[0], queries.shape[1], table.shape[1])
+            self.require(
+                tuple(scale.shape) == shape and scale.dtype == queries.dtype,
+                f"scale must be [{shape[0]}, {shape[1]}, {shape[2]}] of the queries' dtype",
+            )
+        kind = self.metric(metric)
+        terms = self.pairs(pairs, weights, kind, queries.shape[2], table.shape[1])
+        self.candidates(ids, side, queries.shape[1], queries.shape[0], table.shape[0])
+        return terms
+
     def order(self, order: Tensor | None, ids: Tensor) -> None:
         """Positions sorted by id, equal ids by position."""
         if order is None:

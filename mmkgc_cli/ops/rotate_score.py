@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from mmkgc_cli.ops import _native
-from mmkgc_cli.ops._arguments import Checks
+from mmkgc_cli.ops._arguments import Checks, flat_pairs
 from mmkgc_cli.ops.metric import Metric, score_rows, whole_row
+from mmkgc_cli.ops.table_adam import DeferredGradient, deferred_gradients
 
 NAME = "rotate_score"
 _CHECKS = Checks(NAME)
@@ -48,6 +49,10 @@ def rotate_score(
         RuntimeError: on wrong shapes, dtypes or ids, naming the argument.
     """
     args = (table, phases, heads, relations, tails, ids, side, order)
+    deferred = deferred_gradients(table)
+    if deferred is not None:
+        deferring: Tensor = _Deferring.apply(deferred, *args)  # type: ignore[no-untyped-call]
+        return deferring
     if _native.has_kernel(NAME, table.device.type):
         result: Tensor = torch.ops.mmkgc.rotate_score(*args)
         return result
@@ -119,6 +124,33 @@ def twin(
     return score_rows(chosen, rows, Metric.modulus, whole_row(table.shape[1]))
 
 
+class _Deferring(torch.autograd.Function):
+    """The op for a table whose gradient the optimizer makes."""
+
+    @staticmethod
+    def forward(ctx: Any, deferred: list[DeferredGradient], *args: Any) -> Tensor:
+        ctx.deferred = deferred
+        _setup(ctx, args, args[0])
+        scores: Tensor = torch.ops.mmkgc.rotate_score(*args)
+        return scores
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grads
+        table, phases, heads, relations, tails, ids, side, order = ctx.saved_tensors
+        queries, d_known, d_phases = torch.ops.mmkgc.rotate_score_backward_queries(
+            grad, table, phases, heads, relations, tails, ids, side, order
+        )
+        numbers, weights = flat_pairs(whole_row(table.shape[1]))
+        ctx.deferred.append(
+            DeferredGradient(
+                grad, queries, ids, side, int(Metric.modulus), numbers, weights, order=order,
+                extra=d_known, extra_ids=torch.cat([heads, tails]),
+            )
+        )  # fmt: skip
+        return None, None, d_phases, *[None] * 6
+
+
 def _fake(table: Tensor, phases: Tensor, heads: Tensor, relations: Tensor, tails: Tensor,
           ids: Tensor, *_: Any) -> Tensor:  # fmt: skip
     return table.new_empty(ids.shape)
@@ -126,6 +158,17 @@ def _fake(table: Tensor, phases: Tensor, heads: Tensor, relations: Tensor, tails
 
 def _fake_backward(grad: Tensor, table: Tensor, phases: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     return table.new_empty(table.shape), phases.new_empty(phases.shape)
+
+
+def _fake_backward_queries(
+    grad: Tensor, table: Tensor, phases: Tensor, heads: Tensor, *_: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    batch, width = heads.shape[0], table.shape[1]
+    return (
+        table.new_empty(2, batch, width),
+        table.new_empty(2 * batch, width),
+        phases.new_empty(phases.shape),
+    )
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -140,4 +183,5 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 if _native.library().loaded:
     torch.library.register_fake(f"mmkgc::{NAME}")(_fake)
     torch.library.register_fake(f"mmkgc::{NAME}_backward")(_fake_backward)
+    torch.library.register_fake(f"mmkgc::{NAME}_backward_queries")(_fake_backward_queries)
     torch.library.register_autograd(f"mmkgc::{NAME}", _backward, setup_context=_setup)

@@ -16,6 +16,7 @@ from torch import Tensor
 from mmkgc_cli.ops import _native
 from mmkgc_cli.ops._arguments import Checks, flat_pairs
 from mmkgc_cli.ops.metric import Metric, Pair, score_rows
+from mmkgc_cli.ops.table_adam import DeferredGradient, deferred_gradients
 
 NAME = "sampled_score"
 _CHECKS = Checks(NAME)
@@ -54,38 +55,14 @@ def sampled_score(
     """
     numbers, weights = flat_pairs(pairs)
     args = (queries, table, ids, side, int(metric), numbers, weights, scale, order)
+    deferred = deferred_gradients(table)
+    if deferred is not None:
+        deferring: Tensor = _Deferring.apply(deferred, *args)  # type: ignore[no-untyped-call]
+        return deferring
     if _native.has_kernel(NAME, queries.device.type):
         result: Tensor = torch.ops.mmkgc.sampled_score(*args)
         return result
     return twin(*args)
-
-
-def _check_arguments(
-    queries: Tensor,
-    table: Tensor,
-    ids: Tensor,
-    side: Tensor,
-    metric: int,
-    pairs: Sequence[int],
-    weights: Sequence[float],
-    scale: Tensor | None,
-) -> list[Pair]:
-    """The checks of ``csrc/sampled_score.cpp``, word for word (a test compares them)."""
-    c = _CHECKS
-    c.require(queries.dim() == 3 and queries.shape[0] in (1, 2), "queries must be [1 or 2, B, Dq]")
-    c.real("queries", queries)
-    c.matrix("table", table)
-    c.same_dtype("table", table, "queries", queries)
-    if scale is not None:
-        shape = (queries.shape[0], queries.shape[1], table.shape[1])
-        c.require(
-            tuple(scale.shape) == shape and scale.dtype == queries.dtype,
-            f"scale must be [{shape[0]}, {shape[1]}, {shape[2]}] of the queries' dtype",
-        )
-    kind = c.metric(metric)
-    terms = c.pairs(pairs, weights, kind, queries.shape[2], table.shape[1])
-    c.candidates(ids, side, queries.shape[1], queries.shape[0], table.shape[0])
-    return terms
 
 
 def twin(
@@ -100,7 +77,7 @@ def twin(
     order: Tensor | None = None,
 ) -> Tensor:
     """`sampled_score` in torch, whose autograd makes the gradients; `order` is only checked."""
-    terms = _check_arguments(queries, table, ids, side, metric, pairs, weights, scale)
+    terms = _CHECKS.sampled(queries, table, ids, side, metric, pairs, weights, scale)
     _CHECKS.order(order, ids)
     rows = torch.nn.functional.embedding(ids, table)
     batch = torch.arange(ids.shape[0], device=ids.device)[:, None]
@@ -111,6 +88,30 @@ def twin(
 
     scales = None if scale is None else chosen(scale)
     return score_rows(chosen(queries), rows, Metric(metric), terms, scales)
+
+
+class _Deferring(torch.autograd.Function):
+    """The op for a table whose gradient the optimizer makes."""
+
+    @staticmethod
+    def forward(ctx: Any, deferred: list[DeferredGradient], *args: Any) -> Tensor:
+        ctx.deferred = deferred
+        _setup(ctx, args, args[0])
+        scores: Tensor = torch.ops.mmkgc.sampled_score(*args)
+        return scores
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (grad,) = grads
+        queries, table, ids, side, scale, order = ctx.saved_tensors
+        metric, pairs, weights = ctx.terms
+        ctx.deferred.append(
+            DeferredGradient(grad, queries, ids, side, metric, pairs, weights, scale, order)
+        )
+        d_queries, d_scale = torch.ops.mmkgc.sampled_score_backward_queries(
+            grad, queries, table, ids, side, *ctx.terms, scale, order
+        )
+        return None, d_queries, *[None] * 6, (None if scale is None else d_scale), None
 
 
 def _fake(queries: Tensor, table: Tensor, ids: Tensor, *_: Any) -> Tensor:
@@ -132,6 +133,16 @@ def _fake_backward(
     return (
         queries.new_empty(queries.shape),
         table.new_empty(table.shape),
+        queries.new_empty(0) if scale is None else scale.new_empty(scale.shape),
+    )
+
+
+def _fake_backward_queries(
+    grad: Tensor, queries: Tensor, table: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor]:
+    scale = rest[5] if len(rest) > 5 else None
+    return (
+        queries.new_empty(queries.shape),
         queries.new_empty(0) if scale is None else scale.new_empty(scale.shape),
     )
 
@@ -163,4 +174,5 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 if _native.library().loaded:
     torch.library.register_fake(f"mmkgc::{NAME}")(_fake)
     torch.library.register_fake(f"mmkgc::{NAME}_backward")(_fake_backward)
+    torch.library.register_fake(f"mmkgc::{NAME}_backward_queries")(_fake_backward_queries)
     torch.library.register_autograd(f"mmkgc::{NAME}", _backward, setup_context=_setup)

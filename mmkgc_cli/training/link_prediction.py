@@ -12,6 +12,7 @@ from mmkgc_cli.scoring.contract import Scorer
 from mmkgc_cli.state.rng import generator, stream_seed
 from mmkgc_cli.training.losses import self_adversarial_loss
 from mmkgc_cli.training.negatives import FilteredNegatives
+from mmkgc_cli.training.optimizers import Adam
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class LinkPrediction:
             settings.negative_sampling,
             stream_seed(settings.seed, "negatives"),
         )
-        self._optimizer = torch.optim.Adam(scorer.parameters(), lr=settings.lr, fused=True)
+        self._optimizer = Adam(scorer.parameters(), lr=settings.lr)
         self._order = torch.empty(0, dtype=torch.int64, device=device)
 
     @property

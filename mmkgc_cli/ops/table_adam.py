@@ -1,0 +1,229 @@
+"""An Adam step on a table straight from the gradients of its sampled candidates' scores.
+
+The gradient of a table of entities is as large as the table: writing it out and reading it again
+costs a good part of a training step. A parameter whose attribute `deferred_gradients` is a list (an
+optimizer sets it) gets, in place of a gradient, what one can be made from: `sampled_score` and
+`rotate_score` append a `DeferredGradient`, and the optimizer hands it to `table_adam`, which makes
+each row's gradient and steps the row while it is in the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmkgc_cli.ops import _native
+from mmkgc_cli.ops._arguments import Checks
+from mmkgc_cli.ops.metric import Metric, score_rows
+
+NAME = "table_adam"
+_CHECKS = Checks(NAME)
+
+
+@dataclass(frozen=True)
+class DeferredGradient:
+    """The gradient of a table through the scores of sampled candidates, not yet made.
+
+    The arguments of `sampled_score` in the form of its schema; `grad` ``[B, N]``, the gradient of
+    the scores; and `extra` ``[n, Dc]``, further gradient rows of the entities `extra_ids` ``[n]``.
+    """
+
+    grad: Tensor
+    queries: Tensor
+    ids: Tensor
+    side: Tensor
+    metric: int
+    pairs: Sequence[int]
+    weights: Sequence[float]
+    scale: Tensor | None = None
+    order: Tensor | None = None
+    extra: Tensor | None = None
+    extra_ids: Tensor | None = None
+
+    def dense(self, table: Tensor) -> Tensor:
+        """The gradient itself, in the shape of `table`."""
+        with torch.enable_grad():
+            rows = table.detach().requires_grad_()
+            scores = _scores(self, rows)
+        (gradient,) = torch.autograd.grad(scores, rows, self.grad)
+        if self.extra is not None and self.extra_ids is not None:
+            gradient.index_add_(0, self.extra_ids, self.extra)
+        return gradient
+
+
+def _scores(of: DeferredGradient, table: Tensor) -> Tensor:
+    """The scores that `of` is the gradient of, by the kernel where there is one."""
+    if _native.has_kernel("sampled_score", table.device.type):
+        scores: Tensor = torch.ops.mmkgc.sampled_score(
+            of.queries, table, of.ids, of.side, of.metric, of.pairs, of.weights, of.scale, of.order
+        )
+        return scores
+    from mmkgc_cli.ops.sampled_score import twin as sampled_twin
+
+    return sampled_twin(
+        of.queries, table, of.ids, of.side, of.metric, of.pairs, of.weights, of.scale, of.order
+    )
+
+
+def deferred_gradients(table: Tensor) -> list[DeferredGradient] | None:
+    """Where to leave the gradient of `table`; None where it is to be made at once."""
+    wanted: list[DeferredGradient] | None = getattr(table, "deferred_gradients", None)
+    if wanted is None or not (table.requires_grad and table.is_leaf and torch.is_grad_enabled()):
+        return None
+    return wanted if _native.has_kernel(NAME, table.device.type) else None
+
+
+def table_adam(
+    table: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    gradient: DeferredGradient,
+    step: int,
+    lr: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    decoupled: bool = False,
+    dense: Tensor | None = None,
+) -> Tensor:
+    """One step of Adam, or of AdamW when `decoupled`, on all rows of `table`, in place.
+
+    Args:
+        table: ``[E, Dc]`` float32 or float64, contiguous.
+        exp_avg: ``[E, Dc]`` running mean of the gradient, changed in place.
+        exp_avg_sq: ``[E, Dc]`` running mean of its square, changed in place.
+        gradient: of the scores of sampled candidates.
+        step: 1 for the first.
+        lr: learning rate.
+        betas: decay of the two means.
+        eps: added to the root of the second.
+        weight_decay: as in `torch.optim.Adam` and `torch.optim.AdamW`.
+        decoupled: which of the two.
+        dense: ``[E, Dc]`` gradient from elsewhere, added.
+
+    Returns:
+        The squared L2 norm of the whole gradient, a float64 scalar.
+
+    Raises:
+        RuntimeError: on wrong shapes, dtypes or ids, naming the argument.
+    """
+    g = gradient
+    args = (
+        g.grad, g.queries, table.detach(), exp_avg, exp_avg_sq, g.ids, g.side, g.metric, g.pairs,
+        g.weights, g.scale, g.order, g.extra, g.extra_ids, dense, lr, *betas, eps, weight_decay,
+        decoupled, step,
+    )  # fmt: skip
+    if _native.has_kernel(NAME, table.device.type):
+        squares: Tensor = torch.ops.mmkgc.table_adam(*args)
+        return squares
+    return twin(*args)
+
+
+def twin(
+    grad: Tensor,
+    queries: Tensor,
+    table: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    ids: Tensor,
+    side: Tensor,
+    metric: int,
+    pairs: Sequence[int],
+    weights: Sequence[float],
+    scale: Tensor | None,
+    order: Tensor | None,
+    extra: Tensor | None,
+    extra_ids: Tensor | None,
+    dense: Tensor | None,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    weight_decay: float,
+    decoupled: bool,
+    step: int,
+) -> Tensor:
+    """`table_adam` in torch: the gradient written out, then the formula of `torch.optim.Adam`."""
+    terms = _check_arguments(
+        grad, queries, table, exp_avg, exp_avg_sq, ids, side, metric, pairs, weights, scale,
+        order, extra, extra_ids, dense, step,
+    )  # fmt: skip
+    with torch.enable_grad():
+        rows = table.detach().requires_grad_()
+        at = side.long() * queries.shape[1] + torch.arange(len(ids), device=ids.device)[:, None]
+        chosen = queries.flatten(0, 1)[at]
+        scales = None if scale is None else scale.flatten(0, 1)[at]
+        scores = score_rows(
+            chosen, torch.nn.functional.embedding(ids, rows), Metric(metric), terms, scales
+        )
+    (gradient,) = torch.autograd.grad(scores, rows, grad)
+    if extra is not None and extra_ids is not None:
+        gradient = gradient.index_add(0, extra_ids, extra)
+    if dense is not None:
+        gradient = gradient + dense
+    squares = gradient.double().square().sum()
+    if decoupled:
+        table.mul_(1 - lr * weight_decay)
+    elif weight_decay:
+        gradient = gradient + weight_decay * table
+    exp_avg.mul_(beta1).add_(gradient, alpha=1 - beta1)
+    exp_avg_sq.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    root = exp_avg_sq.sqrt() / (1 - beta2**step) ** 0.5 + eps
+    table.addcdiv_(exp_avg, root, value=-lr / (1 - beta1**step))
+    return squares
+
+
+def _check_arguments(
+    grad: Tensor,
+    queries: Tensor,
+    table: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    ids: Tensor,
+    side: Tensor,
+    metric: int,
+    pairs: Sequence[int],
+    weights: Sequence[float],
+    scale: Tensor | None,
+    order: Tensor | None,
+    extra: Tensor | None,
+    extra_ids: Tensor | None,
+    dense: Tensor | None,
+    step: int,
+) -> list[Any]:
+    """The checks of ``csrc/table_adam.cpp``, word for word (a test compares them)."""
+    c = _CHECKS
+    terms = c.sampled(queries, table, ids, side, metric, pairs, weights, scale)
+    for name, state in (("table", table), ("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq)):
+        c.same_dtype(name, state, "table", table)
+        c.require(state.shape == table.shape, f"{name} must have the shape of table")
+        c.require(state.is_contiguous(), f"{name} must be contiguous")
+    c.require(step >= 1, f"step is {step}, expected 1 or more")
+    if dense is not None:
+        c.require(dense.shape == table.shape, "dense must have the shape of table")
+        c.same_dtype("dense", dense, "table", table)
+    c.require(grad.shape == ids.shape, "grad must have the shape of ids")
+    c.same_dtype("grad", grad, "queries", queries)
+    c.order(order, ids)
+    c.require((extra is None) == (extra_ids is None), "extra and extra_ids come together")
+    if extra is not None and extra_ids is not None:
+        c.matrix("extra", extra)
+        c.same_dtype("extra", extra, "table", table)
+        c.index("extra_ids", extra_ids)
+        shape = (extra_ids.numel(), table.shape[1])
+        c.require(tuple(extra.shape) == shape, f"extra must be [{shape[0]}, {shape[1]}]")
+        c.ids("extra_ids", extra_ids, table.shape[0])
+    return terms
+
+
+def _fake(grad: Tensor, queries: Tensor, table: Tensor, *_: Any) -> Tensor:
+    return table.new_empty((), dtype=torch.float64)
+
+
+if _native.library().loaded:
+    # A step carries no gradient, so there is no autograd formula to register.
+    torch.library.register_fake(f"mmkgc::{NAME}")(_fake)

@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from mmkgc_cli.ops import Metric, Pair, rotate_score, sampled_score, table_adam
+from mmkgc_cli.ops.metric import whole_row
+from mmkgc_cli.ops.table_adam import DeferredGradient
+from mmkgc_cli.training.optimizers import Adam
+from tests.ops.conftest import native
+
+OPTIONS = [
+    {},
+    {"betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.1},
+    {"weight_decay": 0.1, "decoupled": True},
+]
+
+
+def problem(
+    entities: int = 17,
+    batch: int = 6,
+    n: int = 7,
+    width: int = 10,
+    metric: Metric = Metric.modulus,
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
+    scaled: bool = False,
+    extra: int = 4,
+) -> tuple[Tensor, Tensor, Tensor, DeferredGradient]:
+    rng = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=rng, dtype=dtype)
+
+    gradient = DeferredGradient(
+        normal(batch, n),
+        normal(2, batch, width),
+        torch.randint(entities, (batch, n), generator=rng),
+        torch.randint(2, (batch, n), generator=rng).to(torch.int8),
+        int(metric),
+        [0, 0, width],
+        [0.7],
+        normal(2, batch, width) if scaled else None,
+        None,
+        normal(extra, width) if extra else None,
+        torch.randint(entities, (extra,), generator=rng) if extra else None,
+    )
+    state = normal(entities, width), normal(entities, width), normal(entities, width).square()
+    return *state, gradient
+
+
+def torch_adam(
+    table: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, gradient: Tensor, step: int,
+    lr: float, decoupled: bool = False, **options: Any,
+) -> nn.Parameter:  # fmt: skip
+    """The same step by torch's own optimizer."""
+    parameter = nn.Parameter(table.clone())
+    kind = torch.optim.AdamW if decoupled else torch.optim.Adam
+    optimizer = kind([parameter], lr=lr, **{"weight_decay": 0.0, **options})
+    optimizer.state[parameter] = {
+        "step": torch.tensor(float(step - 1)),
+        "exp_avg": exp_avg.clone(),
+        "exp_avg_sq": exp_avg_sq.clone(),
+    }
+    parameter.grad = gradient
+    optimizer.step()
+    return parameter
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=["adam", "penalty", "decoupled"])
+@pytest.mark.parametrize("metric", list(Metric))
+def test_a_step_is_that_of_torch_with_the_gradient_written_out(
+    path: str, metric: Metric, options: dict[str, Any]
+) -> None:
+    table, exp_avg, exp_avg_sq, gradient = problem(metric=metric)
+    dense = torch.randn_like(table)
+    full = gradient.dense(table) + dense
+    expected = torch_adam(table, exp_avg, exp_avg_sq, full, 3, 0.01, **options)
+    squares = table_adam(table, exp_avg, exp_avg_sq, gradient, 3, 0.01, dense=dense, **options)
+    assert torch.allclose(table, expected.detach(), atol=1e-12)
+    assert float(squares) == pytest.approx(float(full.square().sum()))
+
+
+@native
+@settings(max_examples=40)
+@given(
+    entities=st.integers(1, 40),
+    batch=st.integers(0, 9),
+    n=st.integers(0, 150),
+    width=st.sampled_from([2, 6, 32, 62, 130]),
+    metric=st.sampled_from(list(Metric)),
+    scaled=st.booleans(),
+    extra=st.sampled_from([0, 5]),
+    seed=st.integers(0, 100),
+)
+def test_float32_agrees_with_the_twin(
+    entities: int, batch: int, n: int, width: int, metric: Metric, scaled: bool, extra: int,
+    seed: int,
+) -> None:  # fmt: skip
+    twins = problem(entities, batch, n, width, metric, torch.float64, seed, scaled, extra)
+    single = [t.float() for t in twins[:3]]
+    g = twins[3]
+    cast = {name: value.float() for name, value in vars(g).items()
+            if isinstance(value, Tensor) and value.is_floating_point()}  # fmt: skip
+    found = DeferredGradient(**{**vars(g), **cast})
+    table_adam(*single, found, 2, 0.01)
+    expected = torch_adam(*twins[:3], g.dense(twins[0]), 2, 0.01)
+    assert torch.allclose(single[0].double(), expected.detach(), rtol=1e-4, atol=2e-4)
+
+
+@native
+def test_opcheck() -> None:
+    table, exp_avg, exp_avg_sq, g = problem(dtype=torch.float32)
+    torch.library.opcheck(
+        torch.ops.mmkgc.table_adam.default,
+        (g.grad, g.queries, table, exp_avg, exp_avg_sq, g.ids, g.side, g.metric, g.pairs,
+         g.weights, g.scale, g.order, g.extra, g.extra_ids, None, 0.01, 0.9, 0.999, 1e-8, 0.0,
+         False, 1),
+    )  # fmt: skip
+
+
+@native
+def test_results_do_not_depend_on_threads_and_repeat_bit_by_bit() -> None:
+    results = []
+    for threads in (1, 2, 3, 2):
+        torch.set_num_threads(threads)
+        *state, gradient = problem(300, 90, 50, 66, dtype=torch.float32)
+        gradient.ids[:, ::4] = 3
+        squares = table_adam(*state, gradient, 5, 0.01)
+        results.append((*state, squares))
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def losses(table: Tensor, phases: Tensor, calls: int, op: str) -> Tensor:
+    rng = torch.Generator().manual_seed(1)
+    total = torch.zeros((), dtype=table.dtype)
+    for _ in range(calls):
+        heads, tails = (torch.randint(len(table), (5,), generator=rng) for _ in range(2))
+        relations = torch.randint(len(phases), (5,), generator=rng)
+        ids = torch.randint(len(table), (5, 7), generator=rng)
+        side = torch.randint(2, (5, 7), generator=rng).to(torch.int8)
+        if op == "rotate":
+            scores = rotate_score(table, phases, heads, relations, tails, ids, side)
+        else:
+            # Queries are made from the table too, so part of its gradient comes through them.
+            known = nn.functional.embedding(torch.stack([heads, tails]), table)
+            queries = known + nn.functional.embedding(relations, phases).repeat(1, 2)
+            scores = sampled_score(queries, table, ids, side, Metric.l1, whole_row(table.shape[1]))
+        total = total + scores.sin().sum()
+    return total
+
+
+@pytest.mark.parametrize("op", ["rotate", "sampled"])
+@pytest.mark.parametrize("calls", [1, 2])
+@pytest.mark.parametrize("materialize", [False, True])
+def test_training_steps_are_those_of_torch(
+    path: str, op: str, calls: int, materialize: bool
+) -> None:
+    rng = torch.Generator().manual_seed(0)
+    start = [torch.randn(n, d, generator=rng, dtype=torch.float64) for n, d in ((9, 6), (3, 3))]
+    trained = []
+    for kind in (Adam, torch.optim.Adam):
+        parameters = [nn.Parameter(t.clone()) for t in start]
+        optimizer = kind(parameters, lr=0.01, weight_decay=0.01)
+        for _ in range(4):
+            optimizer.zero_grad()
+            losses(*parameters, calls, op).backward()
+            if materialize and isinstance(optimizer, Adam):
+                optimizer.materialize()
+                assert parameters[0].grad is not None
+            optimizer.step()
+        trained.append([*parameters, optimizer.state[parameters[0]]["exp_avg"]])
+        assert float(optimizer.state[parameters[0]]["step"]) == 4
+    for a, b in zip(*trained, strict=True):
+        assert torch.allclose(a, b, atol=1e-12)
+
+
+@native
+def test_a_deferred_gradient_is_not_written_out_and_zeroing_forgets_it() -> None:
+    parameter, phases = nn.Parameter(torch.randn(9, 6)), nn.Parameter(torch.randn(3, 3))
+    optimizer = Adam([parameter, phases], lr=0.01)
+    losses(parameter, phases, 1, "rotate").backward()
+    assert parameter.grad is None
+    assert phases.grad is not None
+    assert len(parameter.deferred_gradients) == 1  # type: ignore[attr-defined]
+    before = parameter.detach().clone()
+    optimizer.zero_grad()
+    optimizer.step()
+    assert torch.equal(parameter, before)
+
+
+def test_scoring_without_gradients_defers_nothing() -> None:
+    parameter, phases = nn.Parameter(torch.randn(9, 6)), nn.Parameter(torch.randn(3, 3))
+    Adam([parameter, phases], lr=0.01)
+    with torch.no_grad():
+        losses(parameter, phases, 1, "rotate")
+    assert parameter.deferred_gradients == []  # type: ignore[attr-defined]
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "exp_avg": ({"exp_avg": torch.zeros(3, 10).double()}, "exp_avg must have the shape of table"),
+    "dtype": ({"exp_avg_sq": torch.zeros(17, 10)}, "exp_avg_sq and table must have the same dtype"),
+    "contiguous": (
+        {"exp_avg": torch.zeros(10, 17, dtype=torch.float64).T}, "exp_avg must be contiguous",
+    ),
+    "step": ({"step": 0}, "step is 0, expected 1 or more"),
+    "dense": ({"dense": torch.zeros(17, 9, dtype=torch.float64)}, "dense must have the shape"),
+    "grad": ({"grad": torch.zeros(6, 8, dtype=torch.float64)}, "grad must have the shape of ids"),
+    "order": ({"order": torch.zeros(42, dtype=torch.int64)}, "order does not sort the ids"),
+    "extra": ({"extra": None}, "extra and extra_ids come together"),
+    "extra shape": (
+        {"extra": torch.zeros(4, 9, dtype=torch.float64)}, r"extra must be \[4, 10\]",
+    ),
+    "extra ids": ({"extra_ids": torch.full((4,), 17)}, r"extra_ids\[0\] is 17, outside 0..16"),
+    "ids": ({"ids": torch.full((6, 7), -1)}, r"ids\[0\] is -1, outside 0..16"),
+    "pairs": ({"pairs": [0, 0, 12]}, r"pair 0 \(0, 0, 12\) reaches outside"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_wrong_arguments_are_named_alike_on_both_paths(path: str, what: str) -> None:
+    changes, message = WRONG[what]
+    table, exp_avg, exp_avg_sq, gradient = problem()
+    own = {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq, "step": 1, "dense": None}
+    of_gradient = {k: v for k, v in changes.items() if k not in own}
+    own.update({k: v for k, v in changes.items() if k in own})
+    given_ = DeferredGradient(**{**vars(gradient), **of_gradient})
+    before = table.clone()
+    with pytest.raises(RuntimeError, match="table_adam: " + message):
+        table_adam(table, gradient=given_, lr=0.1, **own)  # type: ignore[arg-type]
+    assert torch.equal(table, before)
+
+
+def test_pairs_are_all_there() -> None:
+    """Two pairs that share a candidate block: both reach its gradient."""
+    table, exp_avg, exp_avg_sq, gradient = problem(width=8, metric=Metric.l1, extra=0)
+    pairs = [Pair(0, 0, 4, 1.0), Pair(4, 0, 4, 2.0)]
+    numbers = [n for p in pairs for n in (p.query, p.candidate, p.width)]
+    both = DeferredGradient(**{**vars(gradient), "pairs": numbers, "weights": [1.0, 2.0]})
+    expected = torch_adam(table, exp_avg, exp_avg_sq, both.dense(table), 1, 0.1)
+    table_adam(table, exp_avg, exp_avg_sq, both, 1, 0.1)
+    assert torch.allclose(table, expected.detach(), atol=1e-12)
