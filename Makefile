@@ -19,7 +19,7 @@ help:
 	@echo "make build      install, with the native library where a compiler is found"
 	@echo "make docs       write docs/cli.md from the commands"
 	@echo "make benchmark  ranking and a training step against peers; needs GRAPH=a prepared FB15K-237"
-	@echo "make wheel      a wheel in dist/"
+	@echo "make wheel      a wheel in dist/, tagged with the ABI where a compiler is found"
 	@echo "make clean      remove $(VENV) and everything built"
 
 $(VENV)/.torch:
@@ -104,6 +104,7 @@ benchmark: dev
 	@$(BIN)/python -m benchmarks.scoring
 
 wheel: build
+	@rm -rf build/lib*  # modules that have gone would be packed again
 	@$(PIP) wheel --no-build-isolation --no-deps -w dist .
 
 clean:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
@@ -141,7 +142,17 @@ class BuildPython(build_py):
             shutil.copy2(ROOT / "datasets.toml", Path(self.build_lib) / "mmkgc_cli")
 
 
-options: dict[str, Any] = {"cmdclass": {"build_ext": OptionalBuild, "build_py": BuildPython}}
+class TaggedWheel(bdist_wheel):
+    """Tags by what came of the build: cp311-cp311 with the library, py3-none without."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        self.root_is_pure = not self.get_finalized_command("build_ext").get_outputs()
+        return super().get_tag()
+
+
+options: dict[str, Any] = {
+    "cmdclass": {"build_ext": OptionalBuild, "build_py": BuildPython, "bdist_wheel": TaggedWheel}
+}
 # An extension that is merely skipped still goes through OptionalBuild, which says so.
 placeholder = Extension("mmkgc_cli._C", [])
 setup(ext_modules=[placeholder if isinstance(extension, str) else extension], **options)
