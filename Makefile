@@ -8,18 +8,19 @@ NATIVE := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build dev demo test test-slow test-scatter fuzz lint docs benchmark wheel clean
+.PHONY: help build dev demo test test-slow test-scatter sanitize fuzz lint docs benchmark wheel clean
 
 help:
 	@echo "make demo       install into $(VENV) and complete the periodic table, in a few minutes"
 	@echo "make test       install into $(VENV) and run linters and tests"
 	@echo "make test-slow  the tests that take longer"
+	@echo "make sanitize   the tests of the ops, with sanitizers in the native library; needs GCC"
 	@echo "make test-scatter  build torch-scatter (some minutes) and run the R-GCN twin on it"
 	@echo "make fuzz       fuzz every reader for SECONDS=60 each; needs atheris, which it installs"
 	@echo "make build      install, with the native library where a compiler is found"
 	@echo "make docs       write docs/cli.md from the commands"
 	@echo "make benchmark  every native op against its twin and peers; needs GRAPH=a prepared FB15K-237"
-	@echo "make wheel      a wheel in dist/"
+	@echo "make wheel      a wheel in dist/, tagged with the ABI where a compiler is found"
 	@echo "make clean      remove $(VENV) and everything built"
 
 $(VENV)/.torch:
@@ -77,6 +78,21 @@ test-scatter: dev
 	@$(BIN)/python -c 'import torch_scatter'
 	@$(BIN)/python -m pytest tests/ops/test_rgcn_propagate.py tests/scoring/test_rgcn.py
 
+# A second build beside the usual one. PYTHONSAFEPATH keeps the checkout's own package out of the way;
+# a report ends the run, shows the test that it came from, and is not captured.
+SANITIZED := build/sanitize
+GXX ?= g++
+sanitize: dev
+	@echo "building the native library with sanitizers in $(SANITIZED)"
+	@rm -rf $(SANITIZED)/lib && mkdir -p $(SANITIZED)
+	@CXX=$(GXX) MMKGC_SANITIZE=1 $(BIN)/python setup.py -q build --build-base $(SANITIZED) \
+		--build-lib $(SANITIZED)/lib > $(SANITIZED)/log 2>&1; \
+		ls $(SANITIZED)/lib/mmkgc_cli/_C.* > /dev/null || { cat $(SANITIZED)/log; exit 1; }
+	@MMKGC_SANITIZE=1 PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(SANITIZED)/lib \
+		ASAN_OPTIONS=detect_leaks=0:abort_on_error=1 UBSAN_OPTIONS=halt_on_error=1:abort_on_error=1 \
+		LD_PRELOAD="$$($(GXX) -print-file-name=libasan.so) $$($(GXX) -print-file-name=libstdc++.so)" \
+		$(BIN)/python -m pytest --capture=sys tests/ops
+
 SECONDS ?= 60
 FUZZ := hrt htr ids vocabulary openke libkge ntriples labels archive
 fuzz: dev
@@ -96,6 +112,7 @@ benchmark: dev
 	@$(BIN)/python -m benchmarks.rgcn --graph "$(GRAPH)"
 
 wheel: build
+	@rm -rf build/lib*  # modules that have gone would be packed again
 	@$(PIP) wheel --no-build-isolation --no-deps -w dist .
 
 clean:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
@@ -23,6 +24,13 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "mmkgc_cli/__init__.py").re
 # Reductions may be reordered so that they vectorise; NaN and infinity keep their meaning.
 FLOAT_FLAGS = ["-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros"]
 REPORT = "_native_build.json"
+# For `make sanitize`. Python's own flags may define signed overflow, which would hide it.
+SANITIZERS = "address,undefined,float-cast-overflow" if os.getenv("MMKGC_SANITIZE") == "1" else ""
+SANITIZE_FLAGS = (
+    [f"-fsanitize={SANITIZERS}", "-fno-sanitize-recover=all", "-fno-wrapv", "-g1"]
+    if SANITIZERS
+    else []
+)
 
 
 def report_outcome(folder: Path, status: str, reason: str) -> None:
@@ -72,13 +80,20 @@ def native_extension() -> Extension | str:
             ("MMKGC_VERSION", f'"{VERSION}"'),
             ("MMKGC_TORCH_VERSION", f'"{torch.__version__}"'),
             ("MMKGC_CUDA_VERSION", f'"{torch.version.cuda if with_cuda else ""}"'),
+            ("MMKGC_SANITIZERS", f'"{SANITIZERS}"'),
             *([("MMKGC_WITH_CUDA", "1")] if with_cuda else []),
+            # Clones are chosen while the library loads, before the sanitizers are ready.
+            *([("MMKGC_NO_CLONES", "1")] if SANITIZERS else []),
         ],
         extra_compile_args={
-            "cxx": ["-O3", "-std=c++20", "-fvisibility=hidden", "-Wall", "-g0", *FLOAT_FLAGS],
+            "cxx": [
+                *("-O3", "-std=c++20", "-fvisibility=hidden", "-Wall", "-g0"),
+                *FLOAT_FLAGS,
+                *SANITIZE_FLAGS,
+            ],
             "nvcc": ["-O3", "-std=c++20"],
         },
-        extra_link_args=rpath,
+        extra_link_args=[*rpath, *SANITIZE_FLAGS],
         language="c++",
     )
 
@@ -127,7 +142,17 @@ class BuildPython(build_py):
             shutil.copy2(ROOT / "datasets.toml", Path(self.build_lib) / "mmkgc_cli")
 
 
-options: dict[str, Any] = {"cmdclass": {"build_ext": OptionalBuild, "build_py": BuildPython}}
+class TaggedWheel(bdist_wheel):
+    """Tags by what came of the build: cp311-cp311 with the library, py3-none without."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        self.root_is_pure = not self.get_finalized_command("build_ext").get_outputs()
+        return super().get_tag()
+
+
+options: dict[str, Any] = {
+    "cmdclass": {"build_ext": OptionalBuild, "build_py": BuildPython, "bdist_wheel": TaggedWheel}
+}
 # An extension that is merely skipped still goes through OptionalBuild, which says so.
 placeholder = Extension("mmkgc_cli._C", [])
 setup(ext_modules=[placeholder if isinstance(extension, str) else extension], **options)

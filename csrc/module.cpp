@@ -15,7 +15,8 @@ PYBIND11_MODULE(_C, m) {
         info["cuda"] = MMKGC_CUDA_VERSION;
         info["compiler"] = __VERSION__;
         info["clones"] = MMKGC_CLONES_TEXT;
+        info["sanitizers"] = MMKGC_SANITIZERS;
         return info;
       },
-      "How this library was built: version, torch, cuda, compiler, clones (all str).");
+      "How this library was built: version, torch, cuda, compiler, clones, sanitizers (all str).");
 }

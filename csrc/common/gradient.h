@@ -37,11 +37,13 @@ MMKGC_HD double inverse_root(double x) { return x > 0 ? 1 / std::sqrt(x) : 0; }
 
 // Sine and cosine of x to 2e-7 for the angles that occur as phases (|x| up to thousands): reduced
 // to an eighth of a turn, then the polynomials of the Cephes library. A loop over it vectorises.
+// Reduced in double: in float, a quarter turn would have to be two constants, which a compiler that
+// may reorder adds up again.
 MMKGC_HD void sine_cosine(float x, float* sine, float* cosine) {
   const float quarters = std::rint(x * 0.636619772367581f);
-  float r = x - quarters * 1.5707962513f;
-  r -= quarters * 7.5497894159e-8f;
-  const int quadrant = static_cast<int>(quarters);
+  const float r = static_cast<float>(x - quarters * 1.5707963267948966);
+  // NaN and what is far outside have no int to convert to.
+  const int quadrant = static_cast<int>(std::abs(quarters) < 1e9f ? quarters : 0.0f);
   const float z = r * r;
   const float s = r + r * z * (-0.16666654611f + z * (0.0083321608736f - z * 0.00019515295891f));
   const float c = 1 - 0.5f * z +

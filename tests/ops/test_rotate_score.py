@@ -99,11 +99,21 @@ def test_sines_and_cosines_are_right_to_float_precision() -> None:
     }
     scores = rotate_score(**p).detach()
     assert float((scores + 1).abs().max()) < 1e-6
-    # Against a target half a turn of its own phase away the distance is 2 sin(x / 2).
+    # Against the entity itself the distance is that of e^(i x) from 1, 2 |sin(x / 2)|.
     p["ids"] = torch.zeros(n, 1, dtype=torch.int64)
     expected = -2 * (phases.detach().double() / 2).sin().abs()
     found = rotate_score(**p).detach().double()
-    assert float((found - expected).abs().max()) < 2e-5
+    assert float((found - expected).abs().max()) < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("phase", [float("nan"), float("inf"), float("-inf")])
+def test_a_phase_that_is_no_number_scores_nan(path: str, phase: float, dtype: torch.dtype) -> None:
+    p = problem(dtype=dtype)
+    p["relations"] = torch.tensor([0, 1, 2, 3, 1, 0])
+    p["phases"].detach()[1, 2] = phase
+    scores = rotate_score(**p).detach()
+    assert torch.equal(scores.isnan(), (p["relations"] == 1)[:, None].expand_as(scores))
 
 
 @native
