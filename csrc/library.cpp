@@ -25,4 +25,11 @@ STABLE_TORCH_LIBRARY(mmkgc, m) {
       "Tensor tail_answers, Tensor head_keys, Tensor head_ptr, Tensor head_answers, int entities, "
       "int n, int choice, int rounds, bool with_positive, int seed, int step) -> "
       "(Tensor ids, Tensor side, Tensor usable, Tensor order)");
+  m.def(
+      "self_adversarial_loss(Tensor positive, Tensor negative, Tensor? usable, float temperature, "
+      "int form, float margin) -> (Tensor loss, Tensor d_positive, Tensor d_negative)");
+  m.def(
+      "entropy_weighted_loss(Tensor positive, Tensor negative, Tensor? usable, float easy_above, "
+      "float hard_upto, float[] weights, int reduction, float temperature, bool one_sided) -> "
+      "(Tensor loss, Tensor d_positive, Tensor d_negative)");
 }

@@ -1,20 +1,37 @@
 """Native ops with their torch twins: a file per op, wrapper, twin and fake together."""
 
 from mmkgc_cli.ops._native import library, path_of
+from mmkgc_cli.ops.entropy_weighted_loss import (
+    NegativeReduction,
+    entropy_cut,
+    entropy_weighted_loss,
+)
 from mmkgc_cli.ops.filtered_negatives import KnownAnswers, SideChoice, filtered_negatives
 from mmkgc_cli.ops.metric import Metric, Pair, modulus, score_rows, whole_row
 from mmkgc_cli.ops.rank_candidates import rank_candidates
 from mmkgc_cli.ops.rotate_score import rotate_score
 from mmkgc_cli.ops.sampled_score import sampled_score
+from mmkgc_cli.ops.self_adversarial_loss import AdversarialForm, self_adversarial_loss
 
-OPS = ("filtered_negatives", "rank_candidates", "rotate_score", "sampled_score")
+OPS = (
+    "entropy_weighted_loss",
+    "filtered_negatives",
+    "rank_candidates",
+    "rotate_score",
+    "sampled_score",
+    "self_adversarial_loss",
+)
 
 __all__ = [
     "OPS",
+    "AdversarialForm",
     "KnownAnswers",
     "Metric",
+    "NegativeReduction",
     "Pair",
     "SideChoice",
+    "entropy_cut",
+    "entropy_weighted_loss",
     "filtered_negatives",
     "library",
     "modulus",
@@ -23,5 +40,6 @@ __all__ = [
     "rotate_score",
     "sampled_score",
     "score_rows",
+    "self_adversarial_loss",
     "whole_row",
 ]
