@@ -17,7 +17,7 @@ help:
 	@echo "make fuzz       fuzz every reader for SECONDS=60 each; needs atheris, which it installs"
 	@echo "make build      install, with the native library where a compiler is found"
 	@echo "make docs       write docs/cli.md from the commands"
-	@echo "make benchmark  ranking and a training step against peers; needs GRAPH=a prepared FB15K-237"
+	@echo "make benchmark  ranking, a training step and losses against peers; needs GRAPH=a prepared FB15K-237"
 	@echo "make wheel      a wheel in dist/"
 	@echo "make clean      remove $(VENV) and everything built"
 
@@ -86,6 +86,7 @@ benchmark: dev
 		"make: say where FB15K-237 was prepared: make benchmark GRAPH=graphs/fb15k-237" >&2; exit 1; }
 	@$(BIN)/python -m benchmarks.ranking --graph "$(GRAPH)"
 	@$(BIN)/python -m benchmarks.scoring
+	@$(BIN)/python -m benchmarks.losses
 
 wheel: build
 	@$(PIP) wheel --no-build-isolation --no-deps -w dist .
