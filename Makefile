@@ -110,6 +110,7 @@ benchmark: dev
 	@$(BIN)/python -m benchmarks.scoring
 	@$(BIN)/python -m benchmarks.negatives --graph "$(GRAPH)"
 	@$(BIN)/python -m benchmarks.rgcn --graph "$(GRAPH)"
+	@$(BIN)/python -m benchmarks.losses
 
 wheel: build
 	@rm -rf build/lib*  # modules that have gone would be packed again

@@ -1,4 +1,4 @@
-"""Filtered negatives of a batch, ours against the torch twin, in one run.
+"""Filtered negatives of a batch (`filtered_negatives`), ours against the torch twin, in one run.
 
     python -m benchmarks.negatives --graph graphs/fb15k-237
 

@@ -3,7 +3,8 @@
     python -m benchmarks.ranking --graph graphs/fb15k-237
 
 Both rank the same random RotatE vectors (128 complex dimensions), both sides, filtered by all
-splits. PyKEEN is timed on a slice of the test triples and projected to all of them.
+splits, ours by `rank_candidates`. PyKEEN is timed on a slice of the test triples and projected to
+all of them.
 """
 
 from __future__ import annotations

@@ -48,4 +48,11 @@ STABLE_TORCH_LIBRARY(mmkgc, m) {
       "Tensor back_target, Tensor back_relation, Tensor back_norm, Tensor? rows, "
       "Tensor? sources, bool need_x, bool need_coefficients) -> "
       "(Tensor d_x, Tensor d_coefficients)");
+  m.def(
+      "self_adversarial_loss(Tensor positive, Tensor negative, Tensor? usable, float temperature, "
+      "int form, float margin) -> (Tensor loss, Tensor d_positive, Tensor d_negative)");
+  m.def(
+      "entropy_weighted_loss(Tensor positive, Tensor negative, Tensor? usable, float easy_above, "
+      "float hard_upto, float[] weights, int reduction, float temperature, bool one_sided) -> "
+      "(Tensor loss, Tensor d_positive, Tensor d_negative)");
 }

@@ -16,12 +16,17 @@ namespace mmkgc {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
+inline void check_dimensions(const char* op, const char* name, const Tensor& x, int64_t expected) {
+  STD_TORCH_CHECK(x.dim() == expected, op, name, " has ", x.dim(), " dimensions, expected ",
+                  expected);
+}
+
 inline void check_matrix(const char* op, const char* name, const Tensor& x) {
-  STD_TORCH_CHECK(x.dim() == 2, op, name, " has ", x.dim(), " dimensions, expected 2");
+  check_dimensions(op, name, x, 2);
 }
 
 inline void check_index(const char* op, const char* name, const Tensor& x) {
-  STD_TORCH_CHECK(x.dim() == 1, op, name, " has ", x.dim(), " dimensions, expected 1");
+  check_dimensions(op, name, x, 1);
   STD_TORCH_CHECK(x.scalar_type() == ScalarType::Long, op, name, " must be int64");
 }
 

@@ -1,6 +1,11 @@
 """Native ops with their torch twins: a file per op, wrapper, twin and fake together."""
 
 from mmkgc_cli.ops._native import library, path_of
+from mmkgc_cli.ops.entropy_weighted_loss import (
+    NegativeReduction,
+    entropy_cut,
+    entropy_weighted_loss,
+)
 from mmkgc_cli.ops.filtered_negatives import KnownAnswers, SideChoice, filtered_negatives
 from mmkgc_cli.ops.message_graph import MessageGraph
 from mmkgc_cli.ops.metric import Metric, Pair, modulus, score_rows, whole_row
@@ -9,25 +14,32 @@ from mmkgc_cli.ops.rgcn_propagate import rgcn_propagate
 from mmkgc_cli.ops.rgcn_transform import rgcn_transform
 from mmkgc_cli.ops.rotate_score import rotate_score
 from mmkgc_cli.ops.sampled_score import sampled_score
+from mmkgc_cli.ops.self_adversarial_loss import AdversarialForm, self_adversarial_loss
 from mmkgc_cli.ops.table_adam import DeferredGradient, table_adam
 
 OPS = (
+    "entropy_weighted_loss",
     "filtered_negatives",
     "rank_candidates",
     "rgcn_propagate",
     "rotate_score",
     "sampled_score",
+    "self_adversarial_loss",
     "table_adam",
 )
 
 __all__ = [
     "OPS",
+    "AdversarialForm",
     "DeferredGradient",
     "KnownAnswers",
     "MessageGraph",
     "Metric",
+    "NegativeReduction",
     "Pair",
     "SideChoice",
+    "entropy_cut",
+    "entropy_weighted_loss",
     "filtered_negatives",
     "library",
     "modulus",
@@ -38,6 +50,7 @@ __all__ = [
     "rotate_score",
     "sampled_score",
     "score_rows",
+    "self_adversarial_loss",
     "table_adam",
     "whole_row",
 ]

@@ -21,13 +21,17 @@ class Checks:
         if not condition:
             raise RuntimeError(f"{self.op}: {message}")
 
+    def dimensions(self, name: str, x: Tensor, expected: int) -> None:
+        """As many dimensions as expected."""
+        self.require(x.dim() == expected, f"{name} has {x.dim()} dimensions, expected {expected}")
+
     def matrix(self, name: str, x: Tensor) -> None:
         """Two dimensions."""
-        self.require(x.dim() == 2, f"{name} has {x.dim()} dimensions, expected 2")
+        self.dimensions(name, x, 2)
 
     def index(self, name: str, x: Tensor) -> None:
         """One dimension of int64."""
-        self.require(x.dim() == 1, f"{name} has {x.dim()} dimensions, expected 1")
+        self.dimensions(name, x, 1)
         self.require(x.dtype == torch.int64, f"{name} must be int64")
 
     def real(self, name: str, x: Tensor) -> None:
@@ -123,6 +127,20 @@ class Checks:
         terms = self.pairs(pairs, weights, kind, queries.shape[2], table.shape[1])
         self.candidates(ids, side, queries.shape[1], queries.shape[0], table.shape[0])
         return terms
+
+    def loss_scores(self, positive: Tensor, negative: Tensor, usable: Tensor | None) -> None:
+        """Scores of one positive and N negatives a row, as ``csrc/loss_scores.h`` checks them."""
+        self.dimensions("positive", positive, 1)
+        self.real("positive", positive)
+        self.matrix("negative", negative)
+        self.same_dtype("negative", negative, "positive", positive)
+        self.require(
+            negative.shape[0] == positive.shape[0],
+            f"negative has {negative.shape[0]} rows, expected {positive.shape[0]} (one a positive)",
+        )
+        if usable is not None:
+            self.require(usable.shape == negative.shape, "usable must have the shape of negative")
+            self.require(usable.dtype == torch.bool, "usable must be bool")
 
     def order(self, order: Tensor | None, ids: Tensor) -> None:
         """Positions sorted by id, equal ids by position."""

@@ -56,8 +56,11 @@ def _why_missing(error: ImportError) -> str:
 
 def has_kernel(op: str, device_type: str) -> bool:
     """Whether the loaded library holds a kernel of `op` for ``cpu`` or ``cuda`` tensors."""
-    if not library().loaded:
-        return False
+    return library().loaded and _is_registered(op, device_type)
+
+
+@functools.cache
+def _is_registered(op: str, device_type: str) -> bool:
     key = {"cpu": "CPU", "cuda": "CUDA"}.get(device_type)
     has: bool = key is not None and torch._C._dispatch_has_kernel_for_dispatch_key(
         f"mmkgc::{op}", key

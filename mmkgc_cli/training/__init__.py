@@ -1,1 +1,1 @@
-"""The one loop, driving step programs; negatives, losses and what a run needs to select on."""
+"""The one loop, driving step programs; negatives and what a run needs to select on."""

@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from mmkgc_cli.ops import self_adversarial_loss
 from mmkgc_cli.scoring.contract import Scorer
 from mmkgc_cli.state.rng import generator, stream_seed
-from mmkgc_cli.training.losses import self_adversarial_loss
 from mmkgc_cli.training.negatives import FilteredNegatives
 from mmkgc_cli.training.optimizers import Adam
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -58,13 +59,27 @@ def test_native_sources_keep_their_distance() -> None:
 
 def test_every_op_in_the_schema_has_a_wrapper_a_twin_a_fake_and_a_test() -> None:
     schema = (ROOT / "csrc" / "library.cpp").read_text()
-    declared = set(re.findall(r'"(\w+)\(Tensor', schema))
-    backward = {name for name in declared if "_backward" in name}
-    assert declared - backward == set(ops.OPS)
+    schemas = {}
+    for definition in schema.split("m.def(")[1:]:
+        text = "".join(re.findall(r'"(.*)"', definition))
+        schemas[text.split("(")[0]] = text
+    backward = {name for name in schemas if "_backward" in name}
+    assert set(schemas) - backward == set(ops.OPS)
     for op in ops.OPS:
         source = (Path(ops.__file__).parent / f"{op}.py").read_text()
         assert f"def {op}(" in source
         assert "def twin(" in source
         assert "register_fake" in source
-        assert (f"{op}_backward" in declared) == ("register_autograd" in source)
+        # Gradients come from an op of their own, or, of a loss, with it.
+        assert (f"{op}_backward" in schemas) == ("register_autograd" in source)
+        assert ("-> (Tensor loss, Tensor d_" in schemas[op]) == ("_losses.apply(" in source)
         assert (ROOT / "tests" / "ops" / f"test_{op}.py").is_file()
+
+
+def test_a_benchmark_names_every_op_in_its_docstring() -> None:
+    docstrings = [
+        ast.get_docstring(ast.parse(path.read_text())) or ""
+        for path in (ROOT / "benchmarks").glob("*.py")
+    ]
+    for op in ops.OPS:
+        assert any(f"`{op}`" in text for text in docstrings), op

@@ -1,0 +1,110 @@
+"""`self_adversarial_loss` and `entropy_weighted_loss`, ours against the twin, eager and compiled.
+
+    python -m benchmarks.losses
+
+1,024 positives with 32 and with 128 negatives each, one in fifty of them not usable, float32, two
+threads. A turn is the loss and its gradients with respect to both kinds of scores. Ours and the
+eager twin take turns, round after round, and medians are compared; then ours and the compiled twin.
+Not all three at once: compiled code brings an OpenMP of its own, whose idle threads spin on for a
+while and would slow whoever comes after it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from benchmarks.scoring import compete, copy_bandwidth
+from mmkgc_cli.ops import (
+    AdversarialForm,
+    entropy_cut,
+    entropy_weighted_loss,
+    path_of,
+    self_adversarial_loss,
+)
+from mmkgc_cli.ops.entropy_weighted_loss import twin as entropy_twin
+from mmkgc_cli.ops.self_adversarial_loss import twin as adversarial_twin
+
+BATCH = 1024
+THRESHOLDS, WEIGHTS = (0.2, 0.8), (0.5, 1.5, 1.2)
+CUTS = entropy_cut(THRESHOLDS[0]), entropy_cut(THRESHOLDS[1])
+INSIDE = AdversarialForm.margin_inside
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+LOSSES: dict[str, tuple[Loss, Loss]] = {
+    "self-adversarial, log_sigmoid": (
+        lambda p, n, usable: self_adversarial_loss(p, n, usable, 1.0),
+        lambda p, n, usable: adversarial_twin(p, n, usable, 1.0),
+    ),
+    "self-adversarial, margin_inside": (
+        lambda p, n, usable: self_adversarial_loss(p, n, usable, 1.0, INSIDE, 6.0),
+        lambda p, n, usable: adversarial_twin(p, n, usable, 1.0, INSIDE, 6.0),
+    ),
+    "entropy-weighted, mean": (
+        lambda p, n, usable: entropy_weighted_loss(p, n, usable, THRESHOLDS, WEIGHTS),
+        lambda p, n, usable: entropy_twin(p, n, usable, *CUTS, WEIGHTS),
+    ),
+}
+
+
+def turns(loss: Loss, n: int) -> Callable[[], None]:
+    rng = torch.Generator().manual_seed(0)
+    positive = (2 * torch.randn(BATCH, generator=rng)).requires_grad_()
+    negative = (3 * torch.randn(BATCH, n, generator=rng)).requires_grad_()
+    usable = torch.rand(BATCH, n, generator=rng) < 0.98
+
+    def turn() -> None:
+        torch.autograd.grad(loss(positive, negative, usable), (positive, negative))
+
+    return turn
+
+
+def against(
+    ours: Callable[[], None], rival: Callable[[], None], n: int, rounds: int
+) -> dict[str, object]:
+    times = compete({"ours": ours, "rival": rival}, rounds)
+    median = {who: statistics.median(of) for who, of in times.items()}
+    # Forward reads scores and the mask and writes gradients, which backward reads and writes.
+    moved = 4 * 4 * BATCH * (n + 1) + BATCH * n
+    return {
+        "us": {who: round(1000 * of) for who, of in median.items()},
+        "fastest_us": {who: round(1000 * min(of)) for who, of in times.items()},
+        "ratio": round(median["rival"] / median["ours"], 1),
+        "ours_gb_per_s": round(moved / median["ours"] / 1e6, 1),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=300)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    results = {}
+    for name, (ours, twin) in LOSSES.items():
+        for n in (32, 128):
+            torch.compiler.reset()
+            rivals = {"eager": twin, "compiled": torch.compile(twin, dynamic=False)}
+            results[f"{name}, {BATCH} x {n}"] = {
+                f"twin, {who}": against(turns(ours, n), turns(rival, n), n, options.rounds)
+                for who, rival in rivals.items()
+            }
+    print(
+        json.dumps(
+            {
+                "path": path_of("self_adversarial_loss", "cpu")[0],
+                "losses": results,
+                "copy_gb_per_s": round(copy_bandwidth(), 1),
+            },
+            indent=2,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
