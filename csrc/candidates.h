@@ -98,7 +98,7 @@ struct SortedCandidates {
     });
     // Ascending by id and, for equal ids, by position: then no position can be there twice.
     const auto in_order = [&](int64_t i) {
-      return sorted[i - 1] < sorted[i] || (sorted[i - 1] == sorted[i] && o[i - 1] < o[i]);
+      return (sorted[i - 1] < sorted[i]) | ((sorted[i - 1] == sorted[i]) & (o[i - 1] < o[i]));
     };
     bool ascending = true;
     for (int64_t i = 1; i < n; ++i) ascending &= in_order(i);

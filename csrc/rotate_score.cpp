@@ -128,14 +128,12 @@ cpu::SampledTask<T> backward_queries(const Arguments& arguments, const Tensor& g
                                      const Tensor& d_phases) {
   cpu::RotateTask<T> rotate = arguments.make_queries<T>();
   const int64_t batch = rotate.batch;
-  const Tensor d_queries = torch::stable::empty_like(arguments.queries);
   const Tensor d_phase_rows = torch::stable::new_empty(arguments.table, {batch, rotate.dim});
   cpu::SampledTask<T> task = arguments.scoring<T>(order);
   task.grad = grad.const_data_ptr<T>();
-  task.d_queries = d_queries.mutable_data_ptr<T>();
+  task.d_queries = d_known.mutable_data_ptr<T>();  // turned back in place below
   run_backward_queries(task);
 
-  rotate.d_queries = task.d_queries;
   rotate.d_known = d_known.mutable_data_ptr<T>();
   rotate.d_phase_rows = d_phase_rows.mutable_data_ptr<T>();
   rotate.d_phases = d_phases.mutable_data_ptr<T>();

@@ -19,3 +19,10 @@
 // In a loop around a vectorised inner loop: GCC would otherwise turn the nest inside out, gather over
 // the outer loop, and run several times slower.
 #define MMKGC_ONE_AT_A_TIME __asm__ volatile("")
+
+// Before a loop whose rounds do not depend on each other.
+#if defined(__clang__)
+#define MMKGC_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define MMKGC_INDEPENDENT _Pragma("GCC ivdep")
+#endif

@@ -9,10 +9,12 @@
 namespace mmkgc::cpu {
 namespace {
 
-// to = from * (cosine + i sign sine), over complex rows.
+// to = from * (cosine + i sign sine), over complex rows; `to` may be `from`, which the compiler has to
+// be told: it would take overlapping rows for a dependence.
 #define MMKGC_ROTATE(T)                                                                        \
   MMKGC_CLONES void rotate_row(const T* from, const T* cosine, const T* sine, T sign, int64_t d, \
                                T* to) {                                                        \
+    MMKGC_INDEPENDENT                                                                          \
     for (int64_t k = 0; k < d; ++k) {                                                          \
       const T re = from[k], im = from[k + d], c = cosine[k], s = sign * sine[k];               \
       to[k] = re * c - im * s;                                                                 \
@@ -67,13 +69,13 @@ void rotate_backward(const RotateTask<T>& task, int64_t begin, int64_t end) {
     const int64_t angle = task.relations[b] * d, row = b * 2 * d;
     const T* cosine = task.cosines + angle;
     const T* sine = task.sines + angle;
-    const T* g0 = task.d_queries + row;
-    const T* g1 = g0 + half;
-    // A rotation is undone by its conjugate, and that carries gradients back.
-    rotate_row(g0, cosine, sine, T(-1), d, task.d_known + row);
-    rotate_row(g1, cosine, sine, T(1), d, task.d_known + half + row);
+    T* g0 = task.d_known + row;
+    T* g1 = g0 + half;
     phase_row(task.queries + row, g0, task.queries + half + row, g1, d,
               task.d_phase_rows + b * d);
+    // A rotation is undone by its conjugate, and that carries gradients back.
+    rotate_row(g0, cosine, sine, T(-1), d, g0);
+    rotate_row(g1, cosine, sine, T(1), d, g1);
   }
 }
 

@@ -20,8 +20,9 @@ struct RotateTask {
   T* cosines;                // [relations, dim], of the relations in use
   T* sines;
   T* queries;                // [2, batch, 2 dim]: h o r for tails, t o conj(r) for heads
-  const T* d_queries;        // the same shape
-  T* d_known;                // [2 batch, 2 dim]: gradients of the heads, then of the tails
+  // The gradients of the queries, [2, batch, 2 dim]; in their place come those of the heads, then of
+  // the tails.
+  T* d_known;
   T* d_phase_rows;           // [batch, dim]
 
   // Positions of `relations`, sorted by relation, and where each relation starts.

@@ -208,8 +208,10 @@ void sort_by_id(const int64_t* ids, int64_t n, int64_t n_ids, int64_t* order, in
   std::fill_n(starts, n_ids + 1, int64_t(0));
   for (int64_t i = 0; i < n; ++i) ++starts[ids[i] + 1];
   for (int64_t e = 0; e < n_ids; ++e) starts[e + 1] += starts[e];
-  std::vector<int64_t> next(starts, starts + n_ids);
-  for (int64_t i = 0; i < n; ++i) order[next[static_cast<size_t>(ids[i])]++] = i;
+  // Starts move to the next id's while their ids are dealt out, and are moved back.
+  for (int64_t i = 0; i < n; ++i) order[starts[ids[i]]++] = i;
+  for (int64_t e = n_ids; e > 0; --e) starts[e] = starts[e - 1];
+  starts[0] = 0;
 }
 
 void even_ranges(const Run* runs, int64_t n_runs, int64_t entities, int64_t parts,
