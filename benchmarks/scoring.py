@@ -4,8 +4,8 @@
 
 FB15K-237's shapes: 14,541 entities, 237 relations, 1,024 positives with 32 negatives each, 128
 complex dimensions, float32, two threads. A step is forward, a log-sigmoid loss, backward and Adam:
-torch's fused one, or with ours `table_adam`. Ours and one peer take turns of four steps, round after
-round, and medians are compared, so that what else the machine does hits both of them.
+torch's fused one, or with ours `table_adam`. Ours and one peer take turns of four steps, round
+after round, and medians are compared, so that what else the machine does hits both of them.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from mmkgc_cli.ops import Metric, path_of, rotate_score, sampled_score, whole_row
 from mmkgc_cli.ops.rotate_score import twin
+from mmkgc_cli.state.memory import keep_freed_memory
 from mmkgc_cli.training.optimizers import Adam
 
 ENTITIES, RELATIONS, BATCH, NEGATIVES, DIM = 14_541, 237, 1024, 32, 128
@@ -127,6 +128,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    keep_freed_memory()  # as `mmkgc train` does; peers profit too
     peers: dict[str, tuple[Score, type[torch.optim.Optimizer]]] = {
         "ours, sampled_score": (by_queries, Adam),
         "ours, torch's Adam": (rotate_score, torch.optim.Adam),

@@ -19,11 +19,14 @@ namespace mmkgc {
 // calculation of inverse square root with the use of magic constant"): a loop over it vectorises,
 // and is several times as fast as a root and a division. At x = 0 it is large and finite, so that a
 // difference of 0 times it is 0: the gradient at distance 0. (Its square must be finite as well: the
-// compiler may multiply in any order. NaN stays NaN.)
+// compiler may multiply in any order.) Compared as bits, which is one instruction: x is not negative,
+// and NaN, with either sign, is above all numbers and stays.
 MMKGC_HD float inverse_root(float x) {
-  x = x < 1e-36f ? 1e-36f : x;
+  constexpr uint32_t kSmallest = 0x03aa2425u;  // 1e-36
   uint32_t bits;
   std::memcpy(&bits, &x, sizeof bits);
+  bits = bits < kSmallest ? kSmallest : bits;
+  std::memcpy(&x, &bits, sizeof x);
   bits = 0x5f376908u - (bits >> 1);
   float y;
   std::memcpy(&y, &bits, sizeof y);

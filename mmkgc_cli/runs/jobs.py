@@ -22,6 +22,7 @@ from mmkgc_cli.runs.directory import RunDirectory, environment
 from mmkgc_cli.runs.results import rank_table, split_report
 from mmkgc_cli.scoring import Scorer, Side, load_scorer
 from mmkgc_cli.state.atomic import read_json, write_bytes, write_json, write_text
+from mmkgc_cli.state.memory import keep_freed_memory
 from mmkgc_cli.state.rng import generator
 from mmkgc_cli.state.signals import StopRequest
 from mmkgc_cli.state.trace import Trace
@@ -87,6 +88,7 @@ def run_training(
         MmkgcError: as the parts say; what is already saved stays whole.
         Interrupted: after SIGINT or SIGTERM, with the best weights so far saved.
     """
+    keep_freed_memory()
     graph = load_graph(graph_folder)
     if not len(graph.valid):
         raise DataError(f"{graph_folder}: the graph has no valid triples to select on")
