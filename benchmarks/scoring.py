@@ -21,7 +21,7 @@ from torch import Tensor
 
 from mmkgc_cli.ops import Metric, path_of, rotate_score, sampled_score, whole_row
 from mmkgc_cli.ops.rotate_score import twin
-from mmkgc_cli.state.memory import keep_freed_memory
+from mmkgc_cli.state.memory import keep_freed_memory, settled_objects
 from mmkgc_cli.training.optimizers import Adam
 
 ENTITIES, RELATIONS, BATCH, NEGATIVES, DIM = 14_541, 237, 1024, 32, 128
@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    keep_freed_memory()  # as `mmkgc train` does; peers profit too
+    keep_freed_memory()  # this and settled_objects as `mmkgc train` does; peers profit too
     peers: dict[str, tuple[Score, type[torch.optim.Optimizer]]] = {
         "ours, sampled_score": (by_queries, Adam),
         "ours, torch's Adam": (rotate_score, torch.optim.Adam),
@@ -140,9 +140,9 @@ def main() -> None:
     ours = Contest(rotate_score, Adam)
     for name, (score, optimizer) in peers.items():
         # In pairs: compiled code brings an OpenMP of its own, whose idle threads spin for a while.
-        times = compete(
-            {"ours": ours.step, name: Contest(score, optimizer).step}, options.rounds, 4
-        )
+        contestants = {"ours": ours.step, name: Contest(score, optimizer).step}
+        with settled_objects():
+            times = compete(contestants, options.rounds, 4)
         median[name] = [round(statistics.median(times[who]), 2) for who in ("ours", name)]
         fastest[name] = [round(min(times[who]), 2) for who in ("ours", name)]
         ratio[name] = round(median[name][1] / median[name][0], 1)

@@ -22,7 +22,7 @@ from mmkgc_cli.runs.directory import RunDirectory, environment
 from mmkgc_cli.runs.results import rank_table, split_report
 from mmkgc_cli.scoring import Scorer, Side, load_scorer
 from mmkgc_cli.state.atomic import read_json, write_bytes, write_json, write_text
-from mmkgc_cli.state.memory import keep_freed_memory
+from mmkgc_cli.state.memory import keep_freed_memory, settled_objects
 from mmkgc_cli.state.rng import generator
 from mmkgc_cli.state.signals import StopRequest
 from mmkgc_cli.state.trace import Trace
@@ -108,7 +108,7 @@ def run_training(
     write_json(run.environment, environment())
     parameters = sum(p.numel() for p in scorer.parameters())
     watcher.begin(graph, config, parameters, device.type)
-    with Trace(run.trace) as trace, StopRequest() as stop:
+    with Trace(run.trace) as trace, StopRequest() as stop, settled_objects():
         trace.write("start", graph=graph.name, scorer=config.scorer, parameters=parameters)
         try:
             trained = _train(config, graph, scorer, device, run, trace, watcher, stop)

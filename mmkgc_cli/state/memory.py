@@ -1,9 +1,12 @@
-"""How the process asks the system for memory."""
+"""What keeps memory management out of a training step."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import gc
 import platform
+from collections.abc import Iterator
 
 # malloc.h of glibc.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -23,3 +26,18 @@ def keep_freed_memory() -> bool:
     return bool(
         library.mallopt(_M_MMAP_THRESHOLD, _LARGEST) and library.mallopt(_M_TRIM_THRESHOLD, _KEPT)
     )
+
+
+@contextlib.contextmanager
+def settled_objects() -> Iterator[None]:
+    """Spares the objects that are there from garbage collection while the context lasts.
+
+    Importing torch leaves a million of them; each full collection would walk them all, a twentieth
+    of a training step on average.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import gc
 import platform
 import subprocess
 import sys
 
 import pytest
+
+from mmkgc_cli.state.memory import settled_objects
 
 FAULTS = """
 import resource, sys, torch
@@ -35,3 +38,10 @@ def test_memory_that_was_freed_comes_back_without_new_pages() -> None:
         for how in ("keep", "as is")
     }
     assert faults["keep"] < 1000 < faults["as is"]
+
+
+def test_settled_objects_are_collected_again_afterwards() -> None:
+    before = gc.get_freeze_count()
+    with settled_objects():
+        assert gc.get_freeze_count() > before
+    assert gc.get_freeze_count() == 0
