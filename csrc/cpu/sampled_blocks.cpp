@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "../common/clones.h"
 #include "../common/gradient.h"
+#include "modulus_avx512.h"
 #include "score_rows.h"
 
 namespace mmkgc::cpu {
@@ -181,6 +183,12 @@ void block_terms(const BlockTask<T>& task, int64_t begin, int64_t end, T* terms)
 template <typename T>
 void block_query_gradient(const BlockTask<T>& task, int64_t runs, const T* grads, T* d_queries,
                           T* d_scales) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (task.metric == Metric::modulus && !task.scales && has_avx512()) {
+      block_query_gradient_avx512(task, runs, grads, d_queries);
+      return;
+    }
+  }
   pick_gradients(task.metric, task.scales != nullptr, T())(task, runs, grads, d_queries, d_scales);
 }
 

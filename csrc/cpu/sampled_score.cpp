@@ -5,10 +5,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 #include <vector>
 
 #include "../common/clones.h"
 #include "../common/gradient.h"
+#include "modulus_avx512.h"
 #include "score_rows.h"
 
 namespace mmkgc::cpu {
@@ -118,6 +120,31 @@ using CandidateGradient = void (*)(const Terms&, const T* const*, const T* const
 
 MMKGC_PICK(candidate_gradient, CandidateGradient<float>, CandidateGradient<double>)
 
+// The same by AVX-512.
+void candidate_gradient_by_lookup(const Terms& terms, const float* const* queries,
+                                  const float* const*, const float* c, const float* grad,
+                                  int64_t n, float* dc) {
+  const float* rows[kChunk];
+  float weighted[kChunk];
+  for (int64_t p = 0; p < terms.n_pairs; ++p) {
+    const Pair& pair = terms.pairs[p];
+    for (int64_t i = 0; i < n; ++i) {
+      rows[i] = queries[i] + pair.query;
+      weighted[i] = static_cast<float>(pair.weight) * grad[i];
+    }
+    candidate_gradient_avx512(rows, c + pair.candidate, weighted, n, pair.width / 2,
+                              dc + pair.candidate);
+  }
+}
+
+template <typename T>
+CandidateGradient<T> pick_gradient(Metric metric, bool scaled) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (metric == Metric::modulus && !scaled && has_avx512()) return candidate_gradient_by_lookup;
+  }
+  return pick_candidate_gradient(metric, scaled, T());
+}
+
 #define MMKGC_ADD(T)                                           \
   MMKGC_CLONES void add_row(const T* from, int64_t n, T* to) { \
     for (int64_t k = 0; k < n; ++k) to[k] += from[k];          \
@@ -144,8 +171,7 @@ MMKGC_ADAM(double)
 template <typename T, typename Row, typename Done>
 void each_table_gradient(const SampledTask<T>& task, int64_t begin, int64_t end, Row row,
                          Done done) {
-  const CandidateGradient<T> gradient =
-      pick_candidate_gradient(task.metric, task.scale != nullptr, T());
+  const CandidateGradient<T> gradient = pick_gradient<T>(task.metric, task.scale != nullptr);
   const Terms terms{task.pairs, task.n_pairs};
   const int64_t width = task.candidate_width;
   const T* queries[kChunk];
