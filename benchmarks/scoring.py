@@ -12,6 +12,7 @@ else the machine does hits all of them.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import multiprocessing
@@ -123,9 +124,11 @@ class Contest:
         return (*known, ids[:, 2:].contiguous(), side, order)
 
     def step(self) -> None:
-        loss = self.loss(self.table, self.phases, *next(self.batches))
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        of = self.optimizer
+        with of.deferring() if isinstance(of, Adam) else contextlib.nullcontext():
+            loss = self.loss(self.table, self.phases, *next(self.batches))
+            loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
 
 

@@ -3,6 +3,7 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <algorithm>
 #include <optional>
 #include <tuple>
 #include <utility>
@@ -16,7 +17,12 @@ namespace {
 
 constexpr const char* kOp = "rgcn_propagate: ";
 constexpr int64_t kLongest = 1024;  // edges of a segment
-constexpr int64_t kRanges = 64;     // of equal work; fixed, as sums over them must be
+
+// Ranges of equal work. Each sums its own gradient of the coefficients, so there are fewer where those
+// are many; their number follows from shapes alone, as sums over them must.
+int64_t count_ranges(const Tensor& coefficients) {
+  return std::clamp<int64_t>((int64_t{1} << 19) / std::max<int64_t>(1, coefficients.numel()), 8, 64);
+}
 
 // One direction of the graph: row pointers, the entity at the other end, relation and norm.
 struct Direction {
@@ -102,9 +108,9 @@ cpu::Edges<T> edges_of(const Direction& d, const Chosen& at_other_end) {
 }
 
 template <typename Work>
-void over_ranges(const Segments& segments, Work work) {
-  const std::vector<int64_t> bounds = even_bounds(segments.all, kRanges);
-  torch::stable::parallel_for(0, kRanges, 1, [&](int64_t begin, int64_t end) {
+void over_ranges(const Segments& segments, int64_t ranges, Work work) {
+  const std::vector<int64_t> bounds = even_bounds(segments.all, ranges);
+  torch::stable::parallel_for(0, ranges, 1, [&](int64_t begin, int64_t end) {
     for (int64_t range = begin; range < end; ++range) {
       for (int64_t i = bounds[static_cast<size_t>(range)];
            i < bounds[static_cast<size_t>(range) + 1]; ++i) {
@@ -132,10 +138,9 @@ void forward(const Tensor& x, const Tensor& coefficients, const Direction& graph
   const Segments segments = rows.cut(graph);
   const int64_t wide = out.size(1);
   const Tensor partial = torch::stable::new_empty(x, {segments.parts, wide});
-  const cpu::PropagateTask<T> task{x.const_data_ptr<T>(),      coefficients.const_data_ptr<T>(),
-                                   coefficients.size(0),       coefficients.size(1),
-                                   x.size(1),                  out.mutable_data_ptr<T>(),
-                                   partial.mutable_data_ptr<T>()};
+  const cpu::PropagateTask<T> task{x.const_data_ptr<T>(), coefficients.const_data_ptr<T>(),
+                                   coefficients.size(1),  x.size(1),
+                                   out.mutable_data_ptr<T>(), partial.mutable_data_ptr<T>()};
   const cpu::Edges<T> edges = edges_of<T>(graph, sources);
   if (edges.place) {
     for (const Segment& s : segments.all) {
@@ -145,7 +150,7 @@ void forward(const Tensor& x, const Tensor& coefficients, const Direction& graph
       }
     }
   }
-  over_ranges(segments,
+  over_ranges(segments, 64,
               [&](const Segment& s, int64_t) { cpu::propagate_segment(task, edges, s); });
   finish_split(segments, partial, wide, task.out);
 }
@@ -160,7 +165,6 @@ void backward(const Tensor& grad, const Tensor& x, const Tensor& coefficients,
   const cpu::PropagateBackwardTask<T> task{grad.const_data_ptr<T>(),
                                            x.const_data_ptr<T>(),
                                            coefficients.const_data_ptr<T>(),
-                                           coefficients.size(0),
                                            coefficients.size(1),
                                            width,
                                            need_x ? d_x.mutable_data_ptr<T>() : nullptr,
@@ -168,8 +172,9 @@ void backward(const Tensor& grad, const Tensor& x, const Tensor& coefficients,
                                            need_coefficients};
   const cpu::Edges<T> edges = edges_of<T>(back, rows);
   const auto numbers = static_cast<size_t>(coefficients.numel());
-  std::vector<double> sums(need_coefficients ? numbers * kRanges : 0);
-  over_ranges(segments, [&](const Segment& s, int64_t range) {
+  const int64_t ranges = count_ranges(coefficients);
+  std::vector<double> sums(need_coefficients ? numbers * static_cast<size_t>(ranges) : 0);
+  over_ranges(segments, ranges, [&](const Segment& s, int64_t range) {
     cpu::propagate_segment_backward(
         task, edges, s,
         need_coefficients ? sums.data() + static_cast<size_t>(range) * numbers : nullptr);
@@ -179,7 +184,7 @@ void backward(const Tensor& grad, const Tensor& x, const Tensor& coefficients,
   T* out = d_coefficients.mutable_data_ptr<T>();
   for (size_t i = 0; i < numbers; ++i) {
     double sum = 0;
-    for (size_t range = 0; range < kRanges; ++range) sum += sums[range * numbers + i];
+    for (size_t range = 0; range < static_cast<size_t>(ranges); ++range) sum += sums[range * numbers + i];
     out[i] = static_cast<T>(sum);
   }
 }
@@ -195,6 +200,8 @@ Tensor rgcn_propagate(const Tensor& x_in, const Tensor& coefficients_in, const T
   const Chosen rows("rows", rows_in, graph.entities);
   const Chosen sources("sources", sources_in, graph.entities);
   check_rows("x", x_in, sources.count);
+  STD_TORCH_CHECK(back_ptr.numel() == ptr.numel() && back_target.numel() == source.numel(), kOp,
+                  "the edges by source are not as many as those by receiver");
   const Tensor x = torch::stable::contiguous(x_in);
   const Tensor coefficients = torch::stable::contiguous(coefficients_in);
   const Tensor out =

@@ -38,7 +38,7 @@ struct Arguments {
             const Tensor& side)
       : table(checked_table(table_in)),
         phases(checked_phases(phases_in, table_in)),
-        heads(checked_ids("heads", heads_in, heads_in.size(0), table.size(0))),
+        heads(checked_ids("heads", heads_in, heads_in.numel(), table.size(0))),
         relations(checked_ids("relations", relations_in, heads.size(0), phases.size(0))),
         tails(checked_ids("tails", tails_in, heads.size(0), table.size(0))),
         candidates(kOp, ids, side, heads.size(0), kSides, table.size(0)),
@@ -99,8 +99,6 @@ struct Arguments {
     order.describe(task);
     task.queries = queries.const_data_ptr<T>();
     task.table = table.const_data_ptr<T>();
-    task.ids = candidates.ids.const_data_ptr<int64_t>();
-    task.side = candidates.side.const_data_ptr<int8_t>();
     task.sides = kSides;
     task.batch = heads.size(0);
     task.n = candidates.ids.size(1);

@@ -66,8 +66,6 @@ struct SampledArguments {
     task.queries = queries.const_data_ptr<T>();
     task.table = table.const_data_ptr<T>();
     task.scale = scale ? scale->const_data_ptr<T>() : nullptr;
-    task.ids = candidates.ids.const_data_ptr<int64_t>();
-    task.side = candidates.side.const_data_ptr<int8_t>();
     task.sides = queries.size(0);
     task.batch = queries.size(1);
     task.n = candidates.ids.size(1);

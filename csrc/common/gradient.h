@@ -36,7 +36,7 @@ MMKGC_HD float inverse_root(float x) {
   return y;
 }
 
-MMKGC_HD double inverse_root(double x) { return x > 0 ? 1 / std::sqrt(x) : 0; }
+MMKGC_HD double inverse_root(double x) { return x == 0 ? 0 : 1 / std::sqrt(x); }
 
 // Sine and cosine of x to 2e-7 for the angles that occur as phases (|x| up to thousands): reduced
 // to an eighth of a turn, then the polynomials of the Cephes library. A loop over it vectorises.

@@ -61,22 +61,25 @@ MMKGC_INLINE T from_ordered(Integer key) {
   return x;
 }
 
-// weights[i] = exp(temperature * s[i] - maximum) over the usable scores, 0 for the others; returns
-// what they add up to: 0 exactly when none is usable, NaN when one of the scores is.
+// weights[i] = exp(temperature * (s[i] - extreme)) over the usable scores, 0 for the others, where the
+// extreme score makes the exponent 0; returns what they add up to: 0 exactly when none is usable, NaN
+// when one of the scores is. (Not temperature * s[i] - maximum: as one instruction, that would not be 0
+// at the maximum, which was rounded, and for very large scores far from it.)
 template <bool Masked, typename T>
 MMKGC_INLINE T exponentials(const T* s, const uint8_t* usable, int64_t n, T temperature,
                             T* weights) {
   constexpr T kLowest = -std::numeric_limits<T>::infinity();
   const auto lowest = ordered(kLowest);
+  const T direction = temperature < 0 ? T(-1) : T(1);
   auto highest = lowest;
   for (int64_t i = 0; i < n; ++i) {
-    const auto key = is_usable<Masked>(usable, i) ? ordered(temperature * s[i]) : lowest;
+    const auto key = is_usable<Masked>(usable, i) ? ordered(direction * s[i]) : lowest;
     highest = key > highest ? key : highest;
   }
-  const T maximum = from_ordered<T>(highest);
+  const T extreme = direction * from_ordered<T>(highest);
   T sum = 0;
   for (int64_t i = 0; i < n; ++i) {
-    const T x = is_usable<Masked>(usable, i) ? temperature * s[i] - maximum : kLowest;
+    const T x = is_usable<Masked>(usable, i) ? temperature * (s[i] - extreme) : kLowest;
     weights[i] = exp_nonpositive(x);
     sum += weights[i];
   }

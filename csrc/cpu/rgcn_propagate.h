@@ -22,7 +22,6 @@ template <typename T>
 struct PropagateTask {
   const T* x;             // [sources, width]
   const T* coefficients;  // [relations, bases]
-  int64_t relations;
   int64_t bases;
   int64_t width;
   T* out;                 // [rows, bases * width]
@@ -34,7 +33,6 @@ struct PropagateBackwardTask {
   const T* grad;          // [rows, bases * width]
   const T* x;             // [sources, width]
   const T* coefficients;  // [relations, bases]
-  int64_t relations;
   int64_t bases;
   int64_t width;
   T* d_x;                 // [sources, width], or nullptr

@@ -16,7 +16,7 @@ constexpr int64_t kComplex = kBlock / 2;
 constexpr int64_t kAhead = 8;  // runs whose rows are asked for ahead of their use
 
 // The columns of one candidate, held while its queries stream by.
-template <Metric M, bool Full, typename T>
+template <Metric M, typename T>
 struct Held {
   T re[M == Metric::modulus ? kComplex : kBlock];
   T im[M == Metric::modulus ? kComplex : 1];
@@ -41,7 +41,7 @@ template <Metric M, bool Scaled, bool Full, typename T>
 MMKGC_INLINE void sum_terms(const BlockTask<T>& task, int64_t begin, int64_t end, T* terms) {
   const int64_t n = Full ? (M == Metric::modulus ? kComplex : kBlock) : task.block.width;
   for (const Run *run = task.runs + begin, *last = task.runs + end; run < last; ++run) {
-    const Held<M, Full, T> c(task, run, last, n);
+    const Held<M, T> c(task, run, last, n);
     for (int64_t i = run->begin; i < run->end; ++i) {
       MMKGC_ONE_AT_A_TIME;
       const T* q = task.queries + task.where[i] * kBlock;
@@ -69,7 +69,7 @@ MMKGC_INLINE void sum_gradients(const BlockTask<T>& task, int64_t runs, const T*
                                 T* __restrict__ d_queries, T* __restrict__ d_scales) {
   const int64_t n = Full ? (M == Metric::modulus ? kComplex : kBlock) : task.block.width;
   for (const Run *run = task.runs, *last = task.runs + runs; run < last; ++run) {
-    const Held<M, Full, T> c(task, run, last, n);
+    const Held<M, T> c(task, run, last, n);
     for (int64_t i = run->begin; i < run->end; ++i) {
       MMKGC_ONE_AT_A_TIME;
       const int64_t at = task.where[i] * kBlock;

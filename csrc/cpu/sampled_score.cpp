@@ -27,7 +27,7 @@ MMKGC_INLINE T inverse_norm(const T* q, const T* c, const T* w, int64_t width) {
     const T d = q[k] - (Scaled ? w[k] : T(1)) * c[k];
     squares += d * d;
   }
-  return squares > 0 ? T(1) / std::sqrt(squares) : T(0);
+  return squares == 0 ? T(0) : T(1) / std::sqrt(squares);
 }
 
 // Columns [0, n) of a candidate, and under modulus those `half` further on: adds to dc the gradient

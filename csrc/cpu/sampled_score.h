@@ -21,8 +21,6 @@ struct SampledTask {
   const T* queries;     // [sides, batch, query_width]
   const T* table;       // [entities, candidate_width]
   const T* scale;       // [sides, batch, candidate_width] or nullptr
-  const int64_t* ids;   // [batch, n]
-  const int8_t* side;   // [batch, n], which of the queries each candidate meets
   int64_t batch;
   int64_t n;
   int64_t entities;

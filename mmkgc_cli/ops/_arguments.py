@@ -88,6 +88,17 @@ class Checks:
             terms.append(Pair(q, c, w, weight))
         return terms
 
+    def chosen(self, name: str, chosen: Tensor | None, entities: int) -> None:
+        """Distinct entities, or None for all."""
+        if chosen is None:
+            return
+        self.index(name, chosen)
+        self.ids(name, chosen, entities)
+        ordered = chosen.sort(stable=True)
+        again = ordered.indices[1:][ordered.values[1:] == ordered.values[:-1]]
+        if again.numel():
+            self.require(False, f"{name} lists entity {int(chosen[int(again.min())])} twice")
+
     def candidates(self, ids: Tensor, side: Tensor, batch: int, sides: int, entities: int) -> None:
         """Candidate ids and sides, a row a query."""
         self.require(

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmkgc_cli.ops._autograd import first_order
+
 
 def adversarial_weights(negative: Tensor, usable: Tensor, temperature: float) -> Tensor:
     """softmax(temperature * s) over the usable negatives of a row; all 0 where there are none."""
@@ -38,14 +40,16 @@ class _Loss(torch.autograd.Function):
     def forward(ctx: Any, op: Any, *args: Any) -> Tensor:
         loss: Tensor
         loss, d_positive, d_negative = op(*args)
-        ctx.save_for_backward(d_positive, d_negative)
+        ctx.save_for_backward(d_positive, d_negative, *args[:2])
         ctx.others = len(args) - 2
         return loss
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        d_positive, d_negative = ctx.saved_tensors
-        return None, d_positive * grad, d_negative * grad, *(None,) * ctx.others
+        d_positive, d_negative, *scores = ctx.saved_tensors
+        scaled = (d_positive * grad, d_negative * grad)
+        made = first_order("a loss of scores", scaled, (grad, *scores))
+        return None, *made, *(None,) * ctx.others
 
 
 def apply(op: Any, positive: Tensor, negative: Tensor, *rest: Any) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -84,7 +85,9 @@ class MessageGraph:
         pair_of, source = edge // max(entities, 1), edge % max(entities, 1)
         target, relation = pairs[pair_of] // max(total, 1), pairs[pair_of] % max(total, 1)
         neighbours = torch.bincount(pair_of, minlength=len(pairs))[pair_of]
-        norm = (1 / neighbours if normalize else torch.ones_like(neighbours)).to(dtype)
+        norm = (
+            neighbours.to(dtype).reciprocal() if normalize else torch.ones_like(edge, dtype=dtype)
+        )
         back = source.argsort(stable=True)
 
         def starts(of: Tensor) -> Tensor:
@@ -106,18 +109,13 @@ class MessageGraph:
         """How many."""
         return self.source.numel()
 
-    def to(self, *args: Any) -> MessageGraph:
-        """On another device, or with norms of another dtype, as `Tensor.to`."""
-        moved = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if not isinstance(value, Tensor):
-                moved[field.name] = value
-            elif value.is_floating_point():
-                moved[field.name] = value.to(*args)
-            else:
-                moved[field.name] = value.to(*[a for a in args if not isinstance(a, torch.dtype)])
-        return MessageGraph(**moved)
+    def map(self, function: Callable[[Tensor], Tensor]) -> MessageGraph:
+        """With each tensor replaced, as `torch.nn.Module` replaces parameters to move them."""
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                values[name] = function(value)
+        return MessageGraph(**values)
 
     def edges_into(self, rows: Tensor | None) -> tuple[Tensor, Tensor]:
         """Positions of the edges into `rows` ``[n]`` (all when None), and the row of each."""

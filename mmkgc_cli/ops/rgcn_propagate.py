@@ -14,6 +14,7 @@ from torch import Tensor
 
 from mmkgc_cli.ops import _native
 from mmkgc_cli.ops._arguments import Checks
+from mmkgc_cli.ops._autograd import first_order
 from mmkgc_cli.ops.message_graph import MessageGraph
 
 try:  # the extra [scatter]
@@ -95,14 +96,7 @@ def _check_arguments(
     c.ids("source", source, entities)
     c.ids("relation", relation, coefficients.shape[0])
     for name, chosen in (("rows", rows), ("sources", sources)):
-        if chosen is None:
-            continue
-        c.index(name, chosen)
-        c.ids(name, chosen, entities)
-        ordered = chosen.sort(stable=True)
-        again = ordered.indices[1:][ordered.values[1:] == ordered.values[:-1]]
-        if again.numel():
-            c.require(False, f"{name} lists entity {int(chosen[int(again.min())])} twice")
+        c.chosen(name, chosen, entities)
     expected = entities if sources is None else sources.numel()
     c.require(x.shape[0] == expected, f"x has {x.shape[0]} rows, expected {expected}")
 
@@ -126,6 +120,10 @@ def twin(
     A message per edge and basis is held for the backward pass, which `torch` makes.
     """
     _check_arguments(x, coefficients, ptr, source, relation, norm, rows, sources)
+    _CHECKS.require(
+        back_ptr.numel() == ptr.numel() and back_target.numel() == source.numel(),
+        "the edges by source are not as many as those by receiver",
+    )
     graph = MessageGraph(
         ptr, source, relation, norm, back_ptr, back_target, back_relation, back_norm,
         coefficients.shape[0],
@@ -188,11 +186,8 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     d_x, d_coefficients = torch.ops.mmkgc.rgcn_propagate_backward(
         grad, *ctx.saved_tensors, need_x, need_coefficients
     )
-    return (
-        d_x if need_x else None,
-        d_coefficients if need_coefficients else None,
-        *[None] * 10,
-    )
+    made = (d_x if need_x else None, d_coefficients if need_coefficients else None)
+    return *first_order(NAME, made, (grad, *ctx.saved_tensors)), *[None] * 10
 
 
 if _native.library().loaded:

@@ -13,7 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmkgc_cli.ops._arguments import Checks
+from mmkgc_cli.ops._autograd import first_order
 from mmkgc_cli.ops.message_graph import MessageGraph
+
+_CHECKS = Checks("rgcn_transform")
 
 
 def rgcn_transform(
@@ -38,14 +42,16 @@ def rgcn_transform(
     Raises:
         RuntimeError: on wrong shapes, or when a source is missing.
     """
-    if weights.shape[:2] != (graph.relations, x.shape[1]):
-        raise RuntimeError(
-            f"rgcn_transform: weights must be [{graph.relations}, {x.shape[1]}, d_out], "
-            f"not {list(weights.shape)}"
-        )
+    c = _CHECKS
+    c.matrix("x", x)
+    c.require(
+        weights.shape[:2] == (graph.relations, x.shape[1]) and weights.dim() == 3,
+        f"weights must be [{graph.relations}, {x.shape[1]}, d_out], not {list(weights.shape)}",
+    )
+    c.chosen("rows", rows, graph.entities)
+    c.chosen("sources", sources, graph.entities)
     expected = graph.entities if sources is None else sources.numel()
-    if x.shape[0] != expected:
-        raise RuntimeError(f"rgcn_transform: x has {x.shape[0]} rows, expected {expected}")
+    c.require(x.shape[0] == expected, f"x has {x.shape[0]} rows, expected {expected}")
     out: Tensor = _Transform.apply(x, weights, graph, rows, sources)  # type: ignore[no-untyped-call]
     return out
 
@@ -77,8 +83,12 @@ def _relations(
         source = graph.source[edges]
         if source_of is not None:
             source = source_of[source]
-            if bool((source < 0).any()):
-                raise RuntimeError("rgcn_transform: a source of the rows is not among sources")
+            missing = (source < 0).nonzero().flatten()
+            if missing.numel():
+                entity = int(graph.source[edges[missing[0]]])
+                _CHECKS.require(
+                    False, f"entity {entity} is a source of the rows, but not among sources"
+                )
         into, group = torch.unique_consecutive(target, return_inverse=True)
         yield relation, source, graph.norm[edges], group, into
 
@@ -112,11 +122,12 @@ class _Transform(torch.autograd.Function):
             of_sums = grad[into]
             if d_weights is not None:
                 sums = _sums(x, source, norm, group, into.numel())
-                torch.mm(sums.T, of_sums, out=d_weights[relation])
+                d_weights[relation] = sums.T @ of_sums
             if d_x is not None:
                 back = of_sums @ weights[relation].T
                 d_x.index_add_(0, source, norm[:, None] * back[group])
-        return d_x, d_weights, None, None, None
+        made = first_order("rgcn_transform", (d_x, d_weights), (grad, x, weights))
+        return *made, None, None, None
 
 
 def _sums(x: Tensor, source: Tensor, norm: Tensor, group: Tensor, groups: int) -> Tensor:

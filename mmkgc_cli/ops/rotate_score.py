@@ -13,6 +13,7 @@ from torch import Tensor
 
 from mmkgc_cli.ops import _native
 from mmkgc_cli.ops._arguments import Checks, flat_pairs
+from mmkgc_cli.ops._autograd import first_order
 from mmkgc_cli.ops.metric import Metric, score_rows, whole_row
 from mmkgc_cli.ops.table_adam import DeferredGradient, deferred_gradients
 
@@ -144,11 +145,13 @@ class _Deferring(torch.autograd.Function):
         numbers, weights = flat_pairs(whole_row(table.shape[1]))
         ctx.deferred.append(
             DeferredGradient(
-                grad, queries, ids, side, int(Metric.modulus), numbers, weights, order=order,
-                extra=d_known, extra_ids=torch.cat([heads, tails]),
+                grad.detach(), queries, ids, side, int(Metric.modulus), numbers, weights,
+                order=order, extra=d_known, extra_ids=torch.cat([heads, tails]),
+                version=table._version,
             )
         )  # fmt: skip
-        return None, None, d_phases, *[None] * 6
+        made = first_order(NAME, (d_phases,), (grad, *ctx.saved_tensors))
+        return None, None, *made, *[None] * 6
 
 
 def _fake(table: Tensor, phases: Tensor, heads: Tensor, relations: Tensor, tails: Tensor,
@@ -176,8 +179,13 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    d_table, d_phases = torch.ops.mmkgc.rotate_score_backward(grad, *ctx.saved_tensors)
-    return d_table, d_phases, None, None, None, None, None, None
+    d_table = None
+    if ctx.needs_input_grad[0]:
+        d_table, d_phases = torch.ops.mmkgc.rotate_score_backward(grad, *ctx.saved_tensors)
+    else:
+        *_, d_phases = torch.ops.mmkgc.rotate_score_backward_queries(grad, *ctx.saved_tensors)
+    made = first_order(NAME, (d_table, d_phases), (grad, *ctx.saved_tensors))
+    return *made, *[None] * 6
 
 
 if _native.library().loaded:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mmkgc_cli.ops import _native
 from mmkgc_cli.ops._arguments import Checks, flat_pairs
+from mmkgc_cli.ops._autograd import first_order
 from mmkgc_cli.ops.metric import Metric, Pair, score_rows
 from mmkgc_cli.ops.table_adam import DeferredGradient, deferred_gradients
 
@@ -106,12 +107,25 @@ class _Deferring(torch.autograd.Function):
         queries, table, ids, side, scale, order = ctx.saved_tensors
         metric, pairs, weights = ctx.terms
         ctx.deferred.append(
-            DeferredGradient(grad, queries, ids, side, metric, pairs, weights, scale, order)
+            DeferredGradient(
+                grad.detach(),
+                queries,
+                ids,
+                side,
+                metric,
+                pairs,
+                weights,
+                scale,
+                order,
+                version=table._version,
+            )
         )
         d_queries, d_scale = torch.ops.mmkgc.sampled_score_backward_queries(
             grad, queries, table, ids, side, *ctx.terms, scale, order
         )
-        return None, d_queries, *[None] * 6, (None if scale is None else d_scale), None
+        gradients = (d_queries, None if scale is None else d_scale)
+        made = first_order(NAME, gradients, (grad, *ctx.saved_tensors))
+        return None, made[0], *[None] * 6, made[1], None
 
 
 def _fake(queries: Tensor, table: Tensor, ids: Tensor, *_: Any) -> Tensor:
@@ -155,20 +169,15 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     queries, table, ids, side, scale, order = ctx.saved_tensors
-    d_queries, d_table, d_scale = torch.ops.mmkgc.sampled_score_backward(
-        grad, queries, table, ids, side, *ctx.terms, scale, order
-    )
-    return (
-        d_queries,
-        d_table,
-        None,
-        None,
-        None,
-        None,
-        None,
-        (None if scale is None else d_scale),
-        None,
-    )
+    args = (grad, queries, table, ids, side, *ctx.terms, scale, order)
+    d_table = None
+    if ctx.needs_input_grad[1]:
+        d_queries, d_table, d_scale = torch.ops.mmkgc.sampled_score_backward(*args)
+    else:
+        d_queries, d_scale = torch.ops.mmkgc.sampled_score_backward_queries(*args)
+    gradients = (d_queries, d_table, None if scale is None else d_scale)
+    made = first_order(NAME, gradients, (grad, *ctx.saved_tensors))
+    return *made[:2], *[None] * 5, made[2], None
 
 
 if _native.library().loaded:

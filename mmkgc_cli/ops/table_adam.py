@@ -1,10 +1,10 @@
 """An Adam step on a table straight from the gradients of its sampled candidates' scores.
 
 The gradient of a table of entities is as large as the table: writing it out and reading it again
-costs a good part of a training step. A parameter whose attribute `deferred_gradients` is a list (an
-optimizer sets it) gets, in place of a gradient, what one can be made from: `sampled_score` and
-`rotate_score` append a `DeferredGradient`, and the optimizer hands it to `table_adam`, which makes
-each row's gradient and steps the row while it is in the cache.
+costs a part of a training step. While a parameter has an attribute `deferred_gradients` (an
+optimizer sets it around forward and backward) it gets, in place of a gradient, what one can be made
+from: `sampled_score` and `rotate_score` append a `DeferredGradient` to that list, and the optimizer
+hands it to `table_adam`, which makes each row's gradient and steps the row at once.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class DeferredGradient:
 
     The arguments of `sampled_score` in the form of its schema; `grad` ``[B, N]``, the gradient of
     the scores; and `extra` ``[n, Dc]``, further gradient rows of the entities `extra_ids` ``[n]``.
+    `version` is that of the table when the gradient was deferred.
     """
 
     grad: Tensor
@@ -43,6 +44,7 @@ class DeferredGradient:
     order: Tensor | None = None
     extra: Tensor | None = None
     extra_ids: Tensor | None = None
+    version: int | None = None
 
     def dense(self, table: Tensor) -> Tensor:
         """The gradient itself, in the shape of `table`."""
@@ -112,6 +114,12 @@ def table_adam(
         RuntimeError: on wrong shapes, dtypes or ids, naming the argument.
     """
     g = gradient
+    for name, read in (("queries", g.queries), ("scale", g.scale), ("extra", g.extra)):
+        shared = read is not None and read.untyped_storage().data_ptr()
+        _CHECKS.require(
+            not shared or shared != table.untyped_storage().data_ptr(),
+            f"{name} and table share memory, and table is changed",
+        )
     args = (
         g.grad, g.queries, table.detach(), exp_avg, exp_avg_sq, g.ids, g.side, g.metric, g.pairs,
         g.weights, g.scale, g.order, g.extra, g.extra_ids, dense, lr, *betas, eps, weight_decay,

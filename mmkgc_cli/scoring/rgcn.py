@@ -22,6 +22,10 @@ class RelationalLayer(nn.Module):
         relations: R, inverse relations included.
         bases: W_r = sum_b a_rb V_b; None gives each relation a matrix of its own.
         activation: act.
+        generator: of the initial values, Xavier-uniform for each matrix; the global one when None.
+
+    Raises:
+        ValueError: for fewer than one basis.
     """
 
     def __init__(
@@ -31,16 +35,20 @@ class RelationalLayer(nn.Module):
         relations: int,
         bases: int | None = 2,
         activation: Activation = torch.relu,
+        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        if bases is not None and bases < 1:
+            raise ValueError(f"bases is {bases}, expected 1 or more, or None for full matrices")
         self.width_in, self.width_out, self.bases = width_in, width_out, bases
         self.activation = activation
         self.weight = nn.Parameter(torch.empty(bases or relations, width_in, width_out))
         self.coefficients = None if bases is None else nn.Parameter(torch.empty(relations, bases))
         self.own = nn.Parameter(torch.empty(width_in, width_out))
-        for matrix in (self.weight, self.own, self.coefficients):
+        # One matrix at a time: of a stack, Xavier's rule would count all of them in the fans.
+        for matrix in (*self.weight.unbind(), self.own, self.coefficients):
             if matrix is not None:
-                nn.init.xavier_uniform_(matrix)
+                nn.init.xavier_uniform_(matrix.data, generator=generator)
 
     def forward(
         self,
@@ -82,6 +90,7 @@ class RelationalEncoder(nn.Module):
         widths: of the input and of each layer's output.
         bases: as in `RelationalLayer`.
         activations: one a layer; ReLU when None.
+        generator: of the initial values; the global one when None.
     """
 
     def __init__(
@@ -90,24 +99,36 @@ class RelationalEncoder(nn.Module):
         widths: Sequence[int],
         bases: int | None = 2,
         activations: Sequence[Activation] | None = None,
+        generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         self.graph = graph
         self.input = nn.Parameter(torch.empty(graph.entities, widths[0]))
-        nn.init.xavier_uniform_(self.input)
+        nn.init.xavier_uniform_(self.input, generator=generator)
         steps = list(itertools.pairwise(widths))
         self.layers = nn.ModuleList(
-            RelationalLayer(a, b, graph.relations, bases, activation)
+            RelationalLayer(a, b, graph.relations, bases, activation, generator)
             for (a, b), activation in zip(
                 steps, activations or [torch.relu] * len(steps), strict=True
             )
         )
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RelationalEncoder:
+        # The graph follows the parameters to another device or type.
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.graph = self.graph.map(fn)
+        return self
+
     def forward(self, rows: Tensor | None = None) -> Tensor:
         """States ``[n, widths[-1]]`` of `rows`, equal to those rows of the whole graph's states.
 
-        Each layer is computed for what the next one needs and no more.
+        Each layer is computed for what the next one needs and no more. Rows may repeat.
         """
+        if rows is not None:
+            distinct, place = torch.unique(rows, return_inverse=True)
+            if distinct.numel() < rows.numel():
+                states: Tensor = self(distinct)
+                return states[place]
         wanted = [rows]
         for _ in self.layers:
             last = wanted[-1]

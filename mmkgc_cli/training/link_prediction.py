@@ -68,14 +68,15 @@ class LinkPrediction:
         positives = self.triples[self._order[index * size : (index + 1) * size]]
         candidates = self._negatives.sample(positives, self.settings.negatives, with_positive=True)
         heads, relations, tails = positives.unbind(1)
-        scores = self.scorer.score_sampled(
-            heads, relations, tails, candidates.entities, candidates.side, candidates.order
-        )
-        positive, negative = scores[:, 0], scores[:, 1:]
-        loss = self_adversarial_loss(
-            positive, negative, candidates.usable[:, 1:], self.settings.temperature
-        )
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        with self._optimizer.deferring():
+            scores = self.scorer.score_sampled(
+                heads, relations, tails, candidates.entities, candidates.side, candidates.order
+            )
+            positive, negative = scores[:, 0], scores[:, 1:]
+            loss = self_adversarial_loss(
+                positive, negative, candidates.usable[:, 1:], self.settings.temperature
+            )
+            loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         return {"loss": loss.detach()}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -12,78 +13,132 @@ from mmkgc_cli.ops import DeferredGradient, table_adam
 
 
 class Adam(torch.optim.Adam):
-    """`torch.optim.Adam`, stepping tables straight from the gradients of sampled scores.
+    """`torch.optim.Adam`, able to step tables straight from the gradients of sampled scores.
 
-    The parameters get an attribute `deferred_gradients`; `sampled_score` and `rotate_score` leave
-    there what the gradient of a table is made from (see `ops.table_adam`), and `step` uses it. All
-    else, state included, is torch's. Who needs the gradients themselves, to clip them for instance,
-    calls `materialize` first.
+    Between them, ``with optimizer.deferring():`` around forward and backward, and `step` do what
+    torch's does, and in the same state: within the context, `sampled_score` and `rotate_score`
+    leave what the gradient of a table is made from (see `ops.table_adam`) in place of its `grad`,
+    and `step` makes it and uses it up. Without the context nothing differs from torch. Who needs
+    the gradients themselves, to clip them for instance, calls `materialize` before `step`.
     """
 
     def __init__(self, params: Iterable[Any], **options: Any) -> None:
-        """Takes what `torch.optim.Adam` takes; `fused` is on."""
-        super().__init__(params, **{"fused": True, **options})
-        for parameter in self._parameters():
-            parameter.deferred_gradients = []  # type: ignore[attr-defined]
+        """Takes what `torch.optim.Adam` takes; `fused` unless another way is asked for."""
+        if not (options.get("foreach") or options.get("differentiable")):
+            options.setdefault("fused", True)
+        super().__init__(params, **options)
+
+    @property
+    def _waiting(self) -> dict[Tensor, list[DeferredGradient]]:
+        # Made here: a copied or loaded optimizer has not gone through __init__.
+        found: dict[Tensor, list[DeferredGradient]] = self.__dict__.setdefault("_waiting_", {})
+        return found
 
     def _parameters(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"]]
 
+    @contextlib.contextmanager
+    def deferring(self) -> Iterator[None]:
+        """Defers the gradients of this optimizer's parameters while it lasts.
+
+        Parameters with hooks on their gradients are left out: a hook wants to see one.
+        """
+        armed = [
+            p for p in self._parameters()
+            if not p._backward_hooks and not getattr(p, "_post_accumulate_grad_hooks", None)
+        ]  # fmt: skip
+        for parameter in armed:
+            waiting = self._waiting.setdefault(parameter, [])
+            parameter.deferred_gradients = waiting  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            for parameter in armed:
+                del parameter.deferred_gradients  # type: ignore[attr-defined]
+
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forgets deferred gradients too."""
         super().zero_grad(set_to_none)
-        for parameter in self._parameters():
-            _deferred(parameter).clear()
+        for waiting in self._waiting.values():
+            waiting.clear()
 
     @torch.no_grad()
     def materialize(self) -> None:
         """Makes deferred gradients and adds them to `grad`."""
-        for parameter in self._parameters():
-            for gradient in _deferred(parameter):
+        for parameter, waiting in self._waiting.items():
+            for gradient in waiting:
+                self._check_unchanged(parameter, gradient)
                 made = gradient.dense(parameter)
-                parameter.grad = made if parameter.grad is None else parameter.grad + made
-            _deferred(parameter).clear()
+                if parameter.grad is None:
+                    # In the layout of the parameter, as autograd would: fused steps rely on it.
+                    parameter.grad = torch.empty_like(parameter).copy_(made)
+                else:
+                    parameter.grad += made
+            waiting.clear()
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
-        """One step; gradients that were deferred once are made and applied row by row."""
+        """One step; gradients that were deferred once are made and applied row by row.
+
+        Raises:
+            RuntimeError: for a closure, or when a parameter was changed after its gradient was
+                deferred.
+        """
         if closure is not None:
             raise RuntimeError("Adam.step: closures are not supported")
+        if not self._steppable():
+            self.materialize()
         stepped: list[tuple[Tensor, Tensor | None]] = []
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                waiting = _deferred(parameter)
-                if not waiting:
-                    continue
-                if len(waiting) > 1 or group["amsgrad"] or group["maximize"]:
-                    self.materialize()
-                    continue
-                (gradient,) = waiting
-                state = self._state_of(parameter)
-                state["step"] += 1
-                table_adam(
-                    parameter, state["exp_avg"], state["exp_avg_sq"], gradient,
-                    int(state["step"]), float(group["lr"]), group["betas"], group["eps"],
-                    group["weight_decay"], group.get("decoupled_weight_decay", False),
-                    parameter.grad,
-                )  # fmt: skip
-                waiting.clear()
-                # Hidden from torch's own step, which takes every parameter that has a gradient.
-                stepped.append((parameter, parameter.grad))
-                parameter.grad = None
-        super().step()
-        for parameter, grad in stepped:
-            parameter.grad = grad
+        try:
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    if waiting := self._waiting.get(parameter):
+                        self._step_table(parameter, waiting[0], group)
+                        waiting.clear()
+                        # Hidden from torch's own step, which takes whatever has a gradient.
+                        stepped.append((parameter, parameter.grad))
+                        parameter.grad = None
+            # Without the hooks that torch wraps around the steps of its classes: ours has them.
+            plain = getattr(torch.optim.Adam.step, "__wrapped__", torch.optim.Adam.step)
+            plain(self)
+        finally:
+            for parameter, grad in stepped:
+                parameter.grad = grad
 
-    def _state_of(self, parameter: Tensor) -> dict[str, Tensor]:
+    def _step_table(
+        self, parameter: Tensor, gradient: DeferredGradient, group: dict[str, Any]
+    ) -> None:
+        self._check_unchanged(parameter, gradient)
         state: dict[str, Tensor] = self.state[parameter]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32)
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
-        return state
+        table_adam(
+            parameter, state["exp_avg"], state["exp_avg_sq"], gradient, int(state["step"]) + 1,
+            float(group["lr"]), tuple(float(b) for b in group["betas"]), group["eps"],  # type: ignore[arg-type]
+            group["weight_decay"], group.get("decoupled_weight_decay", False), parameter.grad,
+        )  # fmt: skip
+        state["step"] += 1
 
+    def _steppable(self) -> bool:
+        """Whether each deferred gradient can be made while its table, or another, is stepped."""
+        if any(group["amsgrad"] or group["maximize"] for group in self.param_groups):
+            return False
+        ours = {p.untyped_storage().data_ptr() for p in self._parameters()}
+        for parameter, waiting in self._waiting.items():
+            if len(waiting) > 1 or not parameter.is_contiguous():
+                return False
+            for g in waiting:
+                read = [t for t in (g.queries, g.scale, g.extra) if t is not None]
+                if any(t.untyped_storage().data_ptr() in ours for t in read):
+                    return False
+        return True
 
-def _deferred(parameter: Tensor) -> list[DeferredGradient]:
-    found: list[DeferredGradient] = parameter.deferred_gradients  # type: ignore[attr-defined]
-    return found
+    @staticmethod
+    def _check_unchanged(parameter: Tensor, gradient: DeferredGradient) -> None:
+        if gradient.version not in (None, parameter._version):
+            raise RuntimeError(
+                "Adam: a parameter was changed between backward and step; its deferred gradient "
+                "would be that of the new values"
+            )

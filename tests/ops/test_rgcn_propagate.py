@@ -178,7 +178,13 @@ def test_restricted_rows_are_rows_of_the_whole(op: Callable[..., Tensor], path: 
 
 @native
 def test_results_do_not_depend_on_threads_and_repeat_bit_by_bit() -> None:
-    x, a, graph = problem(300, 5, 6000, 33, 3, torch.float32)
+    # A hub with more edges than a segment holds, and everything else.
+    rows = torch.cat(
+        [triples(3000, 5, 6000), torch.arange(3000)[:, None] * torch.tensor([1, 0, 0])]
+    )
+    graph = MessageGraph.from_triples(rows, 3000, 5)
+    assert int((graph.ptr[1:] - graph.ptr[:-1]).max()) > 2 * 1024
+    x, a = torch.randn(3000, 33).requires_grad_(), torch.randn(10, 3).requires_grad_()
     results = []
     for threads in (1, 2, 3, 2):
         torch.set_num_threads(threads)
@@ -263,7 +269,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "relation": (
         {"coefficients": torch.zeros(2, 2, dtype=torch.float64)}, r"relation\[\d+\] is \d, outside",
     ),
-    "norm": ({"graph": BASE[2].to(torch.float32)}, "norm and x must have the same dtype"),
+    "norm": ({"graph": problem(dtype=torch.float32)[2]}, "norm and x must have the same dtype"),
     "source": (
         {"graph": change(BASE[2], source=torch.full_like(BASE[2].source, 11))},
         r"source\[0\] is 11, outside 0..10",
@@ -275,6 +281,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "edges": (
         {"graph": change(BASE[2], relation=BASE[2].relation[1:])},
         r"source has \d+ edges, and relations or norms of another number",
+    ),
+    "back": (
+        {"graph": change(BASE[2], back_ptr=BASE[2].back_ptr[1:])},
+        "the edges by source are not as many as those by receiver",
     ),
     "rows": ({"rows": torch.tensor([3, 11])}, r"rows\[1\] is 11, outside 0..10"),
     "twice": ({"rows": torch.tensor([3, 1, 3])}, "rows lists entity 3 twice"),
@@ -294,7 +304,21 @@ def test_wrong_arguments_are_named_alike_on_both_paths(path: str, what: str) -> 
         rgcn_propagate(**{**given, **changes})
 
 
-def test_moving_a_graph_keeps_ids_and_changes_norms() -> None:
-    graph = problem(dtype=torch.float32)[2].to(torch.float64)
-    assert graph.norm.dtype == graph.back_norm.dtype == torch.float64
-    assert graph.source.dtype == torch.int64
+def test_norms_of_doubles_are_exact() -> None:
+    rows = torch.tensor([[i, 0, 9] for i in range(3)])
+    norm = MessageGraph.from_triples(rows, 10, 1, dtype=torch.float64).norm
+    assert norm.unique().tolist() == [1 / 3, 1.0]
+
+
+@pytest.mark.parametrize("op", [rgcn_propagate, rgcn_transform])
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [([2, 1, 2], "rows lists entity 2 twice"), ([-1], r"rows\[0\] is -1, outside 0..10")],
+)
+def test_both_forms_want_distinct_rows(
+    op: Callable[..., Tensor], rows: list[int], message: str, path: str
+) -> None:
+    x, a, graph = problem()
+    weights = a if op is rgcn_propagate else torch.randn(6, 5, 4, dtype=x.dtype)
+    with pytest.raises(RuntimeError, match=message):
+        op(x, weights, graph, torch.tensor(rows))

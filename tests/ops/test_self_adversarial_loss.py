@@ -146,3 +146,18 @@ def test_the_twin_is_what_training_took_before() -> None:
         weights = logits.softmax(1)
     expected = -0.5 * (logsigmoid(positive) + (weights * logsigmoid(-negative)).sum(1)).mean()
     assert torch.allclose(twin(positive, negative, mask, 0.7), expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize("temperature", [1.3, 0.9, -0.7])
+@pytest.mark.parametrize("size", [1e9, 1e12, 1e30])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_scores_of_any_size_keep_their_weights(
+    path: str, dtype: torch.dtype, size: float, temperature: float
+) -> None:
+    """Weights add up to 1, and so a run that diverged shows in its loss."""
+    rng = torch.Generator().manual_seed(0)
+    negative = size * torch.rand(50, 7, generator=rng, dtype=dtype)
+    positive = torch.zeros(50, dtype=dtype)
+    loss = loss_of((positive, negative, None), AdversarialForm.log_sigmoid, temperature)
+    hardest = negative.max(1).values if temperature > 0 else negative.min(1).values
+    assert float(loss) == pytest.approx(0.5 * float(hardest.mean()), rel=1e-4)

@@ -8,10 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from mmkgc_cli.ops import Metric, Pair, rotate_score, sampled_score, table_adam
-from mmkgc_cli.ops.metric import whole_row
+from mmkgc_cli.ops import Metric, Pair, table_adam
 from mmkgc_cli.ops.table_adam import DeferredGradient
-from mmkgc_cli.training.optimizers import Adam
 from tests.ops.conftest import native
 
 OPTIONS = [
@@ -135,72 +133,6 @@ def test_results_do_not_depend_on_threads_and_repeat_bit_by_bit() -> None:
         results.append((*state, squares))
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
-
-
-def losses(table: Tensor, phases: Tensor, calls: int, op: str) -> Tensor:
-    rng = torch.Generator().manual_seed(1)
-    total = torch.zeros((), dtype=table.dtype)
-    for _ in range(calls):
-        heads, tails = (torch.randint(len(table), (5,), generator=rng) for _ in range(2))
-        relations = torch.randint(len(phases), (5,), generator=rng)
-        ids = torch.randint(len(table), (5, 7), generator=rng)
-        side = torch.randint(2, (5, 7), generator=rng).to(torch.int8)
-        if op == "rotate":
-            scores = rotate_score(table, phases, heads, relations, tails, ids, side)
-        else:
-            # Queries are made from the table too, so part of its gradient comes through them.
-            known = nn.functional.embedding(torch.stack([heads, tails]), table)
-            queries = known + nn.functional.embedding(relations, phases).repeat(1, 2)
-            scores = sampled_score(queries, table, ids, side, Metric.l1, whole_row(table.shape[1]))
-        total = total + scores.sin().sum()
-    return total
-
-
-@pytest.mark.parametrize("op", ["rotate", "sampled"])
-@pytest.mark.parametrize("calls", [1, 2])
-@pytest.mark.parametrize("materialize", [False, True])
-def test_training_steps_are_those_of_torch(
-    path: str, op: str, calls: int, materialize: bool
-) -> None:
-    rng = torch.Generator().manual_seed(0)
-    start = [torch.randn(n, d, generator=rng, dtype=torch.float64) for n, d in ((9, 6), (3, 3))]
-    trained = []
-    for kind in (Adam, torch.optim.Adam):
-        parameters = [nn.Parameter(t.clone()) for t in start]
-        optimizer = kind(parameters, lr=0.01, weight_decay=0.01)
-        for _ in range(4):
-            optimizer.zero_grad()
-            losses(*parameters, calls, op).backward()
-            if materialize and isinstance(optimizer, Adam):
-                optimizer.materialize()
-                assert parameters[0].grad is not None
-            optimizer.step()
-        trained.append([*parameters, optimizer.state[parameters[0]]["exp_avg"]])
-        assert float(optimizer.state[parameters[0]]["step"]) == 4
-    for a, b in zip(*trained, strict=True):
-        assert torch.allclose(a, b, atol=1e-12)
-
-
-@native
-def test_a_deferred_gradient_is_not_written_out_and_zeroing_forgets_it() -> None:
-    parameter, phases = nn.Parameter(torch.randn(9, 6)), nn.Parameter(torch.randn(3, 3))
-    optimizer = Adam([parameter, phases], lr=0.01)
-    losses(parameter, phases, 1, "rotate").backward()
-    assert parameter.grad is None
-    assert phases.grad is not None
-    assert len(parameter.deferred_gradients) == 1  # type: ignore[attr-defined]
-    before = parameter.detach().clone()
-    optimizer.zero_grad()
-    optimizer.step()
-    assert torch.equal(parameter, before)
-
-
-def test_scoring_without_gradients_defers_nothing() -> None:
-    parameter, phases = nn.Parameter(torch.randn(9, 6)), nn.Parameter(torch.randn(3, 3))
-    Adam([parameter, phases], lr=0.01)
-    with torch.no_grad():
-        losses(parameter, phases, 1, "rotate")
-    assert parameter.deferred_gradients == []  # type: ignore[attr-defined]
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {

@@ -42,11 +42,13 @@ def test_rows_of_a_batch_and_their_gradients_are_those_of_the_whole_graph(
     bases: int | None,
 ) -> None:
     torch.manual_seed(0)
-    encoder = RelationalEncoder(message_graph(), [4, 5, 6], bases).double()
-    rows = torch.tensor([3, 17, 20, 4])
+    # Made of floats and moved, graph and all.
+    graph = MessageGraph.from_triples(triples(25, 3, 60), 25, 3)
+    encoder = RelationalEncoder(graph, [4, 5, 6], bases).double()
+    rows = torch.tensor([3, 17, 20, 4, 17])
     found, expected = encoder(rows), encoder()[rows]
     assert torch.allclose(found, expected, atol=1e-12)
-    weights = torch.randn(4, 6, dtype=torch.float64)
+    weights = torch.randn(5, 6, dtype=torch.float64)
     parameters = list(encoder.parameters())
     for a, b in zip(
         torch.autograd.grad(found, parameters, weights),
@@ -54,3 +56,19 @@ def test_rows_of_a_batch_and_their_gradients_are_those_of_the_whole_graph(
         strict=True,
     ):
         assert torch.allclose(a, b, atol=1e-11)
+
+
+def test_initial_matrices_have_the_scale_of_one_matrix_and_come_from_the_generator() -> None:
+    def layer() -> RelationalLayer:
+        rng = torch.Generator().manual_seed(3)
+        return RelationalLayer(64, 64, 400, None, generator=rng)
+
+    bound = (6 / 128) ** 0.5
+    weight = layer().weight.detach()
+    assert 0.95 * bound < float(weight.abs().max()) <= bound
+    assert torch.equal(weight, layer().weight)
+
+
+def test_a_layer_without_bases_is_refused() -> None:
+    with pytest.raises(ValueError, match="bases is 0, expected 1 or more"):
+        RelationalLayer(4, 4, 3, 0)

@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import copy
+import gc
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mmkgc_cli.ops import Metric, rotate_score, sampled_score
+from mmkgc_cli.ops.metric import whole_row
+from mmkgc_cli.training.optimizers import Adam
+from tests.ops.conftest import native, path
+
+__all__ = ["path"]  # a fixture
+
+
+def batch(entities: int, relations: int, seed: int) -> tuple[Tensor, ...]:
+    rng = torch.Generator().manual_seed(seed)
+    heads, tails = (torch.randint(entities, (5,), generator=rng) for _ in range(2))
+    ids = torch.randint(entities, (5, 7), generator=rng)
+    side = torch.randint(2, (5, 7), generator=rng).to(torch.int8)
+    return heads, torch.randint(relations, (5,), generator=rng), tails, ids, side
+
+
+def loss_of(table: Tensor, phases: Tensor, op: str = "rotate", calls: int = 1) -> Tensor:
+    total = torch.zeros((), dtype=table.dtype)
+    for call in range(calls):
+        heads, relations, tails, ids, side = batch(len(table), len(phases), call)
+        if op == "rotate":
+            scores = rotate_score(table, phases, heads, relations, tails, ids, side)
+        else:
+            # Queries are made from the table too, so part of its gradient comes through them.
+            known = nn.functional.embedding(torch.stack([heads, tails]), table)
+            queries = known + nn.functional.embedding(relations, phases).repeat(1, 2)
+            terms = whole_row(table.shape[1])
+            scores = sampled_score(queries, table, ids, side, Metric.l1, terms)
+        total = total + scores.sin().sum()
+    return total
+
+
+def parameters(dtype: torch.dtype = torch.float64) -> list[nn.Parameter]:
+    rng = torch.Generator().manual_seed(0)
+    return [
+        nn.Parameter(torch.randn(n, d, generator=rng, dtype=dtype)) for n, d in ((9, 6), (3, 3))
+    ]
+
+
+def torch_step(loss: Any = loss_of, steps: int = 1, **options: Any) -> list[nn.Parameter]:
+    """What torch's own optimizer makes of the same."""
+    trained = parameters()
+    optimizer = torch.optim.Adam(trained, lr=0.01, **options)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss(*trained).backward()
+        optimizer.step()
+    return trained
+
+
+def same(found: list[nn.Parameter], expected: list[nn.Parameter]) -> bool:
+    return all(torch.allclose(a, b, atol=1e-12) for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("op", ["rotate", "sampled"])
+@pytest.mark.parametrize("calls", [1, 2])
+@pytest.mark.parametrize("materialize", [False, True])
+def test_steps_are_those_of_torch(path: str, op: str, calls: int, materialize: bool) -> None:
+    trained = parameters()
+    optimizer = Adam(trained, lr=0.01, weight_decay=0.01)
+    for _ in range(4):
+        optimizer.zero_grad()
+        with optimizer.deferring():
+            loss_of(*trained, op, calls).backward()
+        if materialize:
+            optimizer.materialize()
+            assert trained[0].grad is not None
+        optimizer.step()
+    expected = torch_step(lambda t, p: loss_of(t, p, op, calls), 4, weight_decay=0.01)
+    assert same(trained, expected)
+    assert float(optimizer.state[trained[0]]["step"]) == 4
+
+
+@native
+def test_a_deferred_gradient_is_not_written_out_and_zeroing_forgets_it() -> None:
+    table, phases = trained = parameters()
+    optimizer = Adam(trained, lr=0.01)
+    with optimizer.deferring():
+        loss_of(*trained).backward()
+    assert table.grad is None
+    assert phases.grad is not None
+    before = table.detach().clone()
+    optimizer.zero_grad()
+    optimizer.step()
+    assert torch.equal(table, before)
+
+
+def test_outside_the_context_gradients_are_those_of_torch(path: str) -> None:
+    """Also when the optimizer is gone, is a copy, or is not the only one."""
+    trained = parameters()
+    optimizer = Adam(trained, lr=0.01)
+    with optimizer.deferring():
+        loss_of(*trained).backward()
+    optimizer = copy.deepcopy(optimizer)
+    optimizer.zero_grad()
+    del optimizer
+    gc.collect()
+    for p in trained:
+        p.grad = None
+    loss_of(*trained).backward()
+    assert all(p.grad is not None for p in trained)
+    (gradient,) = torch.autograd.grad(loss_of(*trained), trained[0])
+    assert torch.allclose(gradient, trained[0].grad, atol=1e-12)
+
+
+def test_a_group_may_be_added_later(path: str) -> None:
+    table, phases = trained = parameters()
+    optimizer = Adam([phases], lr=0.01)
+    optimizer.add_param_group({"params": [table]})
+    optimizer.zero_grad()
+    with optimizer.deferring():
+        loss_of(*trained).backward()
+    optimizer.step()
+    assert same(trained, torch_step())
+
+
+def test_state_goes_from_torch_to_ours_and_back(path: str) -> None:
+    trained = parameters()
+    kinds: list[type[torch.optim.Adam]] = [torch.optim.Adam, Adam, torch.optim.Adam]
+    state = None
+    for kind in kinds:
+        optimizer = kind(trained, lr=0.01)
+        if state is not None:
+            optimizer.load_state_dict(state)
+        optimizer.zero_grad()
+        if isinstance(optimizer, Adam):
+            with optimizer.deferring():
+                loss_of(*trained).backward()
+        else:
+            loss_of(*trained).backward()
+        optimizer.step()
+        state = optimizer.state_dict()
+    assert same(trained, torch_step(steps=3))
+
+
+def test_queries_that_are_a_parameter_are_read_before_it_is_stepped(path: str) -> None:
+    """Two tables, each the queries of the other, and one that is its own."""
+
+    def loss(a: Tensor, b: Tensor) -> Tensor:
+        ids, side = torch.arange(9).repeat(9, 1), torch.zeros(9, 9, dtype=torch.int8)
+        terms = whole_row(6)
+        pairs = ((a, b), (b, a), (a, a))
+        return torch.stack(
+            [sampled_score(q[None], t, ids, side, Metric.l1, terms).sin().sum() for q, t in pairs]
+        ).sum()
+
+    results = []
+    for kind in (Adam, torch.optim.Adam):
+        rng = torch.Generator().manual_seed(0)
+        tables = [nn.Parameter(torch.randn(9, 6, generator=rng)) for _ in range(2)]
+        optimizer = kind(tables, lr=0.01)
+        if isinstance(optimizer, Adam):
+            with optimizer.deferring():
+                loss(*tables).backward()
+        else:
+            loss(*tables).backward()
+        optimizer.step()
+        results.append(tables)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*results, strict=True))
+
+
+@native
+def test_a_parameter_that_was_changed_before_its_step_is_refused() -> None:
+    trained = parameters()
+    optimizer = Adam(trained, lr=0.01)
+    with optimizer.deferring():
+        loss_of(*trained).backward()
+    with torch.no_grad():
+        trained[0].mul_(2)
+    with pytest.raises(RuntimeError, match="changed between backward and step"):
+        optimizer.step()
+
+
+def test_hooks_on_gradients_are_called_with_gradients(path: str) -> None:
+    trained = parameters()
+    trained[0].register_hook(lambda g: 2 * g)
+    optimizer = Adam(trained, lr=0.01)
+    with optimizer.deferring():
+        loss_of(*trained).backward()
+    plain = parameters()
+    loss_of(*plain).backward()
+    assert torch.allclose(trained[0].grad, 2 * plain[0].grad)  # type: ignore[operator, arg-type]
+
+
+def test_hooks_on_steps_are_called_once() -> None:
+    torch.optim.Adam(parameters())  # makes torch wrap its class
+    trained = parameters()
+    optimizer = Adam(trained, lr=0.01)
+    calls = []
+    optimizer.register_step_post_hook(lambda *_: calls.append(1))
+    optimizer.step()
+    assert calls == [1]
+
+
+def test_columns_first_parameters_are_stepped_too(path: str) -> None:
+    table, phases = parameters()
+    table = nn.Parameter(table.detach().T.contiguous().T)
+    optimizer = Adam([table, phases], lr=0.01)
+    with optimizer.deferring():
+        loss_of(table, phases).backward()
+    optimizer.step()
+    assert same([table, phases], torch_step())
+
+
+def test_scoring_without_gradients_defers_nothing(path: str) -> None:
+    trained = parameters()
+    optimizer = Adam(trained, lr=0.01)
+    with optimizer.deferring(), torch.no_grad():
+        loss_of(*trained)
+    before = trained[0].detach().clone()
+    optimizer.step()
+    assert torch.equal(trained[0], before)
+
+
+@native
+@pytest.mark.parametrize("op", ["rotate", "sampled"])
+@pytest.mark.parametrize("defer", [False, True])
+def test_second_derivatives_are_refused_not_zero(op: str, defer: bool) -> None:
+    trained = parameters()
+    optimizer = Adam(trained, lr=0.01)
+    with optimizer.deferring() if defer else torch.enable_grad():
+        (first,) = torch.autograd.grad(loss_of(*trained, op), trained[1], create_graph=True)
+        with pytest.raises(RuntimeError, match="has no second derivatives"):
+            torch.autograd.grad(first.square().sum(), trained[1])
