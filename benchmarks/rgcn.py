@@ -13,9 +13,9 @@ else.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import itertools
 import json
-import math
 import multiprocessing
 import statistics
 import tempfile
@@ -29,7 +29,7 @@ from torch import Tensor
 
 from benchmarks.scoring import compete, copy_bandwidth
 from mmkgc_cli.kg.storage import load_graph
-from mmkgc_cli.ops import MessageGraph, _native, path_of
+from mmkgc_cli.ops import MessageGraph, _native, path_of, rgcn_propagate
 from mmkgc_cli.scoring.rgcn import RelationalEncoder
 
 WIDTHS, BASES, ROWS = (128, 256, 768), 2, 128
@@ -126,6 +126,36 @@ def in_own_process(
     return found
 
 
+def propagation(graph: MessageGraph, rounds: int) -> dict[str, float]:
+    """Seconds of the neighbour sums alone, 256 columns, forward and backward."""
+    x = torch.randn(graph.entities, WIDTHS[1], requires_grad=True)
+    coefficients = torch.randn(graph.relations, BASES, requires_grad=True)
+    row = graph.edges_into(None)[1]
+
+    def by_hand(x: Tensor, coefficients: Tensor) -> Tensor:
+        """The twin without its checks, for a compiler."""
+        gathered = x[graph.source]
+        weights = graph.norm[:, None] * coefficients[graph.relation]
+        return torch.cat(
+            [
+                x.new_zeros(x.shape).index_add(0, row, gathered * weights[:, b : b + 1])
+                for b in range(BASES)
+            ],
+            1,
+        )
+
+    compiled = torch.compile(by_hand)
+    ours = lambda: passes(lambda: rgcn_propagate(x, coefficients, graph))  # noqa: E731
+    how = "torch-scatter" if importlib.util.find_spec("torch_scatter") else "index_add"
+    contestants = {
+        "ours": ours,
+        f"twin, eager ({how})": on_twin(ours),
+        "twin, compiled": lambda: passes(lambda: compiled(x, coefficients)),
+    }
+    times = compete(contestants, rounds)
+    return {name: statistics.median(of) / 1000 for name, of in times.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--graph", type=Path, required=True)
@@ -154,8 +184,11 @@ def main() -> None:
         alone = in_own_process(ours_alone, options.graph, options.threads, weights)
         if not options.no_peer:
             peer = in_own_process(peer_alone, options.graph, options.threads, weights)
-            seconds["RGCNConv, forward"] = peer.get("forward", math.nan)
-            seconds["RGCNConv"] = peer.get("both", math.nan)
+            if peer:
+                seconds["RGCNConv, forward"] = peer["forward"]
+            if "both" in peer:
+                seconds["RGCNConv"] = peer["both"]
+    sums = propagation(graph, options.rounds)
     # Each layer gathers a row an edge forward, and a row an edge and basis backward.
     gathered = 4 * graph.edges * (1 + BASES) * sum(WIDTHS[:-1])
     print(
@@ -165,8 +198,9 @@ def main() -> None:
                 "edges": graph.edges,
                 "seconds": {name: round(value, 4) for name, value in seconds.items()},
                 "ratio": {name: round(s / seconds["ours"], 2) for name, s in seconds.items()},
+                "neighbour_sums_alone_seconds": {k: round(v, 4) for k, v in sums.items()},
                 "whole_over_rows": round(seconds["ours"] / seconds["ours, 128 rows"], 1),
-                "peer": {k: round(v, 7) for k, v in peer.items()},
+                "peer": {k: round(v, 7) for k, v in peer.items()} or "not installed, or killed",
                 "ours_alone_mib": {k: round(v) for k, v in alone.items()},
                 "gathered_mb": round(gathered / 1e6),
                 "copy_gb_per_s": round(copy_bandwidth(), 1),
