@@ -13,17 +13,19 @@
 
 namespace mmkgc {
 
-// Boundaries of `parts` ranges of a task's runs with about as many candidates each.
+// Boundaries of `parts` ranges of the runs [first, last) with about as many candidates each.
 template <typename T>
-std::vector<int64_t> even_runs(const cpu::SampledTask<T>& task, int64_t parts) {
-  std::vector<int64_t> bounds{0};
+std::vector<int64_t> even_runs(const cpu::SampledTask<T>& task, int64_t first, int64_t last,
+                               int64_t parts) {
+  std::vector<int64_t> bounds{first};
+  const int64_t begin = task.runs[first].begin, n = task.runs[last - 1].end - begin;
   for (int64_t part = 1; part < parts; ++part) {
     const cpu::Run* at = std::lower_bound(
-        task.runs, task.runs + task.n_runs, task.batch * task.n * part / parts,
+        task.runs + first, task.runs + last, begin + n * part / parts,
         [](const cpu::Run& run, int64_t position) { return run.begin < position; });
     bounds.push_back(at - task.runs);
   }
-  bounds.push_back(task.n_runs);
+  bounds.push_back(last);
   return bounds;
 }
 
@@ -58,55 +60,75 @@ class Packing {
   std::unique_ptr<T[]> queries_, scales_;
 };
 
-// What each block adds to the sum of its pair, [blocks, n] in sorted order.
+// What the blocks add to the sums of their pairs, for a tile of the candidates in sorted order.
 template <typename T>
-std::unique_ptr<T[]> all_terms(const cpu::SampledTask<T>& task,
-                               const std::vector<cpu::Block>& blocks) {
-  const int64_t n = task.batch * task.n;
+struct Tile {
+  int64_t begin, end;
+  const std::vector<cpu::Block>& blocks;
+  const T* terms;  // [blocks, end - begin]
+
+  // The sum of a pair's blocks for the i-th candidate.
+  T pair_sum(int64_t pair, int64_t i) const {
+    T sum = 0;
+    const T* term = terms + (i - begin);
+    for (const cpu::Block& block : blocks) {
+      if (block.pair == pair) sum += *term;
+      term += end - begin;
+    }
+    return sum;
+  }
+};
+
+// Calls `use(tile)` for tiles of whole runs, which hold no more than some tens of megabytes.
+template <typename T, typename Use>
+void each_tile(const cpu::SampledTask<T>& task, const std::vector<cpu::Block>& blocks, Use use) {
   const auto n_blocks = static_cast<int64_t>(blocks.size());
-  auto terms = std::make_unique_for_overwrite<T[]>(static_cast<size_t>(n_blocks * n));
+  const int64_t wanted =
+      std::max<int64_t>(1 << 16, (int64_t{1} << 22) / std::max<int64_t>(1, n_blocks));
   // Narrow rows have few blocks: those are cut by candidates as well, so that threads have work.
   const int64_t parts = n_blocks >= 8 || n_blocks == 0 ? 1 : (7 + n_blocks) / n_blocks;
-  const std::vector<int64_t> bounds = even_runs(task, parts);
-  torch::stable::parallel_for(0, n_blocks * parts, 1, [&](int64_t begin, int64_t end) {
-    Packing<T> packing(task);
-    for (int64_t i = begin; i < end; ++i) {
-      const auto block = static_cast<size_t>(i / parts), part = static_cast<size_t>(i % parts);
-      cpu::block_terms(packing(blocks[block]), bounds[part], bounds[part + 1],
-                       terms.get() + static_cast<int64_t>(block) * n);
+  std::unique_ptr<T[]> terms;
+  int64_t room = -1;
+  for (int64_t first = 0, last = 0; first < task.n_runs; first = last) {
+    const int64_t begin = task.runs[first].begin;
+    last = std::upper_bound(task.runs + first + 1, task.runs + task.n_runs, begin + wanted,
+                            [](int64_t limit, const cpu::Run& run) { return limit < run.end; }) -
+           task.runs;
+    const int64_t end = task.runs[last - 1].end;
+    if (n_blocks * (end - begin) > room) {
+      room = n_blocks * (end - begin);
+      terms = std::make_unique_for_overwrite<T[]>(static_cast<size_t>(room));
     }
-  });
-  return terms;
-}
-
-// The sum of a pair's blocks for the i-th candidate.
-template <typename T>
-T pair_sum(const T* terms, const std::vector<cpu::Block>& blocks, int64_t n, int64_t pair,
-           int64_t i) {
-  T sum = 0;
-  for (size_t block = 0; block < blocks.size(); ++block) {
-    if (blocks[block].pair == pair) sum += terms[static_cast<int64_t>(block) * n + i];
+    const std::vector<int64_t> bounds = even_runs(task, first, last, parts);
+    torch::stable::parallel_for(0, n_blocks * parts, 1, [&](int64_t from, int64_t to) {
+      Packing<T> packing(task);
+      for (int64_t i = from; i < to; ++i) {
+        const auto block = static_cast<size_t>(i / parts), part = static_cast<size_t>(i % parts);
+        cpu::block_terms(packing(blocks[block]), bounds[part], bounds[part + 1], begin,
+                         terms.get() + static_cast<int64_t>(block) * (end - begin));
+      }
+    });
+    use(Tile<T>{begin, end, blocks, terms.get()});
   }
-  return sum;
 }
 
 template <typename T>
 void run_forward(const cpu::SampledTask<T>& task) {
-  const int64_t n = task.batch * task.n;
   const std::vector<cpu::Block> blocks =
       cpu::make_blocks(task.pairs, task.n_pairs, task.metric);
-  const std::unique_ptr<T[]> terms = all_terms(task, blocks);
-  torch::stable::parallel_for(0, n, 4096, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      T score = 0;
-      for (int64_t pair = 0; pair < task.n_pairs; ++pair) {
-        T sum = pair_sum(terms.get(), blocks, n, pair, i);
-        if (task.metric == Metric::l2) sum = std::sqrt(sum);
-        const T weight = static_cast<T>(task.pairs[pair].weight);
-        score += task.metric == Metric::dot ? weight * sum : -weight * sum;
+  each_tile(task, blocks, [&](const Tile<T>& tile) {
+    torch::stable::parallel_for(tile.begin, tile.end, 4096, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        T score = 0;
+        for (int64_t pair = 0; pair < task.n_pairs; ++pair) {
+          T sum = tile.pair_sum(pair, i);
+          if (task.metric == Metric::l2) sum = std::sqrt(sum);
+          const T weight = static_cast<T>(task.pairs[pair].weight);
+          score += task.metric == Metric::dot ? weight * sum : -weight * sum;
+        }
+        task.scores[task.order[i]] = score;
       }
-      task.scores[task.order[i]] = score;
-    }
+    });
   });
 }
 
@@ -118,18 +140,20 @@ void run_backward_queries(const cpu::SampledTask<T>& task) {
   const bool scaled = task.scale != nullptr;
   // d(loss)/d(score) times the weight, and under l2 over the norm, [pairs, n] in sorted order.
   const auto grads = std::make_unique_for_overwrite<T[]>(static_cast<size_t>(task.n_pairs * n));
-  std::unique_ptr<T[]> terms;
-  if (task.metric == Metric::l2) terms = all_terms(task, blocks);
   for (int64_t pair = 0; pair < task.n_pairs; ++pair) {
     const T weight = static_cast<T>(task.pairs[pair].weight);
-    for (int64_t i = 0; i < n; ++i) {
-      T g = weight * task.grad[task.order[i]];
-      if (terms) {
-        const T squares = pair_sum(terms.get(), blocks, n, pair, i);
-        g = squares == 0 ? T(0) : g / std::sqrt(squares);
+    for (int64_t i = 0; i < n; ++i) grads[pair * n + i] = weight * task.grad[task.order[i]];
+  }
+  if (task.metric == Metric::l2) {
+    each_tile(task, blocks, [&](const Tile<T>& tile) {
+      for (int64_t pair = 0; pair < task.n_pairs; ++pair) {
+        for (int64_t i = tile.begin; i < tile.end; ++i) {
+          const T squares = tile.pair_sum(pair, i);
+          T& g = grads[pair * n + i];
+          g = squares == 0 ? T(0) : g / std::sqrt(squares);
+        }
       }
-      grads[pair * n + i] = g;
-    }
+    });
   }
   std::fill_n(task.d_queries, rows * task.query_width, T(0));
   if (scaled) std::fill_n(task.d_scale, rows * task.candidate_width, T(0));

@@ -38,7 +38,8 @@ struct Held {
 };
 
 template <Metric M, bool Scaled, bool Full, typename T>
-MMKGC_INLINE void sum_terms(const BlockTask<T>& task, int64_t begin, int64_t end, T* terms) {
+MMKGC_INLINE void sum_terms(const BlockTask<T>& task, int64_t begin, int64_t end, int64_t origin,
+                            T* terms) {
   const int64_t n = Full ? (M == Metric::modulus ? kComplex : kBlock) : task.block.width;
   for (const Run *run = task.runs + begin, *last = task.runs + end; run < last; ++run) {
     const Held<M, T> c(task, run, last, n);
@@ -59,7 +60,7 @@ MMKGC_INLINE void sum_terms(const BlockTask<T>& task, int64_t begin, int64_t end
           sum += M == Metric::l1 ? std::abs(d) : d * d;
         }
       }
-      terms[i] = sum;
+      terms[i - origin] = sum;
     }
   }
 }
@@ -104,16 +105,18 @@ MMKGC_INLINE void sum_gradients(const BlockTask<T>& task, int64_t runs, const T*
   }
 }
 
-#define MMKGC_TERMS(name, metric, scaled, T)                                                     \
-  MMKGC_CLONES void name(const BlockTask<T>& task, int64_t begin, int64_t end, T* terms) {       \
-    const int64_t full = metric == Metric::modulus ? kComplex : kBlock;                          \
-    task.block.width == full ? sum_terms<metric, scaled, true, T>(task, begin, end, terms)       \
-                             : sum_terms<metric, scaled, false, T>(task, begin, end, terms);     \
+#define MMKGC_TERMS(name, metric, scaled, T)                                                       \
+  MMKGC_CLONES void name(const BlockTask<T>& task, int64_t begin, int64_t end, int64_t origin,     \
+                         T* terms) {                                                               \
+    const int64_t full = metric == Metric::modulus ? kComplex : kBlock;                            \
+    task.block.width == full                                                                       \
+        ? sum_terms<metric, scaled, true, T>(task, begin, end, origin, terms)                      \
+        : sum_terms<metric, scaled, false, T>(task, begin, end, origin, terms);                    \
   }
 MMKGC_FOR_EACH_METRIC(MMKGC_TERMS, terms)
 
 template <typename T>
-using Terms_ = void (*)(const BlockTask<T>&, int64_t, int64_t, T*);
+using Terms_ = void (*)(const BlockTask<T>&, int64_t, int64_t, int64_t, T*);
 
 MMKGC_PICK(terms, Terms_<float>, Terms_<double>)
 
@@ -176,8 +179,8 @@ void unpack_rows(const T* packed, int64_t n, int64_t row_width, const Block& blo
 }
 
 template <typename T>
-void block_terms(const BlockTask<T>& task, int64_t begin, int64_t end, T* terms) {
-  pick_terms(task.metric, task.scales != nullptr, T())(task, begin, end, terms);
+void block_terms(const BlockTask<T>& task, int64_t begin, int64_t end, int64_t origin, T* terms) {
+  pick_terms(task.metric, task.scales != nullptr, T())(task, begin, end, origin, terms);
 }
 
 template <typename T>
@@ -195,7 +198,7 @@ void block_query_gradient(const BlockTask<T>& task, int64_t runs, const T* grads
 #define MMKGC_INSTANTIATE(T)                                                                   \
   template void pack_rows<T>(const T*, int64_t, int64_t, const Block&, bool, T*);              \
   template void unpack_rows<T>(const T*, int64_t, int64_t, const Block&, bool, T*);            \
-  template void block_terms<T>(const BlockTask<T>&, int64_t, int64_t, T*);                     \
+  template void block_terms<T>(const BlockTask<T>&, int64_t, int64_t, int64_t, T*);            \
   template void block_query_gradient<T>(const BlockTask<T>&, int64_t, const T*, T*, T*);
 MMKGC_INSTANTIATE(float)
 MMKGC_INSTANTIATE(double)

@@ -50,10 +50,10 @@ template <typename T>
 void unpack_rows(const T* packed, int64_t n, int64_t row_width, const Block& block,
                  bool of_candidate, T* rows);
 
-// terms[i] of the candidates of the runs [begin, end): what the block adds to the sum of its pair,
-// without sign and weight, and under l2 before the root.
+// terms[i - origin] of the candidates i of the runs [begin, end): what the block adds to the sum of
+// its pair, without sign and weight, and under l2 before the root.
 template <typename T>
-void block_terms(const BlockTask<T>& task, int64_t begin, int64_t end, T* terms);
+void block_terms(const BlockTask<T>& task, int64_t begin, int64_t end, int64_t origin, T* terms);
 
 // Adds the gradients of all runs to d_queries and, where scaled, d_scales [rows, kBlock]. grads[i] is
 // d(loss)/d(score) times the weight of the pair, and under l2 over the norm of the difference.

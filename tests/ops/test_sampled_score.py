@@ -229,3 +229,17 @@ def test_a_wrong_order_is_an_error_and_no_wrong_gradient(
     p = problem(Metric.dot)
     with pytest.raises(RuntimeError, match=message):
         sampled_score(**p, order=order).sum().backward()
+
+
+@native
+@pytest.mark.parametrize("metric", [Metric.dot, Metric.l2])
+def test_more_candidates_than_a_tile_holds(metric: Metric) -> None:
+    """Many pairs make many blocks, and a tile then holds 65,536 candidates: here there are two."""
+    p = problem(metric, entities=50, batch=10, n=10_000, width=2)
+    p["pairs"] = [Pair(i % 2, i % 2, 1, 1 / 64) for i in range(64)]
+    numbers, weights = flat_pairs(p["pairs"])
+    found = sampled_score(**p)
+    expected = twin(p["queries"], p["table"], p["ids"], p["side"], int(metric), numbers, weights)
+    assert torch.allclose(found, expected, atol=1e-12)
+    for a, b in zip(gradients(p, found), gradients(p, expected), strict=True):
+        assert torch.allclose(a, b, atol=1e-9)
