@@ -183,7 +183,7 @@ def test_softplus_is_right_to_float_precision() -> None:
         found = 2 * float(loss(certain, x.expand(1, 32), None))
         x64 = x.double()
         expected = float(x64.clamp_min(0) + torch.exp(-x64.abs()).log1p())
-        assert abs(found - expected) < 4e-7 * expected
+        assert abs(found - expected) < 5e-7 * expected  # 4.1e-7 without fused multiply-add
 
 
 @native
