@@ -21,10 +21,12 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.ops import (
     Metric,
     path_of,
@@ -34,6 +36,7 @@ from mmkgc_cli.ops import (
     whole_row,
 )
 from mmkgc_cli.ops.rotate_score import twin
+from mmkgc_cli.sides import Side
 from mmkgc_cli.state.memory import keep_freed_memory, settled_objects
 from mmkgc_cli.training.optimizers import Adam
 
@@ -75,7 +78,7 @@ def by_queries(
     return sampled_score(queries, table, ids, side, Metric.modulus, whole_row(2 * DIM), order=order)
 
 
-def ours(score: Callable[..., Tensor]) -> Loss:
+def ours_by(score: Callable[..., Tensor]) -> Loss:
     """RotatE's own loss of some scores, by `self_adversarial_loss`."""
 
     def loss(*tables_and_batch: Tensor) -> Tensor:
@@ -132,6 +135,40 @@ class Contest:
         self.optimizer.step()
 
 
+class PyKEEN:
+    """A step of PyKEEN's own: its RotatE as a sum of moduli, its NSSA loss, torch's fused Adam."""
+
+    def __init__(self) -> None:
+        from pykeen.losses import NSSALoss
+
+        from benchmarks import peer
+
+        ours = Contest(ours_by(rotate_score), torch.optim.Adam)
+        re, im = ours.table.detach().chunk(2, -1)
+        rotations = torch.polar(torch.ones(()), ours.phases.detach())
+        nobody = np.zeros((1, 3), dtype=np.int32)
+        graph = Graph("", [""] * ENTITIES, [""] * RELATIONS, nobody, nobody, nobody)
+        self.model = peer.build_model(
+            graph, peer.SumOfModuli(), torch.complex(re, im), rotations
+        ).train()
+        self.loss = NSSALoss(margin=MARGIN, adversarial_temperature=TEMPERATURE)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3, fused=True)
+        self.batches = ours.batches
+
+    def step(self) -> None:
+        heads, relations, tails, ids, side, _ = next(self.batches)
+        # The first candidate plays the positive, as it does for the others.
+        heads = torch.where(side == Side.head, ids, heads[:, None])
+        tails = torch.where(side == Side.tail, ids, tails[:, None])
+        triples = torch.stack([heads, relations[:, None].expand_as(ids), tails], -1)
+        self.optimizer.zero_grad(set_to_none=True)
+        positive = self.model.score_hrt(triples[:, 0])
+        negative = self.model.score_hrt(triples[:, 1:].reshape(-1, 3)).view(BATCH, NEGATIVES)
+        loss = self.loss.process_slcwa_scores(positive, negative)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+
+
 def compete(contestants: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
     """Milliseconds of each contestant in each round, after three rounds that do not count."""
     times: dict[str, list[float]] = {name: [] for name in contestants}
@@ -157,12 +194,13 @@ def copy_bandwidth() -> float:
 
 
 # By name, so that each can be made in a process of its own.
-CONTESTANTS: dict[str, Callable[[], Contest]] = {
-    "ours": lambda: Contest(ours(rotate_score), Adam),
-    "ours, sampled_score": lambda: Contest(ours(by_queries), Adam),
-    "ours, torch's Adam": lambda: Contest(ours(rotate_score), torch.optim.Adam),
+CONTESTANTS: dict[str, Callable[[], Contest | PyKEEN]] = {
+    "ours": lambda: Contest(ours_by(rotate_score), Adam),
+    "ours, sampled_score": lambda: Contest(ours_by(by_queries), Adam),
+    "ours, torch's Adam": lambda: Contest(ours_by(rotate_score), torch.optim.Adam),
     "twin, eager": lambda: Contest(theirs(twin), torch.optim.Adam),
     "twin, compiled": lambda: Contest(torch.compile(theirs(twin)), torch.optim.Adam),
+    "PyKEEN": PyKEEN,
     "explicit, compiled": lambda: Contest(torch.compile(theirs(explicit)), torch.optim.Adam),
 }
 
