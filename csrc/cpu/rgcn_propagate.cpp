@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "../common/clones.h"
+#include "rows.h"
 
 namespace mmkgc::cpu {
 namespace {
@@ -80,9 +81,6 @@ MMKGC_INLINE void add_edge(const T* g0, const T* g1, T w0, T w1, const T* x, int
                                   int64_t width, T* d_x, T* dot0, T* dot1) {                    \
     g1 ? add_edge<2, false, true, T>(g0, g1, w0, w1, x, width, d_x, dot0, dot1)                 \
        : add_edge<1, false, true, T>(g0, g1, w0, w1, x, width, d_x, dot0, dot1);                \
-  }                                                                                             \
-  MMKGC_CLONES void add_part_##S(const T* from, int64_t width, T* to) {                         \
-    for (int64_t k = 0; k < width; ++k) to[k] += from[k];                                       \
   }
 MMKGC_LEAVES(float, f32)
 MMKGC_LEAVES(double, f64)
@@ -99,8 +97,7 @@ MMKGC_LEAVES(double, f64)
   using Edge_##S = void (*)(const T*, const T*, T, T, const T*, int64_t, T*, T*, T*);          \
   Edge_##S pick_edge(bool x, bool c, T) {                                                      \
     return x ? (c ? add_both_##S : add_source_##S) : only_dots_##S;                            \
-  }                                                                                            \
-  void add_part(const T* from, int64_t width, T* to) { add_part_##S(from, width, to); }
+  }
 MMKGC_OVERLOADS(float, f32)
 MMKGC_OVERLOADS(double, f64)
 
@@ -173,7 +170,7 @@ void sum_parts(const T* partial, const SplitRow& row, int64_t width, T* out) {
   T* to = out + row.row * width;
   std::fill_n(to, width, T(0));
   for (int64_t part = row.begin; part < row.end; ++part) {
-    add_part(partial + part * width, width, to);
+    add_row(partial + part * width, width, to);
   }
 }
 

@@ -5,6 +5,7 @@
 
 #include "../common/clones.h"
 #include "../common/gradient.h"
+#include "rows.h"
 
 namespace mmkgc::cpu {
 namespace {
@@ -29,9 +30,6 @@ namespace {
   }                                                                                            \
   MMKGC_CLONES void angles_row(const T* phase, int64_t d, T* cosine, T* sine) {                \
     for (int64_t k = 0; k < d; ++k) sine_cosine(phase[k], sine + k, cosine + k);               \
-  }                                                                                            \
-  MMKGC_CLONES void add_phases(const T* from, int64_t d, T* to) {                              \
-    for (int64_t k = 0; k < d; ++k) to[k] += from[k];                                          \
   }
 MMKGC_ROTATE(float)
 MMKGC_ROTATE(double)
@@ -85,7 +83,7 @@ void rotate_sum_phases(const RotateTask<T>& task, int64_t begin, int64_t end) {
     T* out = task.d_phases + r * task.dim;
     std::fill_n(out, task.dim, T(0));
     for (int64_t i = task.starts[r]; i < task.starts[r + 1]; ++i) {
-      add_phases(task.d_phase_rows + task.order[i] * task.dim, task.dim, out);
+      add_row(task.d_phase_rows + task.order[i] * task.dim, task.dim, out);
     }
   }
 }

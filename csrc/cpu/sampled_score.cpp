@@ -11,6 +11,7 @@
 #include "../common/clones.h"
 #include "../common/gradient.h"
 #include "modulus_avx512.h"
+#include "rows.h"
 #include "score_rows.h"
 
 namespace mmkgc::cpu {
@@ -144,13 +145,6 @@ CandidateGradient<T> pick_gradient(Metric metric, bool scaled) {
   }
   return pick_candidate_gradient(metric, scaled, T());
 }
-
-#define MMKGC_ADD(T)                                           \
-  MMKGC_CLONES void add_row(const T* from, int64_t n, T* to) { \
-    for (int64_t k = 0; k < n; ++k) to[k] += from[k];          \
-  }
-MMKGC_ADD(float)
-MMKGC_ADD(double)
 
 // Steps a row; returns the sum of the squares of its gradient.
 #define MMKGC_ADAM(T)                                                                           \

@@ -1,6 +1,7 @@
 """Native ops with their torch twins: a file per op, wrapper, twin and fake together."""
 
 from mmkgc_cli.ops._native import library, path_of
+from mmkgc_cli.ops.deferred import DeferredGradient
 from mmkgc_cli.ops.entropy_weighted_loss import (
     NegativeReduction,
     entropy_cut,
@@ -15,7 +16,7 @@ from mmkgc_cli.ops.rgcn_transform import rgcn_transform
 from mmkgc_cli.ops.rotate_score import rotate_score
 from mmkgc_cli.ops.sampled_score import sampled_score
 from mmkgc_cli.ops.self_adversarial_loss import AdversarialForm, self_adversarial_loss
-from mmkgc_cli.ops.table_adam import DeferredGradient, table_adam
+from mmkgc_cli.ops.table_adam import dense_gradient, table_adam
 
 OPS = (
     "entropy_weighted_loss",
@@ -38,6 +39,7 @@ __all__ = [
     "NegativeReduction",
     "Pair",
     "SideChoice",
+    "dense_gradient",
     "entropy_cut",
     "entropy_weighted_loss",
     "filtered_negatives",

@@ -14,8 +14,8 @@ from torch import Tensor
 from mmkgc_cli.ops import _native
 from mmkgc_cli.ops._arguments import Checks, flat_pairs
 from mmkgc_cli.ops._autograd import first_order
+from mmkgc_cli.ops.deferred import DeferredGradient, deferred_gradients
 from mmkgc_cli.ops.metric import Metric, score_rows, whole_row
-from mmkgc_cli.ops.table_adam import DeferredGradient, deferred_gradients
 
 NAME = "rotate_score"
 _CHECKS = Checks(NAME)

@@ -1,16 +1,12 @@
 """An Adam step on a table straight from the gradients of its sampled candidates' scores.
 
-The gradient of a table of entities is as large as the table: writing it out and reading it again
-costs a part of a training step. While a parameter has an attribute `deferred_gradients` (an
-optimizer sets it around forward and backward) it gets, in place of a gradient, what one can be made
-from: `sampled_score` and `rotate_score` append a `DeferredGradient` to that list, and the optimizer
-hands it to `table_adam`, which makes each row's gradient and steps the row at once.
+Each row's gradient is made and the row stepped at once; see `ops.deferred` for where they come
+from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -18,65 +14,31 @@ from torch import Tensor
 
 from mmkgc_cli.ops import _native
 from mmkgc_cli.ops._arguments import Checks
-from mmkgc_cli.ops.metric import Metric, score_rows
+from mmkgc_cli.ops.deferred import DeferredGradient
+from mmkgc_cli.ops.sampled_score import twin as scores_in_torch
 
 NAME = "table_adam"
 _CHECKS = Checks(NAME)
 
 
-@dataclass(frozen=True)
-class DeferredGradient:
-    """The gradient of a table through the scores of sampled candidates, not yet made.
-
-    The arguments of `sampled_score` in the form of its schema; `grad` ``[B, N]``, the gradient of
-    the scores; and `extra` ``[n, Dc]``, further gradient rows of the entities `extra_ids` ``[n]``.
-    `version` is that of the table when the gradient was deferred.
-    """
-
-    grad: Tensor
-    queries: Tensor
-    ids: Tensor
-    side: Tensor
-    metric: int
-    pairs: Sequence[int]
-    weights: Sequence[float]
-    scale: Tensor | None = None
-    order: Tensor | None = None
-    extra: Tensor | None = None
-    extra_ids: Tensor | None = None
-    version: int | None = None
-
-    def dense(self, table: Tensor) -> Tensor:
-        """The gradient itself, in the shape of `table`."""
-        with torch.enable_grad():
-            rows = table.detach().requires_grad_()
-            scores = _scores(self, rows)
-        (gradient,) = torch.autograd.grad(scores, rows, self.grad)
-        if self.extra is not None and self.extra_ids is not None:
-            gradient.index_add_(0, self.extra_ids, self.extra)
-        return gradient
-
-
-def _scores(of: DeferredGradient, table: Tensor) -> Tensor:
-    """The scores that `of` is the gradient of, by the kernel where there is one."""
+def dense_gradient(of: DeferredGradient, table: Tensor) -> Tensor:
+    """The gradient itself, in the shape of `table`."""
     if _native.has_kernel("sampled_score", table.device.type):
-        scores: Tensor = torch.ops.mmkgc.sampled_score(
-            of.queries, table, of.ids, of.side, of.metric, of.pairs, of.weights, of.scale, of.order
-        )
-        return scores
-    from mmkgc_cli.ops.sampled_score import twin as sampled_twin
-
-    return sampled_twin(
-        of.queries, table, of.ids, of.side, of.metric, of.pairs, of.weights, of.scale, of.order
-    )
+        return _gradient(of, table, torch.ops.mmkgc.sampled_score)
+    return _gradient(of, table, scores_in_torch)
 
 
-def deferred_gradients(table: Tensor) -> list[DeferredGradient] | None:
-    """Where to leave the gradient of `table`; None where it is to be made at once."""
-    wanted: list[DeferredGradient] | None = getattr(table, "deferred_gradients", None)
-    if wanted is None or not (table.requires_grad and table.is_leaf and torch.is_grad_enabled()):
-        return None
-    return wanted if _native.has_kernel(NAME, table.device.type) else None
+def _gradient(of: DeferredGradient, table: Tensor, score: Callable[..., Tensor]) -> Tensor:
+    with torch.enable_grad():
+        rows = table.detach().requires_grad_()
+        scores = score(
+            of.queries.detach(), rows, of.ids, of.side, of.metric, of.pairs, of.weights,
+            None if of.scale is None else of.scale.detach(), of.order,
+        )  # fmt: skip
+    (gradient,) = torch.autograd.grad(scores, rows, of.grad)
+    if of.extra is not None and of.extra_ids is not None:
+        gradient.index_add_(0, of.extra_ids, of.extra)
+    return gradient
 
 
 def table_adam(
@@ -156,21 +118,14 @@ def twin(
     step: int,
 ) -> Tensor:
     """`table_adam` in torch: the gradient written out, then the formula of `torch.optim.Adam`."""
-    terms = _check_arguments(
+    _check_arguments(
         grad, queries, table, exp_avg, exp_avg_sq, ids, side, metric, pairs, weights, scale,
         order, extra, extra_ids, dense, step,
     )  # fmt: skip
-    with torch.enable_grad():
-        rows = table.detach().requires_grad_()
-        at = side.long() * queries.shape[1] + torch.arange(len(ids), device=ids.device)[:, None]
-        chosen = queries.flatten(0, 1)[at]
-        scales = None if scale is None else scale.flatten(0, 1)[at]
-        scores = score_rows(
-            chosen, torch.nn.functional.embedding(ids, rows), Metric(metric), terms, scales
-        )
-    (gradient,) = torch.autograd.grad(scores, rows, grad)
-    if extra is not None and extra_ids is not None:
-        gradient = gradient.index_add(0, extra_ids, extra)
+    of = DeferredGradient(
+        grad, queries, ids, side, metric, pairs, weights, scale, order, extra, extra_ids
+    )
+    gradient = _gradient(of, table, scores_in_torch)
     if dense is not None:
         gradient = gradient + dense
     squares = gradient.double().square().sum()
@@ -202,10 +157,10 @@ def _check_arguments(
     extra_ids: Tensor | None,
     dense: Tensor | None,
     step: int,
-) -> list[Any]:
+) -> None:
     """The checks of ``csrc/table_adam.cpp``, word for word (a test compares them)."""
     c = _CHECKS
-    terms = c.sampled(queries, table, ids, side, metric, pairs, weights, scale)
+    c.sampled(queries, table, ids, side, metric, pairs, weights, scale)
     for name, state in (("table", table), ("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq)):
         c.same_dtype(name, state, "table", table)
         c.require(state.shape == table.shape, f"{name} must have the shape of table")
@@ -225,7 +180,6 @@ def _check_arguments(
         shape = (extra_ids.numel(), table.shape[1])
         c.require(tuple(extra.shape) == shape, f"extra must be [{shape[0]}, {shape[1]}]")
         c.ids("extra_ids", extra_ids, table.shape[0])
-    return terms
 
 
 def _fake(grad: Tensor, queries: Tensor, table: Tensor, *_: Any) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmkgc_cli.ops import DeferredGradient, table_adam
+from mmkgc_cli.ops import DeferredGradient, dense_gradient, table_adam
 
 
 class Adam(torch.optim.Adam):
@@ -17,7 +17,7 @@ class Adam(torch.optim.Adam):
 
     Between them, ``with optimizer.deferring():`` around forward and backward, and `step` do what
     torch's does, and in the same state: within the context, `sampled_score` and `rotate_score`
-    leave what the gradient of a table is made from (see `ops.table_adam`) in place of its `grad`,
+    leave what the gradient of a table is made from (see `ops.deferred`) in place of its `grad`,
     and `step` makes it and uses it up. Without the context nothing differs from torch. Who needs
     the gradients themselves, to clip them for instance, calls `materialize` before `step`.
     """
@@ -68,7 +68,7 @@ class Adam(torch.optim.Adam):
         for parameter, waiting in self._waiting.items():
             for gradient in waiting:
                 self._check_unchanged(parameter, gradient)
-                made = gradient.dense(parameter)
+                made = dense_gradient(gradient, parameter)
                 if parameter.grad is None:
                     # In the layout of the parameter, as autograd would: fused steps rely on it.
                     parameter.grad = torch.empty_like(parameter).copy_(made)
