@@ -31,7 +31,7 @@ MMKGC_HD float exp_nonpositive(float x) {
 
 MMKGC_HD double exp_nonpositive(double x) { return std::exp(x); }
 
-// softplus(x) = log(1 + e^x) = -log sigmoid(-x), and its slope sigmoid(x), both to 5e-7 of their
+// softplus(x) = log(1 + e^x) = -log sigmoid(-x), and its slope sigmoid(x), both to 4e-7 of their
 // value, from a = e^-|x|; nothing overflows. log(1 + a) is 2 artanh(a / (2 + a)), which does not
 // cancel near 0, by a minimax fit; both divisions are one. A loop over it vectorises.
 MMKGC_HD float softplus(float x, float* slope) {
