@@ -6,6 +6,7 @@ MMKGC_BUILD_NATIVE=0, the install goes through in pure Python and `mmkgc doctor`
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -24,6 +25,10 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "mmkgc_cli/__init__.py").re
 # Reductions may be reordered so that they vectorise; NaN and infinity keep their meaning.
 FLOAT_FLAGS = ["-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros"]
 REPORT = "_native_build.json"
+# For `make emulate`: the CUDA kernels on the CPU, in place of those of the CPU. Their results must not
+# depend on what a compiler makes of sums, since kernels rely on equal sequences of operations.
+EMULATE = os.getenv("MMKGC_EMULATE") == "1"
+EMULATED_FLAGS = ["-O1", "-ffp-contract=off", "-Wno-unknown-pragmas", "-Wno-unused-function"]
 # For `make sanitize`. Python's own flags may define signed overflow, which would hide it.
 SANITIZERS = "address,undefined,float-cast-overflow" if os.getenv("MMKGC_SANITIZE") == "1" else ""
 SANITIZE_FLAGS = (
@@ -48,6 +53,39 @@ def drop_stale(folder: Path) -> None:
             old.unlink()
 
 
+def load_cuda_build() -> Any:
+    """The module that knows nvcc; it lies beside the kernels, outside of any package."""
+    spec = importlib.util.spec_from_file_location("cuda_build", ROOT / "csrc" / "cuda" / "build.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+CUDA_BUILD = load_cuda_build()
+
+
+def cxx_sources(with_cuda: bool) -> list[str]:
+    """What the C++ compiler gets: glue, kernels of the CPU; or glue of CUDA and emulated kernels."""
+    every = sorted((ROOT / "csrc").glob("*.cpp"))
+    cuda_glue = [p for p in every if p.stem.endswith("_cuda")]
+    if not EMULATE:
+        chosen = [p for p in every if with_cuda or p not in cuda_glue]
+        return [str(p.relative_to(ROOT)) for p in [*chosen, *sorted(ROOT.glob("csrc/cpu/*.cpp"))]]
+    chosen = [ROOT / "csrc/library.cpp", ROOT / "csrc/module.cpp", *cuda_glue]
+    chosen += sorted(ROOT.glob("csrc/emulate/*.cpp"))
+    # Build tools take a .cu for something that nvcc compiles.
+    folder = ROOT / "build" / "emulate" / "sources"
+    folder.mkdir(parents=True, exist_ok=True)
+    for kernel in CUDA_BUILD.sources():
+        wrapper = folder / f"{kernel.stem}_kernels.cpp"
+        text = f'#include "{kernel}"\n'
+        if not wrapper.exists() or wrapper.read_text() != text:
+            wrapper.write_text(text)
+        chosen.append(wrapper)
+    return [str(p.relative_to(ROOT)) for p in chosen]
+
+
 def native_extension() -> Extension | str:
     """The extension, or the reason why there is none."""
     if os.environ.get("MMKGC_BUILD_NATIVE", "1") == "0":
@@ -58,41 +96,38 @@ def native_extension() -> Extension | str:
         from torch.utils import cpp_extension
     except ImportError as error:
         return f"{error.name} was not importable at build time (install with --no-build-isolation)"
-    sources = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc").glob("*.cpp"))
-    sources += sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc" / "cpu").glob("*.cpp"))
-    cuda_sources = sorted(str(p.relative_to(ROOT)) for p in (ROOT / "csrc" / "cuda").glob("*.cu"))
-    # Decided by the toolkit and the torch build, never by a visible GPU.
-    with_cuda = bool(cuda_sources and cpp_extension.CUDA_HOME and torch.version.cuda)
-    if with_cuda:
-        os.environ.setdefault("TORCH_CUDA_ARCH_LIST", "8.0;9.0+PTX")
-        sources += cuda_sources
-    device = "cuda" if with_cuda else "cpu"
+    # Decided by the compiler and the torch build, never by a visible GPU.
+    with_cuda = bool(torch.version.cuda and CUDA_BUILD.find_nvcc()) and not EMULATE
     rpath = ["-Wl,-rpath,@loader_path/../torch/lib"] if sys.platform == "darwin" else []
+    floats = EMULATED_FLAGS if EMULATE else FLOAT_FLAGS
     return Extension(
         "mmkgc_cli._C",
-        sources,
-        depends=[str(p.relative_to(ROOT)) for p in (ROOT / "csrc").rglob("*.h")],
-        include_dirs=[pybind11.get_include(), *cpp_extension.include_paths(device)],
-        library_dirs=cpp_extension.library_paths(device),
-        libraries=["torch", "torch_cpu", *(["torch_cuda", "cudart"] if with_cuda else [])],
+        cxx_sources(with_cuda),
+        depends=[
+            str(p.relative_to(ROOT))
+            for pattern in ("*.h", "*.cu", "*.cuh")
+            for p in (ROOT / "csrc").rglob(pattern)
+        ],
+        include_dirs=[pybind11.get_include(), *cpp_extension.include_paths("cpu")],
+        library_dirs=cpp_extension.library_paths("cpu"),
+        libraries=["torch", "torch_cpu", *(["torch_cuda"] if with_cuda else [])],
         define_macros=[
             ("TORCH_TARGET_VERSION", "0x020a000000000000"),
             ("MMKGC_VERSION", f'"{VERSION}"'),
             ("MMKGC_TORCH_VERSION", f'"{torch.__version__}"'),
             ("MMKGC_CUDA_VERSION", f'"{torch.version.cuda if with_cuda else ""}"'),
             ("MMKGC_SANITIZERS", f'"{SANITIZERS}"'),
-            *([("MMKGC_WITH_CUDA", "1")] if with_cuda else []),
+            ("MMKGC_EMULATED", "1" if EMULATE else "0"),
+            *([("USE_CUDA", "1")] if with_cuda else []),
+            *([("MMKGC_EMULATE", "1")] if EMULATE else []),
             # Clones are chosen while the library loads, before the sanitizers are ready.
             *([("MMKGC_NO_CLONES", "1")] if SANITIZERS else []),
         ],
-        extra_compile_args={
-            "cxx": [
-                *("-O3", "-std=c++20", "-fvisibility=hidden", "-Wall", "-g0"),
-                *FLOAT_FLAGS,
-                *SANITIZE_FLAGS,
-            ],
-            "nvcc": ["-O3", "-std=c++20"],
-        },
+        extra_compile_args=[
+            *("-O3", "-std=c++20", "-fvisibility=hidden", "-Wall", "-g0"),
+            *floats,
+            *SANITIZE_FLAGS,
+        ],
         extra_link_args=[*rpath, *SANITIZE_FLAGS],
         language="c++",
     )
@@ -128,6 +163,15 @@ class OptionalBuild(BaseBuild):  # type: ignore[misc, valid-type]
             report_outcome(folder, "failed", f"the compiler failed: {first}")
         else:
             report_outcome(folder, "built", "")
+
+    def build_extensions(self) -> None:
+        if not isinstance(extension, str) and ("USE_CUDA", "1") in extension.define_macros:
+            nvcc = CUDA_BUILD.find_nvcc()
+            debug = ["-DMMKGC_DEBUG=1"] if os.getenv("MMKGC_DEBUG") == "1" else []
+            objects = CUDA_BUILD.compile_all(nvcc, Path(self.build_temp) / "cuda", *debug)
+            extension.extra_objects = [str(path) for path, _ in objects.values()]
+            extension.extra_link_args += CUDA_BUILD.runtime_libraries(nvcc)
+        super().build_extensions()
 
     def get_outputs(self) -> list[str]:
         return [name for name in super().get_outputs() if Path(name).exists()]

@@ -30,6 +30,7 @@ struct Candidates {
     ids = torch::stable::contiguous(ids);
     side = torch::stable::contiguous(side);
     check_ids(op, "ids", ids, entities);
+    if (!is_readable(side)) return;
     const int8_t* p = side.const_data_ptr<int8_t>();
     const int64_t n = side.numel();
     uint8_t outside = 0;

@@ -37,7 +37,8 @@ STABLE_TORCH_LIBRARY(mmkgc, m) {
   m.def(
       "filtered_negatives(Tensor positives, Tensor head_share, Tensor tail_keys, Tensor tail_ptr, "
       "Tensor tail_answers, Tensor head_keys, Tensor head_ptr, Tensor head_answers, int entities, "
-      "int n, int choice, int rounds, bool with_positive, int seed, int step) -> "
+      "int n, int choice, int rounds, bool with_positive, int seed, int step, "
+      "Tensor? counter=None) -> "
       "(Tensor ids, Tensor side, Tensor usable, Tensor order)");
   m.def(
       "rgcn_propagate(Tensor x, Tensor coefficients, Tensor ptr, Tensor source, Tensor relation, "

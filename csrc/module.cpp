@@ -16,7 +16,8 @@ PYBIND11_MODULE(_C, m) {
         info["compiler"] = __VERSION__;
         info["clones"] = MMKGC_CLONES_TEXT;
         info["sanitizers"] = MMKGC_SANITIZERS;
+        info["emulated"] = MMKGC_EMULATED ? "yes" : "";
         return info;
       },
-      "How this library was built: version, torch, cuda, compiler, clones, sanitizers (all str).");
+      "How this library was built: version, torch, cuda, compiler, clones, sanitizers, emulated (all str).");
 }

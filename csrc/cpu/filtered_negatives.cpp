@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "../common/clones.h"
-#include "../common/philox.h"
 
 namespace mmkgc::cpu {
 namespace {
@@ -21,24 +20,6 @@ MMKGC_CLONES void first_draws(uint64_t key, uint64_t position, uint64_t high, in
   }
 }
 
-struct Row {
-  const int64_t* begin;
-  const int64_t* end;
-
-  bool holds(int64_t id) const { return std::binary_search(begin, end, id); }
-};
-
-Row find_row(const KnownAnswers& known, int64_t key) {
-  const int64_t* end = known.keys + known.rows;
-  const int64_t* at = std::lower_bound(known.keys, end, key);
-  if (at == end || *at != key) return {known.answers, known.answers};
-  // Pointers are not checked as a whole, which would cost more than the draws: only held inside.
-  const int64_t row = at - known.keys;
-  const int64_t begin = std::clamp<int64_t>(known.ptr[row], 0, known.n_answers);
-  const int64_t stop = std::clamp<int64_t>(known.ptr[row + 1], begin, known.n_answers);
-  return {known.answers + begin, known.answers + stop};
-}
-
 }  // namespace
 
 void draw_negatives(const NegativesTask& task, int64_t begin, int64_t end) {
@@ -47,8 +28,8 @@ void draw_negatives(const NegativesTask& task, int64_t begin, int64_t end) {
   for (int64_t b = begin; b < end; ++b) {
     const int64_t* p = task.positives + 3 * b;
     const int64_t head = p[0], relation = p[1], tail = p[2];
-    const Row rows[2] = {find_row(task.tails, relation * task.entities + head),
-                         find_row(task.heads, relation * task.entities + tail)};
+    const AnswerRow rows[2] = {find_answers(task.tails, relation * task.entities + head),
+                               find_answers(task.heads, relation * task.entities + tail)};
     int64_t* ids = task.ids + b * columns;
     int8_t* sides = task.side + b * columns;
     bool* usable = task.usable + b * columns;
@@ -62,9 +43,7 @@ void draw_negatives(const NegativesTask& task, int64_t begin, int64_t end) {
     for (int64_t start = 0; start < task.n; start += kBlock) {
       const int64_t count = std::min(kBlock, task.n - start);
       const uint64_t position = static_cast<uint64_t>(b * task.n + start);
-      // The counter: which draw of which step, and below it the round.
-      const uint64_t high = task.step << 8;
-      first_draws(task.seed, position, high, count, entities, chances, drawn);
+      first_draws(task.seed, position, counter_of(task.step, 0), count, entities, chances, drawn);
       for (int64_t i = 0; i < count; ++i) {
         const int64_t column = first + start + i;
         if (task.choice == SideChoice::alternating) {
@@ -72,18 +51,12 @@ void draw_negatives(const NegativesTask& task, int64_t begin, int64_t end) {
         } else if (task.choice == SideChoice::per_negative || start + i == 0) {
           side = chances[i] < task.head_share[relation] ? 1 : 0;
         }
-        int64_t id = std::min(static_cast<int64_t>(drawn[i]), task.entities - 1);
-        bool hit = rows[side].holds(id);
-        for (int64_t round = 1; hit && round < task.rounds; ++round) {
-          const Random4 bits = philox(task.seed, position + static_cast<uint64_t>(i),
-                                      high | static_cast<uint64_t>(round));
-          const double u = unit_interval(bits.x[0], bits.x[1]);
-          id = std::min(static_cast<int64_t>(u * entities), task.entities - 1);
-          hit = rows[side].holds(id);
-        }
-        ids[column] = id;
+        const Drawn found = draw_until_unknown(
+            rows[side], entity_at(drawn[i], task.entities), task.seed, task.step,
+            position + static_cast<uint64_t>(i), task.rounds, task.entities);
+        ids[column] = found.id;
         sides[column] = side;
-        usable[column] = !hit;
+        usable[column] = found.usable;
       }
     }
   }

@@ -64,6 +64,7 @@ def filtered_negatives(
     with_positive: bool,
     seed: int,
     step: int,
+    counter: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Draws n negatives of each positive.
 
@@ -79,6 +80,8 @@ def filtered_negatives(
         with_positive: put the positive's own tail before its negatives.
         seed: of the stream, 64 bits.
         step: which step of the stream.
+        counter: one int64 beside `positives`, added to `step`: on a GPU it is read when the kernel
+            runs, so that a captured CUDA graph draws anew whenever it is replayed.
 
     Returns:
         ``ids`` int64, ``side`` int8 (`sides.Side`) and ``usable`` bool, all ``[B, n]`` (one column
@@ -91,6 +94,7 @@ def filtered_negatives(
     args = (
         positives, head_share, tails.keys, tails.ptr, tails.answers, heads.keys, heads.ptr,
         heads.answers, entities, n, int(choice), rounds, with_positive, seed, step,
+        counter,
     )  # fmt: skip
     with torch.no_grad():
         if _native.has_kernel(NAME, positives.device.type):
@@ -133,9 +137,14 @@ def _check_arguments(
     n: int,
     choice: int,
     rounds: int,
+    counter: Tensor | None,
 ) -> None:
     """The checks of ``csrc/filtered_negatives.cpp``, word for word (a test compares them)."""
     c = _CHECKS
+    c.require(
+        counter is None or (counter.numel() == 1 and counter.dtype == torch.int64),
+        "counter must be one int64",
+    )
     c.require(positives.dim() == 2 and positives.shape[1] == 3, "positives must be [B, 3]")
     c.require(positives.dtype == torch.int64, "positives must be int64")
     c.require(
@@ -186,13 +195,16 @@ def twin(
     with_positive: bool,
     seed: int,
     step: int,
+    counter: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`filtered_negatives` in torch, draw for draw the same."""
     known = {
         "tails": KnownAnswers(tail_keys, tail_ptr, tail_answers),
         "heads": KnownAnswers(head_keys, head_ptr, head_answers),
     }
-    _check_arguments(positives, head_share, known, entities, n, choice, rounds)
+    _check_arguments(positives, head_share, known, entities, n, choice, rounds, counter)
+    if counter is not None:
+        step += int(counter)
     head, relation, tail = positives.unbind(1)
     batch, device = len(positives), positives.device
     position = torch.arange(batch * n, device=device)

@@ -1,0 +1,34 @@
+// Checks inside kernels, in debug builds (MMKGC_DEBUG=1 at build time) and when emulated: values on a
+// GPU are not read by the host, which would wait for it.
+#pragma once
+
+#include "launch.h"
+
+#if defined(MMKGC_EMULATE)
+// Throws what the glue of the CPU kernels throws.
+#define MMKGC_CHECK_ID(op, name, index, value, bound)                                            \
+  do {                                                                                           \
+    const auto checked_ = static_cast<int64_t>(value);                                           \
+    if (checked_ < 0 || checked_ >= static_cast<int64_t>(bound)) {                               \
+      throw std::runtime_error(std::string(op) + name + "[" +                                    \
+                               std::to_string(static_cast<int64_t>(index)) + "] is " +           \
+                               std::to_string(checked_) +                                        \
+                               ", outside 0.." + std::to_string(static_cast<int64_t>(bound) - 1)); \
+    }                                                                                            \
+  } while (0)
+#elif defined(MMKGC_DEBUG)
+#include <cstdio>
+#define MMKGC_CHECK_ID(op, name, index, value, bound)                                     \
+  do {                                                                                    \
+    const auto checked_ = static_cast<long long>(value);                                  \
+    if (checked_ < 0 || checked_ >= static_cast<long long>(bound)) {                      \
+      printf("%s%s[%lld] is %lld, outside 0..%lld\n", op, name,                           \
+             static_cast<long long>(index), checked_, static_cast<long long>(bound) - 1); \
+      __trap();                                                                           \
+    }                                                                                     \
+  } while (0)
+#else
+#define MMKGC_CHECK_ID(op, name, index, value, bound) \
+  do {                                                \
+  } while (0)
+#endif

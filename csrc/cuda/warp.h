@@ -1,0 +1,56 @@
+// What the lanes of a warp do together.
+#pragma once
+
+#include "launch.h"
+
+namespace mmkgc::cuda {
+
+inline constexpr int kWarp = 32;
+inline constexpr unsigned kAllLanes = 0xffffffffu;
+
+__device__ __forceinline__ int lane_index() { return static_cast<int>(threadIdx.x) % kWarp; }
+__device__ __forceinline__ int warp_in_block() { return static_cast<int>(threadIdx.x) / kWarp; }
+
+// Of all warps of the grid.
+__device__ __forceinline__ int64_t warp_index() {
+  return static_cast<int64_t>(blockIdx.x) * (static_cast<int>(blockDim.x) / kWarp) + warp_in_block();
+}
+
+// Of all threads of the grid.
+__device__ __forceinline__ int64_t thread_index() {
+  return static_cast<int64_t>(blockIdx.x) * static_cast<int>(blockDim.x) +
+         static_cast<int>(threadIdx.x);
+}
+
+// The sum over the lanes, in every lane and always in the same order.
+template <typename T>
+__device__ __forceinline__ T warp_sum(T x) {
+#pragma unroll
+  for (int offset = kWarp / 2; offset > 0; offset /= 2) x += __shfl_xor_sync(kAllLanes, x, offset);
+  return x;
+}
+
+template <typename T>
+__device__ __forceinline__ T warp_max(T x) {
+#pragma unroll
+  for (int offset = kWarp / 2; offset > 0; offset /= 2) {
+    const T other = __shfl_xor_sync(kAllLanes, x, offset);
+    x = other > x ? other : x;
+  }
+  return x;
+}
+
+// The sum over the threads of a block of `Threads`, in every thread and always in the same order.
+// `room` holds a number a warp; a block that sums twice needs a barrier between.
+template <int Threads, typename T>
+__device__ __forceinline__ T block_sum(T x, T* room) {
+  x = warp_sum(x);
+  if (lane_index() == 0) room[warp_in_block()] = x;
+  __syncthreads();
+  T sum = 0;
+#pragma unroll
+  for (int warp = 0; warp < Threads / kWarp; ++warp) sum += room[warp];
+  return sum;
+}
+
+}  // namespace mmkgc::cuda

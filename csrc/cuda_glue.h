@@ -1,0 +1,68 @@
+// What the glue of the CUDA kernels shares: device, stream, sorting, arguments on one device.
+#pragma once
+
+#include <torch/csrc/inductor/aoti_torch/c/shim.h>
+#include <torch/csrc/stable/accelerator.h>
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <array>
+#include <optional>
+#include <utility>
+
+#include "common/arguments.h"
+
+// Emulated kernels stand in for those of the CPU, so that the same tests run them.
+#if defined(MMKGC_EMULATE)
+#define MMKGC_CUDA_KEY CPU
+#else
+#define MMKGC_CUDA_KEY CUDA
+#endif
+
+namespace mmkgc {
+
+// Makes the device of a tensor the current one, and knows its current stream.
+class OnDevice {
+ public:
+#if defined(MMKGC_EMULATE)
+  explicit OnDevice(const Tensor&) {}
+#else
+  explicit OnDevice(const Tensor& x) : guard_(x.get_device_index()) {
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream_));
+  }
+#endif
+
+  void* stream() const { return stream_; }
+
+ private:
+#if !defined(MMKGC_EMULATE)
+  torch::stable::accelerator::DeviceGuard guard_;
+#endif
+  void* stream_ = nullptr;
+};
+
+// `x` lies where `y` does: a kernel cannot read across.
+inline void check_device(const char* op, const char* name, const Tensor& x, const char* like,
+                         const Tensor& y) {
+  const auto device = x.device(), expected = y.device();
+  STD_TORCH_CHECK(device.type() == expected.type() && device.index() == expected.index(), op, name,
+                  " and ", like, " must be on the same device");
+}
+
+inline void check_device(const char* op, const char* name, const std::optional<Tensor>& x,
+                         const char* like, const Tensor& y) {
+  if (x) check_device(op, name, *x, like, y);
+}
+
+// Values ascending and the positions that they had, equal values in order. Torch's own sort.
+inline std::pair<Tensor, Tensor> stable_sort(const Tensor& x) {
+  std::array<StableIValue, 4> stack{
+      torch::stable::detail::from(x), torch::stable::detail::from(std::optional<bool>(true)),
+      torch::stable::detail::from(int64_t{0}), torch::stable::detail::from(false)};
+  TORCH_ERROR_CODE_CHECK(
+      torch_call_dispatcher("aten::sort", "stable", stack.data(), TORCH_ABI_VERSION));
+  return {torch::stable::detail::to<Tensor>(stack[0]), torch::stable::detail::to<Tensor>(stack[1])};
+}
+
+}  // namespace mmkgc
