@@ -25,8 +25,8 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "mmkgc_cli/__init__.py").re
 # Reductions may be reordered so that they vectorise; NaN and infinity keep their meaning.
 FLOAT_FLAGS = ["-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros"]
 REPORT = "_native_build.json"
-# For `make emulate`: the CUDA kernels on the CPU, in place of those of the CPU. Their results must not
-# depend on what a compiler makes of sums, since kernels rely on equal sequences of operations.
+# For `make emulate`: the CUDA kernels on the CPU, in place of those of the CPU. Sums stay as they are
+# written, since kernels rely on equal sequences of operations.
 EMULATE = os.getenv("MMKGC_EMULATE") == "1"
 EMULATED_FLAGS = ["-O1", "-ffp-contract=off", "-Wno-unknown-pragmas", "-Wno-unused-function"]
 # For `make sanitize`. Python's own flags may define signed overflow, which would hide it.
@@ -56,7 +56,8 @@ def drop_stale(folder: Path) -> None:
 def load_cuda_build() -> Any:
     """The module that knows nvcc; it lies beside the kernels, outside of any package."""
     spec = importlib.util.spec_from_file_location("cuda_build", ROOT / "csrc" / "cuda" / "build.py")
-    assert spec and spec.loader
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -66,7 +67,7 @@ CUDA_BUILD = load_cuda_build()
 
 
 def cxx_sources(with_cuda: bool) -> list[str]:
-    """What the C++ compiler gets: glue, kernels of the CPU; or glue of CUDA and emulated kernels."""
+    """What the C++ compiler gets: glue and kernels of the CPU; or those of CUDA, to be emulated."""
     every = sorted((ROOT / "csrc").glob("*.cpp"))
     cuda_glue = [p for p in every if p.stem.endswith("_cuda")]
     if not EMULATE:

@@ -32,7 +32,8 @@ STABLE_TORCH_LIBRARY(mmkgc, m) {
       "table_adam(Tensor grad, Tensor queries, Tensor(a!) table, Tensor(b!) exp_avg, "
       "Tensor(c!) exp_avg_sq, Tensor ids, Tensor side, int metric, int[] pairs, float[] weights, "
       "Tensor? scale, Tensor? order, Tensor? extra, Tensor? extra_ids, Tensor? dense, float lr, "
-      "float beta1, float beta2, float eps, float weight_decay, bool decoupled, int step) -> "
+      "float beta1, float beta2, float eps, float weight_decay, bool decoupled, int step, "
+      "Tensor? counter=None) -> "
       "Tensor");
   m.def(
       "filtered_negatives(Tensor positives, Tensor head_share, Tensor tail_keys, Tensor tail_ptr, "

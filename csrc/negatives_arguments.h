@@ -38,12 +38,6 @@ struct Known {
   }
 };
 
-// One number that is added to the step.
-inline void check_counter(const char* op, const std::optional<Tensor>& counter) {
-  STD_TORCH_CHECK(!counter || (counter->numel() == 1 && counter->scalar_type() == ScalarType::Long),
-                  op, "counter must be one int64");
-}
-
 // What the schema has besides tensors.
 struct NegativesSettings {
   int64_t entities, n, choice, rounds;

@@ -1,4 +1,4 @@
-// Checks and torch glue of mmkgc::rotate_score and its backward; the work is in cpu/.
+// Torch glue of mmkgc::rotate_score and its backward; the work is in cpu/.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -6,29 +6,19 @@
 #include <optional>
 #include <tuple>
 
-#include "candidates.h"
 #include "cpu/rotate_score.h"
+#include "rotate_arguments.h"
 #include "sampled_passes.h"
+#include "sorted_candidates.h"
 
 namespace mmkgc {
 namespace {
 
-constexpr const char* kOp = "rotate_score: ";
-constexpr int64_t kSides = 2;
+constexpr const char* kOp = RotateArguments::kOp;
+constexpr int64_t kSides = RotateArguments::kSides;
 
-Tensor checked_ids(const char* name, const Tensor& ids, int64_t batch, int64_t bound) {
-  check_index(kOp, name, ids);
-  STD_TORCH_CHECK(ids.size(0) == batch, kOp, name, " has ", ids.size(0), " entries, expected ",
-                  batch, " (one a positive)");
-  const Tensor dense = torch::stable::contiguous(ids);
-  check_ids(kOp, name, dense, bound);
-  return dense;
-}
-
-// The arguments of both passes, checked and contiguous, and the queries made from them.
-struct Arguments {
-  Tensor table, phases, heads, relations, tails;
-  Candidates candidates;
+// The arguments of both passes, and the queries made from them.
+struct Arguments : RotateArguments {
   IdOrder by_relation;
   Tensor cosines, sines, queries;
   Pair whole;
@@ -36,33 +26,12 @@ struct Arguments {
   Arguments(const Tensor& table_in, const Tensor& phases_in, const Tensor& heads_in,
             const Tensor& relations_in, const Tensor& tails_in, const Tensor& ids,
             const Tensor& side)
-      : table(checked_table(table_in)),
-        phases(checked_phases(phases_in, table_in)),
-        heads(checked_ids("heads", heads_in, heads_in.numel(), table.size(0))),
-        relations(checked_ids("relations", relations_in, heads.size(0), phases.size(0))),
-        tails(checked_ids("tails", tails_in, heads.size(0), table.size(0))),
-        candidates(kOp, ids, side, heads.size(0), kSides, table.size(0)),
+      : RotateArguments(table_in, phases_in, heads_in, relations_in, tails_in, ids, side),
         by_relation(relations.const_data_ptr<int64_t>(), heads.size(0), phases.size(0)),
         cosines(torch::stable::empty_like(phases)),
         sines(torch::stable::empty_like(phases)),
         queries(torch::stable::new_empty(table, {kSides, heads.size(0), table.size(1)})),
         whole{0, 0, table.size(1), 1.0} {}
-
-  static Tensor checked_table(const Tensor& x) {
-    check_matrix(kOp, "table", x);
-    check_real(kOp, "table", x);
-    STD_TORCH_CHECK(x.size(1) % 2 == 0, kOp, "table has odd width ", x.size(1),
-                    ", a complex row is [re | im]");
-    return torch::stable::contiguous(x);
-  }
-
-  static Tensor checked_phases(const Tensor& x, const Tensor& table) {
-    check_matrix(kOp, "phases", x);
-    check_same_dtype(kOp, "phases", x, "table", table);
-    STD_TORCH_CHECK(2 * x.size(1) == table.size(1), kOp, "phases has width ", x.size(1),
-                    ", expected ", table.size(1) / 2, " (half a table row)");
-    return torch::stable::contiguous(x);
-  }
 
   // Fills angles and queries; returns a task that knows them.
   template <typename T>

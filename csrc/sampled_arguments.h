@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "candidates.h"
-#include "sampled_passes.h"
 
 namespace mmkgc {
 
@@ -39,7 +38,7 @@ struct SampledArguments {
 
   Tensor checked_table(const Tensor& x, const Tensor& queries_in) const {
     check_matrix(op, "table", x);
-    check_same_dtype(op, "table", x, "queries", queries_in);
+    check_table_dtype(op, x, "queries", queries_in);
     return torch::stable::contiguous(x);
   }
 
@@ -57,25 +56,6 @@ struct SampledArguments {
   // Where the gradient of the scale goes, empty when there is none.
   Tensor d_scale() const {
     return scale ? torch::stable::empty_like(*scale) : torch::stable::new_empty(queries, {0});
-  }
-
-  template <typename T>
-  cpu::SampledTask<T> task(const SortedCandidates& order) const {
-    cpu::SampledTask<T> task{};
-    order.describe(task);
-    task.queries = queries.const_data_ptr<T>();
-    task.table = table.const_data_ptr<T>();
-    task.scale = scale ? scale->const_data_ptr<T>() : nullptr;
-    task.sides = queries.size(0);
-    task.batch = queries.size(1);
-    task.n = candidates.ids.size(1);
-    task.entities = table.size(0);
-    task.query_width = queries.size(2);
-    task.candidate_width = table.size(1);
-    task.metric = metric;
-    task.pairs = pairs.data();
-    task.n_pairs = static_cast<int64_t>(pairs.size());
-    return task;
   }
 };
 

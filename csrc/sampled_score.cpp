@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "sampled_arguments.h"
+#include "sampled_passes.h"
+#include "sorted_candidates.h"
 
 namespace mmkgc {
 namespace {
@@ -16,7 +18,7 @@ constexpr const char* kOp = "sampled_score: ";
 
 template <typename T>
 void forward(const SampledArguments& arguments, const SortedCandidates& order, const Tensor& scores) {
-  cpu::SampledTask<T> task = arguments.task<T>(order);
+  cpu::SampledTask<T> task = sampled_task<T>(arguments, order);
   task.scores = scores.mutable_data_ptr<T>();
   run_forward(task);
 }
@@ -26,7 +28,7 @@ template <typename T>
 void backward(const SampledArguments& arguments, const Tensor& grad,
               const SortedCandidates& order, const Tensor& d_queries,
               const std::optional<Tensor>& d_table, const Tensor& d_scale) {
-  cpu::SampledTask<T> task = arguments.task<T>(order);
+  cpu::SampledTask<T> task = sampled_task<T>(arguments, order);
   task.grad = grad.const_data_ptr<T>();
   task.d_queries = d_queries.mutable_data_ptr<T>();
   task.d_scale = arguments.scale ? d_scale.mutable_data_ptr<T>() : nullptr;

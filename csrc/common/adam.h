@@ -19,7 +19,9 @@ struct AdamStep {
   T penalty;          // added to the gradient times the value
   T shrink;           // the value is multiplied by this first
 
-  AdamStep(double lr, double beta1_in, double beta2_in, double eps, double weight_decay,
+  AdamStep() = default;
+
+  MMKGC_HD AdamStep(double lr, double beta1_in, double beta2_in, double eps, double weight_decay,
            bool decoupled, int64_t step)
       : beta1(static_cast<T>(beta1_in)),
         rest1(static_cast<T>(1 - beta1_in)),
@@ -31,6 +33,19 @@ struct AdamStep {
         epsilon(static_cast<T>(eps)),
         penalty(static_cast<T>(decoupled ? 0 : weight_decay)),
         shrink(static_cast<T>(decoupled ? 1 - lr * weight_decay : 1)) {}
+};
+
+// The settings of a step as ops take them.
+struct AdamSettings {
+  double lr, beta1, beta2, eps, weight_decay;
+  bool decoupled;
+  int64_t step;  // 1 for the first
+
+  // What they come to when `passed` more steps were made.
+  template <typename T>
+  MMKGC_HD AdamStep<T> at(int64_t passed) const {
+    return {lr, beta1, beta2, eps, weight_decay, decoupled, step + passed};
+  }
 };
 
 template <typename T>

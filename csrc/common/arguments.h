@@ -52,6 +52,25 @@ inline void check_same_dtype(const char* op, const char* name, const Tensor& x, 
                   " must have the same dtype");
 }
 
+// A float16 or bfloat16 table, which only the kernels of a GPU take; all else is float32 then.
+inline bool is_low_table(const Tensor& table) {
+  const ScalarType dtype = table.scalar_type();
+  return (dtype == ScalarType::Half || dtype == ScalarType::BFloat16) && !is_readable(table);
+}
+
+// A table of the dtype that another tensor has.
+inline void check_table_dtype(const char* op, const Tensor& table, const char* like,
+                              const Tensor& y) {
+  if (is_low_table(table) && y.scalar_type() == ScalarType::Float) return;
+  check_same_dtype(op, "table", table, like, y);
+}
+
+// One number that is added to the step.
+inline void check_counter(const char* op, const std::optional<Tensor>& counter) {
+  STD_TORCH_CHECK(!counter || (counter->numel() == 1 && counter->scalar_type() == ScalarType::Long),
+                  op, "counter must be one int64");
+}
+
 // All of a contiguous int64 tensor within 0..bound-1; positions are counted in row-major order.
 inline void check_ids(const char* op, const char* name, const Tensor& ids, int64_t bound) {
   if (!is_readable(ids)) return;

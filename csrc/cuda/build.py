@@ -136,6 +136,7 @@ def resources(nvcc: str, folder: Path) -> dict[str, list[dict[str, str | int]]]:
 
 
 def main() -> int:
+    """Compiles and prints; 1 without a compiler."""
     nvcc = find_nvcc()
     if nvcc is None:
         print("no nvcc: set CUDA_HOME, or put it on the PATH", file=sys.stderr)

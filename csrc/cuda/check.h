@@ -1,10 +1,19 @@
 // Checks inside kernels, in debug builds (MMKGC_DEBUG=1 at build time) and when emulated: values on a
-// GPU are not read by the host, which would wait for it.
+// GPU are not read by the host, which would wait for it. On a device `op` and
+// `name`, which may be text that only the host can read, are left out.
 #pragma once
 
 #include "launch.h"
 
 #if defined(MMKGC_EMULATE)
+#define MMKGC_CHECKED 1
+#define MMKGC_CHECK_ORDER(op, entry, sorted)                                             \
+  do {                                                                                   \
+    if (!(sorted)) {                                                                     \
+      throw std::runtime_error(std::string(op) + "order does not sort the ids at entry " + \
+                               std::to_string(static_cast<int64_t>(entry)));             \
+    }                                                                                    \
+  } while (0)
 // Throws what the glue of the CPU kernels throws.
 #define MMKGC_CHECK_ID(op, name, index, value, bound)                                            \
   do {                                                                                           \
@@ -18,16 +27,29 @@
   } while (0)
 #elif defined(MMKGC_DEBUG)
 #include <cstdio>
+#define MMKGC_CHECKED 1
+#define MMKGC_CHECK_ORDER(op, entry, sorted)                              \
+  do {                                                                    \
+    if (!(sorted)) {                                                      \
+      printf("mmkgc: order does not sort the ids at entry %lld\n",        \
+             static_cast<long long>(entry));                              \
+      __trap();                                                           \
+    }                                                                     \
+  } while (0)
 #define MMKGC_CHECK_ID(op, name, index, value, bound)                                     \
   do {                                                                                    \
     const auto checked_ = static_cast<long long>(value);                                  \
     if (checked_ < 0 || checked_ >= static_cast<long long>(bound)) {                      \
-      printf("%s%s[%lld] is %lld, outside 0..%lld\n", op, name,                           \
+      printf("mmkgc: " #value " [%lld] is %lld, outside 0..%lld\n",                       \
              static_cast<long long>(index), checked_, static_cast<long long>(bound) - 1); \
       __trap();                                                                           \
     }                                                                                     \
   } while (0)
 #else
+#define MMKGC_CHECKED 0
+#define MMKGC_CHECK_ORDER(op, entry, sorted) \
+  do {                                       \
+  } while (0)
 #define MMKGC_CHECK_ID(op, name, index, value, bound) \
   do {                                                \
   } while (0)

@@ -148,6 +148,7 @@ void run_block() {
       if (fiber.state == State::ready) {
         resume(fiber);
         moved = true;
+        if (machine.error) std::rethrow_exception(machine.error);
       }
       done += fiber.state == State::done;
     }
@@ -204,10 +205,9 @@ void run(int64_t blocks, int threads, std::size_t shared, const std::function<vo
     try {
       run_block();
     } catch (...) {
-      machine.fibers.clear();  // whoever still waits is given up, and its stack with it
-      if (!machine.error) throw;  // otherwise the rest waits for a thread that threw
+      machine.fibers.clear();  // whoever has not ended is given up, and its stack with it
+      throw;
     }
-    if (machine.error) std::rethrow_exception(machine.error);
   }
 }
 

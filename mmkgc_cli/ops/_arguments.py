@@ -51,6 +51,11 @@ class Checks:
             at = int(bad[0])
             self.require(False, f"{name}[{at}] is {int(flat[at])}, outside 0..{bound - 1}")
 
+    def counter(self, counter: Tensor | None) -> None:
+        """One number that is added to the step."""
+        one = counter is None or (counter.numel() == 1 and counter.dtype == torch.int64)
+        self.require(one, "counter must be one int64")
+
     def metric(self, metric: int) -> Metric:
         """One of the four."""
         self.require(

@@ -139,12 +139,9 @@ def _check_arguments(
     rounds: int,
     counter: Tensor | None,
 ) -> None:
-    """The checks of ``csrc/filtered_negatives.cpp``, word for word (a test compares them)."""
+    """The checks of ``csrc/negatives_arguments.h``, word for word (a test compares them)."""
     c = _CHECKS
-    c.require(
-        counter is None or (counter.numel() == 1 and counter.dtype == torch.int64),
-        "counter must be one int64",
-    )
+    c.counter(counter)
     c.require(positives.dim() == 2 and positives.shape[1] == 3, "positives must be [B, 3]")
     c.require(positives.dtype == torch.int64, "positives must be int64")
     c.require(

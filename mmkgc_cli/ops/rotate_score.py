@@ -34,7 +34,8 @@ def rotate_score(
     """Minus the RotatE distance (Sun et al. 2019, eq. 2) of each candidate; no margin.
 
     Args:
-        table: ``[E, 2 d]`` entities, float32 or float64, laid out [re | im].
+        table: ``[E, 2 d]`` entities, float32 or float64, laid out [re | im]. The kernels of a GPU
+            also take float16 and bfloat16, beside phases in float32, in which they compute.
         phases: ``[R, d]`` angles of the relations, of the same dtype.
         heads: ``[B]`` int64; with `relations` the query of candidates that stand for tails.
         relations: ``[B]`` int64.
@@ -69,7 +70,7 @@ def _check_arguments(
     ids: Tensor,
     side: Tensor,
 ) -> None:
-    """The checks of ``csrc/rotate_score.cpp``, word for word (a test compares them)."""
+    """The checks of ``csrc/rotate_arguments.h``, word for word (a test compares them)."""
     c = _CHECKS
     c.matrix("table", table)
     c.real("table", table)
@@ -156,7 +157,7 @@ class _Deferring(torch.autograd.Function):
 
 def _fake(table: Tensor, phases: Tensor, heads: Tensor, relations: Tensor, tails: Tensor,
           ids: Tensor, *_: Any) -> Tensor:  # fmt: skip
-    return table.new_empty(ids.shape)
+    return phases.new_empty(ids.shape)
 
 
 def _fake_backward(grad: Tensor, table: Tensor, phases: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
@@ -168,8 +169,8 @@ def _fake_backward_queries(
 ) -> tuple[Tensor, Tensor, Tensor]:
     batch, width = heads.shape[0], table.shape[1]
     return (
-        table.new_empty(2, batch, width),
-        table.new_empty(2 * batch, width),
+        phases.new_empty(2, batch, width),
+        phases.new_empty(2 * batch, width),
         phases.new_empty(phases.shape),
     )
 

@@ -38,7 +38,8 @@ def sampled_score(
     Args:
         queries: ``[S, B, Dq]`` float32 or float64: a query row for each side, in the order of
             `sides.Side`; S is 1 when all candidates stand on one side.
-        table: ``[E, Dc]`` candidate rows of the same dtype.
+        table: ``[E, Dc]`` candidate rows of the same dtype. The kernels of a GPU also take float16
+            and bfloat16, beside float32 for all else, in which they compute.
         ids: ``[B, N]`` int64 candidate ids.
         side: ``[B, N]`` int8, which of the S queries each candidate meets.
         metric: of all pairs.

@@ -53,6 +53,7 @@ def table_adam(
     weight_decay: float = 0.0,
     decoupled: bool = False,
     dense: Tensor | None = None,
+    counter: Tensor | None = None,
 ) -> Tensor:
     """One step of Adam, or of AdamW when `decoupled`, on all rows of `table`, in place.
 
@@ -68,6 +69,8 @@ def table_adam(
         weight_decay: as in `torch.optim.Adam` and `torch.optim.AdamW`.
         decoupled: which of the two.
         dense: ``[E, Dc]`` gradient from elsewhere, added.
+        counter: one int64 beside `table`, added to `step`: on a GPU it is read when the kernel runs,
+            so that a captured CUDA graph goes on counting.
 
     Returns:
         The squared L2 norm of the whole gradient, a float64 scalar.
@@ -85,7 +88,7 @@ def table_adam(
     args = (
         g.grad, g.queries, table.detach(), exp_avg, exp_avg_sq, g.ids, g.side, g.metric, g.pairs,
         g.weights, g.scale, g.order, g.extra, g.extra_ids, dense, lr, *betas, eps, weight_decay,
-        decoupled, step,
+        decoupled, step, counter,
     )  # fmt: skip
     if _native.has_kernel(NAME, table.device.type):
         squares: Tensor = torch.ops.mmkgc.table_adam(*args)
@@ -116,12 +119,15 @@ def twin(
     weight_decay: float,
     decoupled: bool,
     step: int,
+    counter: Tensor | None = None,
 ) -> Tensor:
     """`table_adam` in torch: the gradient written out, then the formula of `torch.optim.Adam`."""
     _check_arguments(
         grad, queries, table, exp_avg, exp_avg_sq, ids, side, metric, pairs, weights, scale,
-        order, extra, extra_ids, dense, step,
+        order, extra, extra_ids, dense, step, counter,
     )  # fmt: skip
+    if counter is not None:
+        step += int(counter)
     of = DeferredGradient(
         grad, queries, ids, side, metric, pairs, weights, scale, order, extra, extra_ids
     )
@@ -157,8 +163,9 @@ def _check_arguments(
     extra_ids: Tensor | None,
     dense: Tensor | None,
     step: int,
+    counter: Tensor | None,
 ) -> None:
-    """The checks of ``csrc/table_adam.cpp``, word for word (a test compares them)."""
+    """The checks of ``csrc/adam_arguments.h``, word for word (a test compares them)."""
     c = _CHECKS
     c.sampled(queries, table, ids, side, metric, pairs, weights, scale)
     for name, state in (("table", table), ("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq)):
@@ -166,6 +173,7 @@ def _check_arguments(
         c.require(state.shape == table.shape, f"{name} must have the shape of table")
         c.require(state.is_contiguous(), f"{name} must be contiguous")
     c.require(step >= 1, f"step is {step}, expected 1 or more")
+    c.counter(counter)
     if dense is not None:
         c.require(dense.shape == table.shape, "dense must have the shape of table")
         c.same_dtype("dense", dense, "table", table)

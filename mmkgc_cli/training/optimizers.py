@@ -110,14 +110,20 @@ class Adam(torch.optim.Adam):
     ) -> None:
         self._check_unchanged(parameter, gradient)
         state: dict[str, Tensor] = self.state[parameter]
+        on_device = parameter.is_cuda or group["capturable"]
         if not state:
-            state["step"] = torch.zeros((), dtype=torch.float32)
+            where = parameter.device if on_device else "cpu"
+            state["step"] = torch.zeros((), dtype=torch.float32, device=where)
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
+        # Steps are counted on a GPU where the table is: the host would have to wait for the number, and
+        # a captured CUDA graph would go on with the one of its first run.
+        step, counter = (1, state["step"].long()) if on_device else (int(state["step"]) + 1, None)
         table_adam(
-            parameter, state["exp_avg"], state["exp_avg_sq"], gradient, int(state["step"]) + 1,
+            parameter, state["exp_avg"], state["exp_avg_sq"], gradient, step,
             float(group["lr"]), tuple(float(b) for b in group["betas"]), group["eps"],  # type: ignore[arg-type]
             group["weight_decay"], group.get("decoupled_weight_decay", False), parameter.grad,
+            counter,
         )  # fmt: skip
         state["step"] += 1
 

@@ -83,13 +83,22 @@ def test_a_step_is_that_of_torch_with_the_gradient_written_out(
     assert float(squares) == pytest.approx(float(full.square().sum()))
 
 
+@pytest.mark.parametrize("metric", list(Metric))
+def test_a_counter_moves_on_by_steps(path: str, metric: Metric) -> None:
+    *state, gradient = problem(metric=metric)
+    later = [x.clone() for x in state]
+    table_adam(*later, gradient, 5, 0.01)
+    table_adam(*state, gradient, 2, 0.01, counter=torch.tensor([3]))
+    assert all(torch.equal(a, b) for a, b in zip(state, later, strict=True))
+
+
 @native
 @settings(max_examples=40)
 @given(
     entities=st.integers(1, 40),
     batch=st.integers(0, 9),
     n=st.integers(0, 150),
-    width=st.sampled_from([2, 6, 32, 62, 130]),
+    width=st.sampled_from([2, 4, 6, 32, 62, 130, 260, 264]),
     metric=st.sampled_from(list(Metric)),
     scaled=st.booleans(),
     extra=st.sampled_from([0, 5]),
@@ -150,6 +159,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "extra ids": ({"extra_ids": torch.full((4,), 17)}, r"extra_ids\[0\] is 17, outside 0..16"),
     "ids": ({"ids": torch.full((6, 7), -1)}, r"ids\[0\] is -1, outside 0..16"),
+    "counter": ({"counter": torch.zeros(2, dtype=torch.int64)}, "counter must be one int64"),
     "pairs": ({"pairs": [0, 0, 12]}, r"pair 0 \(0, 0, 12\) reaches outside"),
 }  # fmt: skip
 
@@ -158,7 +168,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 def test_wrong_arguments_are_named_alike_on_both_paths(path: str, what: str) -> None:
     changes, message = WRONG[what]
     table, exp_avg, exp_avg_sq, gradient = problem()
-    own = {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq, "step": 1, "dense": None}
+    own = {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq, "step": 1, "dense": None,
+           "counter": None}  # fmt: skip
     of_gradient = {k: v for k, v in changes.items() if k not in own}
     own.update({k: v for k, v in changes.items() if k in own})
     given_ = DeferredGradient(**{**vars(gradient), **of_gradient})

@@ -1,0 +1,139 @@
+// Scores of sampled candidates and their gradients on a GPU: plain pointers in, plain pointers out.
+// T is what the table is stored in, A = Accumulator<T> everything else.
+#pragma once
+
+#include <cstdint>
+
+#include "../common/adam.h"
+#include "../common/low_precision.h"
+#include "../common/metric.h"
+
+namespace mmkgc::cuda {
+
+inline constexpr int kMaxPairs = 64;  // they travel in a kernel's parameters
+
+template <typename A>
+struct Terms {
+  struct Term {
+    int32_t query, candidate, width;
+    A weight;
+  };
+  int32_t n;
+  Term term[kMaxPairs];
+};
+
+// All arrays are dense and row-major.
+template <typename T>
+struct SampledTask {
+  using A = Accumulator<T>;
+  const char* op;
+  const A* queries;    // [sides, batch, query_width]
+  const T* table;      // [entities, candidate_width]
+  const A* scale;      // [sides, batch, candidate_width] or nullptr
+  const int64_t* ids;  // [batch, n]
+  const int8_t* side;  // [batch, n]
+  int64_t sides;
+  int64_t batch;
+  int64_t n;
+  int64_t entities;
+  int64_t query_width;
+  int64_t candidate_width;
+  Metric metric;
+  Terms<A> terms;
+};
+
+// Candidates in the order of their ids.
+struct SortedCandidates {
+  const int64_t* order;   // [n] positions
+  const int32_t* entity;  // [n] ascending
+  const int32_t* where;   // [n] the query row (of sides * batch) that each meets
+  const int64_t* starts;  // [entities + 1] where each entity's begin
+  int64_t n;
+};
+
+// d(loss) / d(score), and what it is times weight over distance under l2.
+template <typename A>
+struct ScoreGradient {
+  const A* grad;     // [batch, n]
+  const A* factors;  // [pairs, batch * n] of l2, or nullptr
+};
+
+// Further gradient rows that belong to entities: those of entity e are order[i] for
+// starts[e] <= i < starts[e + 1].
+template <typename A>
+struct ExtraRows {
+  const A* rows;  // [n, candidate_width] or nullptr
+  const int64_t* order;
+  const int64_t* starts;
+};
+
+// Adam on the rows of a table.
+template <typename A>
+struct AdamTask {
+  AdamStep<A> step;
+  const AdamStep<A>* device_step;  // in its place, or nullptr
+  A* table;                        // [entities, width], the same memory as the task's `table`
+  A* mean;
+  A* square;
+  const A* dense;                  // [entities, width] of further gradients, or nullptr
+  double* squares;                 // [n_squares] sums of squares of gradients
+  int64_t n_squares;
+};
+
+// How many candidates of a run are summed by one warp.
+inline constexpr int64_t kPartLength = 128;
+
+template <typename T>
+void sampled_scores(const SampledTask<T>& task, Accumulator<T>* scores, void* stream);
+
+// weight * grad / distance of each pair and candidate under l2, 0 at distance 0.
+template <typename T>
+void sampled_factors(const SampledTask<T>& task, const Accumulator<T>* grad,
+                     Accumulator<T>* factors, void* stream);
+
+template <typename T>
+void query_gradient(const SampledTask<T>& task, const ScoreGradient<Accumulator<T>>& grad,
+                    Accumulator<T>* d_queries, void* stream);
+
+template <typename T>
+void scale_gradient(const SampledTask<T>& task, const ScoreGradient<Accumulator<T>>& grad,
+                    Accumulator<T>* d_scale, void* stream);
+
+// `partial` is room for [divide_up(n, kPartLength), candidate_width].
+template <typename T>
+void table_gradient(const SampledTask<T>& task, const SortedCandidates& sorted,
+                    const ScoreGradient<Accumulator<T>>& grad,
+                    const ExtraRows<Accumulator<T>>& extra, Accumulator<T>* partial, T* d_table,
+                    void* stream);
+
+// The same, with each row stepped once its gradient is known. `gradient` is room for
+// [entities, candidate_width] where steps_in_two(task), where no warp has all that a column needs.
+template <typename A>
+void table_adam(const SampledTask<A>& task, const SortedCandidates& sorted,
+                const ScoreGradient<A>& grad, const ExtraRows<A>& extra, A* partial, A* gradient,
+                const AdamTask<A>& adam, double* squares, void* stream);
+
+// What a step comes to after as many as `counter`, a number on the device, says.
+template <typename A>
+void adam_step_at(const char* op, const AdamSettings& settings, const int64_t* counter,
+                  AdamStep<A>* step, void* stream);
+
+template <typename A>
+bool steps_in_two(const SampledTask<A>& task);
+
+// How many sums of squares the kernels of table_adam make at most; the others have to be 0.
+template <typename A>
+int64_t count_squares(const SampledTask<A>& task);
+
+// Fills `entity` and `where` of sorted candidates from `order`.
+template <typename T>
+void describe_sorted(const SampledTask<T>& task, const int64_t* order, int32_t* entity,
+                     int32_t* where, void* stream);
+
+// starts[i] = the first position of `sorted` whose value is not below i, for i in 0..ids. Where the
+// values stood before is in `order`; `name` is what messages call them.
+template <typename Integer>
+void run_starts(const char* op, const char* name, const Integer* sorted, const int64_t* order,
+                int64_t n, int64_t ids, int64_t* starts, void* stream);
+
+}  // namespace mmkgc::cuda

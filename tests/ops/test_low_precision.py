@@ -1,0 +1,82 @@
+"""Tables in float16 and bfloat16, which only the kernels of a GPU take (here, or emulated)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmkgc_cli.ops import Metric, Pair, rotate_score, sampled_score
+from tests.ops import test_rotate_score, test_sampled_score
+from tests.ops.conftest import EMULATED
+
+pytestmark = pytest.mark.skipif(not EMULATED, reason="the kernels of the CPU take no such tables")
+
+LOW = [torch.float16, torch.bfloat16]
+
+
+def float32(p: dict[str, Any]) -> dict[str, Any]:
+    def changed(x: Any) -> Any:
+        real = isinstance(x, Tensor) and x.is_floating_point()
+        return x.detach().float().requires_grad_(x.requires_grad) if real else x
+
+    return {name: changed(x) for name, x in p.items()}
+
+
+def agree(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
+    """A gradient is rounded once, to the dtype of what it is of."""
+    assert found.dtype == dtype
+    bound = 1e-5 if dtype == torch.float32 else torch.finfo(dtype).eps
+    return torch.allclose(found.float(), expected, rtol=bound, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", LOW)
+@pytest.mark.parametrize("metric", Metric)
+@pytest.mark.parametrize("width", [2, 8, 14, 16, 264, 272, 528])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_scores_and_gradients_are_those_of_the_table_in_float32(
+    dtype: torch.dtype, metric: Metric, width: int, scaled: bool
+) -> None:
+    p = float32(test_sampled_score.problem(metric, n=200, width=width, scaled=scaled))
+    if width == 14:
+        p["pairs"] = [Pair(0, 4, 4, 0.5), Pair(2, 2, 12, -1.0)]
+    low = p["table"].detach().to(dtype).requires_grad_()
+    exact = {**p, "table": low.detach().float().requires_grad_()}
+    found, expected = sampled_score(**{**p, "table": low}), sampled_score(**exact)
+    assert agree(found, expected, torch.float32)
+    for a, b in zip(
+        test_sampled_score.gradients({**p, "table": low}, found),
+        test_sampled_score.gradients(exact, expected),
+        strict=True,
+    ):
+        assert agree(a, b, dtype if a.shape == low.shape and a.dtype == dtype else torch.float32)
+
+
+@pytest.mark.parametrize("dtype", LOW)
+@pytest.mark.parametrize("dim", [1, 8, 20, 130, 264])
+def test_rotate_on_such_a_table_is_that_on_it_in_float32(dtype: torch.dtype, dim: int) -> None:
+    p = float32(test_rotate_score.problem(dim=dim))
+    low = p["table"].detach().to(dtype).requires_grad_()
+    exact = {**p, "table": low.detach().float().requires_grad_()}
+    found, expected = rotate_score(**{**p, "table": low}), rotate_score(**exact)
+    assert agree(found, expected, torch.float32)
+    weights = torch.linspace(-1, 2, found.numel()).view(found.shape)
+    d_low, d_phases = torch.autograd.grad(found, [low, p["phases"]], weights)
+    d_table, expected_phases = torch.autograd.grad(
+        expected, [exact["table"], exact["phases"]], weights
+    )
+    assert agree(d_low, d_table, dtype)
+    assert agree(d_phases, expected_phases, torch.float32)
+
+
+def test_everything_else_stays_float32() -> None:
+    p = float32(test_sampled_score.problem(Metric.dot))
+    p["table"] = p["table"].detach().half()
+    with pytest.raises(RuntimeError, match="queries must be float32 or float64"):
+        sampled_score(**{**p, "queries": p["queries"].half()})
+    r = float32(test_rotate_score.problem())
+    r["table"], r["phases"] = r["table"].detach().half(), r["phases"].detach().half()
+    with pytest.raises(RuntimeError, match="phases must be float32 beside a float16"):
+        rotate_score(**r)
