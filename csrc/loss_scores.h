@@ -1,16 +1,13 @@
-// What the losses share: checking scores, and one pass over their rows that makes the loss and its
-// gradient.
+// The scores that losses take, checked, and where the loss and its gradient go: for either device.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
 
-#include <algorithm>
 #include <optional>
 #include <tuple>
-#include <vector>
 
 #include "common/arguments.h"
-#include "cpu/loss_rows.h"
+#include "common/losses.h"
 
 namespace mmkgc {
 
@@ -48,9 +45,12 @@ struct LossScores {
     return x.stride(1) == 1 ? x : torch::stable::contiguous(x);
   }
 
+  bool is_single() const { return positive.scalar_type() == ScalarType::Float; }
+
+  // Without room for the losses of the rows.
   template <typename T>
-  cpu::LossRows<T> rows() const {
-    cpu::LossRows<T> rows{};
+  LossRows<T> rows() const {
+    LossRows<T> rows{};
     rows.positive = positive.const_data_ptr<T>();
     rows.positive_stride = positive.stride(0);
     rows.negative = negative.const_data_ptr<T>();
@@ -64,26 +64,6 @@ struct LossScores {
     rows.d_positive = d_positive.mutable_data_ptr<T>();
     rows.d_negative = d_negative.mutable_data_ptr<T>();
     return rows;
-  }
-
-  // Calls `work(task, block)` for all blocks, then takes the mean of the rows, in their order.
-  template <typename T, typename Task, typename Work>
-  void run(Task task, Work work) const {
-    const int64_t batch = task.rows.batch;
-    std::vector<double> losses(static_cast<size_t>(batch));
-    task.rows.losses = losses.data();
-    constexpr int64_t kScoresPerThread = 16384;  // fewer are not worth waking a thread
-    const int64_t blocks = (batch + cpu::kLossBlock - 1) / cpu::kLossBlock;
-    const int64_t grain = std::max<int64_t>(
-        1, kScoresPerThread / (cpu::kLossBlock * std::max<int64_t>(1, task.rows.n)));
-    torch::stable::parallel_for(0, blocks, grain, [&](int64_t begin, int64_t end) {
-      for (int64_t block = begin; block < end; ++block) work(task, block);
-    });
-    double sum = 0;
-    for (const double of_row : losses) sum += of_row;
-    // The mean of no rows is 0: a batch without triples teaches nothing.
-    const double divisor = static_cast<double>(std::max<int64_t>(1, batch));
-    *loss.mutable_data_ptr<T>() = static_cast<T>(sum / divisor);
   }
 
   std::tuple<Tensor, Tensor, Tensor> results() const { return {loss, d_positive, d_negative}; }

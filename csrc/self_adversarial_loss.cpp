@@ -1,4 +1,4 @@
-// Checks and torch glue of mmkgc::self_adversarial_loss; the work is in cpu/.
+// Torch glue of mmkgc::self_adversarial_loss; the work is in cpu/.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -7,7 +7,8 @@
 #include <tuple>
 
 #include "cpu/self_adversarial_loss.h"
-#include "loss_scores.h"
+#include "loss_pass.h"
+#include "self_adversarial_arguments.h"
 
 namespace mmkgc {
 namespace {
@@ -15,11 +16,8 @@ namespace {
 constexpr const char* kOp = "self_adversarial_loss: ";
 
 template <typename T>
-void run(const LossScores& scores, double temperature, int64_t form, double margin) {
-  const cpu::SelfAdversarialTask<T> task{scores.rows<T>(), static_cast<T>(temperature),
-                                         static_cast<T>(margin),
-                                         static_cast<cpu::AdversarialForm>(form)};
-  scores.run<T>(task, cpu::self_adversarial_rows<T>);
+void run(const SelfAdversarialArguments& arguments) {
+  pass_over_rows<T>(arguments.scores, arguments.task<T>(), cpu::self_adversarial_rows<T>);
 }
 
 std::tuple<Tensor, Tensor, Tensor> self_adversarial_loss(const Tensor& positive,
@@ -27,12 +25,10 @@ std::tuple<Tensor, Tensor, Tensor> self_adversarial_loss(const Tensor& positive,
                                                          std::optional<Tensor> usable,
                                                          double temperature, int64_t form,
                                                          double margin) {
-  const LossScores scores(kOp, positive, negative, usable);
-  STD_TORCH_CHECK(form >= 0 && form <= 2, kOp, "form is ", form,
-                  ", expected 0 (log_sigmoid), 1 (margin_inside) or 2 (margin_outside)");
-  const bool single = positive.scalar_type() == ScalarType::Float;
-  (single ? run<float> : run<double>)(scores, temperature, form, margin);
-  return scores.results();
+  const SelfAdversarialArguments arguments(kOp, positive, negative, usable, temperature, form,
+                                           margin);
+  (arguments.scores.is_single() ? run<float> : run<double>)(arguments);
+  return arguments.scores.results();
 }
 
 }  // namespace

@@ -20,7 +20,7 @@ template <bool Masked, typename T>
 MMKGC_INLINE void work_on_rows(const EntropyWeightedTask<T>& task, int64_t begin, int64_t end) {
   const LossRows<T>& rows = task.rows;
   const T scale = T(1) / static_cast<T>(rows.batch);
-  const T above = task.one_sided ? task.hard : task.easy;
+  const T above = easy_above_zero(task);
   T values[kLossBlock] = {}, slopes[kLossBlock] = {};
   for (int64_t b = begin; b < end; ++b) {
     values[b - begin] = softplus(-rows.positive[b * rows.positive_stride], slopes + (b - begin));
@@ -40,13 +40,8 @@ MMKGC_INLINE void work_on_rows(const EntropyWeightedTask<T>& task, int64_t begin
     T loss = 0;
     for (int64_t i = 0; i < rows.n; ++i) {
       T slope;
-      const T x = s[i], magnitude = x > 0 ? x : -x, value = softplus(x, &slope);
-      const T ambiguous = x > 0 && task.one_sided ? task.hard : task.ambiguous;
-      const T easy = x > 0 ? above : task.easy;
-      const T bucket = magnitude > task.easy_above  ? easy
-                       : magnitude > task.hard_upto ? ambiguous
-                                                    : task.hard;
-      const T weight = bucket * inverse * d[i];
+      const T value = softplus(s[i], &slope);
+      const T weight = bucket_weight(task, above, s[i]) * inverse * d[i];
       const bool counts = is_usable<Masked>(usable, i);
       loss += counts ? weight * value : T(0);
       d[i] = counts ? scale * weight * slope : T(0);

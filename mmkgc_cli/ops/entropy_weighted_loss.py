@@ -112,7 +112,7 @@ def _check_arguments(
     weights: Sequence[float],
     reduction: int,
 ) -> None:
-    """The checks of ``csrc/entropy_weighted_loss.cpp``, word for word (a test compares them)."""
+    """The checks of ``csrc/entropy_weighted_arguments.h``, word for word (a test compares them)."""
     c = _CHECKS
     c.loss_scores(positive, negative, usable)
     c.require(

@@ -1,0 +1,100 @@
+#include "self_adversarial_loss.h"
+
+#include "loss_rows.h"
+
+namespace mmkgc::cuda {
+namespace {
+
+// sum_i w_i softplus(s_i), its gradient times `scale`.
+template <typename T>
+__device__ __forceinline__ T log_sigmoid_row(const LossRow<T>& row, T sum, T scale) {
+  const T inverse = 1 / sum;
+  T loss = 0;
+  for (int64_t i = lane_index(); i < row.n; i += kWarp) {
+    T slope;
+    const T value = softplus(row.negative[i], &slope), weight = inverse * row.d[i];
+    const bool usable = row.is_usable(i);
+    loss += usable ? weight * value : T(0);
+    row.d[i] = usable ? scale * weight * slope : T(0);
+  }
+  return warp_sum(loss);
+}
+
+// sum_i w_i max(0, gap + s_i), its gradient times `scale`, and minus that of the positive.
+template <typename T>
+__device__ __forceinline__ T margin_inside_row(const LossRow<T>& row, T sum, T gap, T scale,
+                                               T* d_positive) {
+  const T inverse = 1 / sum;
+  T loss = 0, slopes = 0;
+  for (int64_t i = lane_index(); i < row.n; i += kWarp) {
+    T slope;
+    const T value = hinge(gap + row.negative[i], &slope), weight = inverse * row.d[i];
+    const bool usable = row.is_usable(i);
+    loss += usable ? weight * value : T(0);
+    row.d[i] = usable ? scale * weight * slope : T(0);
+    slopes += row.d[i];
+  }
+  *d_positive = -warp_sum(slopes);
+  return warp_sum(loss);
+}
+
+// max(0, gap + sum_i w_i s_i), its gradient times `scale`, and that of the positive.
+template <typename T>
+__device__ __forceinline__ T margin_outside_row(const LossRow<T>& row, T sum, T gap, T scale,
+                                                T* d_positive) {
+  const T inverse = 1 / sum;
+  T mean = 0;
+  for (int64_t i = lane_index(); i < row.n; i += kWarp) {
+    row.d[i] *= inverse;
+    mean += row.is_usable(i) ? row.d[i] * row.negative[i] : T(0);
+  }
+  T slope;
+  const T loss = hinge(gap + warp_sum(mean), &slope);
+  for (int64_t i = lane_index(); i < row.n; i += kWarp) row.d[i] *= scale * slope;
+  *d_positive = -scale * slope;
+  return loss;
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kLossThreads, kLossBlocks)
+    work_on_rows(const SelfAdversarialTask<T> task) {
+  const LossRows<T>& rows = task.rows;
+  const int64_t b = warp_index();
+  if (b >= rows.batch) return;
+  const LossRow<T> row(rows, b);
+  const T positive = rows.positive[b * rows.positive_stride], gap = task.margin - positive;
+  const T scale = T(1) / static_cast<T>(rows.batch);
+  const T sum = exponentials(row, task.temperature);
+  const bool none = sum == 0;  // usable: all of row.d is 0, and so is what negatives add
+  T loss = 0, d_positive = 0;
+  if (task.form == AdversarialForm::log_sigmoid) {
+    T slope;
+    const T value = softplus(-positive, &slope);
+    const T negatives = none ? T(0) : log_sigmoid_row(row, sum, T(0.5) * scale);
+    loss = T(0.5) * (value + negatives);
+    d_positive = T(-0.5) * scale * slope;
+  } else if (!none) {
+    loss = task.form == AdversarialForm::margin_inside
+               ? margin_inside_row(row, sum, gap, scale, &d_positive)
+               : margin_outside_row(row, sum, gap, scale, &d_positive);
+  }
+  if (lane_index() == 0) {
+    rows.d_positive[b] = d_positive;
+    rows.losses[b] = static_cast<double>(loss);
+  }
+}
+
+}  // namespace
+
+template <typename T>
+void self_adversarial_loss(const char* op, const SelfAdversarialTask<T>& task, T* loss,
+                           void* stream) {
+  pass_over_rows(op, work_on_rows<T>, task, loss, stream);
+}
+
+template void self_adversarial_loss<float>(const char*, const SelfAdversarialTask<float>&, float*,
+                                           void*);
+template void self_adversarial_loss<double>(const char*, const SelfAdversarialTask<double>&,
+                                            double*, void*);
+
+}  // namespace mmkgc::cuda
