@@ -25,8 +25,8 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "mmkgc_cli/__init__.py").re
 # Reductions may be reordered so that they vectorise; NaN and infinity keep their meaning.
 FLOAT_FLAGS = ["-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros"]
 REPORT = "_native_build.json"
-# For `make emulate`: the CUDA kernels on the CPU, in place of those of the CPU. Sums stay as they are
-# written, since kernels rely on equal sequences of operations.
+# For `make emulate`: the CUDA kernels on the CPU, in place of those of the CPU. Sums stay as they
+# are written, since kernels rely on equal sequences of operations.
 EMULATE = os.getenv("MMKGC_EMULATE") == "1"
 EMULATED_FLAGS = ["-O1", "-ffp-contract=off", "-Wno-unknown-pragmas", "-Wno-unused-function"]
 # For `make sanitize`. Python's own flags may define signed overflow, which would hide it.

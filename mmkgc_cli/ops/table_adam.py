@@ -69,8 +69,8 @@ def table_adam(
         weight_decay: as in `torch.optim.Adam` and `torch.optim.AdamW`.
         decoupled: which of the two.
         dense: ``[E, Dc]`` gradient from elsewhere, added.
-        counter: one int64 beside `table`, added to `step`: on a GPU it is read when the kernel runs,
-            so that a captured CUDA graph goes on counting.
+        counter: one int64 beside `table`, added to `step`: on a GPU it is read when the kernel
+            runs, so that a captured CUDA graph goes on counting.
 
     Returns:
         The squared L2 norm of the whole gradient, a float64 scalar.

@@ -116,8 +116,8 @@ class Adam(torch.optim.Adam):
             state["step"] = torch.zeros((), dtype=torch.float32, device=where)
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
-        # Steps are counted on a GPU where the table is: the host would have to wait for the number, and
-        # a captured CUDA graph would go on with the one of its first run.
+        # Steps are counted on a GPU where the table is: the host would have to wait for the number,
+        # and a captured CUDA graph would go on with the one of its first run.
         step, counter = (1, state["step"].long()) if on_device else (int(state["step"]) + 1, None)
         table_adam(
             parameter, state["exp_avg"], state["exp_avg_sq"], gradient, step,
