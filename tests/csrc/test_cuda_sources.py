@@ -1,0 +1,79 @@
+"""What can be said of the CUDA kernels without a GPU: that they compile, and what they need."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tests.conftest import ROOT
+
+
+def load_build() -> ModuleType:
+    spec = importlib.util.spec_from_file_location(
+        "cuda_build", ROOT / "csrc" / "cuda" / "build.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+BUILD = load_build()
+NVCC = BUILD.find_nvcc()
+KERNEL = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\([^;{]*?\)\s*)?(\w+)\(")
+
+
+def test_compiler_output_is_read_in_full() -> None:
+    said = """ptxas info    : 0 bytes gmem
+ptxas info    : Compiling entry function '_Z1fPf' for 'sm_80'
+ptxas info    : Function properties for _Z1fPf
+    8 bytes stack frame, 4 bytes spill stores, 12 bytes spill loads
+ptxas info    : Used 40 registers, used 1 barriers, 8 bytes cumulative stack size, 512 bytes smem
+ptxas info    : Compile time = 3.0 ms
+ptxas info    : Compiling entry function '_Z1gPf' for 'sm_90'
+ptxas info    : Function properties for _Z1gPf
+    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 8 registers, used 0 barriers
+"""
+    rows = BUILD.read_resources(said)
+    assert [tuple(row.values()) for row in rows] == [
+        ("_Z1fPf", "80", 40, 8, 16, 512),
+        ("_Z1gPf", "90", 8, 0, 0, 0),
+    ]
+
+
+@pytest.mark.skipif(NVCC is None, reason="there is no nvcc")
+def test_every_kernel_compiles_for_every_architecture_and_none_spills(tmp_path: Path) -> None:
+    found = BUILD.resources(NVCC, tmp_path)
+    assert set(found) == {source.name for source in (ROOT / "csrc" / "cuda").glob("*.cu")}
+    for name, rows in found.items():
+        kernels = set(KERNEL.findall((ROOT / "csrc" / "cuda" / name).read_text()))
+        assert kernels, name
+        for architecture in BUILD.ARCHITECTURES:
+            mine = [row for row in rows if row["architecture"] == architecture]
+            compiled = {re.split(r"[<(]", row["kernel"].split("::")[-1])[0] for row in mine}
+            for kernel in kernels:
+                assert any(kernel in str(row["kernel"]) for row in mine), (kernel, compiled)
+        spilled = [row for row in rows if row["spills"] or row["stack"]]
+        assert not spilled, spilled
+
+
+def test_kernels_include_neither_torch_nor_the_glue() -> None:
+    for source in [*(ROOT / "csrc" / "cuda").glob("*.cu"), *(ROOT / "csrc" / "cuda").glob("*.h")]:
+        for include in re.findall(r'#include [<"](.+?)[>"]', source.read_text()):
+            known = include.startswith(("../common/", "../emulate/")) or "/" not in include
+            assert known, (source.name, include)
+
+
+def test_kernels_neither_allocate_nor_wait() -> None:
+    """So that a CUDA graph can capture them."""
+    for source in [*(ROOT / "csrc" / "cuda").glob("*.cu"), *(ROOT / "csrc" / "cuda").glob("*.h")]:
+        text = source.read_text()
+        called = re.findall(r"\bcuda[A-Z]\w+(?=\()", text)
+        assert set(called) <= {"cudaLaunchKernel", "cudaGetLastError", "cudaGetErrorString"}, source
+        assert "<<<" not in text, source  # every launch is checked, by the one function that launches
