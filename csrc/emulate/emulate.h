@@ -82,6 +82,7 @@ inline unsigned __ballot_sync(unsigned, int predicate) {
   return bits;
 }
 
+inline int __ffs(unsigned bits) { return __builtin_ffs(static_cast<int>(bits)); }
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 
 template <typename T>
