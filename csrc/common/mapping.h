@@ -39,6 +39,15 @@ struct RowSlices {
     const bool inside = column < columns;
     return {row, inside ? column : 0, inside};
   }
+
+  MMKGC_HD int64_t slice_by_slice(int64_t warp) const { return warp / rows; }
+
+  // The same with a slice of all rows before the next slice: rows that gather from a table then meet
+  // a slice of it at a time, which fits into a cache that the table is too large for.
+  MMKGC_HD Place place_by_slice(int64_t warp, int lane) const {
+    const int64_t slice = slice_by_slice(warp);
+    return place((warp - slice * rows) * slices() + slice, lane);
+  }
 };
 
 // Rows of `n` items, cut into groups of `size` that do not cross rows: a warp takes one group.

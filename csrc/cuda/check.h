@@ -25,6 +25,15 @@
                                ", outside 0.." + std::to_string(static_cast<int64_t>(bound) - 1)); \
     }                                                                                            \
   } while (0)
+
+// What else has to hold of a value; the message has it in the middle.
+#define MMKGC_CHECK_VALUE(op, holds, before, value, after)                                \
+  do {                                                                                    \
+    if (!(holds)) {                                                                       \
+      throw std::runtime_error(std::string(op) + before +                                 \
+                               std::to_string(static_cast<int64_t>(value)) + after);      \
+    }                                                                                     \
+  } while (0)
 #elif defined(MMKGC_DEBUG)
 #include <cstdio>
 #define MMKGC_CHECKED 1
@@ -45,6 +54,14 @@
       __trap();                                                                           \
     }                                                                                     \
   } while (0)
+
+#define MMKGC_CHECK_VALUE(op, holds, before, value, after)                        \
+  do {                                                                            \
+    if (!(holds)) {                                                               \
+      printf("mmkgc: %s%lld%s\n", before, static_cast<long long>(value), after); \
+      __trap();                                                                   \
+    }                                                                             \
+  } while (0)
 #else
 #define MMKGC_CHECKED 0
 #define MMKGC_CHECK_ORDER(op, entry, sorted) \
@@ -52,5 +69,8 @@
   } while (0)
 #define MMKGC_CHECK_ID(op, name, index, value, bound) \
   do {                                                \
+  } while (0)
+#define MMKGC_CHECK_VALUE(op, holds, before, value, after) \
+  do {                                                     \
   } while (0)
 #endif

@@ -30,6 +30,27 @@ __device__ __forceinline__ T warp_sum(T x) {
   return x;
 }
 
+// N sums over the lanes at once, for fewer shuffles: a lane gets that of x[lane / (32 / N)].
+template <int N, typename T>
+__device__ __forceinline__ T warp_sums(T (&x)[N]) {
+  static_assert(N > 0 && N <= kWarp && (N & (N - 1)) == 0);
+  int offset = kWarp / 2;
+#pragma unroll
+  for (int half = N / 2; half > 0; half /= 2, offset /= 2) {
+    // Lanes keep one half of the values and hand over the other.
+    const bool upper = lane_index() & offset;
+#pragma unroll
+    for (int i = 0; i < half; ++i) {
+      const T kept = upper ? x[half + i] : x[i], given = upper ? x[i] : x[half + i];
+      x[i] = kept + __shfl_xor_sync(kAllLanes, given, offset);
+    }
+  }
+  T sum = x[0];
+#pragma unroll
+  for (; offset > 0; offset /= 2) sum += __shfl_xor_sync(kAllLanes, sum, offset);
+  return sum;
+}
+
 template <typename T>
 __device__ __forceinline__ T warp_max(T x) {
 #pragma unroll

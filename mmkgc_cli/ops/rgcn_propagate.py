@@ -36,9 +36,10 @@ def rgcn_propagate(
     """Neighbours summed once for each basis (MACO eq. 1 with Schlichtkrull et al. 2018, eq. 3).
 
     Args:
-        x: ``[E, d]`` float32 or float64, or ``[len(sources), d]``.
+        x: ``[E, d]`` float32 or float64, or ``[len(sources), d]``. The native kernel of a GPU
+            takes float16 and bfloat16 as well: all but `x` and its gradient is float32 then.
         coefficients: ``[R, bases]`` a_rb of the same dtype; R counts inverse relations.
-        graph: edges, their norms included; `norm` must have the dtype of `x`.
+        graph: edges, their norms included; `norm` must have the dtype of `coefficients`.
         rows: ``[n]`` int64, distinct: the entities whose sums are wanted; all when None.
         sources: ``[s]`` int64, distinct: the entities that the rows of `x` stand for; all when
             None. `MessageGraph.with_neighbours` gives what `rows` need.
@@ -69,7 +70,7 @@ def _check_arguments(
     rows: Tensor | None,
     sources: Tensor | None,
 ) -> None:
-    """The checks of ``csrc/rgcn_propagate.cpp``, word for word (a test compares them)."""
+    """The checks of ``csrc/rgcn_arguments.h``, word for word (a test compares them)."""
     c = _CHECKS
     c.matrix("x", x)
     c.real("x", x)
@@ -163,7 +164,7 @@ def _sum_rows(messages: Tensor, row: Tensor, n: int) -> Tensor:
 def _fake(x: Tensor, coefficients: Tensor, ptr: Tensor, *rest: Any) -> Tensor:
     rows = rest[7] if len(rest) > 7 else None
     n = ptr.shape[0] - 1 if rows is None else rows.shape[0]
-    return x.new_empty(n, coefficients.shape[1] * x.shape[1])
+    return coefficients.new_empty(n, coefficients.shape[1] * x.shape[1])
 
 
 def _fake_backward(
@@ -172,7 +173,7 @@ def _fake_backward(
     need_x, need_coefficients = rest[6:8]
     return (
         x.new_empty(x.shape) if need_x else x.new_empty(0),
-        x.new_empty(coefficients.shape) if need_coefficients else x.new_empty(0),
+        coefficients.new_empty(coefficients.shape if need_coefficients else 0),
     )
 
 
