@@ -8,6 +8,7 @@ for every architecture and prints what each needs:
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -124,7 +125,17 @@ def demangle(names: list[str]) -> list[str]:
 
 
 def resources(nvcc: str, folder: Path) -> dict[str, list[dict[str, str | int]]]:
-    """Compiles all kernels into `folder`; what each of each file needs."""
+    """Compiles all kernels into `folder`; what each of each file needs.
+
+    What was compiled there before from the same text, by the same compiler, is not compiled again.
+    """
+    known = folder / "resources.json"
+    key = _fingerprint(nvcc)
+    if known.is_file():
+        told = json.loads(known.read_text())
+        if told["of"] == key:
+            found: dict[str, list[dict[str, str | int]]] = told["resources"]
+            return found
     out = {}
     for source, (_, said) in compile_all(nvcc, folder, "-Xptxas", "-v").items():
         rows = read_resources(said)
@@ -132,7 +143,17 @@ def resources(nvcc: str, folder: Path) -> dict[str, list[dict[str, str | int]]]:
         for row, name in zip(rows, names, strict=True):
             row["kernel"] = name
         out[source.name] = rows
+    known.write_text(json.dumps({"of": key, "resources": out}))
     return out
+
+
+def _fingerprint(nvcc: str) -> str:
+    """Of the compiler, its options, and every text that it reads."""
+    version = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
+    digest = hashlib.sha256(" ".join([version, *FLAGS, *ARCHITECTURES]).encode())
+    for path in sorted([*sources(), *FOLDER.parent.glob("c*/*.h")]):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
 
 
 def main() -> int:

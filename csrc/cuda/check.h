@@ -1,19 +1,12 @@
 // Checks inside kernels, in debug builds (MMKGC_DEBUG=1 at build time) and when emulated: values on a
-// GPU are not read by the host, which would wait for it. On a device `op` and
-// `name`, which may be text that only the host can read, are left out.
+// GPU are not read by the host, which would wait for it. On a device `op` and `name`, which may be text
+// that only the host can read, are left out.
 #pragma once
 
 #include "launch.h"
 
 #if defined(MMKGC_EMULATE)
 #define MMKGC_CHECKED 1
-#define MMKGC_CHECK_ORDER(op, entry, sorted)                                             \
-  do {                                                                                   \
-    if (!(sorted)) {                                                                     \
-      throw std::runtime_error(std::string(op) + "order does not sort the ids at entry " + \
-                               std::to_string(static_cast<int64_t>(entry)));             \
-    }                                                                                    \
-  } while (0)
 // Throws what the glue of the CPU kernels throws.
 #define MMKGC_CHECK_ID(op, name, index, value, bound)                                            \
   do {                                                                                           \
@@ -37,14 +30,6 @@
 #elif defined(MMKGC_DEBUG)
 #include <cstdio>
 #define MMKGC_CHECKED 1
-#define MMKGC_CHECK_ORDER(op, entry, sorted)                              \
-  do {                                                                    \
-    if (!(sorted)) {                                                      \
-      printf("mmkgc: order does not sort the ids at entry %lld\n",        \
-             static_cast<long long>(entry));                              \
-      __trap();                                                           \
-    }                                                                     \
-  } while (0)
 #define MMKGC_CHECK_ID(op, name, index, value, bound)                                     \
   do {                                                                                    \
     const auto checked_ = static_cast<long long>(value);                                  \
@@ -64,9 +49,6 @@
   } while (0)
 #else
 #define MMKGC_CHECKED 0
-#define MMKGC_CHECK_ORDER(op, entry, sorted) \
-  do {                                       \
-  } while (0)
 #define MMKGC_CHECK_ID(op, name, index, value, bound) \
   do {                                                \
   } while (0)

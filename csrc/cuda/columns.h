@@ -1,56 +1,16 @@
-// Columns as the lanes of a warp load and store them, and which width of load a task allows.
+// Which width of load a task of sampled scoring allows, and its metric as a template argument.
 #pragma once
 
-#include <cstdint>
-
-#include "../common/low_precision.h"
+#include "packed.h"
 #include "sampled_task.h"
 #include "warp.h"
 
 namespace mmkgc::cuda {
 
-// Columns that a lane moves at once: 16 bytes where rows and pointers allow it.
-template <typename T>
-inline constexpr int kWide = 16 / static_cast<int>(sizeof(T));
-
-// At most 16 bytes; loaded and stored as one.
-template <typename T, int V>
-struct alignas(sizeof(T) * V) Packed {
-  T x[V];
-};
-
-template <int V, typename T, typename A>
-__device__ __forceinline__ void load_columns(const T* from, A (&to)[V]) {
-  constexpr int kOnce = V < kWide<T> ? V : kWide<T>;
-#pragma unroll
-  for (int at = 0; at < V; at += kOnce) {
-    const Packed<T, kOnce> packed = *reinterpret_cast<const Packed<T, kOnce>*>(from + at);
-#pragma unroll
-    for (int v = 0; v < kOnce; ++v) to[at + v] = to_float(packed.x[v]);
-  }
-}
-
-template <int V, typename T, typename A>
-__device__ __forceinline__ void store_columns(T* to, const A (&from)[V]) {
-  constexpr int kOnce = V < kWide<T> ? V : kWide<T>;
-#pragma unroll
-  for (int at = 0; at < V; at += kOnce) {
-    Packed<T, kOnce> packed;
-#pragma unroll
-    for (int v = 0; v < kOnce; ++v) packed.x[v] = From<T>::of(from[at + v]);
-    *reinterpret_cast<Packed<T, kOnce>*>(to + at) = packed;
-  }
-}
-
-// Whether a lane may move V columns at once, of table, queries and scale alike.
+// Whether a lane may move `vector` columns at once, of table and queries alike.
 template <typename T>
 bool allows(const SampledTask<T>& task, int vector) {
-  using A = Accumulator<T>;
-  const auto fits = [vector](const void* pointer, std::size_t size) {
-    const std::size_t bytes = size * static_cast<std::size_t>(vector);
-    return reinterpret_cast<std::uintptr_t>(pointer) % (bytes < 16 ? bytes : 16) == 0;
-  };
-  bool even = fits(task.table, sizeof(T)) && fits(task.queries, sizeof(A)) &&
+  bool even = fits(task.table, vector) && fits(task.queries, vector) &&
               task.query_width % vector == 0 && task.candidate_width % vector == 0;
   for (int p = 0; p < task.terms.n; ++p) {
     const auto& term = task.terms.term[p];

@@ -25,6 +25,17 @@ __device__ __forceinline__ Packed<T, V> load_packed(const T* from) {
 }
 
 template <int V, typename T, typename A>
+__device__ __forceinline__ void load_columns(const T* from, A (&to)[V]) {
+  constexpr int kOnce = V < kWide<T> ? V : kWide<T>;
+#pragma unroll
+  for (int at = 0; at < V; at += kOnce) {
+    const Packed<T, kOnce> packed = load_packed<kOnce>(from + at);
+#pragma unroll
+    for (int v = 0; v < kOnce; ++v) to[at + v] = to_float(packed.x[v]);
+  }
+}
+
+template <int V, typename T, typename A>
 __device__ __forceinline__ void store_columns(T* to, const A (&from)[V]) {
   constexpr int kOnce = V < kWide<T> ? V : kWide<T>;
 #pragma unroll

@@ -14,20 +14,6 @@ constexpr int kWarps = 8;  // of a block
 template <typename A>
 constexpr int kBlocks = sizeof(A) == 8 ? 1 : 2;
 
-// Four numbers summed over the lanes by six shuffles: lane l gets the sum of number l / 8.
-template <typename A>
-__device__ __forceinline__ A sum_of_four(const A (&x)[kGroup]) {
-  const bool upper = lane_index() & 16, second = lane_index() & 8;
-  A first = upper ? x[2] : x[0], other = upper ? x[3] : x[1];
-  first += __shfl_xor_sync(kAllLanes, upper ? x[0] : x[2], 16);
-  other += __shfl_xor_sync(kAllLanes, upper ? x[1] : x[3], 16);
-  A sum = second ? other : first;
-  sum += __shfl_xor_sync(kAllLanes, second ? first : other, 8);
-#pragma unroll
-  for (int offset = 4; offset > 0; offset /= 2) sum += __shfl_xor_sync(kAllLanes, sum, offset);
-  return sum;
-}
-
 template <typename T, Metric M, int V, bool Scaled>
 __global__ void __launch_bounds__(kWarps * kWarp, kBlocks<Accumulator<T>>)
     score(const SampledTask<T> task, Accumulator<T>* scores) {
@@ -96,15 +82,16 @@ __global__ void __launch_bounds__(kWarps * kWarp, kBlocks<Accumulator<T>>)
     }
     const A weight = M == Metric::dot ? term.weight : -term.weight;
     if constexpr (M == Metric::l2) {
-      rooted += weight * root(sum_of_four(sum));
+      rooted += weight * root(warp_sums<kGroup>(sum));
     } else {
 #pragma unroll
       for (int g = 0; g < kGroup; ++g) total[g] += weight * sum[g];
     }
   }
-  const A result = M == Metric::l2 ? rooted : sum_of_four(total);
-  const int64_t i = place.first + lane / 8;
-  if (lane % 8 == 0 && i < task.n) scores[place.row * task.n + i] = result;
+  const A result = M == Metric::l2 ? rooted : warp_sums<kGroup>(total);
+  constexpr int kLanesEach = kWarp / kGroup;
+  const int64_t i = place.first + lane / kLanesEach;
+  if (lane % kLanesEach == 0 && i < task.n) scores[place.row * task.n + i] = result;
 }
 
 // A warp a candidate: l2 is rare, and this runs once a backward pass.

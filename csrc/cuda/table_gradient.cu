@@ -251,9 +251,10 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t position = order[i];
   MMKGC_CHECK_ID(task.op, "order", i, position, task.batch * task.n);
   MMKGC_CHECK_ID(task.op, "ids", position, task.ids[position], task.entities);
-  MMKGC_CHECK_ORDER(task.op, i,
+  MMKGC_CHECK_VALUE(task.op,
                     i == 0 || task.ids[order[i - 1]] < task.ids[position] ||
-                        (task.ids[order[i - 1]] == task.ids[position] && order[i - 1] < position));
+                        (task.ids[order[i - 1]] == task.ids[position] && order[i - 1] < position),
+                    "order does not sort the ids at entry ", i, "");
   entity[i] = static_cast<int32_t>(task.ids[position]);
   where[i] = static_cast<int32_t>(task.side[position] * task.batch + position / task.n);
 }

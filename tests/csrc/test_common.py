@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
 def test_what_cpu_and_gpu_share_holds_its_properties(tmp_path: Path) -> None:
-    """`common.cpp`: each kernel's grid covers its output once; 16-bit numbers are read and rounded."""
+    """Each kernel's grid covers its output once; 16-bit numbers are read and rounded."""
     program = tmp_path / "common"
     command = ["g++", "-std=c++20", "-O1", "-Wall", "-Werror", "-fsanitize=undefined"]
     command += ["-fno-sanitize-recover=all", f"-I{ROOT / 'csrc'}", "-o", str(program)]

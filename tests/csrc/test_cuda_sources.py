@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -13,9 +12,7 @@ from tests.conftest import ROOT
 
 
 def load_build() -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        "cuda_build", ROOT / "csrc" / "cuda" / "build.py"
-    )
+    spec = importlib.util.spec_from_file_location("cuda_build", ROOT / "csrc" / "cuda" / "build.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -48,18 +45,17 @@ ptxas info    : Used 8 registers, used 0 barriers
 
 
 @pytest.mark.skipif(NVCC is None, reason="there is no nvcc")
-def test_every_kernel_compiles_for_every_architecture_and_none_spills(tmp_path: Path) -> None:
-    found = BUILD.resources(NVCC, tmp_path)
+def test_every_kernel_compiles_for_every_architecture_and_none_spills() -> None:
+    found = BUILD.resources(NVCC, ROOT / "build" / "cuda")  # kept, since it takes a minute
     assert set(found) == {source.name for source in (ROOT / "csrc" / "cuda").glob("*.cu")}
     for name, rows in found.items():
         kernels = set(KERNEL.findall((ROOT / "csrc" / "cuda" / name).read_text()))
         assert kernels, name
         for architecture in BUILD.ARCHITECTURES:
-            mine = [row for row in rows if row["architecture"] == architecture]
-            compiled = {re.split(r"[<(]", row["kernel"].split("::")[-1])[0] for row in mine}
+            mine = [str(row["kernel"]) for row in rows if row["architecture"] == architecture]
             for kernel in kernels:
-                assert any(kernel in str(row["kernel"]) for row in mine), (kernel, compiled)
-        spilled = [row for row in rows if row["spills"] or row["stack"]]
+                assert any(re.search(rf"\b{kernel}\b", name) for name in mine), (name, kernel)
+        spilled = [row for row in rows if row["spills"]]
         assert not spilled, spilled
 
 
@@ -76,4 +72,6 @@ def test_kernels_neither_allocate_nor_wait() -> None:
         text = source.read_text()
         called = re.findall(r"\bcuda[A-Z]\w+(?=\()", text)
         assert set(called) <= {"cudaLaunchKernel", "cudaGetLastError", "cudaGetErrorString"}, source
-        assert "<<<" not in text, source  # every launch is checked, by the one function that launches
+        assert "<<<" not in text, (
+            source
+        )  # one function launches, and checks
