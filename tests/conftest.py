@@ -7,14 +7,17 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import settings
 
-from mmkgc_cli.app import main
-from mmkgc_cli.kg.graph import Graph
+# The rest of the package is imported where it is needed: the tests of the ops run where its
+# dependencies are not installed.
+if TYPE_CHECKING:
+    from mmkgc_cli.kg.graph import Graph
 
 # No deadline: a busy machine is no bug. Derandomised: a red test is red for everybody.
 settings.register_profile("mmkgc", deadline=None, derandomize=True)
@@ -39,6 +42,8 @@ def graph() -> Graph:
 
 def random_graph(n_entities: int, n_relations: int, n_triples: int, seed: int) -> Graph:
     """A graph of distinct random triples, a tenth of them valid and a tenth test."""
+    from mmkgc_cli.kg.graph import Graph
+
     rng = np.random.default_rng(seed)
     rows = np.stack(
         [
@@ -75,6 +80,8 @@ def mmkgc(
 
     Tests that need a process of their own (signals, limits, environments) use `command`.
     """
+    from mmkgc_cli.app import main
+
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str | Path) -> Outcome:

@@ -72,6 +72,4 @@ def test_kernels_neither_allocate_nor_wait() -> None:
         text = source.read_text()
         called = re.findall(r"\bcuda[A-Z]\w+(?=\()", text)
         assert set(called) <= {"cudaLaunchKernel", "cudaGetLastError", "cudaGetErrorString"}, source
-        assert "<<<" not in text, (
-            source
-        )  # one function launches, and checks
+        assert "<<<" not in text, source  # one function launches, and checks

@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import fields, is_dataclass
+from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 from mmkgc_cli import ops
 from mmkgc_cli.ops import _native
@@ -20,8 +24,36 @@ native = pytest.mark.skipif(
     not ops.library().loaded, reason=f"no native library: {ops.library().reason}"
 )
 
-
 EMULATED = bool(ops.library().build.get("emulated"))
+# Where the kernels of a GPU run: there, or on the CPU, emulated (`make emulate`).
+DEVICE = torch.device("cpu" if EMULATED or not torch.cuda.is_available() else "cuda")
+if os.environ.get("MMKGC_GPU") == "1":
+    # As set by `make gpu`: tests that find no kernels would pass by being skipped.
+    for op in ops.OPS:
+        assert ops.path_of(op, "cuda")[0] == "native", f"{op}: {ops.path_of(op, 'cuda')[1]}"
+    assert DEVICE.type == "cuda", "torch sees no GPU"
+
+
+def on_gpu(test: Any) -> Any:
+    """Marks a test of the kernels of a GPU."""
+    there = EMULATED or DEVICE.type == "cuda"
+    return pytest.mark.cuda(pytest.mark.skipif(not there, reason="there is no GPU")(test))
+
+
+def to_device(x: Any, device: torch.device = DEVICE) -> Any:
+    """`x`, or the tensors within it, elsewhere: leaves that require gradients as before."""
+    if isinstance(x, Tensor):
+        return x.detach().to(device, copy=True).requires_grad_(x.requires_grad)
+    if isinstance(x, dict):
+        return {key: to_device(value, device) for key, value in x.items()}
+    if isinstance(x, list | tuple) and not hasattr(x, "_fields"):
+        return type(x)(to_device(value, device) for value in x)
+    if is_dataclass(x) and not isinstance(x, type):
+        moved = {f.name: to_device(getattr(x, f.name), device) for f in fields(x)}
+        return type(x)(**moved)
+    return x
+
+
 # What kernels on a GPU do not look for: it would take a pass of its own, or reading on the host.
 UNREAD = re.compile("run from|decreases|ascending|lists entity")
 

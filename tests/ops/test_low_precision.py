@@ -1,4 +1,4 @@
-"""Tables in float16 and bfloat16, which only the kernels of a GPU take (here, or emulated)."""
+"""Tables in float16 and bfloat16, which only the kernels of a GPU take."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from torch import Tensor
 
 from mmkgc_cli.ops import Metric, Pair, rotate_score, sampled_score
 from tests.ops import test_rotate_score, test_sampled_score
-from tests.ops.conftest import EMULATED
-
-pytestmark = pytest.mark.skipif(not EMULATED, reason="the kernels of the CPU take no such tables")
+from tests.ops.conftest import on_gpu, to_device
 
 LOW = [torch.float16, torch.bfloat16]
 
@@ -22,7 +20,7 @@ def float32(p: dict[str, Any]) -> dict[str, Any]:
         real = isinstance(x, Tensor) and x.is_floating_point()
         return x.detach().float().requires_grad_(x.requires_grad) if real else x
 
-    return {name: changed(x) for name, x in p.items()}
+    return to_device({name: changed(x) for name, x in p.items()})  # type: ignore[no-any-return]
 
 
 def agree(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
@@ -32,6 +30,7 @@ def agree(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
     return torch.allclose(found.float(), expected, rtol=bound, atol=1e-4)
 
 
+@on_gpu
 @pytest.mark.parametrize("dtype", LOW)
 @pytest.mark.parametrize("metric", Metric)
 @pytest.mark.parametrize("width", [2, 8, 14, 16, 264, 272, 528])
@@ -54,6 +53,7 @@ def test_scores_and_gradients_are_those_of_the_table_in_float32(
         assert agree(a, b, dtype if a.shape == low.shape and a.dtype == dtype else torch.float32)
 
 
+@on_gpu
 @pytest.mark.parametrize("dtype", LOW)
 @pytest.mark.parametrize("dim", [1, 8, 20, 130, 264])
 def test_rotate_on_such_a_table_is_that_on_it_in_float32(dtype: torch.dtype, dim: int) -> None:
@@ -62,7 +62,7 @@ def test_rotate_on_such_a_table_is_that_on_it_in_float32(dtype: torch.dtype, dim
     exact = {**p, "table": low.detach().float().requires_grad_()}
     found, expected = rotate_score(**{**p, "table": low}), rotate_score(**exact)
     assert agree(found, expected, torch.float32)
-    weights = torch.linspace(-1, 2, found.numel()).view(found.shape)
+    weights = torch.linspace(-1, 2, found.numel(), device=found.device).view(found.shape)
     d_low, d_phases = torch.autograd.grad(found, [low, p["phases"]], weights)
     d_table, expected_phases = torch.autograd.grad(
         expected, [exact["table"], exact["phases"]], weights
@@ -71,6 +71,7 @@ def test_rotate_on_such_a_table_is_that_on_it_in_float32(dtype: torch.dtype, dim
     assert agree(d_phases, expected_phases, torch.float32)
 
 
+@on_gpu
 def test_everything_else_stays_float32() -> None:
     p = float32(test_sampled_score.problem(Metric.dot))
     p["table"] = p["table"].detach().half()

@@ -77,7 +77,8 @@ def by_definition(x: Tensor, a: Tensor, rows: Tensor, relations: int) -> Tensor:
 
 
 def gradients(out: Tensor, *of: Tensor) -> tuple[Tensor, ...]:
-    weights = torch.linspace(-1, 2, out.numel(), dtype=out.dtype).view(out.shape)
+    weights = torch.linspace(-1, 2, out.numel(), dtype=out.dtype, device=out.device)
+    weights = weights.view(out.shape)
     return torch.autograd.grad(out, of, weights)
 
 

@@ -56,7 +56,8 @@ def by_hand(p: dict[str, Any]) -> Tensor:
 
 def gradients(p: dict[str, Any], scores: Tensor) -> list[Tensor]:
     inputs = [x for x in (p["queries"], p["table"], p["scale"]) if x is not None]
-    weights = torch.linspace(-1, 2, scores.numel(), dtype=scores.dtype).view(scores.shape)
+    weights = torch.linspace(-1, 2, scores.numel(), dtype=scores.dtype, device=scores.device)
+    weights = weights.view(scores.shape)
     return list(torch.autograd.grad(scores, inputs, weights))
 
 

@@ -1,0 +1,223 @@
+"""The kernels of a GPU against the twins on the CPU, which define what is right.
+
+They run on a GPU, or emulated by `make emulate`; what only a GPU can show is in
+`test_cuda_graphs.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmkgc_cli import ops
+from mmkgc_cli.ops import (
+    MessageGraph,
+    Metric,
+    SideChoice,
+    dense_gradient,
+    filtered_negatives,
+    rank_candidates,
+    rgcn_propagate,
+    rotate_score,
+    sampled_score,
+    table_adam,
+)
+from mmkgc_cli.ops._arguments import flat_pairs
+from mmkgc_cli.ops.rgcn_propagate import twin as rgcn_twin
+from mmkgc_cli.ops.rotate_score import twin as rotate_twin
+from mmkgc_cli.ops.sampled_score import twin as sampled_twin
+from tests.ops import (
+    losses,
+    test_filtered_negatives,
+    test_rank_candidates,
+    test_rgcn_propagate,
+    test_rotate_score,
+    test_sampled_score,
+    test_table_adam,
+)
+from tests.ops.conftest import DEVICE, EMULATED, on_gpu, to_device
+
+pytestmark = [pytest.mark.cuda]
+
+DTYPES = [torch.float32, torch.float64]
+
+
+def close(found: Tensor, expected: Tensor, loose: float = 1e-4) -> bool:
+    """To rounding, that of sums of some hundred terms for float32."""
+    assert found.device.type == DEVICE.type
+    assert found.dtype == expected.dtype
+    bound = 1e-10 if found.dtype == torch.float64 else loose
+    scale = max(1.0, float(expected.abs().max())) if expected.numel() else 1.0
+    return torch.allclose(found.cpu(), expected, rtol=bound, atol=bound * scale)
+
+
+def weights_of(scores: Tensor) -> Tensor:
+    return torch.linspace(-1, 2, scores.numel(), dtype=scores.dtype).view(scores.shape)
+
+
+def gradients(scores: Tensor, inputs: list[Tensor]) -> list[Tensor]:
+    return list(torch.autograd.grad(scores, inputs, weights_of(scores).to(scores.device)))
+
+
+@on_gpu
+@pytest.mark.parametrize("op", ops.OPS)
+def test_every_op_takes_its_kernel(op: str) -> None:
+    assert ops.path_of(op, DEVICE.type) == ("native", "loaded")
+
+
+@on_gpu
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("metric", Metric)
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("width", [2, 8, 62, 260, 264])
+def test_sampled_scores_and_gradients(
+    dtype: torch.dtype, metric: Metric, scaled: bool, width: int
+) -> None:
+    p = test_sampled_score.problem(metric, 19, 5, 150, width, scaled=scaled, dtype=dtype)
+    numbers, weights = flat_pairs(p["pairs"])
+    expected = sampled_twin(
+        p["queries"], p["table"], p["ids"], p["side"], int(metric), numbers, weights, p["scale"]
+    )
+    there = to_device(p)
+    found = sampled_score(**there)
+    assert close(found, expected)
+    names = ["queries", "table", *(["scale"] if scaled else [])]
+    for a, b in zip(
+        gradients(found, [there[n] for n in names]),
+        gradients(expected, [p[n] for n in names]),
+        strict=True,
+    ):
+        assert close(a, b)
+
+
+@on_gpu
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dim", [1, 2, 31, 130, 132])
+@pytest.mark.parametrize("ordered", [False, True])
+def test_rotate_scores_and_gradients(dtype: torch.dtype, dim: int, ordered: bool) -> None:
+    p = test_rotate_score.problem(batch=9, n=150, dim=dim, dtype=dtype)
+    there = to_device(p)
+    if ordered:
+        there["order"] = there["ids"].flatten().argsort(stable=True)
+    found, expected = rotate_score(**there), rotate_twin(**p)
+    assert close(found, expected)
+    for a, b in zip(
+        gradients(found, [there["table"], there["phases"]]),
+        gradients(expected, [p["table"], p["phases"]]),
+        strict=True,
+    ):
+        assert close(a, b)
+
+
+@on_gpu
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("metric", Metric)
+@pytest.mark.parametrize("width", [6, 8, 260])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_table_adam_steps_as_torch_does(
+    dtype: torch.dtype, metric: Metric, width: int, scaled: bool
+) -> None:
+    *state, g = test_table_adam.problem(
+        n=150, width=width, metric=metric, dtype=dtype, scaled=scaled
+    )
+    full = dense_gradient(g, state[0])
+    expected = test_table_adam.torch_adam(*state, full, 3, 0.01, weight_decay=0.1)
+    there = to_device(state)
+    squares = table_adam(*there, to_device(g), 3, 0.01, weight_decay=0.1)
+    assert close(there[0], expected.detach())
+    assert float(squares) == pytest.approx(float(full.double().square().sum()), rel=1e-4)
+
+
+@on_gpu
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", losses.LOSSES)
+@pytest.mark.parametrize(("batch", "n"), [(0, 3), (1, 0), (6, 9), (300, 70)])
+def test_losses_and_gradients(dtype: torch.dtype, name: str, batch: int, n: int) -> None:
+    loss = losses.LOSSES[name]
+    scores = losses.problem(batch, n, dtype)
+    there = to_device(scores)
+    found = losses.with_gradients(loss.ours(*there), there[:2])
+    expected = losses.with_gradients(loss.twin(*scores), scores[:2])
+    assert all(close(a, b, 1e-5) for a, b in zip(found, expected, strict=True))
+
+
+@on_gpu
+@pytest.mark.parametrize("choice", SideChoice)
+@pytest.mark.parametrize("with_positive", [False, True])
+def test_negatives_are_those_of_the_cpu_draw_for_draw(
+    choice: SideChoice, with_positive: bool
+) -> None:
+    p, _ = test_filtered_negatives.problem(batch=40)
+    p |= {"choice": choice, "with_positive": with_positive, "n": 37}
+    found, expected = filtered_negatives(**to_device(p)), filtered_negatives(**p)
+    assert all(torch.equal(a.cpu(), b) for a, b in zip(found, expected, strict=True))
+
+
+@on_gpu
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("metric", Metric)
+@pytest.mark.parametrize(("queries", "candidates"), [(0, 5), (3, 1), (65, 129), (130, 64)])
+def test_ranks_are_equal(dtype: torch.dtype, metric: Metric, queries: int, candidates: int) -> None:
+    p = test_rank_candidates.problem(queries, candidates, 6, 1, dtype)
+    p["metric"] = metric
+    found, expected = rank_candidates(**to_device(p)), test_rank_candidates.by_hand(p)
+    # On this grid sums are exact, but roots are not: levels may part by their last bit.
+    if metric in (Metric.dot, Metric.l1):
+        assert all(torch.equal(a.cpu(), b) for a, b in zip(found, expected, strict=True))
+    else:
+        between = [2 * a + b for a, b in (found[:2], expected[:2])]
+        assert (between[0].cpu() - between[1]).abs().double().mean() < 0.5 + candidates / 64
+        assert torch.equal(found[2].cpu(), expected[2])
+
+
+@on_gpu
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bases", [1, 2, 3, 8])
+@pytest.mark.parametrize("restricted", [False, True])
+def test_neighbour_sums_and_gradients(dtype: torch.dtype, bases: int, restricted: bool) -> None:
+    x, a, graph = test_rgcn_propagate.problem(30, 3, 700, 36, bases, dtype)
+    rows = torch.tensor([3, 0, 29, 11]) if restricted else None
+    sources = graph.with_neighbours(rows) if rows is not None else None
+    if sources is not None:
+        x = x.detach()[sources].requires_grad_()
+    arguments = test_rgcn_propagate.arguments(graph)
+    expected = rgcn_twin(x, a, *arguments, rows, sources)
+    there: tuple[Tensor, Tensor, MessageGraph, Any, Any]
+    there = to_device([x, a, graph, rows, sources])  # type: ignore[assignment]
+    found = rgcn_propagate(*there)
+    assert close(found, expected)
+    for left, right in zip(
+        gradients(found, [there[0], there[1]]), gradients(expected, [x, a]), strict=True
+    ):
+        assert close(left, right)
+
+
+@on_gpu
+def test_results_repeat_bit_by_bit() -> None:
+    p = to_device(test_rotate_score.problem(batch=40, n=70, dim=34, dtype=torch.float32))
+    p["ids"][:, ::3] = 7  # one entity takes a third of all
+    x, a, graph = to_device(list(test_rgcn_propagate.problem(30, 3, 700, 36, 2, torch.float32)))
+    for _ in range(2 if EMULATED else 20):
+        results = []
+        for _ in range(2):
+            scores = rotate_score(**p)
+            sums = rgcn_propagate(x, a, graph)
+            results.append(
+                [scores, *gradients(scores, [p["table"], p["phases"]])]
+                + [sums, *gradients(sums, [x, a])]
+            )
+        assert all(torch.equal(left, right) for left, right in zip(*results, strict=True))
+
+
+@on_gpu
+@pytest.mark.parametrize("metric", Metric)
+def test_gradients_are_those_of_finite_differences(metric: Metric) -> None:
+    p = to_device(test_sampled_score.problem(metric, entities=5, batch=3, n=5, width=4))
+
+    def score(queries: Tensor, table: Tensor) -> Tensor:
+        return sampled_score(**{**p, "queries": queries, "table": table})
+
+    assert torch.autograd.gradcheck(score, [p["queries"], p["table"]])
