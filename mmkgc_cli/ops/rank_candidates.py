@@ -39,7 +39,8 @@ def rank_candidates(
 
     Args:
         queries: ``[Q, Dq]`` float32 or float64.
-        table: ``[E, Dc]`` candidate rows of the same dtype.
+        table: ``[E, Dc]`` candidate rows of the same dtype. The CUDA kernels also take float16 and
+            bfloat16 beside float32 queries; they compute in float32.
         target_ptr: ``[Q + 1]`` int64 row pointer into `target_ids`.
         target_ids: ``[T]`` int64 candidate ids, any number a query.
         filter_ptr: ``[Q + 1]`` int64 row pointer into `filter_ids`.
@@ -95,7 +96,7 @@ def _check_arguments(
     weights: Sequence[float],
     scale: Tensor | None,
 ) -> list[Pair]:
-    """The checks of ``csrc/rank_candidates.cpp``, word for word (a test compares them)."""
+    """The checks of ``csrc/rank_arguments.h``, word for word (a test compares them)."""
     c = _CHECKS
     c.matrix("queries", queries)
     c.matrix("table", table)

@@ -55,7 +55,7 @@ def to_device(x: Any, device: torch.device = DEVICE) -> Any:
 
 
 # What kernels on a GPU do not look for: it would take a pass of its own, or reading on the host.
-UNREAD = re.compile("run from|decreases|ascending|lists entity")
+UNREAD = re.compile("runs? from|decreases|ascending|lists entity")
 
 
 def skip_unread(path: str, message: str) -> None:

@@ -1,0 +1,118 @@
+// A score as one sequence of roundings, column after column and term after term, which no compiler may
+// contract or reorder: wherever two rows meet, their score has the same bits. Host and device.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "gradient.h"
+#include "metric.h"
+
+namespace mmkgc {
+
+#if defined(__CUDA_ARCH__)
+MMKGC_HD float rounded_sum(float a, float b) { return __fadd_rn(a, b); }
+MMKGC_HD double rounded_sum(double a, double b) { return __dadd_rn(a, b); }
+MMKGC_HD float rounded_product(float a, float b) { return __fmul_rn(a, b); }
+MMKGC_HD double rounded_product(double a, double b) { return __dmul_rn(a, b); }
+MMKGC_HD float fused(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+MMKGC_HD double fused(double a, double b, double c) { return __fma_rn(a, b, c); }
+
+// To 2^-23, by the one instruction that bounds the modulus; a right rounding would take ten more.
+// What is below 1.2e-38 counts as 0.
+MMKGC_HD float root(float x) {
+  float out;
+  asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(x));
+  return out;
+}
+
+MMKGC_HD double root(double x) { return __dsqrt_rn(x); }
+#else
+// Compiled with -ffp-contract=off where it matters, in the emulated build.
+template <typename T>
+MMKGC_HD T rounded_sum(T a, T b) {
+  return a + b;
+}
+
+template <typename T>
+MMKGC_HD T rounded_product(T a, T b) {
+  return a * b;
+}
+
+template <typename T>
+MMKGC_HD T fused(T a, T b, T c) {
+  return std::fma(a, b, c);
+}
+
+template <typename T>
+MMKGC_HD T root(T x) {
+  return std::sqrt(x);
+}
+#endif
+
+// How many numbers a column has: under modulus a real and an imaginary part, half a block apart.
+template <Metric M>
+inline constexpr int kParts = M == Metric::modulus ? 2 : 1;
+
+template <bool Scaled, typename T>
+MMKGC_HD T difference(T q, T w, T c) {
+  return Scaled ? fused(-w, c, q) : rounded_sum(q, -c);
+}
+
+// `sum`, and what one column adds to it. q, w and c hold the column's parts; w only where `Scaled`.
+template <Metric M, bool Scaled, typename T>
+MMKGC_HD T add_column(T sum, const T* q, const T* w, const T* c) {
+  if constexpr (M == Metric::dot) {
+    return fused(Scaled ? rounded_product(q[0], w[0]) : q[0], c[0], sum);
+  } else {
+    const T x = difference<Scaled>(q[0], Scaled ? w[0] : T(1), c[0]);
+    if constexpr (M == Metric::l1) {
+      return rounded_sum(sum, std::abs(x));
+    } else if constexpr (M == Metric::l2) {
+      return fused(x, x, sum);
+    } else {
+      const T y = difference<Scaled>(q[1], Scaled ? w[1] : T(1), c[1]);
+      return rounded_sum(sum, root(fused(x, x, rounded_product(y, y))));
+    }
+  }
+}
+
+// `score`, and what a term adds to it whose columns have the sum `sum`.
+template <Metric M, typename T>
+MMKGC_HD T add_term(T score, T weight, T sum) {
+  return fused(weight, M == Metric::l2 ? root(sum) : sum, score);
+}
+
+// One pair, as a kernel reads it: parts of a column are `columns` apart. Distances enter negated.
+template <typename T>
+struct Term {
+  int query;
+  int candidate;
+  int columns;
+  T weight;
+};
+
+// Small enough to be passed by value, since kernels read no memory of the host.
+inline constexpr int kMostTerms = 64;
+
+template <typename T>
+struct Terms {
+  int n;
+  Term<T> at[kMostTerms];
+};
+
+// Pairs without columns are left out: they add nothing.
+template <typename T>
+Terms<T> terms_of(Metric metric, const Pair* pairs, int64_t n) {
+  Terms<T> out{};
+  const int parts = metric == Metric::modulus ? 2 : 1;
+  for (const Pair* pair = pairs; pair != pairs + n; ++pair) {
+    if (pair->width == 0) continue;
+    const auto weight = static_cast<T>(metric == Metric::dot ? pair->weight : -pair->weight);
+    out.at[out.n++] = {static_cast<int>(pair->query), static_cast<int>(pair->candidate),
+                       static_cast<int>(pair->width) / parts, weight};
+  }
+  return out;
+}
+
+}  // namespace mmkgc

@@ -1,0 +1,37 @@
+// What one call of rank_candidates reads and writes, on either device.
+#pragma once
+
+#include <cstdint>
+
+#include "low_precision.h"
+#include "metric.h"
+
+namespace mmkgc {
+
+// All arrays are dense and row-major. A table of float16 or bfloat16 is scored in float.
+template <typename Table>
+struct RankTask {
+  using T = Accumulator<Table>;
+
+  const T* queries;            // [n_queries, query_width]
+  const Table* table;          // [n_candidates, candidate_width]
+  const T* scale;              // [n_queries, candidate_width] or nullptr
+  const int64_t* target_ptr;   // [n_queries + 1] rows of target_ids
+  const int64_t* target_ids;   // [n_targets]
+  const int64_t* filter_ptr;   // [n_queries + 1] rows of filter_ids
+  const int64_t* filter_ids;   // [n_filtered] ascending within a row
+  int64_t* better;             // [n_targets] candidates that score above the target
+  int64_t* equal;              // [n_targets] other candidates that score the same
+  int64_t* nonfinite;          // [n_queries] candidates whose score is NaN or infinite
+  int64_t n_queries;
+  int64_t n_candidates;
+  int64_t n_targets;
+  int64_t n_filtered;
+  int64_t query_width;
+  int64_t candidate_width;
+  Metric metric;
+  const Pair* pairs;  // of the host
+  int64_t n_pairs;
+};
+
+}  // namespace mmkgc
