@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "common/arguments.h"
+#include "common/low_precision.h"
 
 // Emulated kernels stand in for those of the CPU, so that the same tests run them.
 #if defined(MMKGC_EMULATE)
@@ -53,6 +54,27 @@ inline void check_device(const char* op, const char* name, const Tensor& x, cons
 inline void check_device(const char* op, const char* name, const std::optional<Tensor>& x,
                          const char* like, const Tensor& y) {
   if (x) check_device(op, name, *x, like, y);
+}
+
+// Calls `use` with the type that a tensor of real numbers is stored in.
+template <typename Use>
+void with_stored(const Tensor& x, Use use) {
+  switch (x.scalar_type()) {
+    case ScalarType::Float: return use.template operator()<float>();
+    case ScalarType::Half: return use.template operator()<Half>();
+    case ScalarType::BFloat16: return use.template operator()<BFloat16>();
+    default: return use.template operator()<double>();
+  }
+}
+
+template <typename T>
+const T* read_as(const Tensor& x) {
+  return static_cast<const T*>(x.const_data_ptr());
+}
+
+template <typename T>
+T* write_as(const Tensor& x) {
+  return static_cast<T*>(x.mutable_data_ptr());
 }
 
 // Values ascending and the positions that they had, equal values in order. Torch's own sort.

@@ -12,9 +12,6 @@
 
 namespace mmkgc {
 
-// Which types a table may have besides that of the queries.
-enum class TableTypes { same, low_precision };
-
 // Row pointers of one row a query.
 inline void check_rows(const char* op, const char* name, const Tensor& ptr, int64_t rows,
                        int64_t ids) {
@@ -41,16 +38,6 @@ inline void check_ascending(const char* op, const Tensor& ptr, const Tensor& ids
   }
 }
 
-inline void check_table_type(const char* op, const Tensor& table, const Tensor& queries,
-                             TableTypes allowed) {
-  if (allowed == TableTypes::same) return check_same_dtype(op, "table", table, "queries", queries);
-  const ScalarType dtype = table.scalar_type(), of_queries = queries.scalar_type();
-  const bool low = dtype == ScalarType::Half || dtype == ScalarType::BFloat16;
-  STD_TORCH_CHECK(dtype == of_queries || (low && of_queries == ScalarType::Float), op,
-                  "table and queries must have the same dtype, or be float16 or bfloat16 and "
-                  "float32");
-}
-
 struct RankArguments {
   Tensor queries, table;
   std::optional<Tensor> scale;
@@ -63,11 +50,11 @@ struct RankArguments {
                 const Tensor& target_ptr_in, const Tensor& target_ids_in,
                 const Tensor& filter_ptr_in, const Tensor& filter_ids_in, int64_t metric_in,
                 const std::vector<int64_t>& pairs_in, const std::vector<double>& weights,
-                const std::optional<Tensor>& scale_in, TableTypes table_types) {
+                const std::optional<Tensor>& scale_in) {
     check_matrix(op, "queries", queries_in);
     check_matrix(op, "table", table_in);
     check_real(op, "queries", queries_in);
-    check_table_type(op, table_in, queries_in, table_types);
+    check_table_dtype(op, table_in, "queries", queries_in);
     const int64_t n = queries_in.size(0);
     if (scale_in) {
       check_matrix(op, "scale", *scale_in);

@@ -29,7 +29,7 @@ std::tuple<Tensor, Tensor, Tensor> rank_candidates(
     const std::vector<int64_t>& pairs, const std::vector<double>& weights,
     std::optional<Tensor> scale) {
   const RankArguments arguments(kOp, queries, table, target_ptr, target_ids, filter_ptr, filter_ids,
-                                metric, pairs, weights, scale, TableTypes::same);
+                                metric, pairs, weights, scale);
   const auto work = queries.scalar_type() == ScalarType::Float ? run<float> : run<double>;
   work(arguments);
   return {arguments.better, arguments.equal, arguments.nonfinite};

@@ -42,17 +42,12 @@ std::tuple<Tensor, Tensor, Tensor> rank_candidates(
   check_device(kOp, "scale", scale, "queries", queries);
   const OnDevice device(queries);
   const RankArguments arguments(kOp, queries, table, target_ptr, target_ids, filter_ptr, filter_ids,
-                                metric, pairs, weights, scale, TableTypes::low_precision);
+                                metric, pairs, weights, scale);
   STD_TORCH_CHECK(weights.size() <= kMostTerms, kOp, "there are ", weights.size(),
                   " pairs, at most ", kMostTerms, " on CUDA");
   check_columns("queries", queries);
   check_columns("table", table);
-  switch (table.scalar_type()) {
-    case ScalarType::Float: run<float>(arguments, device.stream()); break;
-    case ScalarType::Double: run<double>(arguments, device.stream()); break;
-    case ScalarType::Half: run<Half>(arguments, device.stream()); break;
-    default: run<BFloat16>(arguments, device.stream());
-  }
+  with_stored(table, [&]<typename T>() { run<T>(arguments, device.stream()); });
   return {arguments.better, arguments.equal, arguments.nonfinite};
 }
 

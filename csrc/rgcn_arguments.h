@@ -12,17 +12,9 @@ namespace mmkgc {
 
 inline constexpr const char* kPropagate = "rgcn_propagate: ";
 
-// What x may be stored in.
-enum class Storage { full, full_or_half };
-
-inline bool is_half(const Tensor& x) {
-  const ScalarType dtype = x.scalar_type();
-  return dtype == ScalarType::Half || dtype == ScalarType::BFloat16;
-}
-
 // All but x is of the type that x is summed in.
 inline void check_summed(const char* name, const Tensor& tensor, const Tensor& x) {
-  if (!is_half(x)) return check_same_dtype(kPropagate, name, tensor, "x", x);
+  if (!is_low(x)) return check_same_dtype(kPropagate, name, tensor, "x", x);
   STD_TORCH_CHECK(tensor.scalar_type() == ScalarType::Float, kPropagate, name,
                   " must be float32, as x is float16 or bfloat16");
 }
@@ -35,9 +27,9 @@ inline void check_row_count(const char* name, const Tensor& x, int64_t expected)
 struct PropagateTables {
   Tensor x, coefficients;
 
-  PropagateTables(const Tensor& x_in, const Tensor& coefficients_in, Storage storage) {
+  PropagateTables(const Tensor& x_in, const Tensor& coefficients_in) {
     check_matrix(kPropagate, "x", x_in);
-    if (storage == Storage::full || !is_half(x_in)) check_real(kPropagate, "x", x_in);
+    if (!is_low(x_in)) check_real(kPropagate, "x", x_in);
     check_matrix(kPropagate, "coefficients", coefficients_in);
     check_summed("coefficients", coefficients_in, x_in);
     x = torch::stable::contiguous(x_in);
@@ -108,9 +100,8 @@ struct PropagateArguments : PropagateTables {
   PropagateArguments(const Tensor& x_in, const Tensor& coefficients_in, const Tensor& ptr,
                      const Tensor& source, const Tensor& relation, const Tensor& norm,
                      const Tensor& back_ptr, const Tensor& back_target,
-                     const std::optional<Tensor>& rows_in, const std::optional<Tensor>& sources_in,
-                     Storage storage)
-      : PropagateTables(x_in, coefficients_in, storage),
+                     const std::optional<Tensor>& rows_in, const std::optional<Tensor>& sources_in)
+      : PropagateTables(x_in, coefficients_in),
         graph("source", "relation", ptr, source, relation, norm, *this),
         rows("rows", rows_in, graph.entities),
         sources("sources", sources_in, graph.entities) {
@@ -132,8 +123,8 @@ struct PropagateBackwardArguments : PropagateTables {
                              const Tensor& target, const Tensor& relation, const Tensor& norm,
                              const std::optional<Tensor>& rows_in,
                              const std::optional<Tensor>& sources_in, bool need_x_in,
-                             bool need_coefficients_in, Storage storage)
-      : PropagateTables(x_in, coefficients_in, storage),
+                             bool need_coefficients_in)
+      : PropagateTables(x_in, coefficients_in),
         back("back_target", "back_relation", ptr, target, relation, norm, *this),
         rows("rows", rows_in, back.entities),
         sources("sources", sources_in, back.entities),

@@ -150,7 +150,7 @@ Tensor rgcn_propagate(const Tensor& x, const Tensor& coefficients, const Tensor&
                       const Tensor&, std::optional<Tensor> rows_in,
                       std::optional<Tensor> sources_in) {
   const PropagateArguments given(x, coefficients, ptr, source, relation, norm, back_ptr,
-                                 back_target, rows_in, sources_in, Storage::full);
+                                 back_target, rows_in, sources_in);
   const Chosen rows("rows", given.rows, given.graph.entities);
   const Chosen sources("sources", given.sources, given.graph.entities);
   const bool single = x.scalar_type() == ScalarType::Float;
@@ -165,7 +165,7 @@ std::tuple<Tensor, Tensor> rgcn_propagate_backward(
     bool need_coefficients) {
   const PropagateBackwardArguments given(grad, x, coefficients, back_ptr, back_target,
                                          back_relation, back_norm, rows_in, sources_in, need_x,
-                                         need_coefficients, Storage::full);
+                                         need_coefficients);
   const Chosen rows("rows", given.rows, given.back.entities);
   const Chosen sources("sources", given.sources, given.back.entities);
   if (need_x || need_coefficients) {

@@ -10,26 +10,6 @@
 namespace mmkgc {
 namespace {
 
-template <typename Use>
-void with_stored(const Tensor& x, Use use) {
-  switch (x.scalar_type()) {
-    case ScalarType::Float: return use.template operator()<float>();
-    case ScalarType::Double: return use.template operator()<double>();
-    case ScalarType::Half: return use.template operator()<Half>();
-    default: return use.template operator()<BFloat16>();
-  }
-}
-
-template <typename T>
-const T* data_of(const Tensor& x) {
-  return static_cast<const T*>(x.const_data_ptr());
-}
-
-template <typename T>
-T* room_in(const Tensor& x) {
-  return static_cast<T*>(x.mutable_data_ptr());
-}
-
 // Where entities stand in a table; kept alive while kernels are launched that read it.
 struct Placed {
   Tensor place;
@@ -40,7 +20,7 @@ struct Placed {
     if (!list.ids) return;
     place = torch::stable::new_empty(*list.ids, {entities});
     torch::stable::fill_(place, -1);
-    cuda::place_rows(rows.ids, rows.count, entities, sources, room_in<int64_t>(place),
+    cuda::place_rows(rows.ids, rows.count, entities, sources, write_as<int64_t>(place),
                      device.stream());
     rows.place = place.const_data_ptr<int64_t>();
   }
@@ -64,14 +44,14 @@ cuda::EdgeRows<T> edge_rows(const GraphDirection& graph, const Tensor& coefficie
   return {graph.ptr.const_data_ptr<int64_t>(),
           graph.other.const_data_ptr<int64_t>(),
           graph.relation.const_data_ptr<int64_t>(),
-          data_of<T>(graph.norm),
+          read_as<T>(graph.norm),
           graph.entities,
           graph.edges,
           coefficients.size(0),
           own.rows,
           others.rows,
-          room_in<int64_t>(workspace.owner),
-          room_in<T>(workspace.partial)};
+          write_as<int64_t>(workspace.owner),
+          write_as<T>(workspace.partial)};
 }
 
 Tensor rgcn_propagate(const Tensor& x, const Tensor& coefficients, const Tensor& ptr,
@@ -89,7 +69,7 @@ Tensor rgcn_propagate(const Tensor& x, const Tensor& coefficients, const Tensor&
   check_device(kPropagate, "sources", sources_in, "x", x);
   const OnDevice device(x);
   const PropagateArguments given(x, coefficients, ptr, source, relation, norm, back_ptr,
-                                 back_target, rows_in, sources_in, Storage::full_or_half);
+                                 back_target, rows_in, sources_in);
   if (given.out.numel() == 0) return given.out;
   const GraphDirection& graph = given.graph;
   const Placed rows(given.rows, graph.entities, false, device);
@@ -99,11 +79,11 @@ Tensor rgcn_propagate(const Tensor& x, const Tensor& coefficients, const Tensor&
     using T = Accumulator<S>;
     const cuda::PropagateTask<S> task{
         edge_rows<T>(graph, given.coefficients, rows, sources, workspace),
-        data_of<S>(given.x),
-        data_of<T>(given.coefficients),
+        read_as<S>(given.x),
+        read_as<T>(given.coefficients),
         given.coefficients.size(1),
         given.x.size(1),
-        room_in<T>(given.out)};
+        write_as<T>(given.out)};
     cuda::propagate(task, device.stream());
   });
   return given.out;
@@ -119,14 +99,14 @@ void sum_by_relation(const PropagateBackwardArguments& given, const Tensor& dots
       given.coefficients, {cuda::count_edge_parts(edges), bases}, ScalarType::Double);
   const cuda::CoefficientsTask<T> task{relation.template const_data_ptr<int64_t>(),
                                        order.template const_data_ptr<int64_t>(),
-                                       data_of<T>(given.back.norm),
-                                       data_of<T>(dots),
+                                       read_as<T>(given.back.norm),
+                                       read_as<T>(dots),
                                        slices,
                                        edges,
                                        bases,
                                        given.coefficients.size(0),
-                                       room_in<double>(partial),
-                                       room_in<T>(given.d_coefficients)};
+                                       write_as<double>(partial),
+                                       write_as<T>(given.d_coefficients)};
   cuda::coefficients_gradient(task, stream);
 }
 
@@ -147,7 +127,7 @@ std::tuple<Tensor, Tensor> rgcn_propagate_backward(
   const OnDevice device(x);
   const PropagateBackwardArguments given(grad, x, coefficients, back_ptr, back_target,
                                          back_relation, back_norm, rows_in, sources_in, need_x,
-                                         need_coefficients, Storage::full_or_half);
+                                         need_coefficients);
   const GraphDirection& back = given.back;
   const bool with_x = need_x && given.d_x.numel() > 0;
   const bool with_coefficients = need_coefficients && given.d_coefficients.numel() > 0;
@@ -160,12 +140,12 @@ std::tuple<Tensor, Tensor> rgcn_propagate_backward(
     using T = Accumulator<S>;
     cuda::PropagateBackwardTask<S> task{
         edge_rows<T>(back, given.coefficients, sources, rows, workspace),
-        data_of<T>(given.grad),
-        data_of<S>(given.x),
-        data_of<T>(given.coefficients),
+        read_as<T>(given.grad),
+        read_as<S>(given.x),
+        read_as<T>(given.coefficients),
         bases,
         width,
-        with_x ? room_in<S>(given.d_x) : nullptr,
+        with_x ? write_as<S>(given.d_x) : nullptr,
         nullptr};
     const int64_t slices = cuda::count_dot_slices(task);
     Tensor dots;
@@ -174,7 +154,7 @@ std::tuple<Tensor, Tensor> rgcn_propagate_backward(
       dots = given.rows.ids || given.sources.ids
                  ? torch::stable::new_zeros(given.coefficients, {slices, back.edges, bases})
                  : torch::stable::new_empty(given.coefficients, {slices, back.edges, bases});
-      task.dots = room_in<T>(dots);
+      task.dots = write_as<T>(dots);
     }
     cuda::propagate_backward(task, device.stream());
     if (with_coefficients) sum_by_relation<T>(given, dots, slices, device.stream());

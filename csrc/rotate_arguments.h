@@ -35,7 +35,7 @@ struct RotateArguments {
 
   static Tensor checked_table(const Tensor& x) {
     check_matrix(kOp, "table", x);
-    if (!is_low_table(x)) check_real(kOp, "table", x);
+    if (!is_low(x)) check_real(kOp, "table", x);
     STD_TORCH_CHECK(x.size(1) % 2 == 0, kOp, "table has odd width ", x.size(1),
                     ", a complex row is [re | im]");
     return torch::stable::contiguous(x);
@@ -43,7 +43,7 @@ struct RotateArguments {
 
   static Tensor checked_phases(const Tensor& x, const Tensor& table) {
     check_matrix(kOp, "phases", x);
-    if (is_low_table(table)) {
+    if (is_low(table)) {
       STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float, kOp,
                       "phases must be float32 beside a float16 or bfloat16 table");
     } else {

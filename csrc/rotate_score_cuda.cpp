@@ -98,7 +98,7 @@ Tensor rotate_score(const Tensor& table, const Tensor& phases, const Tensor& hea
   const Arguments arguments(table, phases, heads, relations, tails, ids, side);
   const Tensor scores = torch::stable::new_empty(
       phases, {arguments.heads.size(0), arguments.candidates.ids.size(1)});
-  with_table_type(table, [&]<typename T>() {
+  with_stored(table, [&]<typename T>() {
     arguments.make_queries<T>();
     cuda::sampled_scores(arguments.scoring<T>(), write_as<Accumulator<T>>(scores),
                          arguments.stream());
@@ -117,7 +117,7 @@ std::tuple<Tensor, Tensor> rotate_score_backward(
   const Tensor d_table = torch::stable::empty_like(arguments.table);
   const Tensor d_phases = torch::stable::empty_like(arguments.phases);
   const Tensor d_known = arguments.new_known();
-  with_table_type(table, [&]<typename T>() {
+  with_stored(table, [&]<typename T>() {
     using A = Accumulator<T>;
     backward_queries<T>(arguments, grad, d_known, d_phases);
     // Heads and tails get the gradients of their queries in the same pass as candidates theirs.
@@ -141,7 +141,7 @@ std::tuple<Tensor, Tensor, Tensor> rotate_score_backward_queries(
   check_device(kOp, "grad", grad, "table", table);
   const Tensor d_known = arguments.new_known();
   const Tensor d_phases = torch::stable::empty_like(arguments.phases);
-  with_table_type(table, [&]<typename T>() {
+  with_stored(table, [&]<typename T>() {
     backward_queries<T>(arguments, grad, d_known, d_phases);
   });
   return {arguments.queries, d_known, d_phases};

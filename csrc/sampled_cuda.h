@@ -12,27 +12,6 @@
 
 namespace mmkgc {
 
-// Calls `use` with the type that a table is stored in.
-template <typename Use>
-void with_table_type(const Tensor& table, Use use) {
-  switch (table.scalar_type()) {
-    case ScalarType::Float: return use.template operator()<float>();
-    case ScalarType::Half: return use.template operator()<Half>();
-    case ScalarType::BFloat16: return use.template operator()<BFloat16>();
-    default: return use.template operator()<double>();
-  }
-}
-
-template <typename T>
-const T* read_as(const Tensor& x) {
-  return static_cast<const T*>(x.const_data_ptr());
-}
-
-template <typename T>
-T* write_as(const Tensor& x) {
-  return static_cast<T*>(x.mutable_data_ptr());
-}
-
 // All tensors are dense. `queries` [sides, B, Dq] decides what is computed in.
 template <typename T>
 cuda::SampledTask<T> device_task(const char* op, const Tensor& queries, const Tensor& table,

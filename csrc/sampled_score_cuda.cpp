@@ -28,7 +28,7 @@ cuda::SampledTask<T> task_of(const SampledArguments& a) {
 void backward(const SampledArguments& arguments, const Tensor& grad,
               const std::optional<Tensor>& order_in, const Tensor& d_queries,
               const std::optional<Tensor>& d_table, const Tensor& d_scale, void* stream) {
-  with_table_type(arguments.table, [&]<typename T>() {
+  with_stored(arguments.table, [&]<typename T>() {
     using A = Accumulator<T>;
     const cuda::SampledTask<T> task = task_of<T>(arguments);
     const Tensor factors = device_factors(task, grad, stream);
@@ -51,7 +51,7 @@ Tensor sampled_score(const Tensor& queries, const Tensor& table, const Tensor& i
   const SampledArguments arguments(kOp, queries, table, ids, side, metric, pairs, weights, scale);
   const Tensor scores = torch::stable::new_empty(
       queries, {arguments.queries.size(1), arguments.candidates.ids.size(1)});
-  with_table_type(table, [&]<typename T>() {
+  with_stored(table, [&]<typename T>() {
     cuda::sampled_scores(task_of<T>(arguments), write_as<Accumulator<T>>(scores), device.stream());
   });
   return scores;

@@ -52,8 +52,8 @@ inline void check_same_dtype(const char* op, const char* name, const Tensor& x, 
                   " must have the same dtype");
 }
 
-// A float16 or bfloat16 table, which only the kernels of a GPU take; all else is float32 then.
-inline bool is_low_table(const Tensor& table) {
+// float16 or bfloat16, which only the kernels of a GPU take, and of tables; all else is float32 then.
+inline bool is_low(const Tensor& table) {
   const ScalarType dtype = table.scalar_type();
   return (dtype == ScalarType::Half || dtype == ScalarType::BFloat16) && !is_readable(table);
 }
@@ -61,7 +61,7 @@ inline bool is_low_table(const Tensor& table) {
 // A table of the dtype that another tensor has.
 inline void check_table_dtype(const char* op, const Tensor& table, const char* like,
                               const Tensor& y) {
-  if (is_low_table(table) && y.scalar_type() == ScalarType::Float) return;
+  if (is_low(table) && y.scalar_type() == ScalarType::Float) return;
   check_same_dtype(op, "table", table, like, y);
 }
 

@@ -17,16 +17,6 @@ MMKGC_HD float rounded_product(float a, float b) { return __fmul_rn(a, b); }
 MMKGC_HD double rounded_product(double a, double b) { return __dmul_rn(a, b); }
 MMKGC_HD float fused(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 MMKGC_HD double fused(double a, double b, double c) { return __fma_rn(a, b, c); }
-
-// To 2^-23, by the one instruction that bounds the modulus; a right rounding would take ten more.
-// What is below 1.2e-38 counts as 0.
-MMKGC_HD float root(float x) {
-  float out;
-  asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(out) : "f"(x));
-  return out;
-}
-
-MMKGC_HD double root(double x) { return __dsqrt_rn(x); }
 #else
 // Compiled with -ffp-contract=off where it matters, in the emulated build.
 template <typename T>
@@ -42,11 +32,6 @@ MMKGC_HD T rounded_product(T a, T b) {
 template <typename T>
 MMKGC_HD T fused(T a, T b, T c) {
   return std::fma(a, b, c);
-}
-
-template <typename T>
-MMKGC_HD T root(T x) {
-  return std::sqrt(x);
 }
 #endif
 

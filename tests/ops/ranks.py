@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mmkgc_cli import ops
 from mmkgc_cli.ops import Metric
+from mmkgc_cli.ops._arguments import flat_pairs
 
 Counts = tuple[Tensor, Tensor, Tensor]
 
@@ -53,3 +54,10 @@ def problem(
 
 def same(a: Counts, b: Counts) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def arguments(p: dict[str, Any]) -> tuple[Any, ...]:
+    """The problem as the schema takes it."""
+    names = ("queries", "table", "target_ptr", "target_ids", "filter_ptr", "filter_ids")
+    numbers, weights = flat_pairs(p["pairs"])
+    return (*(p[name] for name in names), int(p["metric"]), numbers, weights, p.get("scale"))

@@ -7,18 +7,16 @@ import torch
 
 from mmkgc_cli.ops import MessageGraph, rgcn_propagate
 from mmkgc_cli.ops.rgcn_propagate import twin
-from tests.ops.conftest import EMULATED
+from tests.ops.conftest import DEVICE, EMULATED, on_gpu, to_device
 from tests.ops.test_rgcn_propagate import arguments, gradients, problem
 
-on_gpus = pytest.mark.skipif(not EMULATED, reason="half precision is for GPUs")
 
-
-@on_gpus
+@on_gpu
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("width", [1, 8, 100, 256, 264])
 @pytest.mark.parametrize("bases", [1, 2, 3, 9])
 def test_half_precision_is_summed_as_float32(dtype: torch.dtype, width: int, bases: int) -> None:
-    x, a, graph = problem(8, 2, 40, width, bases, torch.float32)
+    x, a, graph = to_device(problem(8, 2, 40, width, bases, torch.float32))
     half = x.detach().to(dtype).requires_grad_()
     x = half.detach().float().requires_grad_()
     found, expected = rgcn_propagate(half, a, graph), twin(x, a, *arguments(graph))
@@ -32,14 +30,14 @@ def test_half_precision_is_summed_as_float32(dtype: torch.dtype, width: int, bas
     assert torch.allclose(d_a, expected_d_a, rtol=1e-4, atol=1e-4)
 
 
-@on_gpus
+@on_gpu
 def test_half_precision_keeps_the_gradient_of_a_hub() -> None:
     """A sum of 1,500 ones, made of parts: bfloat16 would stop at 256."""
     spokes = torch.arange(1, 1501)
     rows = torch.stack([torch.zeros_like(spokes), spokes * 0, spokes], 1)
-    graph = MessageGraph.from_triples(rows, 1501, 1, inverse=False)
-    x = torch.ones(1501, 8, dtype=torch.bfloat16).requires_grad_()
-    a = torch.ones(1, 1).requires_grad_()
+    graph = to_device(MessageGraph.from_triples(rows, 1501, 1, inverse=False))
+    x = torch.ones(1501, 8, dtype=torch.bfloat16, device=DEVICE).requires_grad_()
+    a = torch.ones(1, 1, device=DEVICE).requires_grad_()
     out = rgcn_propagate(x, a, graph)
     d_x, d_a = torch.autograd.grad(out, (x, a), torch.ones_like(out))
     assert d_x[0].tolist() == [torch.tensor(1500.0).bfloat16().item()] * 8
@@ -49,9 +47,9 @@ def test_half_precision_keeps_the_gradient_of_a_hub() -> None:
     )
 
 
-@on_gpus
+@on_gpu
 def test_half_precision_wants_float32_beside_it() -> None:
-    x, a, graph = problem(dtype=torch.float16)
+    x, a, graph = to_device(problem(dtype=torch.float16))
     message = "coefficients must be float32, as x is float16 or bfloat16"
     with pytest.raises(RuntimeError, match="rgcn_propagate: " + message):
         rgcn_propagate(x, a, graph)
