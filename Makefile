@@ -8,13 +8,16 @@ NATIVE := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build dev demo test test-slow test-scatter sanitize fuzz lint docs benchmark wheel clean
+.PHONY: help build dev demo test test-slow test-scatter sanitize emulate gpu gpu-pack fuzz lint docs benchmark wheel clean
 
 help:
 	@echo "make demo       install into $(VENV) and complete the periodic table, in a few minutes"
 	@echo "make test       install into $(VENV) and run linters and tests"
 	@echo "make test-slow  the tests that take longer"
 	@echo "make sanitize   the tests of the ops, with sanitizers in the native library; needs GCC"
+	@echo "make emulate    the tests of the ops on the CUDA kernels, emulated on the CPU; needs GCC"
+	@echo "make gpu        on a machine with a GPU: build in place, tests, memory checks, benchmarks"
+	@echo "make gpu-pack   fill .gpu with what such a machine may lack: wheels and prepared graphs"
 	@echo "make test-scatter  build torch-scatter (some minutes) and run the R-GCN twin on it"
 	@echo "make fuzz       fuzz every reader for SECONDS=60 each; needs atheris, which it installs"
 	@echo "make build      install, with the native library where a compiler is found"
@@ -93,6 +96,52 @@ sanitize: dev
 		LD_PRELOAD="$$($(GXX) -print-file-name=libasan.so) $$($(GXX) -print-file-name=libstdc++.so)" \
 		$(BIN)/python -m pytest --capture=sys tests/ops
 
+# A third build: the CUDA kernels in place of those of the CPU, threads as fibers.
+EMULATED := build/emulate
+emulate: dev
+	@echo "building the CUDA kernels for the CPU in $(EMULATED)"
+	@rm -rf $(EMULATED)/lib && mkdir -p $(EMULATED)
+	@CXX=$(GXX) MMKGC_EMULATE=1 $(BIN)/python setup.py -q build --build-base $(EMULATED) \
+		--build-lib $(EMULATED)/lib > $(EMULATED)/log 2>&1; \
+		ls $(EMULATED)/lib/mmkgc_cli/_C.* > /dev/null || { cat $(EMULATED)/log; exit 1; }
+	@MMKGC_EMULATE=1 PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(EMULATED)/lib \
+		$(BIN)/python -m pytest tests/ops tests/scoring tests/training
+
+# The system's Python with its torch, no network, nothing installed but what .gpu brings.
+GPU := .gpu
+OUT ?= $(GPU)/out
+GPU_ENV := MMKGC_GPU=1 PYTHONPATH=$(CURDIR)/$(GPU)/site PYTHONUNBUFFERED=1
+ON_GPU := $(GPU_ENV) $(PYTHON)
+SANITIZER := $(shell command -v compute-sanitizer)
+gpu:
+	@mkdir -p $(OUT) $(GPU)/site
+	@! ls $(GPU)/wheels/*.whl > /dev/null 2>&1 || $(PYTHON) -m pip install -q --no-index --no-deps \
+		--no-compile --upgrade --target $(GPU)/site $(GPU)/wheels/*.whl
+	@echo "building in place"
+	@$(ON_GPU) setup.py -q build_ext --inplace > $(OUT)/build.log 2>&1; \
+		ls mmkgc_cli/_C.* > /dev/null || { cat $(OUT)/build.log; exit 1; }
+	@$(ON_GPU) -m pytest -p no:cacheprovider -m cuda tests/ops tests/runs/test_cuda.py
+	@test -n "$(SANITIZER)" || echo "make: compute-sanitizer is not on the PATH: memory was NOT checked"
+	@for tool in $(if $(SANITIZER),memcheck racecheck synccheck); do \
+		$(GPU_ENV) PYTORCH_NO_CUDA_MEMORY_CACHING=1 $(SANITIZER) --tool $$tool --error-exitcode 9 \
+		--print-limit 5 $(PYTHON) -m pytest -q -p no:cacheprovider -k runs_once \
+		tests/ops/test_cuda.py || exit 1; done
+	@$(ON_GPU) -m benchmarks.gpu --out $(OUT)/gpu.json \
+		$(if $(wildcard $(GPU)/graphs/fb15k-237/graph.h5),--graph $(GPU)/graphs/fb15k-237)
+
+# Wheels for the Python of that machine, and graphs prepared from DATA (see datasets.toml for sources).
+PACKED := pydantic platformdirs pooch tomli-w
+DATA ?= ../shared/data
+gpu-pack: build
+	@rm -rf $(GPU)/wheels && mkdir -p $(GPU)/wheels $(GPU)/graphs
+	@$(PIP) download -d $(GPU)/wheels --only-binary=:all: --python-version 3.12 \
+		--platform manylinux_2_28_x86_64 --platform manylinux_2_17_x86_64 \
+		--platform manylinux2014_x86_64 $(PACKED)
+	@$(BIN)/mmkgc prepare fb15k-237 --source $(DATA)/FB15K-237 --out $(GPU)/graphs/fb15k-237 --overwrite
+	@$(BIN)/mmkgc prepare mkg-w --source $(DATA)/MKG-W --out $(GPU)/graphs/mkg-w --overwrite
+	@$(BIN)/mmkgc prepare elements --out $(GPU)/graphs/elements --overwrite
+	@du -sh $(GPU)/wheels $(GPU)/graphs
+
 SECONDS ?= 60
 FUZZ := hrt htr ids vocabulary openke libkge ntriples labels archive
 fuzz: dev
@@ -117,4 +166,4 @@ wheel: build
 	@$(PIP) wheel --no-build-isolation --no-deps -w dist .
 
 clean:
-	rm -rf $(VENV) build dist demo *.egg-info mmkgc_cli/_C.*.so mmkgc_cli/_native_build.json
+	rm -rf $(VENV) $(GPU) build dist demo *.egg-info mmkgc_cli/_C.*.so mmkgc_cli/_native_build.json

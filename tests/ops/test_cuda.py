@@ -261,3 +261,31 @@ def test_gradients_are_those_of_finite_differences(metric: Metric) -> None:
         return sampled_score(**{**p, "queries": queries, "table": table})
 
     assert torch.autograd.gradcheck(score, [p["queries"], p["table"]])
+
+
+@on_gpu
+def test_each_op_runs_once() -> None:
+    """All kernels in one short run, for tools that look over their shoulders (`make gpu`)."""
+    p = to_device(test_rotate_score.problem(40, 5, 12, 70, 36, torch.float32))
+    scores = rotate_score(**p)
+    gradients(scores, [p["table"], p["phases"]])
+    for metric in Metric:
+        for scaled in (False, True):
+            s = to_device(
+                test_sampled_score.problem(metric, n=150, scaled=scaled, dtype=torch.float32)
+            )
+            inputs = [s["queries"], s["table"], *([s["scale"]] if scaled else [])]
+            gradients(sampled_score(**s), inputs)
+        *state, g = to_device(test_table_adam.problem(metric=metric, dtype=torch.float32))
+        table_adam(*state, g, 1, 0.1)
+        r = to_device(ranks.problem(70, 130, 6, 0))
+        rank_candidates(**{**r, "metric": metric})
+    for loss in losses.LOSSES.values():
+        there = to_device(losses.problem(20, 33, torch.float32))
+        losses.with_gradients(loss.ours(*there), there[:2])
+    negatives, _ = test_filtered_negatives.problem()
+    filtered_negatives(**to_device(negatives))
+    x, a, graph = to_device(list(test_rgcn_propagate.problem(30, 3, 900, 36, 3, torch.float32)))
+    gradients(rgcn_propagate(x, a, graph), [x, a])
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()

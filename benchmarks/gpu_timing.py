@@ -1,0 +1,155 @@
+"""How `benchmarks.gpu` takes time on a GPU, and what the GPU can do at best."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+CALLS = 10  # in a captured graph
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Of FB15K-237, the shapes of PERFORMANCE and the papers."""
+
+    entities: int = 14_541
+    relations: int = 237
+    triples: int = 272_115
+    batch: int = 1024
+    queries: int = 22_850
+    repeats: int = 30
+
+
+TINY = Sizes(200, 5, 900, 16, 70, 2)
+
+
+class Device:
+    """Where and how things are timed."""
+
+    def __init__(self, name: str, sizes: Sizes) -> None:
+        self.name = torch.device(name)
+        self.sizes = sizes
+        self.graphs = self.name.type == "cuda"
+
+    def seconds(self, call: Callable[[], Any], captured: bool = True) -> float:
+        """Median seconds of a call on the device."""
+        if not self.graphs:
+            start = time.perf_counter()
+            call()
+            return time.perf_counter() - start
+        run, calls = (self.capture(call), CALLS) if captured else (call, 1)
+        times = []
+        for _ in range(self.sizes.repeats):
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+            begin.record()
+            run()
+            end.record()
+            end.synchronize()
+            times.append(begin.elapsed_time(end) / 1e3 / calls)
+        return float(statistics.median(times))
+
+    def wall(self, call: Callable[[], Any], steps: int = 50) -> float:
+        """Median seconds of a call, the host's work included: `steps` in a row, then one wait."""
+        for _ in range(5):
+            call()
+        times = []
+        for _ in range(max(3, self.sizes.repeats // 4)):
+            self.wait()
+            start = time.perf_counter()
+            for _ in range(steps):
+                call()
+            self.wait()
+            times.append((time.perf_counter() - start) / steps)
+        return statistics.median(times)
+
+    def wait(self) -> None:
+        if self.graphs:
+            torch.cuda.synchronize()
+
+    def capture(self, call: Callable[[], Any], calls: int = CALLS) -> Callable[[], None]:
+        """A CUDA graph of `calls` calls."""
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                call()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            for _ in range(calls):
+                call()
+        replay: Callable[[], None] = graph.replay
+        return replay
+
+
+class Floors:
+    """What the GPU can do at best; without one, no time at all."""
+
+    def __init__(self, device: Device) -> None:
+        self.device = device
+        self.library: ctypes.CDLL | None = None
+        if not device.graphs:
+            return
+        here = Path(__file__).resolve().parent
+        spec = importlib.util.spec_from_file_location(
+            "cuda_build", here.parent / "csrc" / "cuda" / "build.py"
+        )
+        assert spec is not None
+        assert spec.loader is not None
+        build = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(build)
+        major, minor = torch.cuda.get_device_capability()
+        with tempfile.TemporaryDirectory() as folder:
+            target = Path(folder) / "floors.so"
+            subprocess.run(
+                [build.find_nvcc(), "-O3", f"-arch=sm_{major}{minor}", "-shared", "-Xcompiler",
+                 "-fPIC", str(here / "floors.cu"), "-o", str(target)], check=True,
+            )  # fmt: skip
+            self.library = ctypes.CDLL(str(target))
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        assert self.library is not None
+        stream = ctypes.c_void_p(torch.cuda.current_stream().cuda_stream)
+        code = getattr(self.library, name)(*arguments, stream)
+        if code:
+            raise RuntimeError(f"{name}: CUDA error {code}")
+
+    def gather(self, table: Tensor, ids: Tensor) -> float:
+        """Seconds to read rows of a float32 table, or of as many bytes."""
+        if self.library is None:
+            return 0.0
+        words = table.element_size() * table.shape[1] // 4
+        width = words - words % 4
+        flat, out = ids.flatten(), torch.zeros(1, device=ids.device)
+        return self.device.seconds(
+            lambda: self._call(
+                "gather_rows", ctypes.c_void_p(table.data_ptr()), ctypes.c_void_p(flat.data_ptr()),
+                ctypes.c_int64(flat.numel()), ctypes.c_int64(width),
+                ctypes.c_void_p(out.data_ptr()),
+            )
+        )  # fmt: skip
+
+    def roots(self, count: float) -> float:
+        """Seconds to take that many roots in float32."""
+        if self.library is None:
+            return 0.0
+        blocks, rounds = 132 * 64, 512
+        out = torch.zeros(1, device=self.device.name)
+        seconds = self.device.seconds(
+            lambda: self._call(
+                "take_roots", ctypes.c_int(blocks), ctypes.c_int(rounds),
+                ctypes.c_void_p(out.data_ptr()),
+            )
+        )  # fmt: skip
+        return seconds * count / (blocks * 256 * 8 * rounds)
