@@ -3,7 +3,7 @@
 `setup.py` makes the objects of the native library here; run as a program, it compiles every kernel
 for every architecture and prints what each needs:
 
-    python csrc/cuda/build.py [--out FOLDER] [--json]
+    python csrc/cuda/build.py [--out FOLDER] [--json | --table]
 """
 
 from __future__ import annotations
@@ -156,6 +156,37 @@ def _fingerprint(nvcc: str) -> str:
     return digest.hexdigest()
 
 
+def table(found: dict[str, list[dict[str, str | int]]]) -> str:
+    """Registers and static shared memory of each kernel over its variants, as Markdown."""
+    lines = [
+        "| kernel | variants | " + " | ".join(f"registers, sm_{a}" for a in ARCHITECTURES)
+        + " | shared, bytes | spilled |",
+        "|---|---|" + "---|" * (len(ARCHITECTURES) + 2),
+    ]  # fmt: skip
+
+    def span(numbers: list[int]) -> str:
+        low, high = min(numbers), max(numbers)
+        return str(low) if low == high else f"{low}–{high}"
+
+    for name, rows in found.items():
+        kernels: dict[str, list[dict[str, str | int]]] = {}
+        for row in rows:
+            match = re.search(r"namespace\)::(\w+)", str(row["kernel"]))
+            kernels.setdefault(match[1] if match else str(row["kernel"]), []).append(row)
+        for kernel, of in sorted(kernels.items()):
+            registers = [
+                span([int(row["registers"]) for row in of if row["architecture"] == a])
+                for a in ARCHITECTURES
+            ]
+            lines.append(
+                f"| `{name}`: `{kernel}` | {len(of) // len(ARCHITECTURES)} | "
+                + " | ".join(registers)
+                + f" | {span([int(row['shared']) for row in of])} "
+                + f"| {sum(int(row['spills']) for row in of)} |"
+            )
+    return "\n".join(lines)
+
+
 def main() -> int:
     """Compiles and prints; 1 without a compiler."""
     nvcc = find_nvcc()
@@ -167,6 +198,9 @@ def main() -> int:
     found = resources(nvcc, folder or Path("build/cuda"))
     if "--json" in arguments:
         print(json.dumps(found, indent=1))
+        return 0
+    if "--table" in arguments:
+        print(table(found))
         return 0
     for name, rows in found.items():
         for row in rows:
