@@ -74,6 +74,11 @@ def diagnose() -> dict[str, Any]:
         missing.append("the scorers (mmkgc_scorers); install mmkgc again")
     if torch.version.cuda and not torch.cuda.is_available():
         missing.append(f"a GPU: torch is built for CUDA {torch.version.cuda} but sees no device")
+    if torch.version.cuda and library.loaded and not library.build.get("cuda"):
+        missing.append(
+            "kernels for GPUs: the native library was built without nvcc; put it on the PATH, or "
+            "set CUDA_HOME, and build again"
+        )
     return {
         "versions": {
             "mmkgc": __version__,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from mmkgc_cli import ops
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import load_graph, write_graph
 from mmkgc_cli.state.trace import read_trace
@@ -46,6 +48,19 @@ def test_json_is_all_there_is_on_stdout(mmkgc: Run, openke: Path) -> None:
     assert json.loads(trained.out)["run"] == "runs/s-rotate"
     assert "epoch 2/2" in trained.err
     assert json.loads(mmkgc("doctor", "--json").out)["versions"]["mmkgc"]
+
+
+@pytest.mark.parametrize("built_for", ["", "13.0"])
+def test_doctor_says_when_the_kernels_for_gpus_were_left_out(
+    mmkgc: Run, monkeypatch: pytest.MonkeyPatch, built_for: str
+) -> None:
+    library = ops.library()
+    build = {**library.build, "cuda": built_for}
+    found = dataclasses.replace(library, loaded=True, build=build)
+    monkeypatch.setattr(ops, "library", lambda: found)
+    monkeypatch.setattr("torch.version.cuda", "13.0")
+    missing = json.loads(mmkgc("doctor", "--json").out)["missing"]
+    assert any("built without nvcc" in line for line in missing) == (not built_for)
 
 
 def test_a_split_of_ones_own(mmkgc: Run, tmp_path: Path) -> None:
