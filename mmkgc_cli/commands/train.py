@@ -10,10 +10,13 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mmkgc_cli.commands._shell import Device, JsonFlag, log, out, print_json, say
+from mmkgc_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from mmkgc_cli.kg.graph import Graph
     from mmkgc_cli.runs.config import RunConfig
+    from mmkgc_cli.runs.directory import RunDirectory
+    from mmkgc_cli.runs.jobs import Trained
     from mmkgc_cli.training.loop import EpochReport
 
 
@@ -22,8 +25,10 @@ SECONDS_BETWEEN_LINES = 5.0
 
 
 def train(
-    scorer: Annotated[str, typer.Argument(help="Which scorer: rotate, or the baseline frequency.")],
-    graph: Annotated[Path, typer.Option(help="Folder of a prepared graph.")],
+    scorer: Annotated[
+        str | None, typer.Argument(help="Which scorer: rotate, or the baseline frequency.")
+    ] = None,
+    graph: Annotated[Path | None, typer.Option(help="Folder of a prepared graph.")] = None,
     run: Annotated[
         Path | None, typer.Option(help="Run directory; runs/GRAPH-SCORER when left out.")
     ] = None,
@@ -44,14 +49,32 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a run that is in the directory.")
     ] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            help="Go on with this run, as if it had not been stopped; with --epochs, for so many."
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Train SCORER, keep the weights that rank valid best, and leave a run directory."""
     from mmkgc_cli.runs.config import read_config_file, resolve
     from mmkgc_cli.runs.directory import RunDirectory
-    from mmkgc_cli.runs.jobs import run_training
+    from mmkgc_cli.runs.jobs import resume_training, run_training
     from mmkgc_cli.scoring import load_scorer
 
+    if resume is not None:
+        settings = (scorer, run, config, batch_size, negatives, lr, seed, dim, device, overrides)
+        if overwrite or any(value is not None for value in settings):
+            raise UsageError(
+                "--resume takes its settings from the run; only --epochs and --graph go with it"
+            )
+        directory = RunDirectory(resume)
+        with Display() as display:
+            report(directory, resume_training(directory, graph, display, epochs), as_json)
+        return
+    if scorer is None or graph is None:
+        raise UsageError("say which SCORER on which --graph, or --resume RUN")
     flags = {
         ("training", "epochs"): epochs,
         ("training", "batch_size"): batch_size,
@@ -70,14 +93,18 @@ def train(
         overrides or [],
     )
     directory = RunDirectory(run or Path("runs") / f"{graph.resolve().name}-{scorer}")
-    with Display(resolved.training.epochs) as display:
-        trained = run_training(resolved, graph, directory, overwrite, display)
+    with Display() as display:
+        report(directory, run_training(resolved, graph, directory, overwrite, display), as_json)
+
+
+def report(directory: RunDirectory, trained: Trained, as_json: bool) -> None:
+    """Says how a training ended."""
     outcome = trained.outcome
     if as_json:
         print_json(
             {
                 "run": str(directory.path),
-                "scorer": scorer,
+                "scorer": trained.config.scorer,
                 "epochs": outcome.epochs,
                 "best_epoch": outcome.best_epoch,
                 "stopped": outcome.stopped,
@@ -110,8 +137,8 @@ def warn_of_contamination(graph: Graph) -> None:
 class Display:
     """Progress on stderr: a live bar on a terminal, a line an epoch elsewhere."""
 
-    def __init__(self, epochs: int) -> None:
-        self._epochs = epochs
+    def __init__(self) -> None:
+        self._epochs = 0
         self._valid = ""
         self._said_at = 0.0
         self._progress: Progress | None = None
@@ -137,6 +164,7 @@ class Display:
 
     def begin(self, graph: Graph, config: RunConfig, parameters: int, device: str) -> None:
         """Says what is about to be trained."""
+        self._epochs = config.training.epochs
         say(
             f"{config.scorer} on {graph.name}: {len(graph.train):,} train triples, "
             f"{parameters:,} parameters, {device}"

@@ -46,6 +46,10 @@ class TrainingConfig(_Strict):
     patience: int = Field(
         5, ge=0, description="validations without a better valid MRR before stopping; 0 never stops"
     )
+    checkpoint_seconds: float = Field(
+        60.0, ge=0, description="seconds between checkpoints; 0 keeps one after every step"
+    )
+    keep_checkpoints: int = Field(2, ge=1, description="how many of the last checkpoints stay")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
     threads: int = Field(0, ge=0, le=4096, description="CPU threads; 0 leaves torch's choice")
 

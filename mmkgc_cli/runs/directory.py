@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from mmkgc_cli import __version__
-from mmkgc_cli.errors import DataError, UsageError
+from mmkgc_cli.errors import DataError, MmkgcError, UsageError
 from mmkgc_cli.state.atomic import make_folder, storage_errors
+from mmkgc_cli.state.checkpoints import Checkpoints
 
 # Everything a run writes; nothing else is ever removed by --overwrite.
 OWN_FILES = (
@@ -57,6 +60,11 @@ class RunDirectory:
         """Metrics and the protocol they were made under."""
         return self.path / "results.json"
 
+    @property
+    def checkpoints(self) -> Path:
+        """What a training goes on from."""
+        return self.path / "checkpoints"
+
     def ranks(self, split: str) -> Path:
         """One row per triple of `split` and side."""
         return self.path / f"ranks-{split}.tsv"
@@ -77,6 +85,30 @@ class RunDirectory:
         for name in present:
             with storage_errors(self.path / name):
                 (self.path / name).unlink()
+        Checkpoints(self.checkpoints, 1).clear()
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """The run for this process alone; the lock goes with the process, however it ends.
+
+        Raises:
+            MmkgcError: while another process trains it.
+        """
+        try:
+            import fcntl
+        except ImportError:  # no such locks on this system
+            yield
+            return
+        path = self.checkpoints / ".lock"
+        make_folder(path.parent)
+        with storage_errors(path):
+            file = path.open("ab")
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise MmkgcError(f"{self.path}: another process trains this run") from None
+            yield
 
     def require(self) -> None:
         """Checks that a run is there.

@@ -19,16 +19,18 @@ from mmkgc_cli.kg.storage import load_graph
 from mmkgc_cli.kg.triples import Triples
 from mmkgc_cli.runs.config import GraphConfig, RunConfig, from_toml, to_toml
 from mmkgc_cli.runs.directory import RunDirectory, environment
+from mmkgc_cli.runs.keeper import RunKeeper
 from mmkgc_cli.runs.results import rank_table, split_report
 from mmkgc_cli.scoring import Scorer, Side, load_scorer
 from mmkgc_cli.state.atomic import read_json, write_bytes, write_json, write_text
+from mmkgc_cli.state.checkpoints import Checkpoints
 from mmkgc_cli.state.memory import keep_freed_memory, settled_objects
-from mmkgc_cli.state.rng import generator
+from mmkgc_cli.state.rng import generator, stream_seed
 from mmkgc_cli.state.signals import StopRequest
 from mmkgc_cli.state.trace import Trace
-from mmkgc_cli.state.weights import checksum, load_weights, save_weights
+from mmkgc_cli.state.weights import checksum, load_weights
 from mmkgc_cli.training.link_prediction import LinkPrediction, LinkPredictionSettings
-from mmkgc_cli.training.loop import EpochReport, Outcome, Schedule, train
+from mmkgc_cli.training.loop import FINISHED, EpochReport, Outcome, Schedule, train
 
 
 class Watcher(Protocol):
@@ -86,15 +88,11 @@ def run_training(
 
     Raises:
         MmkgcError: as the parts say; what is already saved stays whole.
-        Interrupted: after SIGINT or SIGTERM, with the best weights so far saved.
+        Interrupted: after SIGINT or SIGTERM, with a checkpoint to resume from.
     """
-    keep_freed_memory()
     graph = load_graph(graph_folder)
     if not len(graph.valid):
         raise DataError(f"{graph_folder}: the graph has no valid triples to select on")
-    device = pick_device(config.training.device)
-    if config.training.threads:
-        torch.set_num_threads(config.training.threads)
     about = GraphConfig(
         path=str(graph_folder.resolve()),
         name=graph.name,
@@ -102,49 +100,117 @@ def run_training(
         order_id=graph.order_id,
     )
     config = config.model_copy(update={"graph": about})
-    scorer = build_scorer(config, graph, device)
+    device = pick_device(config.training.device)
+    scorer = _initial_scorer(config, graph, device)
     run.create(overwrite)
-    write_text(run.config, to_toml(config))
-    write_json(run.environment, environment())
-    parameters = sum(p.numel() for p in scorer.parameters())
-    watcher.begin(graph, config, parameters, device.type)
-    with Trace(run.trace) as trace, StopRequest() as stop, settled_objects():
-        trace.write("start", graph=graph.name, scorer=config.scorer, parameters=parameters)
-        try:
-            trained = _train(config, graph, scorer, device, run, trace, watcher, stop)
-        except MmkgcError as error:
-            with contextlib.suppress(DataError):  # the disk may be what failed
-                trace.write("error", message=str(error))
-            raise
-        outcome = trained.outcome
-        trace.write(
-            "end",
-            stopped=outcome.stopped,
-            epochs=outcome.epochs,
-            best_epoch=outcome.best_epoch,
-            valid_mrr=outcome.best_mrr,
-        )
-        stop.raise_if_asked(
-            f"stopped by a signal in epoch {outcome.epochs}; {run.weights} holds the best weights "
-            f"so far (epoch {outcome.best_epoch}, valid MRR {100 * outcome.best_mrr:.2f} %)"
-        )
-    return trained
+    with run.locked():
+        write_text(run.config, to_toml(config))
+        write_json(run.environment, environment())
+        return _train(config, graph, scorer, run, watcher, None)
+
+
+def resume_training(
+    run: RunDirectory, graph_folder: Path | None, watcher: Watcher, epochs: int | None = None
+) -> Trained:
+    """Goes on from the last checkpoint of a run, as if it had not been stopped.
+
+    Args:
+        run: that was killed, interrupted or ran into an error; without a checkpoint it starts over.
+        graph_folder: where its graph is now; None takes the place it was trained from.
+        watcher: is told how it goes.
+        epochs: train for so many instead, also when the run was finished.
+
+    Raises:
+        MmkgcError: as `run_training`; also when the graph is not the one it was trained on.
+    """
+    run.require()
+    config = from_toml(run.config, lambda name: load_scorer(name).Config)
+    graph = _graph_of(run, config, graph_folder)
+    if epochs is not None:
+        training = config.training.model_copy(update={"epochs": epochs})
+        config = config.model_copy(update={"training": training})
+    device = pick_device(config.training.device)
+    scorer = _initial_scorer(config, graph, device)
+    with run.locked():
+        found = Checkpoints(run.checkpoints, 1).latest()
+        if epochs is not None:
+            write_text(run.config, to_toml(config))
+        return _train(config, graph, scorer, run, watcher, found[1] if found else None)
+
+
+def _initial_scorer(config: RunConfig, graph: Graph, device: torch.device) -> Scorer:
+    """The scorer at the start of a run, and the process made ready to train it."""
+    keep_freed_memory()
+    if config.training.threads:
+        torch.set_num_threads(config.training.threads)
+    # What layers such as dropout draw; everything of ours has streams of its own.
+    torch.manual_seed(stream_seed(config.training.seed, "layers"))
+    return build_scorer(config, graph, device)
 
 
 def _train(
     config: RunConfig,
     graph: Graph,
     scorer: Scorer,
-    device: torch.device,
     run: RunDirectory,
-    trace: Trace,
+    watcher: Watcher,
+    state: dict[str, Any] | None,
+) -> Trained:
+    parameters = sum(p.numel() for p in scorer.parameters())
+    device = pick_device(config.training.device)
+    watcher.begin(graph, config, parameters, device.type)
+    position, seconds = state["trace"] if state else (0, 0.0)
+    with (
+        Trace(run.trace, position, seconds) as trace,
+        StopRequest() as stop,
+        settled_objects(),
+    ):
+        if state is None:
+            trace.write("start", graph=graph.name, scorer=config.scorer, parameters=parameters)
+        else:
+            trace.write("resume", threads=torch.get_num_threads(), device=device.type)
+        keeper = RunKeeper(run, config, graph, scorer, trace)
+        try:
+            outcome = _drive(config, graph, scorer, keeper, watcher, stop, state)
+        except MmkgcError as error:
+            with contextlib.suppress(DataError):  # the disk may be what failed
+                trace.write("error", message=str(error))
+            raise
+        if not outcome.best_epoch and parameters:
+            keeper.weights(outcome.epochs)  # nothing was validated yet: better these than none
+        trace.write(
+            "end",
+            stopped=outcome.stopped,
+            epochs=outcome.epochs,
+            best_epoch=outcome.best_epoch,
+            valid_mrr=outcome.best_mrr if outcome.best_epoch else None,
+        )
+        best = (
+            f"the best weights so far (epoch {outcome.best_epoch}, valid MRR "
+            f"{100 * outcome.best_mrr:.2f} %)"
+            if outcome.best_epoch
+            else "weights that were not validated yet"
+        )
+        stop.raise_if_asked(
+            f"stopped by a signal in epoch {outcome.epochs + 1}; {run.weights} holds {best}; go on "
+            f"with: mmkgc train --resume {run.path}"
+        )
+    return Trained(config, outcome, keeper.valid)
+
+
+def _drive(
+    config: RunConfig,
+    graph: Graph,
+    scorer: Scorer,
+    keeper: RunKeeper,
     watcher: Watcher,
     stop: StopRequest,
-) -> Trained:
+    state: dict[str, Any] | None,
+) -> Outcome:
     settings = config.training
+    device = pick_device(settings.device)
     triples = torch.from_numpy(graph.train).to(device=device, dtype=torch.int64)
     known = known_triples(graph)
-    best: dict[str, float] = {}
 
     def validate() -> dict[str, float]:
         scorer.eval()
@@ -152,34 +218,20 @@ def _train(
         scorer.train()
         return dict(both)
 
-    def keep_best(epoch: int, metrics: dict[str, float]) -> None:
-        best.update(metrics)
-        save_weights(
-            run.weights,
-            scorer.state_dict(),
-            {
-                "scorer": config.scorer,
-                "epoch": str(epoch),
-                "fingerprint": graph.fingerprint,
-                "order_id": graph.order_id,
-            },
-        )
-
     class Reports:
         def step(self, epoch: int, done: int, total: int) -> None:
             watcher.step(epoch, done, total)
 
         def epoch(self, report: EpochReport) -> None:
-            trace.write("epoch", **dataclasses.asdict(report))
+            keeper.trace.write("epoch", **dataclasses.asdict(report))
             watcher.epoch(report)
 
     scorer.fit(triples)
     if not list(scorer.parameters()):
         metrics = validate()
-        keep_best(0, metrics)
-        outcome = Outcome(0, 0, metrics["mrr"], "nothing to train")
-        return Trained(config, outcome, best)
-    program = LinkPrediction(
+        keeper.best(0, metrics)
+        return Outcome(0, 0, metrics["mrr"], "nothing to train")
+    keeper.program = program = LinkPrediction(
         scorer,
         triples,
         LinkPredictionSettings(
@@ -192,8 +244,31 @@ def _train(
         ),
     )
     schedule = Schedule(settings.epochs, settings.eval_every, settings.patience)
-    outcome = train(program, schedule, len(triples), validate, keep_best, Reports(), stop)
-    return Trained(config, outcome, best)
+    progress = keeper.restore(state) if state else None
+    if progress and progress.epoch <= settings.epochs and progress.stopped == FINISHED:
+        progress.stopped = ""  # more epochs were asked for
+    return train(program, schedule, len(triples), validate, keeper, Reports(), stop, progress)
+
+
+def _graph_of(run: RunDirectory, config: RunConfig, graph_folder: Path | None) -> Graph:
+    """The graph of a run.
+
+    Raises:
+        DataError: when what is there now is not the one it was trained on.
+    """
+    folder = graph_folder or Path(config.graph.path)
+    graph = load_graph(folder)
+    if graph.fingerprint != config.graph.fingerprint:
+        raise DataError(
+            f"{run.path}: trained on graph {config.graph.name!r} ({config.graph.fingerprint[:12]}…)"
+            f", but {folder} holds {graph.name!r} ({graph.fingerprint[:12]}…); give its --graph"
+        )
+    if graph.order_id != config.graph.order_id:
+        raise DataError(
+            f"{run.path}: {folder} holds the same triples with ids in another order, so the "
+            "weights would meet the wrong entities; prepare the graph from the same files"
+        )
+    return graph
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,18 +295,7 @@ def load_run(run: RunDirectory, graph_folder: Path | None, device: str = "auto")
     """
     run.require()
     config = from_toml(run.config, lambda name: load_scorer(name).Config)
-    folder = graph_folder or Path(config.graph.path)
-    graph = load_graph(folder)
-    if graph.fingerprint != config.graph.fingerprint:
-        raise DataError(
-            f"{run.path}: trained on graph {config.graph.name!r} ({config.graph.fingerprint[:12]}…)"
-            f", but {folder} holds {graph.name!r} ({graph.fingerprint[:12]}…); give its --graph"
-        )
-    if graph.order_id != config.graph.order_id:
-        raise DataError(
-            f"{run.path}: {folder} holds the same triples with ids in another order, so the "
-            "weights would meet the wrong entities; prepare the graph from the same files"
-        )
+    graph = _graph_of(run, config, graph_folder)
     tensors, metadata = load_weights(run.weights)
     if metadata.get("order_id") != graph.order_id or metadata.get("scorer") != config.scorer:
         raise DataError(f"{run.weights}: belongs to another run; train again")

@@ -20,12 +20,22 @@ class Trace:
     Each event is one unbuffered write, so nothing is left to fail when the file is closed.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, at: int = 0, seconds: float = 0.0) -> None:
+        """Begins anew, or goes on `at` bytes, `seconds` after the start; the rest is dropped."""
         self.path = path
         make_folder(path.parent)
         with storage_errors(path):
-            self._file: IO[bytes] = path.open("wb", buffering=0)
-        self._start = time.monotonic()
+            # A file that is gone, or shorter than it was, is no reason not to go on.
+            at = min(at, path.stat().st_size) if path.is_file() else 0
+            self._file: IO[bytes] = path.open("r+b" if at else "wb", buffering=0)
+            self._file.truncate(at)
+            self._file.seek(0, os.SEEK_END)
+        self._start = time.monotonic() - seconds
+
+    @property
+    def position(self) -> tuple[int, float]:
+        """Bytes written so far and seconds since the start, to go on from."""
+        return self._file.tell(), time.monotonic() - self._start
 
     def __enter__(self) -> Trace:
         return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -50,6 +50,7 @@ class LinkPrediction:
         )
         self._optimizer = Adam(scorer.parameters(), lr=settings.lr)
         self._order = torch.empty(0, dtype=torch.int64, device=device)
+        self._before_order = self._order_rng.get_state()
 
     @property
     def steps_per_epoch(self) -> int:
@@ -58,6 +59,7 @@ class LinkPrediction:
 
     def start_epoch(self) -> None:
         """Draws the order of the next pass."""
+        self._before_order = self._order_rng.get_state()
         self._order = torch.randperm(
             len(self.triples), generator=self._order_rng, device=self.triples.device
         )
@@ -80,3 +82,22 @@ class LinkPrediction:
             loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         return {"loss": loss.detach()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, optimizer, and where each random stream is."""
+        return {
+            "scorer": self.scorer.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            # An order is drawn again, which takes less room than keeping it.
+            "permutation": {"order": self._before_order, "next": self._order_rng.get_state()},
+            "negatives": self._negatives.step,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Takes over what `state_dict` gave, and draws the order of the pass again."""
+        self.scorer.load_state_dict(state["scorer"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._order_rng.set_state(state["permutation"]["order"])
+        self.start_epoch()
+        self._order_rng.set_state(state["permutation"]["next"])
+        self._negatives.step = state["negatives"]

@@ -6,12 +6,14 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from mmkgc_cli.errors import MmkgcError
 from mmkgc_cli.state.signals import StopRequest
+
+FINISHED = "all epochs done"
 
 
 class StepProgram(Protocol):
@@ -26,6 +28,12 @@ class StepProgram(Protocol):
 
     def step(self, index: int) -> dict[str, Tensor]:
         """Does step `index` and returns loss terms; must not wait for the device."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that later steps depend on, as nested dicts, lists, numbers, strings and tensors."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on as the program did that gave `state`, in the middle of an epoch too."""
 
 
 class Observer(Protocol):
@@ -66,12 +74,42 @@ class Outcome:
     epochs: int = 0
     best_epoch: int = 0
     best_mrr: float = -math.inf
-    stopped: str = "all epochs done"
-    stale: int = field(default=0, repr=False)
+    stopped: str = FINISHED
+
+
+@dataclass
+class Progress:
+    """How far training is: what a checkpoint holds besides the state of the program."""
+
+    epoch: int = 1  # the one that runs, or comes next
+    done: int = 0  # its steps so far
+    totals: dict[str, Tensor] = field(default_factory=dict)  # of their loss terms
+    seconds: float = 0.0  # that they took
+    best_epoch: int = 0
+    best_mrr: float = -math.inf
+    stale: int = 0  # validations since
+    stopped: str = ""  # why training is over, once it is
+
+    def state_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return dict(vars(self))
+
+
+class Keeper(Protocol):
+    """Where the loop leaves what must not be lost."""
+
+    def best(self, epoch: int, metrics: dict[str, float]) -> None:
+        """Keeps the present weights, which rank valid better than any before."""
+
+    def due(self) -> bool:
+        """Whether it is time for a checkpoint."""
+
+    def checkpoint(self, progress: Progress) -> None:
+        """Keeps everything, to go on from."""
 
 
 class NonFiniteLoss(MmkgcError):
-    """The loss became NaN or infinite; the best weights so far are kept."""
+    """The loss became NaN or infinite; the best weights and the last checkpoint are kept."""
 
 
 def train(
@@ -79,61 +117,93 @@ def train(
     schedule: Schedule,
     n_triples: int,
     validate: Callable[[], dict[str, float]],
-    keep_best: Callable[[int, dict[str, float]], None],
+    keeper: Keeper,
     observer: Observer,
     stop: StopRequest,
+    progress: Progress | None = None,
 ) -> Outcome:
     """Runs the program and keeps the weights that rank valid best.
+
+    A signal ends the step that runs and no more: what came of it is kept in a checkpoint, without a
+    validation that an undisturbed training would not have made.
 
     Args:
         program: what a step does.
         schedule: epochs, validation interval and patience (in validations).
         n_triples: triples in an epoch, for the throughput.
         validate: gives valid metrics with at least ``mrr``.
-        keep_best: saves the weights; called with epoch and metrics on every improvement.
+        keeper: saves weights and checkpoints.
         observer: is told of steps and epochs.
-        stop: looked at after each step; the loop then validates what it has and returns.
+        stop: looked at after each step.
+        progress: that of the checkpoint which `program` was loaded from.
 
     Raises:
         NonFiniteLoss: naming the term and the epoch.
     """
-    outcome = Outcome()
-    for epoch in range(1, schedule.epochs + 1):
-        start = time.monotonic()
-        program.start_epoch()
-        total: dict[str, Tensor] = {}
-        steps = program.steps_per_epoch
-        done = 0
-        for index in range(steps):
-            for name, value in program.step(index).items():
-                total[name] = total[name] + value if name in total else value
-            done += 1
-            observer.step(epoch, done, steps)
-            if stop.asked:
-                break
-        losses = {name: float(term) / done for name, term in total.items()}
-        seconds = time.monotonic() - start
-        for name, mean in losses.items():
-            if not math.isfinite(mean):
-                raise NonFiniteLoss(
-                    f"epoch {epoch}: the term {name!r} became {mean}; lower training.lr, or look "
-                    "at the data"
-                )
-        outcome.epochs = epoch
-        last = epoch == schedule.epochs or stop.asked
-        valid = validate() if last or epoch % schedule.eval_every == 0 else None
-        improved = valid is not None and valid["mrr"] > outcome.best_mrr
+    at = progress or Progress()
+    while at.epoch <= schedule.epochs and not at.stopped and not stop.asked:
+        if not _run_epoch(program, at, keeper, observer, stop):
+            break
+        epoch, losses = at.epoch, _means(at)
+        due = epoch == schedule.epochs or epoch % schedule.eval_every == 0
+        valid = validate() if due else None
+        improved = valid is not None and valid["mrr"] > at.best_mrr
         if valid is not None and improved:
-            outcome.best_epoch, outcome.best_mrr, outcome.stale = epoch, valid["mrr"], 0
-            keep_best(epoch, valid)
+            at.best_epoch, at.best_mrr, at.stale = epoch, valid["mrr"], 0
+            keeper.best(epoch, valid)
         elif valid is not None:
-            outcome.stale += 1
-        rate = n_triples * done / steps / seconds
-        observer.epoch(EpochReport(epoch, losses, seconds, rate, valid, improved))
-        if stop.asked:
-            outcome.stopped = f"signal {stop.signal_number}"
-            break
-        if schedule.patience and outcome.stale >= schedule.patience:
-            outcome.stopped = f"no better valid MRR in {outcome.stale} validations"
-            break
-    return outcome
+            at.stale += 1
+        rate = n_triples / at.seconds
+        observer.epoch(EpochReport(epoch, losses, at.seconds, rate, valid, improved))
+        at.epoch, at.done, at.totals, at.seconds = epoch + 1, 0, {}, 0.0
+        if epoch == schedule.epochs:
+            at.stopped = FINISHED
+        elif schedule.patience and at.stale >= schedule.patience:
+            at.stopped = f"no better valid MRR in {at.stale} validations"
+        if at.stopped or keeper.due():
+            keeper.checkpoint(at)
+    if stop.asked and not at.stopped:
+        _means(at)  # must be finite
+        keeper.checkpoint(at)
+    stopped = at.stopped or f"signal {stop.signal_number}"
+    return Outcome(at.epoch - 1, at.best_epoch, at.best_mrr, stopped)
+
+
+def _run_epoch(
+    program: StepProgram, at: Progress, keeper: Keeper, observer: Observer, stop: StopRequest
+) -> bool:
+    """The steps of an epoch that are still to do; whether it came to its end."""
+    started = time.monotonic() - at.seconds
+    if not at.done:
+        program.start_epoch()
+    steps = program.steps_per_epoch
+    while at.done < steps:
+        for name, value in program.step(at.done).items():
+            at.totals[name] = at.totals[name] + value if name in at.totals else value
+        at.done += 1
+        observer.step(at.epoch, at.done, steps)
+        if at.done < steps and (stop.asked or keeper.due()):
+            at.seconds = time.monotonic() - started
+            if stop.asked:
+                return False
+            _means(at)
+            keeper.checkpoint(at)
+    at.totals = {name: total.cpu() for name, total in at.totals.items()}  # waits for the steps
+    at.seconds = time.monotonic() - started
+    return True
+
+
+def _means(at: Progress) -> dict[str, float]:
+    """Of the loss terms over the steps of the epoch so far.
+
+    Raises:
+        NonFiniteLoss: when one is not finite.
+    """
+    losses = {name: float(total) / at.done for name, total in at.totals.items()}
+    for name, mean in losses.items():
+        if not math.isfinite(mean):
+            raise NonFiniteLoss(
+                f"epoch {at.epoch}: the term {name!r} became {mean}; lower training.lr, or look at "
+                "the data"
+            )
+    return losses

@@ -46,7 +46,7 @@ def train(folder: Path, path: Path, *overrides: str, scorer: str = "rotate") -> 
 def test_a_run_holds_all_it_should(folder: Path, tmp_path: Path, graph: Graph) -> None:
     run = RunDirectory(tmp_path / "run")
     trained = train(folder, run.path)
-    names = {"config.toml", "environment.json", "trace.jsonl", "model.safetensors"}
+    names = {"config.toml", "environment.json", "trace.jsonl", "model.safetensors", "checkpoints"}
     assert {p.name for p in run.path.iterdir()} == names
     events = read_trace(run.trace)
     assert [e["event"] for e in events] == ["start", *["epoch"] * 4, "end"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import signal
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,14 @@ from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.scoring import load_scorer
 from mmkgc_cli.state.signals import StopRequest
 from mmkgc_cli.training.link_prediction import LinkPrediction, LinkPredictionSettings
-from mmkgc_cli.training.loop import EpochReport, NonFiniteLoss, Outcome, Schedule, train
+from mmkgc_cli.training.loop import (
+    EpochReport,
+    NonFiniteLoss,
+    Outcome,
+    Progress,
+    Schedule,
+    train,
+)
 
 
 class Program:
@@ -31,6 +39,29 @@ class Program:
         self.done.append(index)
         return {"loss": torch.tensor(self.losses[self.epochs - 1])}
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"epochs": self.epochs, "done": list(self.done)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epochs, self.done = state["epochs"], list(state["done"])
+
+
+class Kept:
+    """Remembers what it is told to keep."""
+
+    def __init__(self) -> None:
+        self.epochs: list[int] = []
+        self.checkpoints: list[tuple[int, int, str]] = []
+
+    def best(self, epoch: int, metrics: dict[str, float]) -> None:
+        self.epochs.append(epoch)
+
+    def due(self) -> bool:
+        return False
+
+    def checkpoint(self, progress: Progress) -> None:
+        self.checkpoints.append((progress.epoch, progress.done, progress.stopped))
+
 
 class Silent:
     def __init__(self) -> None:
@@ -45,18 +76,13 @@ class Silent:
 def run(
     program: Program, schedule: Schedule, mrrs: list[float], stop: StopRequest | None = None
 ) -> tuple[Outcome, list[int], Silent]:
-    kept: list[int] = []
+    keeper = Kept()
     script, observer = iter(mrrs), Silent()
     outcome = train(
-        program,
-        schedule,
-        10,
-        lambda: {"mrr": next(script)},
-        lambda epoch, metrics: kept.append(epoch),
-        observer,
+        program, schedule, 10, lambda: {"mrr": next(script)}, keeper, observer,
         stop or StopRequest(),
-    )
-    return outcome, kept, observer
+    )  # fmt: skip
+    return outcome, keeper.epochs, observer
 
 
 def test_weights_are_kept_only_when_valid_mrr_improves() -> None:
@@ -88,7 +114,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_name() -> None:
     assert program.epochs == 2
 
 
-def test_a_signal_ends_the_step_saves_and_asks_to_exit() -> None:
+def test_a_signal_ends_the_step_keeps_a_checkpoint_and_asks_to_exit() -> None:
     class Interrupting(Program):
         def step(self, index: int) -> dict[str, Tensor]:
             if self.epochs == 2:
@@ -97,9 +123,13 @@ def test_a_signal_ends_the_step_saves_and_asks_to_exit() -> None:
 
     program = Interrupting([1.0] * 5)
     with StopRequest() as stop:
-        outcome, kept, _ = run(program, Schedule(5, 1, 0), [0.1, 0.2], stop)
+        keeper = Kept()
+        outcome = train(
+            program, Schedule(5, 1, 0), 10, lambda: {"mrr": 0.1}, keeper, Silent(), stop
+        )
         assert program.done == [0, 1, 0]
-        assert (outcome.epochs, kept) == (2, [1, 2])
+        assert (outcome.epochs, keeper.epochs) == (1, [1])
+        assert keeper.checkpoints == [(2, 1, "")]
         with pytest.raises(Interrupted) as caught:
             stop.raise_if_asked("stopped")
     assert caught.value.exit_code == 143

@@ -1,0 +1,97 @@
+"""What a training leaves in its run directory while it runs: the best weights and checkpoints."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+
+from mmkgc_cli.kg.graph import Graph
+from mmkgc_cli.runs.config import RunConfig
+from mmkgc_cli.runs.directory import RunDirectory
+from mmkgc_cli.scoring import Scorer
+from mmkgc_cli.state.checkpoints import Checkpoints
+from mmkgc_cli.state.trace import Trace
+from mmkgc_cli.state.weights import save_weights
+from mmkgc_cli.training.loop import Progress, StepProgram
+
+
+class RunKeeper:
+    """A `training.loop.Keeper` that writes into a run directory."""
+
+    def __init__(
+        self, run: RunDirectory, config: RunConfig, graph: Graph, scorer: Scorer, trace: Trace
+    ) -> None:
+        self.run = run
+        self.config = config
+        self.graph = graph
+        self.scorer = scorer
+        self.trace = trace
+        self.program: StepProgram | None = None
+        self.valid: dict[str, float] = {}  # of the best weights
+        self._checkpoints = Checkpoints(run.checkpoints, config.training.keep_checkpoints)
+        self._last = time.monotonic()
+
+    def best(self, epoch: int, metrics: dict[str, float]) -> None:
+        """Keeps the present weights as those of the run."""
+        self.valid = dict(metrics)
+        self.weights(epoch)
+
+    def weights(self, epoch: int) -> None:
+        """Writes the present weights, as they are after `epoch` epochs."""
+        save_weights(
+            self.run.weights,
+            self.scorer.state_dict(),
+            {
+                "scorer": self.config.scorer,
+                "epoch": str(epoch),
+                "fingerprint": self.graph.fingerprint,
+                "order_id": self.graph.order_id,
+            },
+        )
+
+    def due(self) -> bool:
+        """Whether the last checkpoint is as old as the settings allow."""
+        return time.monotonic() - self._last >= self.config.training.checkpoint_seconds
+
+    def checkpoint(self, progress: Progress) -> None:
+        """Writes everything that the training goes on from."""
+        assert self.program is not None
+        position, seconds = self.trace.position
+        state = {
+            "progress": progress.state_dict(),
+            "program": self.program.state_dict(),
+            "valid": self.valid,
+            "trace": [position, seconds],
+            "random": _random_states(self._device()),
+            "threads": torch.get_num_threads(),
+            "device": self._device().type,
+        }
+        step = (progress.epoch - 1) * self.program.steps_per_epoch + progress.done
+        self._checkpoints.save(step, state)
+        self._last = time.monotonic()
+
+    def restore(self, state: dict[str, Any]) -> Progress:
+        """Puts program and random streams where a checkpoint left them; how far training was."""
+        assert self.program is not None
+        self.program.load_state_dict(state["program"])
+        self.valid = state["valid"]
+        progress = Progress(**state["progress"])
+        device = self._device()
+        progress.totals = {name: total.to(device) for name, total in progress.totals.items()}
+        torch.set_rng_state(state["random"]["cpu"])
+        if "cuda" in state["random"] and device.type == "cuda":
+            torch.cuda.set_rng_state(state["random"]["cuda"], device)
+        return progress
+
+    def _device(self) -> torch.device:
+        return next(self.scorer.parameters()).device
+
+
+def _random_states(device: torch.device) -> dict[str, torch.Tensor]:
+    """Of the generators that layers such as dropout draw from."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states

@@ -1,0 +1,128 @@
+"""Checkpoints: everything that a training needs to go on as if it had not been stopped.
+
+A checkpoint is one safetensors file, named by the step it was made after: its tensors, and the
+rest of the state as JSON in a tensor of bytes, all under one checksum. It is written atomically,
+and only then older ones go.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmkgc_cli.errors import DataError
+from mmkgc_cli.state.weights import load_weights, save_weights
+
+SCHEMA = 1
+_STATE = "state.json"
+
+
+def pack(state: Any) -> dict[str, Tensor]:
+    """Nested dicts, lists, numbers, strings and tensors as named tensors alone.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    tensors: dict[str, Tensor] = {}
+
+    def plain(value: Any, name: str) -> Any:
+        if isinstance(value, Tensor):
+            tensors[name] = value
+            return {"tensor": name}
+        if isinstance(value, Mapping):  # as pairs: JSON would turn keys into strings
+            return {"dict": [[key, plain(v, f"{name}/{key}")] for key, v in value.items()]}
+        if isinstance(value, tuple):
+            return {"tuple": [plain(v, f"{name}/{i}") for i, v in enumerate(value)]}
+        if isinstance(value, list):
+            return [plain(v, f"{name}/{i}") for i, v in enumerate(value)]
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        raise TypeError(f"{name}: cannot be kept in a checkpoint: {type(value).__name__}")
+
+    text = json.dumps(plain(state, "state")).encode()
+    tensors[_STATE] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+    return tensors
+
+
+def unpack(tensors: Mapping[str, Tensor]) -> Any:
+    """What `pack` was given.
+
+    Raises:
+        ValueError: when these tensors were not made by `pack`.
+    """
+
+    def value_of(kept: Any) -> Any:
+        if isinstance(kept, list):
+            return [value_of(v) for v in kept]
+        if not isinstance(kept, dict):
+            return kept
+        ((kind, inner),) = kept.items()
+        if kind == "tensor":
+            return tensors[inner]
+        if kind == "tuple":
+            return tuple(value_of(v) for v in inner)
+        return {key: value_of(v) for key, v in inner}
+
+    if _STATE not in tensors:
+        raise ValueError("no state among the tensors")
+    return value_of(json.loads(bytes(tensors[_STATE].numpy()).decode()))
+
+
+class Checkpoints:
+    """The checkpoints of one run, in a folder of their own."""
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        """Keeps the last `keep` of them."""
+        self.folder = folder
+        self.keep = keep
+
+    def save(self, step: int, state: Any) -> Path:
+        """Writes `state` as it is after `step` steps in all, and drops what is too old.
+
+        Raises:
+            DataError: when the storage refuses; the checkpoints before this one are then whole.
+        """
+        path = self.folder / f"{step:012d}.safetensors"
+        save_weights(path, pack(state), {"schema": str(SCHEMA)})
+        for old in self._paths()[: -self.keep]:
+            with contextlib.suppress(OSError):
+                old.unlink()
+        return path
+
+    def latest(self) -> tuple[Path, Any] | None:
+        """The newest whole checkpoint and its state; None where there is none at all.
+
+        Raises:
+            DataError: when there are some, but none is whole, or the newest is of another version.
+        """
+        problem: DataError | None = None
+        for path in reversed(self._paths()):
+            try:
+                tensors, metadata = load_weights(path)
+                if metadata.get("schema") != str(SCHEMA):
+                    raise DataError(
+                        f"{path}: a checkpoint of schema {metadata.get('schema')}, this version "
+                        f"reads {SCHEMA}; resume with the version that wrote it"
+                    )
+                return path, unpack(tensors)
+            except DataError as error:
+                problem = problem or error
+        if problem:
+            raise problem
+        return None
+
+    def clear(self) -> None:
+        """Removes all of them."""
+        for path in self._paths():
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def _paths(self) -> list[Path]:
+        """Oldest first."""
+        return sorted(self.folder.glob("[0-9]*.safetensors"))

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmkgc_cli.errors import DataError, Interrupted, MmkgcError
+from mmkgc_cli.kg.graph import Graph
+from mmkgc_cli.kg.storage import write_graph
+from mmkgc_cli.runs.config import resolve
+from mmkgc_cli.runs.directory import RunDirectory
+from mmkgc_cli.runs.jobs import Trained, resume_training, run_evaluation, run_training
+from mmkgc_cli.scoring import load_scorer
+from mmkgc_cli.state.checkpoints import Checkpoints, pack
+from mmkgc_cli.state.trace import read_trace
+from mmkgc_cli.training.loop import EpochReport
+from tests.conftest import random_graph
+
+SETTINGS = ["training.epochs=6", "training.eval_every=2", "model.dim=8", "training.batch_size=64"]
+
+
+class Watcher:
+    """Sends a signal to this process after so many steps."""
+
+    def __init__(self, after: int = -1, number: int = signal.SIGTERM) -> None:
+        self.left = after
+        self.number = number
+
+    def begin(self, *args: object) -> None: ...
+
+    def step(self, *args: object) -> None:
+        self.left -= 1
+        if self.left == 0:
+            signal.raise_signal(self.number)
+
+    def epoch(self, report: EpochReport) -> None: ...
+
+
+@pytest.fixture
+def folder(graph: Graph, tmp_path: Path) -> Path:
+    write_graph(graph, tmp_path / "graph")
+    return tmp_path / "graph"
+
+
+def train(folder: Path, run: RunDirectory, watcher: Watcher, *more: str) -> Trained:
+    config = resolve("rotate", load_scorer("rotate").Config, {}, "", {}, [*SETTINGS, *more])
+    return run_training(config, folder, run, False, watcher)
+
+
+def remains(run: RunDirectory) -> tuple[bytes, object, list[dict[str, object]]]:
+    """What a training leaves: weights, all state, and its trace without times."""
+    found = Checkpoints(run.checkpoints, 1).latest()
+    assert found is not None
+    state = found[1]
+    del state["trace"], state["progress"]["seconds"]
+    times = ("seconds", "epoch_seconds", "triples_per_second")
+    events = [
+        {key: value for key, value in event.items() if key not in times}
+        for event in read_trace(run.trace)
+        if event["event"] == "epoch"
+    ]
+    return run.weights.read_bytes(), pack(state), events
+
+
+def equal(a: tuple[bytes, object, object], b: tuple[bytes, object, object]) -> bool:
+    left, right = a[1], b[1]
+    assert isinstance(left, dict)
+    assert isinstance(right, dict)
+    same = left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
+    return a[0] == b[0] and same and a[2] == b[2]
+
+
+@pytest.mark.parametrize("after", [1, 4, 5, 7, 12, 18])
+def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
+    folder: Path, tmp_path: Path, after: int
+) -> None:
+    whole, broken = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "broken")
+    undisturbed = train(folder, whole, Watcher())
+    with pytest.raises(Interrupted, match=r"go on with: mmkgc train --resume .*broken") as caught:
+        train(folder, broken, Watcher(after))
+    assert caught.value.exit_code == 143
+    assert run_evaluation(broken, None, "test")["metrics"]  # whatever was there
+    with pytest.raises(Interrupted):
+        resume_training(broken, None, Watcher(1, signal.SIGINT))
+    resumed = resume_training(broken, None, Watcher())
+    assert equal(remains(whole), remains(broken))
+    assert resumed.valid == undisturbed.valid
+    assert (resumed.outcome.epochs, resumed.outcome.stopped) == (6, "all epochs done")
+
+
+def test_a_run_without_a_checkpoint_starts_over(folder: Path, tmp_path: Path) -> None:
+    whole, broken = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "broken")
+    train(folder, whole, Watcher())
+    train(folder, broken, Watcher())
+    Checkpoints(broken.checkpoints, 1).clear()
+    broken.weights.unlink()
+    resume_training(broken, None, Watcher())
+    assert equal(remains(whole), remains(broken))
+
+
+def test_a_finished_run_has_nothing_left_to_do_unless_asked_for_more(
+    folder: Path, tmp_path: Path
+) -> None:
+    run, longer = RunDirectory(tmp_path / "run"), RunDirectory(tmp_path / "longer")
+    train(folder, run, Watcher())
+    before = run.weights.read_bytes()
+    assert resume_training(run, None, Watcher()).outcome.epochs == 6
+    assert run.weights.read_bytes() == before
+    assert resume_training(run, None, Watcher(), epochs=10).outcome.epochs == 10
+    train(folder, longer, Watcher(), "training.epochs=10")
+    assert equal(remains(run), remains(longer))
+
+
+def test_checkpoints_come_as_often_as_asked(folder: Path, tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    train(folder, run, Watcher(), "training.checkpoint_seconds=0", "training.keep_checkpoints=3")
+    steps = sorted(int(p.stem) for p in run.checkpoints.glob("*.safetensors"))
+    assert len(steps) == 3
+    assert steps[-1] - steps[0] == 2
+
+
+def test_another_graph_is_refused(folder: Path, tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    train(folder, run, Watcher())
+    write_graph(random_graph(40, 5, 300, seed=1), tmp_path / "other")
+    with pytest.raises(DataError, match="trained on graph"):
+        resume_training(run, tmp_path / "other", Watcher())
+
+
+def test_two_processes_do_not_train_one_run(folder: Path, tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    train(folder, run, Watcher())
+    with run.locked(), pytest.raises(MmkgcError, match="another process trains this run"):
+        resume_training(run, None, Watcher())
