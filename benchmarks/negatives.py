@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.scoring import compete
 from mmkgc_cli.kg.storage import load_graph
-from mmkgc_cli.ops import _native
+from mmkgc_cli.ops import SideChoice, _native
 from mmkgc_cli.training.negatives import FilteredNegatives
 
 BATCH = 1024
@@ -49,7 +49,7 @@ def main() -> None:
     graph = load_graph(options.graph)
     triples = torch.from_numpy(graph.train).long()
     sampler = FilteredNegatives(
-        triples, len(graph.entities), len(graph.relations), "bernoulli", seed=0
+        triples, len(graph.entities), len(graph.relations), "bernoulli", SideChoice.per_negative, 0
     )
     result = {}
     for n in (32, 128):

@@ -40,7 +40,23 @@ class TrainingConfig(_Strict):
     adversarial_temperature: float = Field(
         1.0, ge=0, le=1e6, description="0 weighs all negatives alike, more looks at the hard ones"
     )
-    lr: float = Field(1e-3, gt=0, le=1e6, description="learning rate of Adam")
+    negative_side: Literal["per-negative", "per-positive", "alternating"] = Field(
+        "per-negative", description="what a draw of the side decides about"
+    )
+    optimizer: Literal["adam", "adamw", "adagrad", "lazy-adam"] = Field(
+        "adam", description="lazy-adam steps only the rows that a batch met, for very large tables"
+    )
+    lr: float = Field(1e-3, gt=0, le=1e6, description="learning rate")
+    weight_decay: float = Field(0.0, ge=0, le=1e6, description="of adam, adamw and adagrad")
+    schedule: Literal["constant", "linear", "cosine", "exponential"] = Field(
+        "constant", description="of the learning rate, after the warm-up"
+    )
+    warmup_epochs: float = Field(0.0, ge=0, le=1e9, description="of a linear warm-up")
+    decay: float = Field(0.99, gt=0, le=1, description="of the rate an epoch, under exponential")
+    clip_norm: float = Field(0.0, ge=0, description="longest gradient; 0 does not clip")
+    average: float = Field(
+        0.0, ge=0, lt=1, description="decay of averaged weights, which are then ranked and kept"
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="decides initial values, order and negatives")
     eval_every: int = Field(5, ge=1, description="epochs between validations")
     patience: int = Field(

@@ -17,6 +17,7 @@ from mmkgc_cli.evaluation.ranks import SideRanks
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import load_graph
 from mmkgc_cli.kg.triples import Triples
+from mmkgc_cli.ops import SideChoice
 from mmkgc_cli.runs.config import GraphConfig, RunConfig, from_toml, to_toml
 from mmkgc_cli.runs.directory import RunDirectory, environment
 from mmkgc_cli.runs.keeper import RunKeeper
@@ -31,6 +32,7 @@ from mmkgc_cli.state.trace import Trace
 from mmkgc_cli.state.weights import checksum, load_weights
 from mmkgc_cli.training.link_prediction import LinkPrediction, LinkPredictionSettings
 from mmkgc_cli.training.loop import FINISHED, EpochReport, Outcome, Schedule, train
+from mmkgc_cli.training.optimization import OptimizationSettings
 
 
 class Watcher(Protocol):
@@ -214,7 +216,8 @@ def _drive(
 
     def validate() -> dict[str, float]:
         scorer.eval()
-        both = side_metrics(rank(scorer, graph.valid, known))["both"]["realistic"]
+        with keeper.averaged():
+            both = side_metrics(rank(scorer, graph.valid, known))["both"]["realistic"]
         scorer.train()
         return dict(both)
 
@@ -238,10 +241,21 @@ def _drive(
             batch_size=settings.batch_size,
             negatives=settings.negatives,
             negative_sampling=settings.negative_sampling,
+            negative_side=SideChoice[settings.negative_side.replace("-", "_")],
             temperature=settings.adversarial_temperature,
-            lr=settings.lr,
             seed=settings.seed,
         ),
+        OptimizationSettings(
+            optimizer=settings.optimizer,
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            schedule=settings.schedule,
+            warmup_epochs=settings.warmup_epochs,
+            decay=settings.decay,
+            clip_norm=settings.clip_norm,
+            average=settings.average,
+        ),
+        settings.epochs,
     )
     schedule = Schedule(settings.epochs, settings.eval_every, settings.patience)
     progress = keeper.restore(state) if state else None

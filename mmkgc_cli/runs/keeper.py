@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -14,7 +15,8 @@ from mmkgc_cli.scoring import Scorer
 from mmkgc_cli.state.checkpoints import Checkpoints
 from mmkgc_cli.state.trace import Trace
 from mmkgc_cli.state.weights import save_weights
-from mmkgc_cli.training.loop import Progress, StepProgram
+from mmkgc_cli.training.link_prediction import LinkPrediction
+from mmkgc_cli.training.loop import Progress
 
 
 class RunKeeper:
@@ -28,7 +30,7 @@ class RunKeeper:
         self.graph = graph
         self.scorer = scorer
         self.trace = trace
-        self.program: StepProgram | None = None
+        self.program: LinkPrediction | None = None
         self.valid: dict[str, float] = {}  # of the best weights
         self._checkpoints = Checkpoints(run.checkpoints, config.training.keep_checkpoints)
         self._last = time.monotonic()
@@ -39,17 +41,19 @@ class RunKeeper:
         self.weights(epoch)
 
     def weights(self, epoch: int) -> None:
-        """Writes the present weights, as they are after `epoch` epochs."""
-        save_weights(
-            self.run.weights,
-            self.scorer.state_dict(),
-            {
-                "scorer": self.config.scorer,
-                "epoch": str(epoch),
-                "fingerprint": self.graph.fingerprint,
-                "order_id": self.graph.order_id,
-            },
-        )
+        """Writes the present weights, averaged ones where they are kept, after `epoch` epochs."""
+        about = {
+            "scorer": self.config.scorer,
+            "epoch": str(epoch),
+            "fingerprint": self.graph.fingerprint,
+            "order_id": self.graph.order_id,
+        }
+        with self.averaged():
+            save_weights(self.run.weights, self.scorer.state_dict(), about)
+
+    def averaged(self) -> contextlib.AbstractContextManager[None]:
+        """The scorer with the weights that are ranked and kept."""
+        return self.program.optimization.averaged() if self.program else contextlib.nullcontext()
 
     def due(self) -> bool:
         """Whether the last checkpoint is as old as the settings allow."""

@@ -12,6 +12,7 @@ Training, ranking and prediction are the core's: a plugin only says how rows are
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -21,13 +22,21 @@ from torch import Tensor, nn
 from mmkgc_cli.ops import Metric, Pair, sampled_score, score_rows, whole_row
 from mmkgc_cli.sides import Side
 
-__all__ = ["Scorer", "ScorerConfig", "Side"]
+__all__ = ["ParameterGroup", "Scorer", "ScorerConfig", "Side"]
 
 
 class ScorerConfig(BaseModel):
     """Hyper-parameters of a scorer; subclasses add typed fields with defaults and help."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that move at `rate` times the learning rate."""
+
+    parameters: Sequence[nn.Parameter]
+    rate: float = 1.0
 
 
 class Scorer(nn.Module):
@@ -82,6 +91,10 @@ class Scorer(nn.Module):
 
     def fit(self, triples: Tensor) -> None:
         """Sees the train triples ``[n, 3]`` (h, r, t) once before training; nothing by default."""
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Which parameters move at which share of the learning rate; by default all at it."""
+        return [ParameterGroup(list(self.parameters()))]
 
     def score_vectors(self, queries: Tensor, vectors: Tensor) -> Tensor:
         """Scores ``[B, N]`` of candidate rows `vectors` [B, N, Dc] for queries [B, N or 1, Dq]."""

@@ -8,11 +8,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from mmkgc_cli.ops import self_adversarial_loss
+from mmkgc_cli.ops import SideChoice, self_adversarial_loss
 from mmkgc_cli.scoring.contract import Scorer
 from mmkgc_cli.state.rng import generator, stream_seed
 from mmkgc_cli.training.negatives import FilteredNegatives
-from mmkgc_cli.training.optimizers import Adam
+from mmkgc_cli.training.optimization import Optimization, OptimizationSettings
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class LinkPredictionSettings:
     batch_size: int
     negatives: int
     negative_sampling: Literal["bernoulli", "uniform"]
+    negative_side: SideChoice
     temperature: float
-    lr: float
     seed: int
 
 
@@ -34,8 +34,15 @@ class LinkPrediction:
     used too. Everything lives on the scorer's device and nothing is read back within an epoch.
     """
 
-    def __init__(self, scorer: Scorer, triples: Tensor, settings: LinkPredictionSettings) -> None:
-        """Takes train `triples` [n, 3] on the scorer's device."""
+    def __init__(
+        self,
+        scorer: Scorer,
+        triples: Tensor,
+        settings: LinkPredictionSettings,
+        optimization: OptimizationSettings,
+        epochs: int,
+    ) -> None:
+        """Takes train `triples` [n, 3] on the scorer's device; `epochs` is for the schedule."""
         device = triples.device
         self.scorer = scorer
         self.triples = triples
@@ -46,9 +53,10 @@ class LinkPrediction:
             scorer.n_entities,
             scorer.n_relations,
             settings.negative_sampling,
+            settings.negative_side,
             stream_seed(settings.seed, "negatives"),
         )
-        self._optimizer = Adam(scorer.parameters(), lr=settings.lr)
+        self.optimization = Optimization(scorer, optimization, self.steps_per_epoch, epochs)
         self._order = torch.empty(0, dtype=torch.int64, device=device)
         self._before_order = self._order_rng.get_state()
 
@@ -70,8 +78,7 @@ class LinkPrediction:
         positives = self.triples[self._order[index * size : (index + 1) * size]]
         candidates = self._negatives.sample(positives, self.settings.negatives, with_positive=True)
         heads, relations, tails = positives.unbind(1)
-        self._optimizer.zero_grad(set_to_none=True)
-        with self._optimizer.deferring():
+        with self.optimization.collecting():
             scores = self.scorer.score_sampled(
                 heads, relations, tails, candidates.entities, candidates.side, candidates.order
             )
@@ -80,14 +87,14 @@ class LinkPrediction:
                 positive, negative, candidates.usable[:, 1:], self.settings.temperature
             )
             loss.backward()  # type: ignore[no-untyped-call]
-        self._optimizer.step()
+        self.optimization.step()
         return {"loss": loss.detach()}
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, optimizer, and where each random stream is."""
         return {
             "scorer": self.scorer.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
+            "optimization": self.optimization.state_dict(),
             # An order is drawn again, which takes less room than keeping it.
             "permutation": {"order": self._before_order, "next": self._order_rng.get_state()},
             "negatives": self._negatives.step,
@@ -96,7 +103,7 @@ class LinkPrediction:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over what `state_dict` gave, and draws the order of the pass again."""
         self.scorer.load_state_dict(state["scorer"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        self.optimization.load_state_dict(state["optimization"])
         self._order_rng.set_state(state["permutation"]["order"])
         self.start_epoch()
         self._order_rng.set_state(state["permutation"]["next"])

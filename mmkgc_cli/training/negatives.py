@@ -30,19 +30,27 @@ class Negatives:
 class FilteredNegatives:
     """Draws negatives that are not train triples.
 
-    Each negative picks its own side: the head with probability tph / (tph + hpt) of its relation
-    under ``bernoulli`` (Wang et al. 2014, section 3.2), one half under ``uniform``. Draws that hit
-    a train triple are repeated a fixed number of rounds, so nothing waits for the device.
+    A side is drawn for each negative or for all of a positive, or tails and heads take turns: the
+    head with probability tph / (tph + hpt) of its relation under ``bernoulli`` (Wang et al. 2014,
+    section 3.2), one half under ``uniform``. Draws that hit a train triple are repeated a fixed
+    number of rounds, so nothing waits for the device.
 
     `step` counts the batches drawn so far; with the seed it is all the state there is.
     """
 
     def __init__(
-        self, triples: Tensor, n_entities: int, n_relations: int, mode: str, seed: int
+        self,
+        triples: Tensor,
+        n_entities: int,
+        n_relations: int,
+        mode: str,
+        choice: SideChoice,
+        seed: int,
     ) -> None:
         """Indexes the train `triples` [n, 3], on whose device draws are made."""
         self.n_entities = n_entities
         self.n_relations = n_relations
+        self.choice = choice
         self.seed = seed
         self.step = 0
         heads, relations, tails = triples.unbind(1)
@@ -76,7 +84,7 @@ class FilteredNegatives:
             self._heads,
             self.n_entities,
             per_positive,
-            SideChoice.per_negative,
+            self.choice,
             ROUNDS,
             with_positive,
             self.seed,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -148,3 +149,42 @@ class Adam(torch.optim.Adam):
                 "Adam: a parameter was changed between backward and step; its deferred gradient "
                 "would be that of the new values"
             )
+
+
+class LazyAdam(Adam):
+    """Adam that steps only the rows that a batch met: another optimizer, not a faster Adam.
+
+    The moments of the other rows neither decay nor move their rows, as in the lazy Adam of other
+    frameworks: for tables so large that a step over all of them takes longer than the batch. Bias
+    corrections count all steps. Parameters without deferred gradients are stepped as by `Adam`.
+    """
+
+    def _step_table(
+        self, parameter: Tensor, gradient: DeferredGradient, group: dict[str, Any]
+    ) -> None:
+        self._check_unchanged(parameter, gradient)
+        state: dict[str, Tensor] = self.state[parameter]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32)
+            state["exp_avg"] = torch.zeros_like(parameter)
+            state["exp_avg_sq"] = torch.zeros_like(parameter)
+        flat = gradient.ids.flatten()
+        met = flat if gradient.extra_ids is None else torch.cat([flat, gradient.extra_ids])
+        rows, place = torch.unique(met, return_inverse=True)
+        # The same step on a table of those rows alone: order is kept, since rows ascend.
+        compact = dataclasses.replace(
+            gradient,
+            ids=place[: flat.numel()].view_as(gradient.ids),
+            extra_ids=None if gradient.extra_ids is None else place[flat.numel() :],
+        )
+        parts = [x[rows] for x in (parameter.detach(), state["exp_avg"], state["exp_avg_sq"])]
+        dense = None if parameter.grad is None else parameter.grad[rows]
+        table_adam(
+            parts[0], parts[1], parts[2], compact, int(state["step"]) + 1, float(group["lr"]),
+            tuple(float(b) for b in group["betas"]), group["eps"],  # type: ignore[arg-type]
+            dense=dense,
+        )  # fmt: skip
+        wholes = (parameter, state["exp_avg"], state["exp_avg_sq"])
+        for whole, part in zip(wholes, parts, strict=True):
+            whole.index_copy_(0, rows, part)
+        state["step"] += 1

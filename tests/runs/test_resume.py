@@ -90,6 +90,27 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
     assert (resumed.outcome.epochs, resumed.outcome.stopped) == (6, "all epochs done")
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["optimizer=adamw", "weight_decay=0.1", "schedule=cosine", "warmup_epochs=1.5"],
+        ["optimizer=adagrad", "schedule=exponential", "negative_side=per-positive"],
+        ["optimizer=lazy-adam", "schedule=linear", "negative_side=alternating"],
+        ["clip_norm=0.1", "average=0.9"],
+    ],
+)
+def test_optimizers_schedules_and_averages_go_on_too(
+    folder: Path, tmp_path: Path, settings: list[str]
+) -> None:
+    more = [f"training.{setting}" for setting in settings]
+    whole, broken = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "broken")
+    train(folder, whole, Watcher(), *more)
+    with pytest.raises(Interrupted):
+        train(folder, broken, Watcher(11), *more)
+    resume_training(broken, None, Watcher())
+    assert equal(remains(whole), remains(broken))
+
+
 def test_a_run_without_a_checkpoint_starts_over(folder: Path, tmp_path: Path) -> None:
     whole, broken = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "broken")
     train(folder, whole, Watcher())

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from mmkgc_cli.errors import Interrupted
 from mmkgc_cli.kg.graph import Graph
-from mmkgc_cli.scoring import load_scorer
+from mmkgc_cli.ops import SideChoice
+from mmkgc_cli.scoring import Scorer, load_scorer
 from mmkgc_cli.state.signals import StopRequest
 from mmkgc_cli.training.link_prediction import LinkPrediction, LinkPredictionSettings
 from mmkgc_cli.training.loop import (
@@ -20,6 +21,7 @@ from mmkgc_cli.training.loop import (
     Schedule,
     train,
 )
+from mmkgc_cli.training.optimization import OptimizationSettings
 
 
 class Program:
@@ -145,9 +147,13 @@ def test_a_second_interrupt_stops_at_once_and_handlers_are_put_back() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def settings(**changes: int) -> LinkPredictionSettings:
+def program_of(scorer: Scorer, triples: Tensor, **changes: int) -> LinkPrediction:
     values = {"batch_size": 64, "negatives": 4, "seed": 0, **changes}
-    return LinkPredictionSettings(negative_sampling="bernoulli", temperature=1.0, lr=0.05, **values)
+    settings = LinkPredictionSettings(
+        negative_sampling="bernoulli", negative_side=SideChoice.per_negative, temperature=1.0,
+        **values,
+    )  # fmt: skip
+    return LinkPrediction(scorer, triples, settings, OptimizationSettings(lr=0.05), 30)
 
 
 def weights_after(graph: Graph, steps: int, seed: int) -> dict[str, Tensor]:
@@ -155,7 +161,7 @@ def weights_after(graph: Graph, steps: int, seed: int) -> dict[str, Tensor]:
     rng = torch.Generator().manual_seed(seed)
     n, r = len(graph.entities), len(graph.relations)
     scorer = scorer_class(scorer_class.Config(dim=8), n, r, rng)
-    program = LinkPrediction(scorer, torch.from_numpy(graph.train).long(), settings(seed=seed))
+    program = program_of(scorer, torch.from_numpy(graph.train).long(), seed=seed)
     for index in range(steps):
         if index % program.steps_per_epoch == 0:
             program.start_epoch()
@@ -173,7 +179,7 @@ def test_an_epoch_visits_every_triple_once(graph: Graph) -> None:
     scorer_class = load_scorer("rotate")
     scorer = scorer_class(scorer_class.Config(dim=4), 40, 5, torch.Generator())
     triples = torch.from_numpy(graph.train).long()
-    program = LinkPrediction(scorer, triples, settings(batch_size=50))
+    program = program_of(scorer, triples, batch_size=50)
     assert program.steps_per_epoch == -(-len(triples) // 50)
     program.start_epoch()
     assert torch.equal(program._order.sort().values, torch.arange(len(triples)))
@@ -182,7 +188,7 @@ def test_an_epoch_visits_every_triple_once(graph: Graph) -> None:
 def test_training_lowers_the_loss(graph: Graph) -> None:
     scorer_class = load_scorer("rotate")
     scorer = scorer_class(scorer_class.Config(dim=16), 40, 5, torch.Generator().manual_seed(0))
-    program = LinkPrediction(scorer, torch.from_numpy(graph.train).long(), settings())
+    program = program_of(scorer, torch.from_numpy(graph.train).long())
     losses = []
     for _ in range(30):
         program.start_epoch()

@@ -5,13 +5,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mmkgc_cli.ops import SideChoice
 from mmkgc_cli.scoring import Side
 from mmkgc_cli.training.negatives import FilteredNegatives
 from tests.conftest import random_graph
 
 
 def sampler(triples: torch.Tensor, n: int, r: int, mode: str, seed: int = 0) -> FilteredNegatives:
-    return FilteredNegatives(triples, n, r, mode, seed)
+    return FilteredNegatives(triples, n, r, mode, SideChoice.per_negative, seed)
 
 
 @given(

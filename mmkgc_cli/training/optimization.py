@@ -1,0 +1,151 @@
+"""How weights move: an optimizer with rates by group and a schedule, clipping, averaged weights."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from mmkgc_cli.errors import DataError
+from mmkgc_cli.scoring.contract import Scorer
+from mmkgc_cli.training.optimizers import Adam, LazyAdam
+
+OptimizerName = Literal["adam", "adamw", "adagrad", "lazy-adam"]
+ScheduleName = Literal["constant", "linear", "cosine", "exponential"]
+
+
+@dataclass(frozen=True)
+class OptimizationSettings:
+    """See `TrainingConfig` for the meaning of the fields."""
+
+    optimizer: OptimizerName = "adam"
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    schedule: ScheduleName = "constant"
+    warmup_epochs: float = 0.0
+    decay: float = 0.99
+    clip_norm: float = 0.0
+    average: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuses what would be ignored."""
+        if self.optimizer == "lazy-adam" and self.weight_decay:
+            raise DataError(
+                "training.weight_decay: lazy-adam has none, since it leaves most rows alone; set "
+                "it to 0, or take adam or adamw"
+            )
+
+
+def rate_factor(settings: OptimizationSettings, epoch: float, epochs: int) -> float:
+    """What the learning rate is multiplied by, `epoch` epochs (with fractions) into `epochs`.
+
+    A linear warm-up, then 1, or from there on down to 0 at the end along a line or half a cosine,
+    or by `decay` an epoch.
+    """
+    if epoch < settings.warmup_epochs:
+        return epoch / settings.warmup_epochs
+    if settings.schedule == "constant":
+        return 1.0
+    since = epoch - settings.warmup_epochs
+    if settings.schedule == "exponential":
+        return float(settings.decay**since)
+    share = min(1.0, since / max(epochs - settings.warmup_epochs, 1e-9))
+    if settings.schedule == "linear":
+        return 1 - share
+    return 0.5 * (1 + math.cos(math.pi * share))
+
+
+class Optimization:
+    """Steps the parameters of a scorer; its state goes into checkpoints."""
+
+    def __init__(
+        self, scorer: Scorer, settings: OptimizationSettings, steps_per_epoch: int, epochs: int
+    ) -> None:
+        self.settings = settings
+        self.steps = 0
+        self._steps_per_epoch = max(1, steps_per_epoch)
+        self._epochs = epochs
+        groups = [
+            {"params": list(group.parameters), "lr": settings.lr * group.rate, "rate": group.rate}
+            for group in scorer.parameter_groups()
+        ]
+        self._parameters = [p for group in groups for p in group["params"]]  # type: ignore[attr-defined]
+        self.optimizer = _make(settings, groups)
+        self._averages = [p.detach().clone() for p in self._parameters] if settings.average else []
+
+    @contextlib.contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Around forward and backward: gradients of tables may be left to the step."""
+        self.optimizer.zero_grad(set_to_none=True)
+        # Clipping looks at gradients before the step.
+        if isinstance(self.optimizer, Adam) and not self.settings.clip_norm:
+            with self.optimizer.deferring():
+                yield
+        else:
+            yield
+
+    def step(self) -> None:
+        """One step with the gradients that were collected."""
+        settings = self.settings
+        if settings.schedule != "constant" or settings.warmup_epochs:
+            # The first step of a warm-up is one step into it, or it would be lost.
+            epoch = (self.steps + 1) / self._steps_per_epoch
+            factor = rate_factor(settings, epoch, self._epochs)
+            for group in self.optimizer.param_groups:
+                group["lr"] = settings.lr * group["rate"] * factor
+        if settings.clip_norm:
+            torch.nn.utils.clip_grad_norm_(self._parameters, settings.clip_norm, foreach=True)
+        self.optimizer.step()
+        self.steps += 1
+        if self._averages:
+            with torch.no_grad():
+                torch._foreach_lerp_(self._averages, self._parameters, 1 - settings.average)
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The scorer with its averaged weights, where they are kept, for validating and saving."""
+        if not self._averages:
+            yield
+            return
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for parameter, average in zip(self._parameters, self._averages, strict=True):
+            kept = parameter.detach().clone()
+            parameter.copy_(average)
+            average.copy_(kept)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that later steps depend on."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "steps": self.steps,
+            "averages": self._averages,
+        }
+
+    @torch.no_grad()
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on where `state_dict` was taken."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.steps = state["steps"]
+        for average, kept in zip(self._averages, state["averages"], strict=True):
+            average.copy_(kept)
+
+
+def _make(settings: OptimizationSettings, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    decay = settings.weight_decay
+    if settings.optimizer == "adagrad":
+        return torch.optim.Adagrad(groups, lr=settings.lr, weight_decay=decay)
+    if settings.optimizer == "lazy-adam":
+        return LazyAdam(groups, lr=settings.lr)
+    decoupled = settings.optimizer == "adamw"
+    return Adam(groups, lr=settings.lr, weight_decay=decay, decoupled_weight_decay=decoupled)
