@@ -25,7 +25,7 @@ from mmkgc_cli.runs.results import rank_table, split_report
 from mmkgc_cli.scoring import Scorer, Side, load_scorer
 from mmkgc_cli.state.atomic import read_json, write_bytes, write_json, write_text
 from mmkgc_cli.state.checkpoints import Checkpoints
-from mmkgc_cli.state.memory import keep_freed_memory, settled_objects
+from mmkgc_cli.state.memory import keep_freed_memory, peak_mib, settled_objects
 from mmkgc_cli.state.rng import generator, stream_seed
 from mmkgc_cli.state.signals import StopRequest
 from mmkgc_cli.state.trace import Trace
@@ -226,7 +226,12 @@ def _drive(
             watcher.step(epoch, done, total)
 
         def epoch(self, report: EpochReport) -> None:
-            keeper.trace.write("epoch", **dataclasses.asdict(report))
+            keeper.trace.write(
+                "epoch",
+                **dataclasses.asdict(report),
+                rate=keeper.rate(),
+                memory_mib=peak_mib(device),
+            )
             watcher.epoch(report)
 
     scorer.fit(triples)

@@ -55,6 +55,11 @@ class RunKeeper:
         """The scorer with the weights that are ranked and kept."""
         return self.program.optimization.averaged() if self.program else contextlib.nullcontext()
 
+    def rate(self) -> float:
+        """The learning rate that the last step had."""
+        assert self.program is not None
+        return self.program.optimization.rate
+
     def due(self) -> bool:
         """Whether the last checkpoint is as old as the settings allow."""
         return time.monotonic() - self._last >= self.config.training.checkpoint_seconds

@@ -1,4 +1,4 @@
-"""What keeps memory management out of a training step."""
+"""What keeps memory management out of a training step, and how much memory there was."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import contextlib
 import ctypes
 import gc
 import platform
+import sys
 from collections.abc import Iterator
+
+import torch
 
 # malloc.h of glibc.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -41,3 +44,15 @@ def settled_objects() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
+
+
+def peak_mib(device: torch.device) -> float:
+    """The most memory that this process has held so far: on the GPU, or in all."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    try:
+        import resource
+    except ImportError:  # no such numbers on this system
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)

@@ -73,7 +73,7 @@ class LinkPrediction:
         )
 
     def step(self, index: int) -> dict[str, Tensor]:
-        """Trains on batch `index` of the pass; returns its loss terms, still on the device."""
+        """Trains on batch `index` of the pass; returns loss and norm of the gradient, unread."""
         size = self.settings.batch_size
         positives = self.triples[self._order[index * size : (index + 1) * size]]
         candidates = self._negatives.sample(positives, self.settings.negatives, with_positive=True)
@@ -87,8 +87,8 @@ class LinkPrediction:
                 positive, negative, candidates.usable[:, 1:], self.settings.temperature
             )
             loss.backward()  # type: ignore[no-untyped-call]
-        self.optimization.step()
-        return {"loss": loss.detach()}
+        norm = self.optimization.step()
+        return {"loss": loss.detach(), "gradient_norm": norm}
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, optimizer, and where each random stream is."""

@@ -27,7 +27,10 @@ class StepProgram(Protocol):
         """Called once before the steps of an epoch."""
 
     def step(self, index: int) -> dict[str, Tensor]:
-        """Does step `index` and returns loss terms; must not wait for the device."""
+        """Does step `index` and returns what to watch: scalars, of which ``loss`` is one.
+
+        They must be finite; means over the epoch are reported. Must not wait for the device.
+        """
 
     def state_dict(self) -> dict[str, Any]:
         """All that later steps depend on, as nested dicts, lists, numbers, strings and tensors."""

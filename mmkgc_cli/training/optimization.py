@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.scoring.contract import Scorer
@@ -88,8 +89,14 @@ class Optimization:
         else:
             yield
 
-    def step(self) -> None:
-        """One step with the gradients that were collected."""
+    @property
+    def rate(self) -> float:
+        """The learning rate of the last step, at a share of 1."""
+        group = self.optimizer.param_groups[0]
+        return float(group["lr"] / group["rate"])
+
+    def step(self) -> Tensor:
+        """One step with the gradients that were collected; their L2 norm, before any clipping."""
         settings = self.settings
         if settings.schedule != "constant" or settings.warmup_epochs:
             # The first step of a warm-up is one step into it, or it would be lost.
@@ -98,12 +105,27 @@ class Optimization:
             for group in self.optimizer.param_groups:
                 group["lr"] = settings.lr * group["rate"] * factor
         if settings.clip_norm:
-            torch.nn.utils.clip_grad_norm_(self._parameters, settings.clip_norm, foreach=True)
-        self.optimizer.step()
+            norm = torch.nn.utils.clip_grad_norm_(self._parameters, settings.clip_norm)
+            self.optimizer.step()
+        else:
+            norm = self._step_and_measure()
         self.steps += 1
         if self._averages:
             with torch.no_grad():
                 torch._foreach_lerp_(self._averages, self._parameters, 1 - settings.average)
+        return norm
+
+    def _step_and_measure(self) -> Tensor:
+        if isinstance(self.optimizer, Adam):
+            self.optimizer.settle()
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        squares = [norm.double().square() for norm in torch._foreach_norm(gradients)]
+        self.optimizer.step()
+        if isinstance(self.optimizer, Adam):  # tables whose gradients were made by the step
+            squares += self.optimizer.squares
+        if not squares:
+            return torch.zeros(())
+        return torch.stack(squares).sum().sqrt()
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:

@@ -35,6 +35,12 @@ class Adam(torch.optim.Adam):
         found: dict[Tensor, list[DeferredGradient]] = self.__dict__.setdefault("_waiting_", {})
         return found
 
+    @property
+    def squares(self) -> list[Tensor]:
+        """Squared norms of the gradients that the last step made itself, float64 scalars."""
+        found: list[Tensor] = self.__dict__.setdefault("_squares_", [])
+        return found
+
     def _parameters(self) -> list[Tensor]:
         return [p for group in self.param_groups for p in group["params"]]
 
@@ -77,6 +83,11 @@ class Adam(torch.optim.Adam):
                     parameter.grad += made
             waiting.clear()
 
+    def settle(self) -> None:
+        """Makes now what `step` cannot make row by row."""
+        if not self._steppable():
+            self.materialize()
+
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:
         """One step; gradients that were deferred once are made and applied row by row.
@@ -87,8 +98,8 @@ class Adam(torch.optim.Adam):
         """
         if closure is not None:
             raise RuntimeError("Adam.step: closures are not supported")
-        if not self._steppable():
-            self.materialize()
+        self.squares.clear()
+        self.settle()
         stepped: list[tuple[Tensor, Tensor | None]] = []
         try:
             for group in self.param_groups:
@@ -120,12 +131,13 @@ class Adam(torch.optim.Adam):
         # Steps are counted on a GPU where the table is: the host would have to wait for the number,
         # and a captured CUDA graph would go on with the one of its first run.
         step, counter = (1, state["step"].long()) if on_device else (int(state["step"]) + 1, None)
-        table_adam(
+        squares = table_adam(
             parameter, state["exp_avg"], state["exp_avg_sq"], gradient, step,
             float(group["lr"]), tuple(float(b) for b in group["betas"]), group["eps"],  # type: ignore[arg-type]
             group["weight_decay"], group.get("decoupled_weight_decay", False), parameter.grad,
             counter,
         )  # fmt: skip
+        self.squares.append(squares)
         state["step"] += 1
 
     def _steppable(self) -> bool:
@@ -179,11 +191,12 @@ class LazyAdam(Adam):
         )
         parts = [x[rows] for x in (parameter.detach(), state["exp_avg"], state["exp_avg_sq"])]
         dense = None if parameter.grad is None else parameter.grad[rows]
-        table_adam(
+        squares = table_adam(
             parts[0], parts[1], parts[2], compact, int(state["step"]) + 1, float(group["lr"]),
             tuple(float(b) for b in group["betas"]), group["eps"],  # type: ignore[arg-type]
             dense=dense,
         )  # fmt: skip
+        self.squares.append(squares)
         wholes = (parameter, state["exp_avg"], state["exp_avg_sq"])
         for whole, part in zip(wholes, parts, strict=True):
             whole.index_copy_(0, rows, part)

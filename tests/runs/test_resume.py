@@ -55,7 +55,7 @@ def remains(run: RunDirectory) -> tuple[bytes, object, list[dict[str, object]]]:
     assert found is not None
     state = found[1]
     del state["trace"], state["progress"]["seconds"]
-    times = ("seconds", "epoch_seconds", "triples_per_second")
+    times = ("seconds", "epoch_seconds", "triples_per_second", "memory_mib")
     events = [
         {key: value for key, value in event.items() if key not in times}
         for event in read_trace(run.trace)

@@ -155,6 +155,18 @@ def test_averaged_weights_are_those_of_the_closed_form_and_give_way_again() -> N
     assert all(torch.equal(a, b) for a, b in zip(before, scorer.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("settings", [{}, {"optimizer": "lazy-adam"}, {"clip_norm": 0.1}])
+def test_the_norm_is_that_of_the_whole_gradient(settings: dict[str, Any]) -> None:
+    plain = Tables()
+    plain.loss(3).backward()
+    expected = sum(float(p.grad.square().sum()) for p in plain.parameters() if p.grad is not None)
+    scorer = Tables()
+    optimization = Optimization(scorer, OptimizationSettings(**settings), 5, 4)
+    with optimization.collecting():
+        scorer.loss(3).backward()
+    assert float(optimization.step()) == pytest.approx(expected**0.5, rel=1e-5)
+
+
 def test_gradients_are_deferred_unless_they_are_clipped() -> None:
     for clip in (0.0, 1.0):
         scorer = Tables()
