@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from mmkgc_cli.runs.config import RunConfig
     from mmkgc_cli.runs.directory import RunDirectory
     from mmkgc_cli.runs.jobs import Trained
+    from mmkgc_cli.runs.preflight import Estimate
     from mmkgc_cli.training.loop import EpochReport
 
 
@@ -55,6 +57,10 @@ def train(
             help="Go on with this run, as if it had not been stopped; with --epochs, for so many."
         ),
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Only measure a few steps and say what it would take."),
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Train SCORER, keep the weights that rank valid best, and leave a run directory."""
@@ -65,7 +71,7 @@ def train(
 
     if resume is not None:
         settings = (scorer, run, config, batch_size, negatives, lr, seed, dim, device, overrides)
-        if overwrite or any(value is not None for value in settings):
+        if overwrite or dry_run or any(value is not None for value in settings):
             raise UsageError(
                 "--resume takes its settings from the run; only --epochs and --graph go with it"
             )
@@ -93,8 +99,39 @@ def train(
         overrides or [],
     )
     directory = RunDirectory(run or Path("runs") / f"{graph.resolve().name}-{scorer}")
+    if dry_run:
+        from mmkgc_cli.kg.storage import load_graph
+        from mmkgc_cli.runs.preflight import estimate
+
+        say_estimate(estimate(resolved, load_graph(graph), directory.path), as_json)
+        return
     with Display() as display:
         report(directory, run_training(resolved, graph, directory, overwrite, display), as_json)
+
+
+def say_estimate(found: Estimate, as_json: bool) -> None:
+    """Says what a training would take."""
+    if as_json:
+        print_json(dataclasses.asdict(found))
+        return
+    out.print(f"parameters   {found.parameters:,}")
+    out.print(f"memory       {found.memory_mib:,.0f} MiB")
+    out.print(f"disk         {found.disk_mib:,.0f} MiB of {found.free_disk_mib:,.0f} MiB free")
+    out.print(f"an epoch     {duration(found.seconds_per_epoch)}")
+    out.print(f"a validation {duration(found.seconds_per_validation)}")
+    out.print(f"in all       {duration(found.seconds)}, if it does not stop early")
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes and seconds, or hours and minutes."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds) // 60
+    return (
+        f"{minutes} min {round(seconds) % 60} s"
+        if minutes < 100
+        else (f"{minutes // 60} h {minutes % 60} min")
+    )
 
 
 def report(directory: RunDirectory, trained: Trained, as_json: bool) -> None:

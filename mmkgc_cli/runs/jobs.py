@@ -10,29 +10,33 @@ from typing import Any, Protocol
 import torch
 
 from mmkgc_cli.errors import DataError, MmkgcError
-from mmkgc_cli.evaluation.known import KnownTriples
 from mmkgc_cli.evaluation.metrics import side_metrics
 from mmkgc_cli.evaluation.ranker import rank
 from mmkgc_cli.evaluation.ranks import SideRanks
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import load_graph
 from mmkgc_cli.kg.triples import Triples
-from mmkgc_cli.ops import SideChoice
 from mmkgc_cli.runs.config import GraphConfig, RunConfig, from_toml, to_toml
 from mmkgc_cli.runs.directory import RunDirectory, environment
 from mmkgc_cli.runs.keeper import RunKeeper
+from mmkgc_cli.runs.preflight import (
+    build_program,
+    build_scorer,
+    check_room,
+    initial_scorer,
+    known_triples,
+    pick_device,
+    try_ranking,
+)
 from mmkgc_cli.runs.results import rank_table, split_report
 from mmkgc_cli.scoring import Scorer, Side, load_scorer
 from mmkgc_cli.state.atomic import read_json, write_bytes, write_json, write_text
 from mmkgc_cli.state.checkpoints import Checkpoints
-from mmkgc_cli.state.memory import keep_freed_memory, peak_mib, settled_objects
-from mmkgc_cli.state.rng import generator, stream_seed
+from mmkgc_cli.state.memory import peak_mib, settled_objects
 from mmkgc_cli.state.signals import StopRequest
 from mmkgc_cli.state.trace import Trace
 from mmkgc_cli.state.weights import checksum, load_weights
-from mmkgc_cli.training.link_prediction import LinkPrediction, LinkPredictionSettings
 from mmkgc_cli.training.loop import FINISHED, EpochReport, Outcome, Schedule, train
-from mmkgc_cli.training.optimization import OptimizationSettings
 
 
 class Watcher(Protocol):
@@ -46,32 +50,6 @@ class Watcher(Protocol):
 
     def epoch(self, report: EpochReport) -> None:
         """Called after each epoch."""
-
-
-def pick_device(name: str) -> torch.device:
-    """The device for ``auto``, ``cpu`` or ``cuda``.
-
-    Raises:
-        MmkgcError: when CUDA is asked for and not there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise MmkgcError("training.device=cuda: torch sees no CUDA device; see `mmkgc doctor`")
-    return torch.device(name)
-
-
-def known_triples(graph: Graph) -> KnownTriples:
-    """The filter of the protocol: train, valid and test together."""
-    return KnownTriples(list(graph.splits.values()), len(graph.entities), len(graph.relations))
-
-
-def build_scorer(config: RunConfig, graph: Graph, device: torch.device) -> Scorer:
-    """A fresh scorer on `device`, its initial values from the seed alone."""
-    scorer_class = load_scorer(config.scorer)
-    rng = generator(config.training.seed, "initial values")
-    scorer = scorer_class(config.model, len(graph.entities), len(graph.relations), rng)
-    return scorer.to(device)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +81,7 @@ def run_training(
     )
     config = config.model_copy(update={"graph": about})
     device = pick_device(config.training.device)
-    scorer = _initial_scorer(config, graph, device)
+    scorer = initial_scorer(config, graph, device)
     run.create(overwrite)
     with run.locked():
         write_text(run.config, to_toml(config))
@@ -132,22 +110,12 @@ def resume_training(
         training = config.training.model_copy(update={"epochs": epochs})
         config = config.model_copy(update={"training": training})
     device = pick_device(config.training.device)
-    scorer = _initial_scorer(config, graph, device)
+    scorer = initial_scorer(config, graph, device)
     with run.locked():
         found = Checkpoints(run.checkpoints, 1).latest()
         if epochs is not None:
             write_text(run.config, to_toml(config))
         return _train(config, graph, scorer, run, watcher, found[1] if found else None)
-
-
-def _initial_scorer(config: RunConfig, graph: Graph, device: torch.device) -> Scorer:
-    """The scorer at the start of a run, and the process made ready to train it."""
-    keep_freed_memory()
-    if config.training.threads:
-        torch.set_num_threads(config.training.threads)
-    # What layers such as dropout draw; everything of ours has streams of its own.
-    torch.manual_seed(stream_seed(config.training.seed, "layers"))
-    return build_scorer(config, graph, device)
 
 
 def _train(
@@ -239,29 +207,9 @@ def _drive(
         metrics = validate()
         keeper.best(0, metrics)
         return Outcome(0, 0, metrics["mrr"], "nothing to train")
-    keeper.program = program = LinkPrediction(
-        scorer,
-        triples,
-        LinkPredictionSettings(
-            batch_size=settings.batch_size,
-            negatives=settings.negatives,
-            negative_sampling=settings.negative_sampling,
-            negative_side=SideChoice[settings.negative_side.replace("-", "_")],
-            temperature=settings.adversarial_temperature,
-            seed=settings.seed,
-        ),
-        OptimizationSettings(
-            optimizer=settings.optimizer,
-            lr=settings.lr,
-            weight_decay=settings.weight_decay,
-            schedule=settings.schedule,
-            warmup_epochs=settings.warmup_epochs,
-            decay=settings.decay,
-            clip_norm=settings.clip_norm,
-            average=settings.average,
-        ),
-        settings.epochs,
-    )
+    keeper.program = program = build_program(config, scorer, triples)
+    check_room(config, scorer, keeper.run.path)
+    try_ranking(scorer, graph, known)
     schedule = Schedule(settings.epochs, settings.eval_every, settings.patience)
     progress = keeper.restore(state) if state else None
     if progress and progress.epoch <= settings.epochs and progress.stopped == FINISHED:
