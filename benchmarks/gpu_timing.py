@@ -49,6 +49,11 @@ class Device:
             call()
             return time.perf_counter() - start
         run, calls = (self.capture(call), CALLS) if captured else (call, 1)
+        # Clocks fall while a GPU has nothing to do, and take a while to rise.
+        until = time.perf_counter() + 0.3
+        while time.perf_counter() < until:
+            run()
+            self.wait()
         times = []
         for _ in range(self.sizes.repeats):
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]

@@ -13,6 +13,7 @@
 
 #include "common/arguments.h"
 #include "common/low_precision.h"
+#include "cuda/sort.h"
 
 // Emulated kernels stand in for those of the CPU, so that the same tests run them.
 #if defined(MMKGC_EMULATE)
@@ -77,14 +78,33 @@ T* write_as(const Tensor& x) {
   return static_cast<T*>(x.mutable_data_ptr());
 }
 
-// Values ascending and the positions that they had, equal values in order. Torch's own sort.
-inline std::pair<Tensor, Tensor> stable_sort(const Tensor& x) {
+// Values ascending and the positions that they had, equal values in order, by torch's own sort.
+inline std::pair<Tensor, Tensor> sort_many(const Tensor& x) {
   std::array<StableIValue, 4> stack{
       torch::stable::detail::from(x), torch::stable::detail::from(std::optional<bool>(true)),
       torch::stable::detail::from(int64_t{0}), torch::stable::detail::from(false)};
   TORCH_ERROR_CODE_CHECK(
       torch_call_dispatcher("aten::sort", "stable", stack.data(), TORCH_ABI_VERSION));
   return {torch::stable::detail::to<Tensor>(stack[0]), torch::stable::detail::to<Tensor>(stack[1])};
+}
+
+// The same of contiguous ids, those of `second` behind those of `first`.
+inline std::pair<Tensor, Tensor> stable_sort(const char* op, const Tensor& first,
+                                             const std::optional<Tensor>& second, void* stream) {
+  const int64_t n = first.numel(), m = second ? second->numel() : 0;
+  if (n + m <= cuda::kFew) {
+    const Tensor sorted = torch::stable::new_empty(first, {n + m});
+    const Tensor order = torch::stable::new_empty(first, {n + m});
+    cuda::sort_few(op, read_as<int64_t>(first), n, second ? read_as<int64_t>(*second) : nullptr, m,
+                   write_as<int64_t>(sorted), write_as<int64_t>(order), stream);
+    return {sorted, order};
+  }
+  if (!second) return sort_many(first);
+  Tensor both = torch::stable::new_empty(first, {n + m});
+  Tensor head = torch::stable::narrow(both, 0, 0, n), tail = torch::stable::narrow(both, 0, n, m);
+  torch::stable::copy_(head, first);
+  torch::stable::copy_(tail, *second);
+  return sort_many(both);
 }
 
 }  // namespace mmkgc

@@ -31,10 +31,17 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> filtered_negatives(
                                      {kOp, "tails", tail_keys, tail_ptr, tail_answers},
                                      {kOp, "heads", head_keys, head_ptr, head_answers},
                                      {entities, n, choice, rounds, with_positive, seed, step});
-  cuda::draw_negatives(kOp, arguments.task,
-                       counter ? counter->const_data_ptr<int64_t>() : nullptr, device.stream());
-  const auto flat = torch::stable::flatten(arguments.ids);
-  return {arguments.ids, arguments.side, arguments.usable, stable_sort(flat).second};
+  const int64_t count = arguments.ids.numel();
+  const bool short_keys = count > cuda::kFew && entities <= INT32_MAX;
+  const Tensor keys =
+      torch::stable::new_empty(arguments.ids, {short_keys ? count : 0}, ScalarType::Int);
+  cuda::draw_negatives(kOp, arguments.task, counter ? read_as<int64_t>(*counter) : nullptr,
+                       short_keys ? write_as<int32_t>(keys) : nullptr, device.stream());
+  const Tensor order = short_keys ? sort_many(keys).second
+                                  : stable_sort(kOp, torch::stable::flatten(arguments.ids),
+                                                std::nullopt, device.stream())
+                                        .second;
+  return {arguments.ids, arguments.side, arguments.usable, order};
 }
 
 }  // namespace

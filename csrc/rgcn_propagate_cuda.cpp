@@ -93,7 +93,7 @@ Tensor rgcn_propagate(const Tensor& x, const Tensor& coefficients, const Tensor&
 template <typename T>
 void sum_by_relation(const PropagateBackwardArguments& given, const Tensor& dots, int64_t slices,
                      void* stream) {
-  const auto [relation, order] = stable_sort(given.back.relation);
+  const auto [relation, order] = stable_sort(kPropagate, given.back.relation, std::nullopt, stream);
   const int64_t edges = given.back.edges, bases = given.coefficients.size(1);
   const Tensor partial = torch::stable::new_empty(
       given.coefficients, {cuda::count_edge_parts(edges), bases}, ScalarType::Double);

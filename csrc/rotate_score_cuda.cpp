@@ -1,5 +1,4 @@
 // Torch glue of mmkgc::rotate_score and its backward on CUDA; the work is in cuda/.
-#include <array>
 #include <optional>
 #include <tuple>
 
@@ -12,16 +11,6 @@ namespace {
 
 constexpr const char* kOp = RotateArguments::kOp;
 constexpr int64_t kSides = RotateArguments::kSides;
-
-// Two tensors one behind the other.
-Tensor concatenated(const Tensor& first, const Tensor& second) {
-  const int64_t n = first.size(0), m = second.size(0);
-  Tensor both = torch::stable::new_empty(first, {n + m});
-  Tensor head = torch::stable::narrow(both, 0, 0, n), tail = torch::stable::narrow(both, 0, n, m);
-  torch::stable::copy_(head, first);
-  torch::stable::copy_(tail, second);
-  return both;
-}
 
 // The arguments of both passes, and the queries made from them.
 struct Arguments : RotateArguments {
@@ -85,7 +74,7 @@ void backward_queries(const Arguments& arguments, const Tensor& grad, const Tens
       torch::stable::new_empty(arguments.phases, {rotate.batch, rotate.dim});
   cuda::rotate_backward(rotate, write_as<A>(d_known), write_as<A>(d_phase_rows),
                         arguments.stream());
-  const auto by_relation = stable_sort(arguments.relations);
+  const auto by_relation = stable_sort(kOp, arguments.relations, std::nullopt, arguments.stream());
   const Tensor starts =
       device_starts(kOp, "relations", by_relation, rotate.n_relations, arguments.stream());
   cuda::rotate_sum_phases(rotate, read_as<A>(d_phase_rows), read_as<int64_t>(by_relation.second),
@@ -122,11 +111,13 @@ std::tuple<Tensor, Tensor> rotate_score_backward(
     backward_queries<T>(arguments, grad, d_known, d_phases);
     // Heads and tails get the gradients of their queries in the same pass as candidates theirs.
     const cuda::SampledTask<T> task = arguments.scoring<T>();
-    const DeviceExtra extra(kOp, d_known, concatenated(arguments.heads, arguments.tails),
-                            task.entities, arguments.stream());
-    const DeviceOrder order(task, arguments.candidates, grad, order_in, arguments.stream());
-    cuda::table_gradient(task, order.view(), {read_as<A>(grad), nullptr}, extra.view<A>(),
-                         write_as<A>(order.partial), write_as<T>(d_table), arguments.stream());
+    const DeviceExtra extra(kOp, d_known, arguments.heads, arguments.tails, task.entities,
+                            arguments.stream());
+    const Tensor factors = torch::stable::new_empty(grad, {0});  // of l2 alone
+    const DeviceOrder order(task, arguments.candidates, grad, factors, order_in,
+                            arguments.stream());
+    cuda::table_gradient(task, order.view<A>(), extra.view<A>(), write_as<A>(order.partial),
+                         write_as<T>(d_table), arguments.stream());
   });
   return {d_table, d_phases};
 }

@@ -72,49 +72,60 @@ inline Tensor device_starts(const char* op, const char* name,
   return starts;
 }
 
-// Candidates in the order of their ids: as given, or sorted here.
+// Candidates in the order of their ids: as given, or sorted here; with the gradients of their scores.
 struct DeviceOrder {
-  Tensor order, entity, where, starts, partial;
+  Tensor order, entity, where, starts, gradient, partial;
+  Tensor factors;
 
   template <typename T>
-  DeviceOrder(const cuda::SampledTask<T>& task, const Candidates& candidates, const Tensor& like,
-              const std::optional<Tensor>& given, void* stream) {
+  DeviceOrder(const cuda::SampledTask<T>& task, const Candidates& candidates, const Tensor& grad,
+              const Tensor& factors_in, const std::optional<Tensor>& given, void* stream)
+      : factors(factors_in) {
+    using A = Accumulator<T>;
     const Tensor& ids = candidates.ids;
     const int64_t n = ids.numel();
     if (given) {
       check_index(task.op, "order", *given);
       STD_TORCH_CHECK(given->size(0) == n, task.op, "order has ", given->size(0),
                       " entries, expected ", n, " (one a candidate)");
-      check_device(task.op, "order", *given, "table", like);
+      check_device(task.op, "order", *given, "table", ids);
       order = torch::stable::contiguous(*given);
     } else {
-      order = stable_sort(torch::stable::flatten(ids)).second;
+      order = stable_sort(task.op, torch::stable::flatten(ids), std::nullopt, stream).second;
     }
     entity = torch::stable::new_empty(ids, {n}, ScalarType::Int);
     where = torch::stable::new_empty(ids, {n}, ScalarType::Int);
     starts = torch::stable::new_empty(ids, {task.entities + 1});
+    gradient = torch::stable::new_empty(grad, {n});
     partial = torch::stable::new_empty(
-        like, {(n + cuda::kPartLength - 1) / cuda::kPartLength, task.candidate_width});
-    cuda::describe_sorted(task, read_as<int64_t>(order), write_as<int32_t>(entity),
-                          write_as<int32_t>(where), stream);
+        grad, {(n + cuda::kPartLength - 1) / cuda::kPartLength, task.candidate_width});
+    cuda::describe_sorted(task, read_as<int64_t>(order), read_as<A>(grad),
+                          write_as<int32_t>(entity), write_as<int32_t>(where),
+                          write_as<A>(gradient), stream);
     cuda::run_starts(task.op, "ids", read_as<int32_t>(entity), read_as<int64_t>(order), n,
                      task.entities, write_as<int64_t>(starts), stream);
   }
 
-  cuda::SortedCandidates view() const {
-    return {read_as<int64_t>(order), read_as<int32_t>(entity), read_as<int32_t>(where),
-            read_as<int64_t>(starts), order.numel()};
+  template <typename A>
+  cuda::SortedCandidates<A> view() const {
+    return {read_as<int64_t>(order),
+            read_as<int32_t>(entity),
+            read_as<int32_t>(where),
+            read_as<int64_t>(starts),
+            read_as<A>(gradient),
+            factors.numel() ? read_as<A>(factors) : nullptr,
+            order.numel()};
   }
 };
 
-// Gradient rows of listed entities, in the order of the entities.
+// Gradient rows of listed entities, those of `second` behind those of `first`, by entity.
 struct DeviceExtra {
   Tensor rows, order, starts;
 
-  DeviceExtra(const char* op, const Tensor& rows_in, const Tensor& ids, int64_t entities,
-              void* stream)
+  DeviceExtra(const char* op, const Tensor& rows_in, const Tensor& first,
+              const std::optional<Tensor>& second, int64_t entities, void* stream)
       : rows(rows_in) {
-    const auto sorted = stable_sort(ids);
+    const auto sorted = stable_sort(op, first, second, stream);
     order = sorted.second;
     starts = device_starts(op, "extra_ids", sorted, entities, stream);
   }

@@ -36,8 +36,8 @@ void backward(const SampledArguments& arguments, const Tensor& grad,
     cuda::query_gradient(task, gradient, write_as<A>(d_queries), stream);
     if (task.scale) cuda::scale_gradient(task, gradient, write_as<A>(d_scale), stream);
     if (!d_table) return;
-    const DeviceOrder order(task, arguments.candidates, grad, order_in, stream);
-    cuda::table_gradient(task, order.view(), gradient, {}, write_as<A>(order.partial),
+    const DeviceOrder order(task, arguments.candidates, grad, factors, order_in, stream);
+    cuda::table_gradient(task, order.view<A>(), {}, write_as<A>(order.partial),
                          write_as<T>(*d_table), stream);
   });
 }

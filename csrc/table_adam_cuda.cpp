@@ -13,14 +13,21 @@ constexpr const char* kOp = AdamArguments::kOp;
 template <typename A>
 Tensor run(const AdamArguments& arguments, void* stream) {
   const Tensor& table = arguments.table;
-  const cuda::SampledTask<A> task =
+  cuda::SampledTask<A> task =
       device_task<A>(kOp, arguments.queries, table, arguments.scale, arguments.candidates,
                      arguments.metric, arguments.pairs);
+  // What is loaded beside table and queries, as views at any offset may be.
+  for (const std::optional<Tensor>& x :
+       {std::optional(arguments.exp_avg), std::optional(arguments.exp_avg_sq), arguments.dense,
+        arguments.extra}) {
+    task.narrow |= x && reinterpret_cast<std::uintptr_t>(x->const_data_ptr()) % 16 != 0;
+  }
   const Tensor factors = device_factors(task, arguments.grad, stream);
-  const DeviceOrder order(task, arguments.candidates, table, arguments.order, stream);
+  const DeviceOrder order(task, arguments.candidates, arguments.grad, factors, arguments.order,
+                          stream);
   std::optional<DeviceExtra> extra;
   if (arguments.extra) {
-    extra.emplace(kOp, *arguments.extra, *arguments.extra_ids, task.entities, stream);
+    extra.emplace(kOp, *arguments.extra, *arguments.extra_ids, std::nullopt, task.entities, stream);
   }
   // Bias corrections follow from the step, which with a counter only the device knows.
   Tensor step = torch::stable::new_empty(
@@ -33,21 +40,19 @@ Tensor run(const AdamArguments& arguments, void* stream) {
   const bool in_two = cuda::steps_in_two(task);
   const Tensor gradient = torch::stable::new_empty(
       table, {in_two ? task.entities : 0, task.candidate_width});
-  Tensor squares =
+  const Tensor squares =
       torch::stable::new_empty(table, {cuda::count_squares(task)}, ScalarType::Double);
-  squares = torch::stable::zero_(squares);
   const cuda::AdamTask<A> adam{arguments.settings.at<A>(0),
                                arguments.counter ? read_as<AdamStep<A>>(step) : nullptr,
                                write_as<A>(table),
                                write_as<A>(arguments.exp_avg),
                                write_as<A>(arguments.exp_avg_sq),
                                arguments.dense ? read_as<A>(*arguments.dense) : nullptr,
-                               write_as<double>(squares),
-                               squares.numel()};
+                               write_as<double>(squares)};
   const Tensor out = torch::stable::new_empty(table, {}, ScalarType::Double);
-  cuda::table_adam(task, order.view(), device_gradient<A>(arguments.grad, factors),
-                   extra ? extra->view<A>() : cuda::ExtraRows<A>{}, write_as<A>(order.partial),
-                   write_as<A>(gradient), adam, write_as<double>(out), stream);
+  cuda::table_adam(task, order.view<A>(), extra ? extra->view<A>() : cuda::ExtraRows<A>{},
+                   write_as<A>(order.partial), write_as<A>(gradient), adam, write_as<double>(out),
+                   stream);
   return out;
 }
 

@@ -10,6 +10,7 @@ namespace mmkgc::cuda {
 // Whether a lane may move `vector` columns at once, of table and queries alike.
 template <typename T>
 bool allows(const SampledTask<T>& task, int vector) {
+  if (task.narrow) return false;
   bool even = fits(task.table, vector) && fits(task.queries, vector) &&
               task.query_width % vector == 0 && task.candidate_width % vector == 0;
   for (int p = 0; p < task.terms.n; ++p) {

@@ -9,7 +9,7 @@ namespace {
 constexpr int kThreads = 128;
 
 __global__ void __launch_bounds__(kThreads)
-    draw(const NegativesTask task, const int64_t* counter) {
+    draw(const NegativesTask task, const int64_t* counter, int32_t* keys) {
   const int64_t first = task.with_positive ? 1 : 0, columns = task.n + first;
   const int64_t at = thread_index();
   if (at >= task.batch * columns) return;
@@ -21,6 +21,7 @@ __global__ void __launch_bounds__(kThreads)
   MMKGC_CHECK_ID("filtered_negatives: ", "positives", 3 * b + 2, tail, task.entities);
   if (column < first) {
     task.ids[at] = tail;
+    if (keys) keys[at] = static_cast<int32_t>(tail);
     task.side[at] = 0;
     task.usable[at] = true;
     return;
@@ -47,6 +48,7 @@ __global__ void __launch_bounds__(kThreads)
   const Drawn found = draw_until_unknown(known, entity_at(scaled, task.entities), task.seed, step,
                                          position, task.rounds, task.entities);
   task.ids[at] = found.id;
+  if (keys) keys[at] = static_cast<int32_t>(found.id);
   task.side[at] = side;
   task.usable[at] = found.usable;
 }
@@ -54,9 +56,10 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 void draw_negatives(const char* op, const NegativesTask& task, const int64_t* counter,
-                    void* stream) {
+                    int32_t* keys, void* stream) {
   const int64_t columns = task.n + (task.with_positive ? 1 : 0);
-  launch(op, draw, {blocks_for(task.batch * columns, kThreads), kThreads}, stream, task, counter);
+  launch(op, draw, {blocks_for(task.batch * columns, kThreads), kThreads}, stream, task, counter,
+         keys);
 }
 
 }  // namespace mmkgc::cuda

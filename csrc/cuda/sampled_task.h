@@ -39,15 +39,19 @@ struct SampledTask {
   int64_t query_width;
   int64_t candidate_width;
   Metric metric;
+  bool narrow;         // something else that is loaded beside these does not allow wide loads
   Terms<A> terms;
 };
 
 // Candidates in the order of their ids.
+template <typename A>
 struct SortedCandidates {
   const int64_t* order;   // [n] positions
   const int32_t* entity;  // [n] ascending
   const int32_t* where;   // [n] the query row (of sides * batch) that each meets
   const int64_t* starts;  // [entities + 1] where each entity's begin
+  const A* grad;          // [n] d(loss) / d(score), in this order
+  const A* factors;       // [pairs, n] of l2, in the order of the candidates, or nullptr
   int64_t n;
 };
 
@@ -76,8 +80,7 @@ struct AdamTask {
   A* mean;
   A* square;
   const A* dense;                  // [entities, width] of further gradients, or nullptr
-  double* squares;                 // [n_squares] sums of squares of gradients
-  int64_t n_squares;
+  double* squares;                 // [count_squares] room for sums of squares of gradients
 };
 
 // How many candidates of a run are summed by one warp.
@@ -101,17 +104,16 @@ void scale_gradient(const SampledTask<T>& task, const ScoreGradient<Accumulator<
 
 // `partial` is room for [divide_up(n, kPartLength), candidate_width].
 template <typename T>
-void table_gradient(const SampledTask<T>& task, const SortedCandidates& sorted,
-                    const ScoreGradient<Accumulator<T>>& grad,
+void table_gradient(const SampledTask<T>& task, const SortedCandidates<Accumulator<T>>& sorted,
                     const ExtraRows<Accumulator<T>>& extra, Accumulator<T>* partial, T* d_table,
                     void* stream);
 
 // The same, with each row stepped once its gradient is known. `gradient` is room for
 // [entities, candidate_width] where steps_in_two(task), where no warp has all that a column needs.
 template <typename A>
-void table_adam(const SampledTask<A>& task, const SortedCandidates& sorted,
-                const ScoreGradient<A>& grad, const ExtraRows<A>& extra, A* partial, A* gradient,
-                const AdamTask<A>& adam, double* squares, void* stream);
+void table_adam(const SampledTask<A>& task, const SortedCandidates<A>& sorted,
+                const ExtraRows<A>& extra, A* partial, A* gradient, const AdamTask<A>& adam,
+                double* squares, void* stream);
 
 // What a step comes to after as many as `counter`, a number on the device, says.
 template <typename A>
@@ -121,14 +123,14 @@ void adam_step_at(const char* op, const AdamSettings& settings, const int64_t* c
 template <typename A>
 bool steps_in_two(const SampledTask<A>& task);
 
-// How many sums of squares the kernels of table_adam make at most; the others have to be 0.
+// How many sums of squares the kernels of table_adam make at most.
 template <typename A>
 int64_t count_squares(const SampledTask<A>& task);
 
-// Fills `entity` and `where` of sorted candidates from `order`.
+// Fills `entity`, `where` and `sorted` of sorted candidates from `order` and `grad` [batch, n].
 template <typename T>
-void describe_sorted(const SampledTask<T>& task, const int64_t* order, int32_t* entity,
-                     int32_t* where, void* stream);
+void describe_sorted(const SampledTask<T>& task, const int64_t* order, const Accumulator<T>* grad,
+                     int32_t* entity, int32_t* where, Accumulator<T>* sorted, void* stream);
 
 // starts[i] = the first position of `sorted` whose value is not below i, for i in 0..ids. Where the
 // values stood before is in `order`; `name` is what messages call them.

@@ -12,14 +12,14 @@ namespace {
 constexpr int kWarps = 4;
 constexpr int kBlocks = 4;  // of a multiprocessor at least: 128 registers a thread, and no spills
 constexpr int kThreads = 256;
+constexpr int kSumThreads = 1024;
 
 // What all kernels of the pass read.
 template <typename T>
 struct Pass {
   using A = Accumulator<T>;
   SampledTask<T> task;
-  SortedCandidates sorted;
-  ScoreGradient<A> grad;
+  SortedCandidates<A> sorted;
   A* partial;  // [parts, candidate_width]
 };
 
@@ -43,9 +43,11 @@ __device__ __forceinline__ void sum_run(const Pass<T>& pass, int64_t entity, int
       const int64_t i = base + lane;
       const int count = end - base < kWarp ? static_cast<int>(end - base) : kWarp;
       const int where = lane < count ? pass.sorted.where[i] : 0;
-      const A g = lane < count ? weighted<M>(pass.grad, pass.sorted.order[i], p,
-                                             task.batch * task.n, term.weight)
-                               : A(0);
+      A g = 0;
+      if (lane < count) {
+        g = M == Metric::l2 ? pass.sorted.factors[p * pass.sorted.n + pass.sorted.order[i]]
+                            : term.weight * pass.sorted.grad[i];
+      }
       for (int next = 0; next < count; next += kAtOnce<V>) {
         A q[kAtOnce<V>][Mine::kParts][V], w[kAtOnce<V>][Mine::kParts][V], pulls[kAtOnce<V>];
 #pragma unroll
@@ -217,19 +219,21 @@ __global__ void __launch_bounds__(kWarp)
   if (threadIdx.x == 0) *step = settings.at<A>(*counter);
 }
 
-// The sum of `n` numbers in a fixed order.
-__global__ void __launch_bounds__(kThreads) sum_squares(const double* squares, int64_t n, double* out) {
-  __shared__ double room[kThreads / kWarp];
+// The sum of `n` numbers in a fixed order, by one block.
+__global__ void __launch_bounds__(kSumThreads) sum_squares(const double* squares, int64_t n, double* out) {
+  __shared__ double room[kSumThreads / kWarp];
   double sum = 0;
-  for (int64_t i = threadIdx.x; i < n; i += kThreads) sum += squares[i];
-  sum = block_sum<kThreads>(sum, room);
+  for (int64_t i = threadIdx.x; i < n; i += kSumThreads) sum += squares[i];
+  sum = block_sum<kSumThreads>(sum, room);
   if (threadIdx.x == 0) *out = sum;
 }
 
+// Returns how many warps took rows.
 template <typename T, typename Finish>
-void run(const Pass<T>& pass, const ExtraRows<Accumulator<T>>& extra, const Finish& finish,
-         void* stream) {
+int64_t run(const Pass<T>& pass, const ExtraRows<Accumulator<T>>& extra, const Finish& finish,
+            void* stream) {
   const SampledTask<T>& task = pass.task;
+  int64_t warps = 0;
   with_metric(task.metric, [&]<Metric M>() {
     with_owned<M>(task, [&]<int V, bool Whole, bool Scaled>() {
       const int64_t columns = task.candidate_width / Owned<M, V, Whole>::kOwned;
@@ -239,13 +243,16 @@ void run(const Pass<T>& pass, const ExtraRows<Accumulator<T>>& extra, const Fini
              {blocks_for(parts.warps(), kWarps), kWarps * kWarp}, stream, pass);
       launch(task.op, sum_rows<T, M, V, Whole, Scaled, Finish>,
              {blocks_for(rows.warps(), kWarps), kWarps * kWarp}, stream, pass, extra, finish);
+      warps = rows.warps();
     });
   });
+  return warps;
 }
 
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    describe(const SampledTask<T> task, const int64_t* order, int32_t* entity, int32_t* where) {
+    describe(const SampledTask<T> task, const int64_t* order, const Accumulator<T>* grad,
+             int32_t* entity, int32_t* where, Accumulator<T>* sorted) {
   const int64_t i = thread_index();
   if (i >= task.batch * task.n) return;
   const int64_t position = order[i];
@@ -257,6 +264,7 @@ __global__ void __launch_bounds__(kThreads)
                     "order does not sort the ids at entry ", i, "");
   entity[i] = static_cast<int32_t>(task.ids[position]);
   where[i] = static_cast<int32_t>(task.side[position] * task.batch + position / task.n);
+  sorted[i] = grad[position];  // looked up once, not by every slice of a row
 }
 
 template <typename Integer>
@@ -277,11 +285,10 @@ __global__ void __launch_bounds__(kThreads)
 }  // namespace
 
 template <typename T>
-void table_gradient(const SampledTask<T>& task, const SortedCandidates& sorted,
-                    const ScoreGradient<Accumulator<T>>& grad,
+void table_gradient(const SampledTask<T>& task, const SortedCandidates<Accumulator<T>>& sorted,
                     const ExtraRows<Accumulator<T>>& extra, Accumulator<T>* partial, T* d_table,
                     void* stream) {
-  run(Pass<T>{task, sorted, grad, partial}, extra, Write<T>{d_table}, stream);
+  run(Pass<T>{task, sorted, partial}, extra, Write<T>{d_table}, stream);
 }
 
 template <typename A>
@@ -306,26 +313,27 @@ int64_t count_squares(const SampledTask<A>& task) {
 }
 
 template <typename A>
-void table_adam(const SampledTask<A>& task, const SortedCandidates& sorted,
-                const ScoreGradient<A>& grad, const ExtraRows<A>& extra, A* partial, A* gradient,
-                const AdamTask<A>& adam, double* squares, void* stream) {
-  const Pass<A> pass{task, sorted, grad, partial};
+void table_adam(const SampledTask<A>& task, const SortedCandidates<A>& sorted,
+                const ExtraRows<A>& extra, A* partial, A* gradient, const AdamTask<A>& adam,
+                double* squares, void* stream) {
+  const Pass<A> pass{task, sorted, partial};
+  int64_t warps;  // each of which leaves a sum of squares
   if (steps_in_two(task)) {
     run(pass, extra, Write<A>{gradient}, stream);
-    const int64_t n = task.entities * task.candidate_width;
-    launch(task.op, step_rows<A>, {blocks_for(n, kThreads), kThreads}, stream, gradient, n,
-           Step<A>{adam});
+    const int64_t n = task.entities * task.candidate_width, blocks = blocks_for(n, kThreads);
+    launch(task.op, step_rows<A>, {blocks, kThreads}, stream, gradient, n, Step<A>{adam});
+    warps = blocks * (kThreads / kWarp);
   } else {
-    run(pass, extra, Step<A>{adam}, stream);
+    warps = run(pass, extra, Step<A>{adam}, stream);
   }
-  launch(task.op, sum_squares, {1, kThreads}, stream, adam.squares, adam.n_squares, squares);
+  launch(task.op, sum_squares, {1, kSumThreads}, stream, adam.squares, warps, squares);
 }
 
 template <typename T>
-void describe_sorted(const SampledTask<T>& task, const int64_t* order, int32_t* entity,
-                     int32_t* where, void* stream) {
+void describe_sorted(const SampledTask<T>& task, const int64_t* order, const Accumulator<T>* grad,
+                     int32_t* entity, int32_t* where, Accumulator<T>* sorted, void* stream) {
   launch(task.op, describe<T>, {blocks_for(task.batch * task.n, kThreads), kThreads}, stream, task,
-         order, entity, where);
+         order, grad, entity, where, sorted);
 }
 
 template <typename Integer>
@@ -340,24 +348,23 @@ template void run_starts<int32_t>(const char*, const char*, const int32_t*, cons
 template void run_starts<int64_t>(const char*, const char*, const int64_t*, const int64_t*, int64_t,
                                   int64_t, int64_t*, void*);
 
-#define MMKGC_INSTANTIATE(T)                                                                       \
-  template void table_gradient<T>(const SampledTask<T>&, const SortedCandidates&,                  \
-                                  const ScoreGradient<Accumulator<T>>&,                            \
-                                  const ExtraRows<Accumulator<T>>&, Accumulator<T>*, T*, void*);   \
-  template void describe_sorted<T>(const SampledTask<T>&, const int64_t*, int32_t*, int32_t*, void*);
+#define MMKGC_INSTANTIATE(T)                                                                      \
+  template void table_gradient<T>(const SampledTask<T>&, const SortedCandidates<Accumulator<T>>&, \
+                                  const ExtraRows<Accumulator<T>>&, Accumulator<T>*, T*, void*);  \
+  template void describe_sorted<T>(const SampledTask<T>&, const int64_t*, const Accumulator<T>*,  \
+                                   int32_t*, int32_t*, Accumulator<T>*, void*);
 MMKGC_INSTANTIATE(float)
 MMKGC_INSTANTIATE(double)
 MMKGC_INSTANTIATE(Half)
 MMKGC_INSTANTIATE(BFloat16)
 
-#define MMKGC_INSTANTIATE_ADAM(A)                                                                 \
-  template void adam_step_at<A>(const char*, const AdamSettings&, const int64_t*, AdamStep<A>*,   \
-                                void*);                                                           \
-  template bool steps_in_two<A>(const SampledTask<A>&);                                           \
-  template int64_t count_squares<A>(const SampledTask<A>&);                                       \
-  template void table_adam<A>(const SampledTask<A>&, const SortedCandidates&,                     \
-                              const ScoreGradient<A>&, const ExtraRows<A>&, A*, A*,               \
-                              const AdamTask<A>&, double*, void*);
+#define MMKGC_INSTANTIATE_ADAM(A)                                                               \
+  template void adam_step_at<A>(const char*, const AdamSettings&, const int64_t*, AdamStep<A>*, \
+                                void*);                                                         \
+  template bool steps_in_two<A>(const SampledTask<A>&);                                         \
+  template int64_t count_squares<A>(const SampledTask<A>&);                                     \
+  template void table_adam<A>(const SampledTask<A>&, const SortedCandidates<A>&,                \
+                              const ExtraRows<A>&, A*, A*, const AdamTask<A>&, double*, void*);
 MMKGC_INSTANTIATE_ADAM(float)
 MMKGC_INSTANTIATE_ADAM(double)
 

