@@ -124,8 +124,18 @@ def print_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, ensure_ascii=plain, allow_nan=False) + "\n")
 
 
-def table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A table whose first column is text, shortened where there is no room; numbers never are."""
+def printable(text: str) -> str:
+    """A text for a line of a terminal: what would move its cursor or colour it is escaped."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def table(
+    title: str, header: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1
+) -> Table:
+    """A table whose first column is text, shortened where there is no room; the others never are.
+
+    The first `texts` columns are aligned to the left, the rest, numbers, to the right.
+    """
     rows = list(rows)
     result = Table(
         title=Text(title) if title else None, title_justify="left", box=None, pad_edge=False
@@ -134,7 +144,7 @@ def table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> T
         widest = max([len(name), *(len(row[i]) for row in rows)])
         result.add_column(
             name,
-            justify="right" if i else "left",
+            justify="right" if i >= texts else "left",
             no_wrap=True,
             min_width=widest if i else min(widest, 8),
         )

@@ -194,6 +194,24 @@ def _file_entries(
                 yield name, section, key, value
 
 
+def unlike_defaults(
+    values: Mapping[str, Any], model_class: type[ScorerConfig] | None
+) -> dict[str, tuple[Any, Any]]:
+    """Settings of a resolved configuration that are not the defaults, each with its default.
+
+    The default is None where there is none, or no `model_class` to ask.
+    """
+    found = {}
+    for section, model in (("model", model_class), ("training", TrainingConfig)):
+        entries = values.get(section)
+        for key, value in entries.items() if isinstance(entries, Mapping) else ():
+            known = model.model_fields.get(key) if model else None
+            default = known.default if known and not known.is_required() else None
+            if known is None or value != default:
+                found[f"{section}.{key}"] = (value, default)
+    return found
+
+
 def to_toml(config: RunConfig) -> str:
     """The resolved configuration as TOML; `resolve` reads it back to the same values."""
     values = {

@@ -7,15 +7,15 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from mmkgc_cli import __version__
 from mmkgc_cli.errors import DataError, MmkgcError, UsageError
 from mmkgc_cli.state.atomic import make_folder, storage_errors
-from mmkgc_cli.state.checkpoints import Checkpoints
 
 # Everything a run writes; nothing else is ever removed by --overwrite.
 OWN_FILES = (
@@ -27,6 +27,8 @@ OWN_FILES = (
     "ranks-valid.tsv",
     "ranks-test.tsv",
 )
+# How often to ask for the lock before somebody else is said to hold it.
+LOCK_ATTEMPTS = 5
 
 
 class RunDirectory:
@@ -65,6 +67,11 @@ class RunDirectory:
         """What a training goes on from."""
         return self.path / "checkpoints"
 
+    @property
+    def lock(self) -> Path:
+        """Held by the process that trains the run."""
+        return self.checkpoints / ".lock"
+
     def ranks(self, split: str) -> Path:
         """One row per triple of `split` and side."""
         return self.path / f"ranks-{split}.tsv"
@@ -76,6 +83,8 @@ class RunDirectory:
             UsageError: when a run is there already and `overwrite` is off.
             DataError: when the storage refuses.
         """
+        from mmkgc_cli.state.checkpoints import Checkpoints  # torch: not for who only looks
+
         present = [name for name in OWN_FILES if (self.path / name).exists()]
         if present and not overwrite:
             raise UsageError(
@@ -94,21 +103,57 @@ class RunDirectory:
         Raises:
             MmkgcError: while another process trains it.
         """
-        try:
-            import fcntl
-        except ImportError:  # no such locks on this system
+        if os.name != "posix":  # no such locks there
             yield
             return
-        path = self.checkpoints / ".lock"
-        make_folder(path.parent)
-        with storage_errors(path):
-            file = path.open("ab")
+        make_folder(self.lock.parent)
+        for attempt in range(LOCK_ATTEMPTS):
+            if attempt:  # somebody may only have looked, see `is_locked`
+                time.sleep(0.05)
+            if file := self._try_lock():
+                break
+        else:
+            raise MmkgcError(f"{self.path}: another process trains this run")
         with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise MmkgcError(f"{self.path}: another process trains this run") from None
             yield
+
+    def _try_lock(self) -> IO[bytes] | None:
+        """The lock, held as long as the file is open; None while another process has it."""
+        import fcntl
+
+        with storage_errors(self.lock):
+            file = self.lock.open("ab")
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever cleaned the run away may have taken the file that was opened with it.
+            if os.path.samestat(os.fstat(file.fileno()), self.lock.stat()):
+                return file
+        file.close()
+        return None
+
+    def is_locked(self) -> bool:
+        """Whether a process trains this run; False where the system has no such locks.
+
+        To ask is to hold a shared lock for a moment, which `locked` waits out.
+        """
+        if os.name != "posix":
+            return False
+        import fcntl
+
+        try:
+            # Not to wait where somebody put a pipe.
+            descriptor = os.open(self.lock, os.O_RDONLY | os.O_NONBLOCK)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
+        return False
 
     def require(self) -> None:
         """Checks that a run is there.

@@ -153,7 +153,7 @@ def _train(
             stopped=outcome.stopped,
             epochs=outcome.epochs,
             best_epoch=outcome.best_epoch,
-            valid_mrr=outcome.best_mrr if outcome.best_epoch else None,
+            valid_mrr=keeper.valid.get("mrr"),
         )
         best = (
             f"the best weights so far (epoch {outcome.best_epoch}, valid MRR "

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import glob
 import json
 import os
 import platform
@@ -88,11 +87,18 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
 
 def _sweep(path: Path) -> None:
     """Removes what killed processes of this machine left of earlier writes to `path`."""
-    for old in path.parent.glob(f".{glob.escape(path.name)}.{_HOST}-*.tmp"):
-        pid = old.name.removesuffix(".tmp").rpartition("-")[2]
-        if pid.isdigit() and not _alive(int(pid)):
+    for old, name in abandoned(path.parent):
+        if name == path.name:
             with contextlib.suppress(OSError):
                 old.unlink()
+
+
+def abandoned(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Temporary files that dead processes of this machine left, with the names they were for."""
+    for path in folder.glob(f".*.{_HOST}-*.tmp"):
+        name, _, pid = path.name.removesuffix(".tmp").rpartition(f".{_HOST}-")
+        if re.fullmatch("[0-9]+", pid) and not _alive(int(pid)):
+            yield path, name[1:]
 
 
 def _alive(pid: int) -> bool:

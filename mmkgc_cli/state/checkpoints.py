@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from mmkgc_cli.errors import DataError
+from mmkgc_cli.state.peek import STATE, value_of
 from mmkgc_cli.state.weights import load_weights, save_weights
 
 SCHEMA = 1
-_STATE = "state.json"
 
 
 def pack(state: Any) -> dict[str, Tensor]:
@@ -46,7 +46,7 @@ def pack(state: Any) -> dict[str, Tensor]:
         raise TypeError(f"{name}: cannot be kept in a checkpoint: {type(value).__name__}")
 
     text = json.dumps(plain(state, "state")).encode()
-    tensors[_STATE] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+    tensors[STATE] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
     return tensors
 
 
@@ -56,22 +56,10 @@ def unpack(tensors: Mapping[str, Tensor]) -> Any:
     Raises:
         ValueError: when these tensors were not made by `pack`.
     """
-
-    def value_of(kept: Any) -> Any:
-        if isinstance(kept, list):
-            return [value_of(v) for v in kept]
-        if not isinstance(kept, dict):
-            return kept
-        ((kind, inner),) = kept.items()
-        if kind == "tensor":
-            return tensors[inner]
-        if kind == "tuple":
-            return tuple(value_of(v) for v in inner)
-        return {key: value_of(v) for key, v in inner}
-
-    if _STATE not in tensors:
+    if STATE not in tensors:
         raise ValueError("no state among the tensors")
-    return value_of(json.loads(bytes(tensors[_STATE].numpy()).decode()))
+    kept = json.loads(bytes(tensors[STATE].numpy()).decode())
+    return value_of(kept, lambda name: tensors[name])
 
 
 class Checkpoints:

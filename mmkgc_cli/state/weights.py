@@ -14,10 +14,7 @@ from torch import Tensor
 
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.state.atomic import write_bytes
-
-# The library writes metadata in random order; one entry keeps equal weights equal byte by byte.
-_ENTRY = "mmkgc"
-_CHECKSUM = "sha256"
+from mmkgc_cli.state.peek import CHECKSUM, METADATA
 
 
 def checksum(tensors: Mapping[str, Tensor]) -> str:
@@ -34,8 +31,8 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
     """Writes `tensors` atomically and returns their checksum."""
     dense = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     digest = checksum(dense)
-    entry = json.dumps({**metadata, _CHECKSUM: digest}, sort_keys=True)
-    data = safetensors.torch.save(dense, {_ENTRY: entry})
+    entry = json.dumps({**metadata, CHECKSUM: digest}, sort_keys=True)
+    data = safetensors.torch.save(dense, {METADATA: entry})
     write_bytes(path, data)
     return digest
 
@@ -50,12 +47,12 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise DataError(f"{path}: no such file; is the run finished?")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get(_ENTRY, "{}"))
+            metadata = json.loads((file.metadata() or {}).get(METADATA, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise DataError(f"{path}: not a readable safetensors file: {error}") from error
-    if not isinstance(metadata, dict) or _CHECKSUM not in metadata:
+    if not isinstance(metadata, dict) or CHECKSUM not in metadata:
         raise DataError(f"{path}: holds no checksum, so this version of mmkgc did not write it")
-    if metadata[_CHECKSUM] != checksum(tensors):
+    if metadata[CHECKSUM] != checksum(tensors):
         raise DataError(f"{path}: the weights do not match their checksum; train again")
     return tensors, metadata

@@ -1,0 +1,361 @@
+"""How `mmkgc runs` prints runs."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from rich.cells import cell_len
+
+from mmkgc_cli.commands._shell import out, printable, say, table
+from mmkgc_cli.words import counted
+
+if TYPE_CHECKING:
+    from mmkgc_cli.runs.cleaning import Removal
+    from mmkgc_cli.runs.inspection import Run
+
+COLUMNS = (
+    "run", "scorer", "graph", "state", "epochs", "valid MRR", "test MRR", "size", "touched"
+)  # fmt: skip
+TEXTS = 4  # that many of them
+# What a narrow terminal goes without, in this order.
+EXPENDABLE = ("graph", "size", "scorer", "valid MRR", "touched", "test MRR")
+NAME_WIDTH = 20  # a longer name is cut before columns that nobody would miss are kept
+
+
+def as_object(run: Run) -> dict[str, Any]:
+    """A run for `--json`: sizes in bytes, MRR as fractions, times in UTC."""
+    return {
+        "run": str(run.path),
+        "name": run.name,
+        "state": run.state.value,
+        "why": run.why,
+        "scorer": run.scorer,
+        "graph": run.graph,
+        "epochs": run.epochs,
+        "epochs_asked": run.epochs_asked,
+        "best_epoch": run.best_epoch,
+        "valid_mrr": run.valid_mrr,
+        "test_mrr": run.test_mrr,
+        "outdated_results": run.outdated_results,
+        "bytes": run.bytes,
+        "touched": _utc(run.touched),
+    }
+
+
+def print_list(runs: Sequence[Run], now: float) -> None:
+    """A table as wide as there is room for, and below it what is wrong with which run."""
+    rows = [
+        {
+            "run": printable(run.name),
+            "scorer": printable(run.scorer or "?"),
+            "graph": printable(run.graph or "?"),
+            "state": run.state.value,
+            "epochs": _epochs(run),
+            "valid MRR": _percent(run.valid_mrr),
+            "test MRR": _percent(run.test_mrr),
+            "size": size(run.bytes),
+            "touched": ago(now - run.touched) if run.touched else "?",
+        }
+        for run in runs
+    ]
+    shown = _fitting(rows, out.width)
+    cells = [[row[column] for column in shown] for row in rows]
+    out.print(table("", shown, cells, texts=len([c for c in COLUMNS[:TEXTS] if c in shown])))
+    # How far an interrupted run came is in the table.
+    notes = [_note(run) for run in runs if run.state.value in ("damaged", "failed")]
+    if notes:
+        out.print()
+    for note in notes:
+        out.print(printable(note))
+    if missing := [column for column in COLUMNS if column not in shown]:
+        say(f"no room for: {', '.join(missing)}")
+
+
+def _note(run: Run) -> str:
+    return f"{run.name}: {run.state.value}: {run.why.removeprefix(f'{run.path}/')}"
+
+
+def _epochs(run: Run) -> str:
+    if not run.epochs_asked or run.epochs == run.epochs_asked:
+        return f"{run.epochs:,}"
+    if run.state.value == "finished" and not run.epochs:
+        return "0"  # a scorer that has nothing to train
+    return f"{run.epochs:,}/{run.epochs_asked:,}"
+
+
+def _fitting(rows: Sequence[dict[str, str]], width: int) -> list[str]:
+    """The columns that fit into `width`."""
+    shown = list(COLUMNS)
+    for column in ("", *EXPENDABLE):
+        shown = [name for name in shown if name != column]
+        widths = {
+            name: max(cell_len(name), *(cell_len(row[name]) for row in rows)) for name in shown
+        }
+        widths["run"] = min(widths["run"], NAME_WIDTH)
+        if sum(widths.values()) + 2 * (len(shown) - 1) <= width:
+            break
+    return shown
+
+
+def details(run: Run) -> dict[str, Any]:
+    """Everything `show` prints, as one object."""
+    known = run.environment.get
+    return {
+        **as_object(run),
+        "problems": run.problems,
+        "settings": {
+            name: {"value": _plain(value), "default": _plain(default)}
+            for name, (value, default) in _settings(run).items()
+        },
+        "environment": {
+            key: known(key)
+            for key in ("mmkgc", "commit", "changed_files", "python", "platform", "packages",
+                        "processors", "threads", "cuda", "command")
+        },
+        "device": _section(run, "training").get("device"),
+        "stopped": run.stopped,
+        "seconds": run.seconds,
+        "triples_per_second": run.triples_per_second,
+        "weights_epoch": run.weights_epoch,
+        "checkpoints": [
+            {
+                "path": str(checkpoint.path),
+                "step": checkpoint.step,
+                "epoch": checkpoint.epoch,
+                "steps_of_epoch": checkpoint.done,
+                "bytes": checkpoint.bytes,
+                "touched": _utc(checkpoint.modified),
+                "problem": checkpoint.problem,
+            }
+            for checkpoint in run.checkpoints
+        ],
+        "metrics": _metrics(run),
+        "next": advice(run),
+    }  # fmt: skip
+
+
+def _settings(run: Run) -> dict[str, tuple[Any, Any]]:
+    from mmkgc_cli.errors import MmkgcError
+    from mmkgc_cli.runs.config import unlike_defaults
+    from mmkgc_cli.scoring import load_scorer
+
+    try:
+        model_class = load_scorer(run.scorer).Config if run.scorer else None
+    except MmkgcError:  # a plugin that is no longer installed
+        model_class = None
+    return unlike_defaults(run.config, model_class)
+
+
+def _section(run: Run, name: str) -> dict[str, Any]:
+    found = run.config.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _metrics(run: Run) -> dict[str, dict[str, float]]:
+    """Realistic metrics over both sides by split; numbers alone, of whatever the file holds."""
+    found: dict[str, dict[str, float]] = {}
+    splits = (run.results or {}).get("metrics")
+    for split, value in splits.items() if isinstance(splits, dict) else ():
+        for key in ("both", "realistic"):
+            value = value.get(key) if isinstance(value, dict) else None
+        if isinstance(value, dict):
+            numbers = {k: v for k, v in value.items() if _plain(v) == v and type(v) in (int, float)}
+            found[split] = numbers
+    return found
+
+
+def advice(run: Run) -> list[str]:
+    """Commands that make sense now, the likeliest first."""
+    where = shlex.quote(str(run.path))
+    resume, evaluate = f"mmkgc train --resume {where}", f"mmkgc eval {where}"
+    # What came before the first validation is hardly worth to be evaluated.
+    evaluations = [evaluate] if run.valid_mrr is not None and run.test_mrr is None else []
+    match run.state.value:
+        case "running":
+            return [f"tail -f {shlex.quote(str(run.path / 'trace.jsonl'))}"]
+        case "finished" if run.test_mrr is None:
+            return [evaluate]
+        case "finished":
+            longer = run.checkpoints and run.epochs
+            return [f"{resume} --epochs {2 * run.epochs}"] if longer else []
+        case "interrupted" | "failed":
+            return [resume, *evaluations]
+    usable = []
+    if run.scorer and run.epochs_asked:  # its settings can be read
+        usable += [resume] if any(not c.problem for c in run.checkpoints) else []
+        usable += [evaluate] if run.weights_epoch is not None else []
+    again = f"mmkgc train {run.scorer or 'SCORER'} --graph GRAPH --run {where} --overwrite"
+    return usable or [again]
+
+
+def print_details(about: dict[str, Any], now: float) -> None:
+    """One run, a block for each question."""
+    why = f": {about['why']}" if about["why"] else ""
+    out.print(printable(f"{about['run']}: {about['state']}{why}"))
+    for problem in about["problems"]:
+        if problem != about["why"]:
+            _line("", f"also: {problem}")
+    _line("scorer", about["scorer"] or "?")
+    _line("graph", about["graph"] or "?")
+    for i, (name, setting) in enumerate(about["settings"].items()):
+        default = "" if setting["default"] is None else f"  (default {setting['default']})"
+        _line("" if i else "settings", f"{name} = {setting['value']}{default}")
+    if not about["settings"]:
+        _line("settings", "all defaults")
+    _print_environment(about["environment"], about["device"])
+    _print_progress(about)
+    for i, checkpoint in enumerate(about["checkpoints"]):
+        at = f"step {checkpoint['step']:,}"
+        if checkpoint["epoch"] is not None:
+            at += _position(checkpoint)
+        age = ago(now - datetime.fromisoformat(checkpoint["touched"]).timestamp())
+        text = f"{at}, {age}, {size(checkpoint['bytes'])}"
+        _line("" if i else "checkpoints", checkpoint["problem"] or text)
+    if not about["checkpoints"]:
+        _line("checkpoints", "none")
+    for split, metrics in about["metrics"].items():
+        shown = [f"{name} {_metric(name, metrics[name])}" for name in
+                 ("mrr", "mr", "hits@1", "hits@3", "hits@10") if name in metrics]  # fmt: skip
+        old = "  (of earlier weights)" if about["outdated_results"] else ""
+        _line(split, ", ".join(shown) + old)
+    if not about["metrics"]:
+        _line("results", "none")
+    _line("size", f"{size(about['bytes'])}, last touched {_local(about['touched'])}")
+    for i, line in enumerate(about["next"]):
+        _line("" if i else "next", line)
+
+
+def _position(checkpoint: dict[str, Any]) -> str:
+    if checkpoint["steps_of_epoch"]:
+        return (
+            f" ({counted(checkpoint['steps_of_epoch'], 'step')} into epoch {checkpoint['epoch']:,})"
+        )
+    return f" (after epoch {checkpoint['epoch'] - 1:,})"
+
+
+def _print_environment(environment: dict[str, Any], device: Any) -> None:
+    packages = environment["packages"]
+    versions = [f"{key} {environment[key]}" for key in ("mmkgc", "python") if environment[key]]
+    if isinstance(packages, dict):
+        versions += [f"{name} {version}" for name, version in packages.items()]
+    _line("versions", ", ".join(versions) or "?")
+    if commit := environment["commit"]:
+        changed = environment["changed_files"]
+        _line("commit", f"{commit}{f', with {changed} changed files' if changed else ''}")
+    if environment["platform"]:
+        _line("machine", f"{environment['platform']}, {environment['processors']} processors")
+    gpu = f" ({environment['cuda']})" if environment["cuda"] and device != "cpu" else ""
+    threads = f", {environment['threads']} threads" if environment["threads"] else ""
+    if device == "auto":
+        device = "cuda" if environment["cuda"] else "cpu"
+    _line("device", f"{device or '?'}{gpu}{threads}")
+    if isinstance(environment["command"], list):
+        _line("command", shlex.join(map(str, environment["command"])))
+
+
+def _print_progress(about: dict[str, Any]) -> None:
+    asked = f" of {about['epochs_asked']:,}" if about["epochs_asked"] else ""
+    how = about["stopped"] if about["state"] in ("finished", "interrupted") else None
+    _line("epochs", f"{about['epochs']:,}{asked}{f'; {_ending(how)}' if how else ''}")
+    if about["valid_mrr"] is not None:
+        epoch = f" at epoch {about['best_epoch']:,}" if about["best_epoch"] else ""
+        _line("best", f"valid MRR {_percent(about['valid_mrr'])}{epoch}")
+    if about["seconds"] is not None:
+        rate = about["triples_per_second"]
+        _line(
+            "time", f"{_duration(about['seconds'])}" + (f", {rate:,.0f} triples/s" if rate else "")
+        )
+
+
+def _ending(stopped: str) -> str:
+    """``signal 2`` by the name that people know."""
+    number = stopped.removeprefix("signal ")
+    try:
+        return f"stopped by {signal.Signals(int(number)).name}"
+    except ValueError:
+        return stopped
+
+
+def removal_object(removal: Removal) -> dict[str, Any]:
+    """What goes from one run, for `--json`."""
+    return {
+        "run": str(removal.run.path),
+        "state": removal.run.state.value,
+        "why": removal.why,
+        "whole": removal.whole,
+        "bytes": removal.bytes,
+        "files": [{"path": str(file.path), "bytes": file.bytes} for file in removal.files],
+        "problems": removal.problems,
+    }
+
+
+def print_removals(removals: Sequence[Removal]) -> None:
+    """One line a run, as the files have names that say no more."""
+    for removal in removals:
+        what = "the whole run: " if removal.whole else ""
+        why = " and ".join(removal.why)
+        out.print(printable(f"{removal.run.name}: {what}{why}, {size(removal.bytes)}"))
+        if removal.whole and removal.run.state.value == "failed":
+            out.print(printable(f"  {removal.run.why}"))
+
+
+def size(count: int) -> str:
+    """``512 B``, ``3.4 KiB``, ``1.2 GiB``."""
+    if count < 1024:
+        return f"{count} B"
+    number = count / 1024
+    for unit in ("KiB", "MiB", "GiB"):
+        if number < 999.95:
+            return f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:,.1f} TiB"
+
+
+def ago(seconds: float) -> str:
+    """How long ago, in the largest unit that fits: ``just now``, ``5 min ago``, ``3 days ago``."""
+    for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= length:
+            count = int(seconds // length)
+            return f"{count} {'day' if (count, unit) == (1, 'days') else unit} ago"
+    return "just now"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.2f} %"
+
+
+def _metric(name: str, value: float) -> str:
+    return f"{value:,.1f}" if name == "mr" else f"{100 * value:.2f} %"
+
+
+def _plain(value: Any) -> Any:
+    """As JSON can hold it: TOML knows dates, NaN and infinity too."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float) and value - value == 0:
+        return value
+    return str(value)
+
+
+def _utc(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+
+
+def _local(text: str) -> str:
+    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+def _line(title: str, text: str) -> None:
+    out.print(printable(f"  {title:<12} {text}"))

@@ -1,0 +1,119 @@
+"""``mmkgc runs``: which runs there are, what became of them, and what can go."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mmkgc_cli.commands._runs_view import (
+    as_object,
+    details,
+    print_details,
+    print_list,
+    print_removals,
+    removal_object,
+    size,
+)
+from mmkgc_cli.commands._shell import JsonFlag, out, print_json, printable, say
+from mmkgc_cli.words import counted
+
+if TYPE_CHECKING:
+    from mmkgc_cli.runs.cleaning import Removal
+
+app = typer.Typer(
+    help="List runs, show one, make room.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+Folder = Annotated[Path, typer.Argument(help="Where the runs are.")]
+
+
+@app.command("list")
+def list_(
+    folder: Folder = Path("runs"),
+    scorer: Annotated[str | None, typer.Option(help="Only runs of this scorer.")] = None,
+    graph: Annotated[str | None, typer.Option(help="Only runs on the graph of this name.")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """List the runs below FOLDER, the one last touched first: state, epochs, MRR, size."""
+    from mmkgc_cli.runs.listing import list_runs
+
+    runs = [
+        run
+        for run in list_runs(folder)
+        if scorer in (None, run.scorer) and graph in (None, run.graph)
+    ]
+    if as_json:
+        print_json({"folder": str(folder), "runs": [as_object(run) for run in runs]})
+    elif runs:
+        print_list(runs, time.time())
+    else:
+        such = "" if scorer is None and graph is None else " of that scorer and graph"
+        say(f"no runs{such} below {printable(str(folder))}")
+
+
+@app.command("show")
+def show(
+    run: Annotated[Path, typer.Argument(help="Run directory.")], as_json: JsonFlag = False
+) -> None:
+    """Show how RUN was set up, how far it came, what it scored, and what to do next."""
+    from mmkgc_cli.errors import DataError
+    from mmkgc_cli.runs.inspection import inspect, is_run
+
+    if not is_run(run):
+        raise DataError(f"{run}: no run there; mmkgc runs list FOLDER shows where there are some")
+    about = details(inspect(run))
+    if as_json:
+        print_json(about)
+    else:
+        print_details(about, time.time())
+
+
+@app.command("clean")
+def clean(
+    folder: Folder = Path("runs"),
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Remove it; without, it is only shown.")
+    ] = False,
+    failed: Annotated[
+        bool,
+        typer.Option(
+            "--failed",
+            help="Also whole runs that failed, or stopped without a checkpoint, before they had "
+            "weights.",
+        ),
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what finished runs below FOLDER no longer need, and remove it with --yes.
+
+    Checkpoints of finished runs go, and temporary files of dead processes; weights, results,
+    traces and settings stay. Without its checkpoints a finished run can be evaluated, but not be
+    trained for longer. Runs that are in training, or can go on, are left alone.
+    """
+    from mmkgc_cli.errors import DataError
+    from mmkgc_cli.runs.cleaning import plan, remove
+
+    removals: list[Removal] = plan(folder, failed)
+    if yes:
+        removals = [remove(removal, failed) for removal in removals]
+    total = sum(removal.bytes for removal in removals)
+    if as_json:
+        objects = [removal_object(removal) for removal in removals]
+        print_json({"folder": str(folder), "removed": yes, "bytes": total, "runs": objects})
+    elif not removals:
+        say(f"nothing to remove below {printable(str(folder))}")
+    else:
+        print_removals(removals)
+        files = counted(sum(len(removal.files) for removal in removals), "file")
+        if yes:
+            out.print(f"removed: {files}, {size(total)}")
+        else:
+            out.print(f"would remove: {files}, {size(total)}")
+            say("nothing has been removed; --yes does it")
+    if problems := [problem for removal in removals for problem in removal.problems]:
+        raise DataError("\n".join(map(printable, problems)))
