@@ -34,7 +34,7 @@ from mmkgc_cli.state.atomic import read_json, write_bytes, write_json, write_tex
 from mmkgc_cli.state.checkpoints import Checkpoints
 from mmkgc_cli.state.memory import peak_mib, settled_objects
 from mmkgc_cli.state.signals import StopRequest
-from mmkgc_cli.state.trace import Trace
+from mmkgc_cli.state.trace import Trace, read_trace
 from mmkgc_cli.state.weights import checksum, load_weights
 from mmkgc_cli.training.loop import FINISHED, EpochReport, Outcome, Schedule, train
 
@@ -113,9 +113,24 @@ def resume_training(
     scorer = initial_scorer(config, graph, device)
     with run.locked():
         found = Checkpoints(run.checkpoints, 1).latest()
+        if found is None and _is_finished(run):
+            raise DataError(
+                f"{run.path}: is finished and has no checkpoints any more, so there is nothing to go "
+                "on from; train into another --run"
+            )
         if epochs is not None:
             write_text(run.config, to_toml(config))
         return _train(config, graph, scorer, run, watcher, found[1] if found else None)
+
+
+def _is_finished(run: RunDirectory) -> bool:
+    """Whether the trace ends as that of a training does which nobody stopped."""
+    try:
+        events = read_trace(run.trace)
+    except DataError:
+        return False
+    last = events[-1] if events else {}
+    return last.get("event") == "end" and not str(last.get("stopped")).startswith("signal")
 
 
 def _train(

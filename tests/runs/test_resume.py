@@ -114,9 +114,9 @@ def test_optimizers_schedules_and_averages_go_on_too(
 def test_a_run_without_a_checkpoint_starts_over(folder: Path, tmp_path: Path) -> None:
     whole, broken = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "broken")
     train(folder, whole, Watcher())
-    train(folder, broken, Watcher())
+    with pytest.raises(Interrupted):
+        train(folder, broken, Watcher(7))
     Checkpoints(broken.checkpoints, 1).clear()
-    broken.weights.unlink()
     resume_training(broken, None, Watcher())
     assert equal(remains(whole), remains(broken))
 
@@ -132,6 +132,19 @@ def test_a_finished_run_has_nothing_left_to_do_unless_asked_for_more(
     assert resume_training(run, None, Watcher(), epochs=10).outcome.epochs == 10
     train(folder, longer, Watcher(), "training.epochs=10")
     assert equal(remains(run), remains(longer))
+
+
+@pytest.mark.parametrize("epochs", [None, 10])
+def test_a_finished_run_without_checkpoints_is_not_trained_over(
+    folder: Path, tmp_path: Path, epochs: int | None
+) -> None:
+    run = RunDirectory(tmp_path / "run")
+    train(folder, run, Watcher())
+    Checkpoints(run.checkpoints, 1).clear()
+    before = run.weights.read_bytes()
+    with pytest.raises(DataError, match="is finished and has no checkpoints any more"):
+        resume_training(run, None, Watcher(), epochs=epochs)
+    assert run.weights.read_bytes() == before
 
 
 def test_checkpoints_come_as_often_as_asked(folder: Path, tmp_path: Path) -> None:
