@@ -115,8 +115,8 @@ def resume_training(
         found = Checkpoints(run.checkpoints, 1).latest()
         if found is None and _is_finished(run):
             raise DataError(
-                f"{run.path}: is finished and has no checkpoints any more, so there is nothing to go "
-                "on from; train into another --run"
+                f"{run.path}: is finished and has no checkpoints any more, so there is nothing to "
+                "go on from; train into another --run"
             )
         if epochs is not None:
             write_text(run.config, to_toml(config))
