@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -59,6 +61,8 @@ class LinkPrediction:
         self.optimization = Optimization(scorer, optimization, self.steps_per_epoch, epochs)
         self._order = torch.empty(0, dtype=torch.int64, device=device)
         self._before_order = self._order_rng.get_state()
+        # Who wants to know where the time goes puts something else here.
+        self.watch: Callable[[str], AbstractContextManager[Any]] = nullcontext
 
     @property
     def steps_per_epoch(self) -> int:
@@ -76,18 +80,23 @@ class LinkPrediction:
         """Trains on batch `index` of the pass; returns loss and norm of the gradient, unread."""
         size = self.settings.batch_size
         positives = self.triples[self._order[index * size : (index + 1) * size]]
-        candidates = self._negatives.sample(positives, self.settings.negatives, with_positive=True)
-        heads, relations, tails = positives.unbind(1)
+        with self.watch("negatives"):
+            drawn = self._negatives.sample(positives, self.settings.negatives, with_positive=True)
         with self.optimization.collecting():
-            scores = self.scorer.score_sampled(
-                heads, relations, tails, candidates.entities, candidates.side, candidates.order
-            )
-            positive, negative = scores[:, 0], scores[:, 1:]
-            loss = self_adversarial_loss(
-                positive, negative, candidates.usable[:, 1:], self.settings.temperature
-            )
-            loss.backward()  # type: ignore[no-untyped-call]
-        norm = self.optimization.step()
+            with self.watch("scores"):
+                heads, relations, tails = positives.unbind(1)
+                scores = self.scorer.score_sampled(
+                    heads, relations, tails, drawn.entities, drawn.side, drawn.order
+                )
+            with self.watch("loss"):
+                positive, negative = scores[:, 0], scores[:, 1:]
+                loss = self_adversarial_loss(
+                    positive, negative, drawn.usable[:, 1:], self.settings.temperature
+                )
+            with self.watch("gradients"):
+                loss.backward()  # type: ignore[no-untyped-call]
+        with self.watch("update"):
+            norm = self.optimization.step()
         return {"loss": loss.detach(), "gradient_norm": norm}
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,0 +1,61 @@
+"""``mmkgc profile``: where a training step's time goes."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmkgc_cli.commands._shell import Device, JsonFlag, out, print_json, table
+from mmkgc_cli.errors import UsageError
+
+
+def profile(
+    scorer: Annotated[str, typer.Argument(help="Which scorer.")],
+    graph: Annotated[Path, typer.Option(help="Folder of a prepared graph.")],
+    config: Annotated[
+        Path | None, typer.Option(help="TOML with [model] and [training]; --set wins over it.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="How many to take the time of.")] = 50,
+    device: Annotated[Device | None, typer.Option(help="training.device")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any setting; repeat as needed."),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Time the parts of a training step against what memory alone would take; writes nothing."""
+    from mmkgc_cli.kg.storage import load_graph
+    from mmkgc_cli.runs import profiling
+    from mmkgc_cli.runs.config import read_config_file, resolve
+    from mmkgc_cli.scoring import load_scorer
+
+    scorer_class = load_scorer(scorer)
+    resolved = resolve(
+        scorer,
+        scorer_class.Config,
+        read_config_file(config) if config else {},
+        str(config),
+        {} if device is None else {("training", "device"): device.value},
+        overrides or [],
+    )
+    loaded = load_graph(graph)
+    try:
+        found = profiling.profile(resolved, loaded, steps)
+    except profiling.NothingToTrain:
+        raise UsageError(f"{scorer} has no parameters, so there are no steps to time") from None
+    if as_json:
+        print_json(dataclasses.asdict(found))
+        return
+    rows = [
+        (p.name, f"{p.ms:.2f}", f"{100 * p.ms / found.step_ms:.0f} %", f"{p.floor_ms:.2f}")
+        for p in found.parts
+    ]
+    rest = max(0.0, found.step_ms - sum(part.ms for part in found.parts))
+    rows.append(("the rest", f"{rest:.2f}", f"{100 * rest / found.step_ms:.0f} %", ""))
+    rows.append(("a step", f"{found.step_ms:.2f}", "", ""))
+    out.print(table("step", ["part", "ms", "share", "memory alone, ms"], rows))
+    speed = f"{found.copy_gb_per_second:.1f} GB/s"
+    out.print(f"an epoch: {found.seconds_per_epoch:.2f} s; a copy in memory: {speed}")

@@ -1,0 +1,140 @@
+"""Where the time of a training step goes, against what memory alone would take."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from mmkgc_cli.kg.graph import Graph
+from mmkgc_cli.runs.config import RunConfig
+from mmkgc_cli.runs.preflight import build_program, initial_scorer, pick_device
+from mmkgc_cli.scoring import Scorer
+from mmkgc_cli.state.memory import settled_objects
+
+WARM_UP = 5
+PROBE = 1 << 26  # bytes that are copied to see how fast memory is
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a step: medians in milliseconds.
+
+    `floor_ms` is what reading and writing takes that the part cannot do without, at the speed of a
+    copy: rows of candidates once a pass, scores, and for the update weights and moments.
+    """
+
+    name: str
+    ms: float
+    floor_ms: float
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Of a step, and of an epoch of such steps."""
+
+    parts: list[Part]
+    step_ms: float  # what the parts do not explain is the loop's own
+    seconds_per_epoch: float
+    copy_gb_per_second: float
+
+
+class NothingToTrain(Exception):
+    """The scorer has no parameters."""
+
+
+class _Watch:
+    """Adds up the time within its contexts, by name."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.ms: dict[str, list[float]] = defaultdict(list)
+
+    @contextlib.contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.wait()
+        self.ms[name].append(1e3 * (time.perf_counter() - start))
+
+    def wait(self) -> None:
+        """Without it, a GPU's work would be counted where somebody happens to wait for it."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def profile(config: RunConfig, graph: Graph, steps: int) -> Profile:
+    """Trains a fresh scorer for `steps` steps and takes the time of their parts; writes nothing.
+
+    Raises:
+        NothingToTrain: when there are no steps to time.
+    """
+    device = pick_device(config.training.device)
+    scorer = initial_scorer(config, graph, device)
+    triples = torch.from_numpy(graph.train).to(device=device, dtype=torch.int64)
+    scorer.fit(triples)
+    if not list(scorer.parameters()):
+        raise NothingToTrain
+    program = build_program(config, scorer, triples)
+    program.start_epoch()
+    per_epoch = program.steps_per_epoch
+    watch = _Watch(device)
+    whole: list[float] = []
+    with settled_objects():
+        for index in range(WARM_UP):
+            program.step(index % per_epoch)
+        program.watch = watch
+        for index in range(steps):
+            watch.wait()
+            start = time.perf_counter()
+            program.step(index % per_epoch)
+            watch.wait()
+            whole.append(1e3 * (time.perf_counter() - start))
+    speed = _copy_speed(device)
+    floors = _least_bytes(config, scorer)
+    parts = [
+        Part(name, statistics.median(ms), 1e3 * floors[name] / speed)
+        for name, ms in watch.ms.items()
+    ]
+    step_ms = statistics.median(whole)
+    return Profile(parts, step_ms, step_ms * per_epoch / 1e3, speed / 1e9)
+
+
+@torch.no_grad()
+def _least_bytes(config: RunConfig, scorer: Scorer) -> dict[str, float]:
+    """What each part has to read and write."""
+    s = config.training
+    one = torch.zeros(1, dtype=torch.int64, device=next(scorer.parameters()).device)
+    width, entities = scorer.candidates(one).shape[1], scorer.n_entities
+    candidates = s.batch_size * (s.negatives + 1)
+    rows = 4 * width * min(entities, candidates)
+    queries = 4 * width * 2 * s.batch_size
+    weights = sum(p.numel() * p.element_size() for p in scorer.parameters())
+    kept = 2 if s.optimizer == "adagrad" else 3  # of each weight: itself and its moments
+    moved = min(weights, rows) if s.optimizer == "lazy-adam" else weights
+    return {
+        "negatives": candidates * (8 + 1 + 1 + 8),
+        "scores": rows + queries + 4 * candidates,
+        "loss": 3 * 4 * candidates,
+        "gradients": rows + 2 * queries + 4 * candidates,
+        "update": 2 * kept * moved,
+    }
+
+
+def _copy_speed(device: torch.device) -> float:
+    """Bytes read and written a second by a copy, at its best of some."""
+    source = torch.ones(PROBE // 4, device=device)
+    target = torch.empty_like(source)
+    best = 0.0
+    for _ in range(10):
+        start = time.perf_counter()
+        target.copy_(source)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = max(best, 2 * PROBE / (time.perf_counter() - start))
+    return best
