@@ -71,7 +71,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         DataError: when the storage refuses; `path` is then as it was before.
     """
     make_folder(path.parent)
-    _sweep(path)
+    sweep(path.parent, glob.escape(path.name))
     temporary = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}.tmp")
     try:
         with storage_errors(path):
@@ -86,9 +86,9 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             temporary.unlink(missing_ok=True)
 
 
-def _sweep(path: Path) -> None:
-    """Removes what killed processes of this machine left of earlier writes to `path`."""
-    for old in path.parent.glob(f".{glob.escape(path.name)}.{_HOST}-*.tmp"):
+def sweep(folder: Path, names: str) -> None:
+    """Removes what killed processes of this machine left of writes to files that match `names`."""
+    for old in folder.glob(f".{names}.{_HOST}-*.tmp"):
         pid = old.name.removesuffix(".tmp").rpartition("-")[2]
         if pid.isdigit() and not _alive(int(pid)):
             with contextlib.suppress(OSError):
