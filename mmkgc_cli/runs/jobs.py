@@ -135,6 +135,8 @@ def resume_training(
         found = Checkpoints(run.checkpoints, 1).latest()
         if epochs is not None:
             write_text(run.config, to_toml(config))
+        if not run.environment.exists():  # it was killed just before it could write this
+            write_json(run.environment, environment())
         return _train(config, graph, scorer, run, watcher, found[1] if found else None)
 
 

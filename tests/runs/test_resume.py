@@ -13,6 +13,7 @@ from mmkgc_cli.runs.config import resolve
 from mmkgc_cli.runs.directory import RunDirectory
 from mmkgc_cli.runs.jobs import Trained, resume_training, run_evaluation, run_training
 from mmkgc_cli.scoring import load_scorer
+from mmkgc_cli.state.atomic import read_json
 from mmkgc_cli.state.checkpoints import Checkpoints, pack
 from mmkgc_cli.state.trace import read_trace
 from mmkgc_cli.training.loop import EpochReport
@@ -96,8 +97,10 @@ def test_a_run_without_a_checkpoint_starts_over(folder: Path, tmp_path: Path) ->
     train(folder, broken, Watcher())
     Checkpoints(broken.checkpoints, 1).clear()
     broken.weights.unlink()
+    broken.environment.unlink()  # the run was killed between its first two files
     resume_training(broken, None, Watcher())
     assert equal(remains(whole), remains(broken))
+    assert read_json(broken.environment).keys() == read_json(whole.environment).keys()
 
 
 def test_a_finished_run_has_nothing_left_to_do_unless_asked_for_more(
