@@ -99,6 +99,7 @@ class RunDirectory:
         except ImportError:  # no such locks on this system
             yield
             return
+        make_folder(self.path)  # or says that it is a file
         path = self.checkpoints / ".lock"
         make_folder(path.parent)
         with storage_errors(path):

@@ -102,8 +102,8 @@ def run_training(
     config = config.model_copy(update={"graph": about})
     device = pick_device(config.training.device)
     scorer = _initial_scorer(config, graph, device)
-    run.create(overwrite)
     with run.locked():
+        run.create(overwrite)
         write_text(run.config, to_toml(config))
         write_json(run.environment, environment())
         return _train(config, graph, scorer, run, watcher, None)

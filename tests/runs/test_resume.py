@@ -9,7 +9,7 @@ import torch
 from mmkgc_cli.errors import DataError, Interrupted, MmkgcError
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import write_graph
-from mmkgc_cli.runs.config import resolve
+from mmkgc_cli.runs.config import from_toml, resolve
 from mmkgc_cli.runs.directory import RunDirectory
 from mmkgc_cli.runs.jobs import Trained, resume_training, run_evaluation, run_training
 from mmkgc_cli.scoring import load_scorer
@@ -137,3 +137,8 @@ def test_two_processes_do_not_train_one_run(folder: Path, tmp_path: Path) -> Non
     train(folder, run, Watcher())
     with run.locked(), pytest.raises(MmkgcError, match="another process trains this run"):
         resume_training(run, None, Watcher())
+    before = remains(run)
+    config = from_toml(run.config, lambda name: load_scorer(name).Config)
+    with run.locked(), pytest.raises(MmkgcError, match="another process trains this run"):
+        run_training(config, folder, run, True, Watcher())
+    assert equal(remains(run), before)
