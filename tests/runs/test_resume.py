@@ -14,10 +14,10 @@ from mmkgc_cli.runs.directory import RunDirectory
 from mmkgc_cli.runs.jobs import Trained, resume_training, run_evaluation, run_training
 from mmkgc_cli.scoring import load_scorer
 from mmkgc_cli.state.atomic import read_json
-from mmkgc_cli.state.checkpoints import Checkpoints, pack
-from mmkgc_cli.state.trace import read_trace
+from mmkgc_cli.state.checkpoints import Checkpoints
 from mmkgc_cli.training.loop import EpochReport
 from tests.conftest import random_graph
+from tests.kill.contents import epochs, last_state
 
 SETTINGS = ["training.epochs=6", "training.eval_every=2", "model.dim=8", "training.batch_size=64"]
 
@@ -50,19 +50,9 @@ def train(folder: Path, run: RunDirectory, watcher: Watcher, *more: str) -> Trai
     return run_training(config, folder, run, False, watcher)
 
 
-def remains(run: RunDirectory) -> tuple[bytes, object, list[dict[str, object]]]:
+def remains(run: RunDirectory) -> tuple[bytes, object, object]:
     """What a training leaves: weights, all state, and its trace without times."""
-    found = Checkpoints(run.checkpoints, 1).latest()
-    assert found is not None
-    state = found[1]
-    del state["trace"], state["progress"]["seconds"]
-    times = ("seconds", "epoch_seconds", "triples_per_second")
-    events = [
-        {key: value for key, value in event.items() if key not in times}
-        for event in read_trace(run.trace)
-        if event["event"] == "epoch"
-    ]
-    return run.weights.read_bytes(), pack(state), events
+    return run.weights.read_bytes(), last_state(run.path), epochs(run.trace)
 
 
 def equal(a: tuple[bytes, object, object], b: tuple[bytes, object, object]) -> bool:
