@@ -8,7 +8,7 @@ NATIVE := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build dev demo test test-slow test-scatter sanitize emulate gpu gpu-build gpu-test gpu-check gpu-bench gpu-pack fuzz lint docs benchmark wheel clean
+.PHONY: help build dev demo test test-slow test-scatter sanitize emulate gpu gpu-build gpu-test gpu-check gpu-bench gpu-pack fuzz kill lint docs benchmark wheel clean
 
 help:
 	@echo "make demo       install into $(VENV) and complete the periodic table, in a few minutes"
@@ -20,6 +20,7 @@ help:
 	@echo "make gpu-pack   fill .gpu with what such a machine may lack: wheels and prepared graphs"
 	@echo "make test-scatter  build torch-scatter (some minutes) and run the R-GCN twin on it"
 	@echo "make fuzz       fuzz every reader for SECONDS=60 each; needs atheris, which it installs"
+	@echo "make kill       kill prepare, train and eval KILLS=100 times at random; nothing may be lost"
 	@echo "make build      install, with the native library where a compiler is found"
 	@echo "make docs       write docs/cli.md from the commands"
 	@echo "make benchmark  every native op against its twin and peers; needs GRAPH=a prepared FB15K-237"
@@ -161,6 +162,11 @@ fuzz: dev
 	@$(PIP) install "atheris>=3"
 	@for target in $(FUZZ); do echo "fuzzing $$target for $(SECONDS) s"; \
 		$(BIN)/python -m tests.fuzz.run $$target $(SECONDS) || exit 1; done
+
+KILLS ?= 100
+SEED ?= 0
+kill: dev
+	@$(BIN)/python -m tests.kill.run --kills $(KILLS) --seed $(SEED)
 
 docs: dev
 	@$(BIN)/python -m typer mmkgc_cli.app utils docs --name mmkgc --output docs/cli.md

@@ -106,6 +106,7 @@ class RunDirectory:
         if os.name != "posix":  # no such locks there
             yield
             return
+        make_folder(self.path)  # or says that it is a file
         make_folder(self.lock.parent)
         for attempt in range(LOCK_ATTEMPTS):
             if attempt:  # somebody may only have looked, see `is_locked`

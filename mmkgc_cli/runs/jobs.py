@@ -82,8 +82,8 @@ def run_training(
     config = config.model_copy(update={"graph": about})
     device = pick_device(config.training.device)
     scorer = initial_scorer(config, graph, device)
-    run.create(overwrite)
     with run.locked():
+        run.create(overwrite)
         write_text(run.config, to_toml(config))
         write_json(run.environment, environment())
         return _train(config, graph, scorer, run, watcher, None)
@@ -120,6 +120,8 @@ def resume_training(
             )
         if epochs is not None:
             write_text(run.config, to_toml(config))
+        if not run.environment.exists():  # it was killed just before it could write this
+            write_json(run.environment, environment())
         return _train(config, graph, scorer, run, watcher, found[1] if found else None)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fnmatch
+import glob
 import json
 import os
 import platform
@@ -70,7 +72,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         DataError: when the storage refuses; `path` is then as it was before.
     """
     make_folder(path.parent)
-    _sweep(path)
+    sweep(path.parent, glob.escape(path.name))
     temporary = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}.tmp")
     try:
         with storage_errors(path):
@@ -85,10 +87,10 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
             temporary.unlink(missing_ok=True)
 
 
-def _sweep(path: Path) -> None:
-    """Removes what killed processes of this machine left of earlier writes to `path`."""
-    for old, name in abandoned(path.parent):
-        if name == path.name:
+def sweep(folder: Path, names: str) -> None:
+    """Removes what killed processes of this machine left of writes to files that match `names`."""
+    for old, name in abandoned(folder):
+        if fnmatch.fnmatchcase(name, names):
             with contextlib.suppress(OSError):
                 old.unlink()
 

@@ -17,10 +17,12 @@ import torch
 from torch import Tensor
 
 from mmkgc_cli.errors import DataError
+from mmkgc_cli.state.atomic import sweep
 from mmkgc_cli.state.peek import STATE, value_of
 from mmkgc_cli.state.weights import load_weights, save_weights
 
 SCHEMA = 1
+_NAMES = "[0-9]*.safetensors"
 
 
 def pack(state: Any) -> dict[str, Tensor]:
@@ -76,6 +78,8 @@ class Checkpoints:
         Raises:
             DataError: when the storage refuses; the checkpoints before this one are then whole.
         """
+        # Half-written ones of killed trainings are named by steps that may not come again.
+        sweep(self.folder, _NAMES)
         path = self.folder / f"{step:012d}.safetensors"
         save_weights(path, pack(state), {"schema": str(SCHEMA)})
         for old in self._paths()[: -self.keep]:
@@ -107,10 +111,11 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Removes all of them."""
+        sweep(self.folder, _NAMES)
         for path in self._paths():
             with contextlib.suppress(OSError):
                 path.unlink()
 
     def _paths(self) -> list[Path]:
         """Oldest first."""
-        return sorted(self.folder.glob("[0-9]*.safetensors"))
+        return sorted(self.folder.glob(_NAMES))

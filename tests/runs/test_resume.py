@@ -9,14 +9,15 @@ import torch
 from mmkgc_cli.errors import DataError, Interrupted, MmkgcError
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import write_graph
-from mmkgc_cli.runs.config import resolve
+from mmkgc_cli.runs.config import from_toml, resolve
 from mmkgc_cli.runs.directory import RunDirectory
 from mmkgc_cli.runs.jobs import Trained, resume_training, run_evaluation, run_training
 from mmkgc_cli.scoring import load_scorer
-from mmkgc_cli.state.checkpoints import Checkpoints, pack
-from mmkgc_cli.state.trace import read_trace
+from mmkgc_cli.state.atomic import read_json
+from mmkgc_cli.state.checkpoints import Checkpoints
 from mmkgc_cli.training.loop import EpochReport
 from tests.conftest import random_graph
+from tests.kill.contents import epochs, last_state
 
 SETTINGS = ["training.epochs=6", "training.eval_every=2", "model.dim=8", "training.batch_size=64"]
 
@@ -49,19 +50,9 @@ def train(folder: Path, run: RunDirectory, watcher: Watcher, *more: str) -> Trai
     return run_training(config, folder, run, False, watcher)
 
 
-def remains(run: RunDirectory) -> tuple[bytes, object, list[dict[str, object]]]:
+def remains(run: RunDirectory) -> tuple[bytes, object, object]:
     """What a training leaves: weights, all state, and its trace without times."""
-    found = Checkpoints(run.checkpoints, 1).latest()
-    assert found is not None
-    state = found[1]
-    del state["trace"], state["progress"]["seconds"]
-    times = ("seconds", "epoch_seconds", "triples_per_second", "memory_mib")
-    events = [
-        {key: value for key, value in event.items() if key not in times}
-        for event in read_trace(run.trace)
-        if event["event"] == "epoch"
-    ]
-    return run.weights.read_bytes(), pack(state), events
+    return run.weights.read_bytes(), last_state(run.path), epochs(run.trace)
 
 
 def equal(a: tuple[bytes, object, object], b: tuple[bytes, object, object]) -> bool:
@@ -117,8 +108,10 @@ def test_a_run_without_a_checkpoint_starts_over(folder: Path, tmp_path: Path) ->
     with pytest.raises(Interrupted):
         train(folder, broken, Watcher(7))
     Checkpoints(broken.checkpoints, 1).clear()
+    broken.environment.unlink()  # the run was killed between its first two files
     resume_training(broken, None, Watcher())
     assert equal(remains(whole), remains(broken))
+    assert read_json(broken.environment).keys() == read_json(whole.environment).keys()
 
 
 def test_a_finished_run_has_nothing_left_to_do_unless_asked_for_more(
@@ -168,3 +161,8 @@ def test_two_processes_do_not_train_one_run(folder: Path, tmp_path: Path) -> Non
     train(folder, run, Watcher())
     with run.locked(), pytest.raises(MmkgcError, match="another process trains this run"):
         resume_training(run, None, Watcher())
+    before = remains(run)
+    config = from_toml(run.config, lambda name: load_scorer(name).Config)
+    with run.locked(), pytest.raises(MmkgcError, match="another process trains this run"):
+        run_training(config, folder, run, True, Watcher())
+    assert equal(remains(run), before)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import math
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +69,28 @@ def test_the_last_few_are_kept(tmp_path: Path) -> None:
     found = kept.latest()
     assert found is not None
     assert found[1] == 100
+
+
+@pytest.mark.parametrize("later", ["save", "clear"])
+def test_what_a_killed_training_left_of_one_goes_though_its_step_never_comes_again(
+    tmp_path: Path, later: str
+) -> None:
+    code = (
+        "import os, signal, sys, pathlib\n"
+        "from mmkgc_cli.state.atomic import atomic_file\n"
+        "with atomic_file(pathlib.Path(sys.argv[1])) as file:\n"
+        "    file.write(b'half'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    half = tmp_path / "000000000007.safetensors"
+    killed = subprocess.run([sys.executable, "-c", code, half], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 1
+    kept = Checkpoints(tmp_path, 1)
+    if later == "save":
+        kept.save(9, 9)
+    else:
+        kept.clear()
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_damaged_one_gives_way_to_the_one_before(tmp_path: Path) -> None:
