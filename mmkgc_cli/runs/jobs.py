@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
-from mmkgc_cli.errors import DataError, MmkgcError
+from mmkgc_cli.errors import DataError, MmkgcError, UsageError
 from mmkgc_cli.evaluation.metrics import side_metrics
 from mmkgc_cli.evaluation.ranker import rank
 from mmkgc_cli.evaluation.ranks import SideRanks
@@ -117,6 +117,11 @@ def resume_training(
             raise DataError(
                 f"{run.path}: is finished and has no checkpoints any more, so there is nothing to "
                 "go on from; train into another --run"
+            )
+        done = found[1]["progress"]["epoch"] - 1 if found else 0
+        if epochs is not None and epochs <= done:
+            raise UsageError(
+                f"{run.path}: has {done} epochs already; ask for more --epochs than that"
             )
         if epochs is not None:
             write_text(run.config, to_toml(config))

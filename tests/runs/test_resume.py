@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmkgc_cli.errors import DataError, Interrupted, MmkgcError
+from mmkgc_cli.errors import DataError, Interrupted, MmkgcError, UsageError
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import write_graph
 from mmkgc_cli.runs.config import from_toml, resolve
@@ -125,6 +125,18 @@ def test_a_finished_run_has_nothing_left_to_do_unless_asked_for_more(
     assert resume_training(run, None, Watcher(), epochs=10).outcome.epochs == 10
     train(folder, longer, Watcher(), "training.epochs=10")
     assert equal(remains(run), remains(longer))
+
+
+def test_fewer_epochs_than_there_are_is_no_wish_that_can_be_met(
+    folder: Path, tmp_path: Path
+) -> None:
+    run = RunDirectory(tmp_path / "run")
+    train(folder, run, Watcher())
+    before = run.config.read_bytes()
+    for epochs in (3, 6):
+        with pytest.raises(UsageError, match="has 6 epochs already; ask for more --epochs"):
+            resume_training(run, None, Watcher(), epochs=epochs)
+    assert run.config.read_bytes() == before
 
 
 @pytest.mark.parametrize("epochs", [None, 10])
