@@ -16,7 +16,7 @@ from mmkgc_cli.state.checkpoints import Checkpoints
 from mmkgc_cli.state.trace import Trace
 from mmkgc_cli.state.weights import save_weights
 from mmkgc_cli.training.link_prediction import LinkPrediction
-from mmkgc_cli.training.loop import Progress
+from mmkgc_cli.training.loop import NonFiniteLoss, Progress
 
 
 class RunKeeper:
@@ -65,8 +65,18 @@ class RunKeeper:
         return time.monotonic() - self._last >= self.config.training.checkpoint_seconds
 
     def checkpoint(self, progress: Progress) -> None:
-        """Writes everything that the training goes on from."""
+        """Writes everything that the training goes on from.
+
+        Raises:
+            NonFiniteLoss: instead of keeping weights that no training can go on from.
+        """
         assert self.program is not None
+        for name, weights in self.scorer.state_dict().items():
+            if weights.is_floating_point() and not bool(weights.isfinite().all()):
+                raise NonFiniteLoss(
+                    f"epoch {progress.epoch}: {name!r} is not finite any more; lower training.lr, "
+                    "or look at the data"
+                )
         position, seconds = self.trace.position
         state = {
             "progress": progress.state_dict(),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from mmkgc_cli.errors import DataError, Interrupted, MmkgcError, UsageError
 from mmkgc_cli.kg.graph import Graph
@@ -15,7 +16,9 @@ from mmkgc_cli.runs.jobs import Trained, resume_training, run_evaluation, run_tr
 from mmkgc_cli.scoring import load_scorer
 from mmkgc_cli.state.atomic import read_json
 from mmkgc_cli.state.checkpoints import Checkpoints
-from mmkgc_cli.training.loop import EpochReport
+from mmkgc_cli.state.trace import read_trace
+from mmkgc_cli.training.link_prediction import LinkPrediction
+from mmkgc_cli.training.loop import EpochReport, NonFiniteLoss
 from tests.conftest import random_graph
 from tests.kill.contents import epochs, last_state
 
@@ -133,9 +136,9 @@ def test_fewer_epochs_than_there_are_is_no_wish_that_can_be_met(
     run = RunDirectory(tmp_path / "run")
     train(folder, run, Watcher())
     before = run.config.read_bytes()
-    for epochs in (3, 6):
+    for fewer in (3, 6):
         with pytest.raises(UsageError, match="has 6 epochs already; ask for more --epochs"):
-            resume_training(run, None, Watcher(), epochs=epochs)
+            resume_training(run, None, Watcher(), epochs=fewer)
     assert run.config.read_bytes() == before
 
 
@@ -150,6 +153,31 @@ def test_a_finished_run_without_checkpoints_is_not_trained_over(
     with pytest.raises(DataError, match="is finished and has no checkpoints any more"):
         resume_training(run, None, Watcher(), epochs=epochs)
     assert run.weights.read_bytes() == before
+
+
+def test_weights_that_are_not_finite_never_get_into_a_checkpoint(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step can leave such weights behind a loss that was finite."""
+    plain = LinkPrediction.step
+
+    def poisoned(self: LinkPrediction, index: int) -> dict[str, Tensor]:
+        terms = plain(self, index)
+        if self.optimization.steps == 7:
+            with torch.no_grad():
+                next(self.scorer.parameters())[0, 0] = torch.nan
+        return terms
+
+    monkeypatch.setattr(LinkPrediction, "step", poisoned)
+    run = RunDirectory(tmp_path / "run")
+    with pytest.raises(NonFiniteLoss, match="epoch 2: 'entities' is not finite any more"):
+        train(folder, run, Watcher(), "training.checkpoint_seconds=0")
+    assert read_trace(run.trace)[-1]["event"] == "error"
+    found = Checkpoints(run.checkpoints, 1).latest()
+    assert found is not None
+    assert found[0].stem.endswith("6")
+    monkeypatch.undo()
+    resume_training(run, None, Watcher())
 
 
 def test_checkpoints_come_as_often_as_asked(folder: Path, tmp_path: Path) -> None:
