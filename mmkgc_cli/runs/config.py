@@ -59,6 +59,9 @@ class TrainingConfig(_Strict):
     )
     seed: int = Field(0, ge=0, lt=2**63, description="decides initial values, order and negatives")
     eval_every: int = Field(5, ge=1, description="epochs between validations")
+    eval_sample: int = Field(
+        0, ge=0, description="valid triples to select on, a fixed sample; 0 takes all"
+    )
     patience: int = Field(
         5, ge=0, description="validations without a better valid MRR before stopping; 0 never stops"
     )

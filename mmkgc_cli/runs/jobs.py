@@ -27,6 +27,7 @@ from mmkgc_cli.runs.preflight import (
     known_triples,
     pick_device,
     try_ranking,
+    valid_triples,
 )
 from mmkgc_cli.runs.results import rank_table, split_report
 from mmkgc_cli.scoring import Scorer, Side, load_scorer
@@ -203,11 +204,12 @@ def _drive(
     device = pick_device(settings.device)
     triples = torch.from_numpy(graph.train).to(device=device, dtype=torch.int64)
     known = known_triples(graph)
+    valid = valid_triples(config, graph)
 
     def validate() -> dict[str, float]:
         scorer.eval()
         with keeper.averaged():
-            both = side_metrics(rank(scorer, graph.valid, known))["both"]["realistic"]
+            both = side_metrics(rank(scorer, valid, known))["both"]["realistic"]
         scorer.train()
         return dict(both)
 
@@ -326,7 +328,7 @@ def run_evaluation(
         "epoch": loaded.epoch,
         "sha256": loaded.checksum,
     }
-    results = split_report(graph, split, ranks, model)
+    results = split_report(graph, split, ranks, model, loaded.config.training.eval_sample)
     results = _merge(_earlier_results(run), results)
     write_bytes(run.ranks(split), rank_table(graph, triples, ranks))
     write_json(run.results, results)

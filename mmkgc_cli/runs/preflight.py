@@ -15,6 +15,7 @@ from mmkgc_cli.errors import MmkgcError
 from mmkgc_cli.evaluation.known import KnownTriples
 from mmkgc_cli.evaluation.ranker import rank
 from mmkgc_cli.kg.graph import Graph
+from mmkgc_cli.kg.triples import Triples
 from mmkgc_cli.ops import SideChoice
 from mmkgc_cli.runs.config import RunConfig
 from mmkgc_cli.scoring import Scorer, load_scorer
@@ -102,6 +103,18 @@ def build_program(config: RunConfig, scorer: Scorer, triples: Tensor) -> LinkPre
         ),
         settings.epochs,
     )
+
+
+def valid_triples(config: RunConfig, graph: Graph) -> Triples:
+    """The valid triples that weights are selected on: all, or a sample that the seed decides."""
+    sample = config.training.eval_sample
+    if not 0 < sample < len(graph.valid):
+        return graph.valid
+    rng = generator(config.training.seed, "valid sample")
+    chosen: Triples = graph.valid[
+        torch.randperm(len(graph.valid), generator=rng)[:sample].sort().values.numpy()
+    ]
+    return chosen
 
 
 def state_mib(config: RunConfig, scorer: Scorer) -> tuple[float, float]:
@@ -196,10 +209,10 @@ def estimate(config: RunConfig, graph: Graph, run: Path) -> Estimate:
             program.step(index % steps)
         _wait(device)
         seconds_per_epoch = (time.perf_counter() - start) / MEASURED * steps
-    n = min(SLICE, len(graph.valid))
+    n = min(SLICE, len(valid_triples(config, graph)))
     fixed = try_ranking(scorer, graph, known, 1)
     slope = max(0.0, try_ranking(scorer, graph, known, n) - fixed) / max(1, n)
-    seconds_per_validation = fixed + slope * len(graph.valid)
+    seconds_per_validation = fixed + slope * len(valid_triples(config, graph))
     epochs = settings.epochs if parameters else 0
     validations = int(np.ceil(epochs / settings.eval_every)) if epochs else 1
     return Estimate(

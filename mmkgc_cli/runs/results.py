@@ -20,8 +20,11 @@ from mmkgc_cli.scoring import Side
 RESULTS_VERSION = 1
 
 
-def protocol(graph: Graph) -> dict[str, Any]:
-    """What metrics mean; results under unlike protocols must not be compared."""
+def protocol(graph: Graph, sample: int = 0) -> dict[str, Any]:
+    """What metrics mean; results under unlike protocols must not be compared.
+
+    Weights were selected on a `sample` of so many valid triples, or on all when it is 0.
+    """
     leaks, duplicates = graph.leaks(), graph.duplicates()
     return {
         "version": RESULTS_VERSION,
@@ -32,6 +35,7 @@ def protocol(graph: Graph) -> dict[str, Any]:
         "selection": {
             "metric": "mrr",
             "split": "valid",
+            "triples": min(sample, len(graph.valid)) or len(graph.valid),
             "ties": "realistic",
             "clean": not problems(duplicates, leaks),
             **leaks,
@@ -44,11 +48,16 @@ def protocol(graph: Graph) -> dict[str, Any]:
 
 
 def split_report(
-    graph: Graph, split: str, ranks: Mapping[Side, SideRanks], model: Mapping[str, Any]
+    graph: Graph,
+    split: str,
+    ranks: Mapping[Side, SideRanks],
+    model: Mapping[str, Any],
+    sample: int = 0,
 ) -> dict[str, Any]:
     """The contents of ``results.json`` for one split.
 
-    Metrics are fractions nested ``split.side.tie.metric``; `model` says what was evaluated.
+    Metrics are fractions nested ``split.side.tie.metric``; `model` says what was evaluated,
+    and `sample` on how many valid triples it was selected.
     """
     triples = graph.splits[split]
     categories = relation_categories(graph.train, len(graph.entities), len(graph.relations))
@@ -57,7 +66,7 @@ def split_report(
     by_category = grouped_metrics(ranks, categories[relations], dict(enumerate(CATEGORIES)))
     return {
         "mmkgc": __version__,
-        "protocol": protocol(graph),
+        "protocol": protocol(graph, sample),
         "model": dict(model),
         "metrics": {split: side_metrics(ranks)},
         "categories": {split: by_category},

@@ -94,6 +94,7 @@ def test_results_nest_split_side_tie_metric_and_keep_the_protocol(
     assert protocol["selection"] == {
         "metric": "mrr",
         "split": "valid",
+        "triples": 30,
         "ties": "realistic",
         "clean": True,
         "valid_in_train": 0,

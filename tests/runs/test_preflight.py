@@ -12,7 +12,7 @@ from mmkgc_cli.kg.storage import write_graph
 from mmkgc_cli.runs import preflight
 from mmkgc_cli.runs.config import RunConfig, resolve
 from mmkgc_cli.runs.directory import RunDirectory
-from mmkgc_cli.runs.jobs import run_training
+from mmkgc_cli.runs.jobs import run_evaluation, run_training
 from mmkgc_cli.scoring import load_scorer
 from tests.runs.test_jobs import Silent
 
@@ -72,6 +72,29 @@ def test_a_ranking_that_fails_does_so_before_the_training(
     with pytest.raises(NonFiniteScores):
         run_training(config_of(), tmp_path / "graph", run, False, Silent())
     assert "epoch" not in run.trace.read_text()
+
+
+def test_a_sample_of_valid_is_fixed_by_the_seed_and_all_of_it_by_default(graph: Graph) -> None:
+    def chosen(*settings: str) -> list[tuple[int, ...]]:
+        rows = preflight.valid_triples(config_of(*settings), graph)
+        return [tuple(row) for row in rows.tolist()]
+
+    assert (
+        chosen() == chosen("training.eval_sample=1000") == [tuple(r) for r in graph.valid.tolist()]
+    )
+    sample = chosen("training.eval_sample=7")
+    assert len(set(sample)) == 7
+    assert set(sample) <= set(chosen())
+    assert sample == chosen("training.eval_sample=7")
+    assert sample != chosen("training.eval_sample=7", "training.seed=1")
+
+
+def test_a_sample_is_on_the_record(graph: Graph, tmp_path: Path) -> None:
+    write_graph(graph, tmp_path / "graph")
+    run = RunDirectory(tmp_path / "run")
+    run_training(config_of("training.eval_sample=7"), tmp_path / "graph", run, False, Silent())
+    results = run_evaluation(run, None, "test")
+    assert results["protocol"]["selection"]["triples"] == 7
 
 
 def test_memory_is_known_where_the_system_says() -> None:
