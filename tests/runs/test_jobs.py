@@ -70,6 +70,23 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(
     assert digests[0] == digests[1] != digests[2]
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "lazy-adam"])
+def test_the_number_of_threads_changes_no_bit(folder: Path, tmp_path: Path, optimizer: str) -> None:
+    before = torch.get_num_threads()
+    digests = set()
+    try:
+        for threads in (1, 2, 3):
+            run = tmp_path / f"{threads}"
+            train(
+                folder, run, f"training.threads={threads}", f"training.optimizer={optimizer}",
+                "model.dim=65",
+            )  # fmt: skip
+            digests.add(load_weights(run / "model.safetensors")[1]["sha256"])
+    finally:
+        torch.set_num_threads(before)
+    assert len(digests) == 1
+
+
 def test_evaluation_of_the_best_weights_reproduces_the_selection(
     folder: Path, tmp_path: Path
 ) -> None:
