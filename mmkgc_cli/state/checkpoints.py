@@ -93,20 +93,23 @@ class Checkpoints:
         Raises:
             DataError: when there are some, but none is whole, or the newest is of another version.
         """
-        problem: DataError | None = None
-        for path in reversed(self._paths()):
+        paths = self._paths()
+        for path in reversed(paths):
             try:
                 tensors, metadata = load_weights(path)
-                if metadata.get("schema") != str(SCHEMA):
-                    raise DataError(
-                        f"{path}: a checkpoint of schema {metadata.get('schema')}, this version "
-                        f"reads {SCHEMA}; resume with the version that wrote it"
-                    )
-                return path, unpack(tensors)
-            except DataError as error:
-                problem = problem or error
-        if problem:
-            raise problem
+            except DataError:
+                continue  # the one before may be whole
+            if metadata.get("schema") != str(SCHEMA):
+                raise DataError(
+                    f"{path}: a checkpoint of schema {metadata.get('schema')}, this version reads "
+                    f"{SCHEMA}; resume with the version that wrote it"
+                )
+            return path, unpack(tensors)
+        if paths:
+            raise DataError(
+                f"{paths[-1]}: damaged, and no older checkpoint is whole; remove {self.folder} to "
+                "start this run over"
+            )
         return None
 
     def clear(self) -> None:

@@ -104,5 +104,5 @@ def test_a_damaged_one_gives_way_to_the_one_before(tmp_path: Path) -> None:
     assert found is not None
     assert torch.equal(found[1]["x"], torch.arange(5))
     found[0].write_bytes(b"")
-    with pytest.raises(DataError, match=r"000000000002.safetensors: the weights do not match"):
+    with pytest.raises(DataError, match=r"000000000002.safetensors: damaged, and no older"):
         kept.latest()
