@@ -83,6 +83,7 @@ def run_training(
     config = config.model_copy(update={"graph": about})
     device = pick_device(config.training.device)
     scorer = initial_scorer(config, graph, device)
+    check_room(config, scorer, run.path)
     with run.locked():
         run.create(overwrite)
         write_text(run.config, to_toml(config))
@@ -112,6 +113,7 @@ def resume_training(
         config = config.model_copy(update={"training": training})
     device = pick_device(config.training.device)
     scorer = initial_scorer(config, graph, device)
+    check_room(config, scorer, run.path)
     with run.locked():
         found = Checkpoints(run.checkpoints, 1).latest()
         if found is None and _is_finished(run):
@@ -232,7 +234,6 @@ def _drive(
         keeper.best(0, metrics)
         return Outcome(0, 0, metrics["mrr"], "nothing to train")
     keeper.program = program = build_program(config, scorer, triples)
-    check_room(config, scorer, keeper.run.path)
     try_ranking(scorer, graph, known)
     schedule = Schedule(settings.epochs, settings.eval_every, settings.patience)
     progress = keeper.restore(state) if state else None

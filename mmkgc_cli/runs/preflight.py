@@ -125,11 +125,13 @@ def state_mib(config: RunConfig, scorer: Scorer) -> tuple[float, float]:
 
 
 def check_room(config: RunConfig, scorer: Scorer, run: Path) -> None:
-    """Holds what a training keeps against what there is.
+    """Holds what a training keeps against what there is; nothing where there is nothing to train.
 
     Raises:
         MmkgcError: naming what cannot fit, and how to make it.
     """
+    if not list(scorer.parameters()):
+        return
     _, checkpoint = state_mib(config, scorer)
     # The weights are there; gradients may be as large, and come one table after another.
     needed, free = checkpoint, free_memory_mib(next(scorer.parameters()).device)

@@ -57,7 +57,7 @@ def test_what_cannot_fit_is_refused_before_anything_is_trained(
     run = RunDirectory(tmp_path / "run")
     with pytest.raises(MmkgcError, match=message):
         run_training(config_of(), tmp_path / "graph", run, False, Silent())
-    assert not run.weights.exists()
+    assert not run.path.exists()
 
 
 def test_a_ranking_that_fails_does_so_before_the_training(
