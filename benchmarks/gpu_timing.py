@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import statistics
 import subprocess
 import tempfile
@@ -15,6 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from csrc.cuda import build
 
 CALLS = 10  # in a captured graph
 
@@ -107,18 +108,14 @@ class Floors:
         if not device.graphs:
             return
         here = Path(__file__).resolve().parent
-        spec = importlib.util.spec_from_file_location(
-            "cuda_build", here.parent / "csrc" / "cuda" / "build.py"
-        )
-        assert spec is not None
-        assert spec.loader is not None
-        build = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(build)
+        nvcc = build.find_nvcc()
+        if nvcc is None:
+            raise SystemExit("the floors need nvcc: set CUDA_HOME, or put it on the PATH")
         major, minor = torch.cuda.get_device_capability()
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / "floors.so"
             subprocess.run(
-                [build.find_nvcc(), "-O3", f"-arch=sm_{major}{minor}", "-shared", "-Xcompiler",
+                [nvcc, "-O3", f"-arch=sm_{major}{minor}", "-shared", "-Xcompiler",
                  "-fPIC", str(here / "floors.cu"), "-o", str(target)], check=True,
             )  # fmt: skip
             self.library = ctypes.CDLL(str(target))

@@ -3,7 +3,7 @@
 
 #include <torch/csrc/stable/ops.h>
 
-#include "common/arguments.h"
+#include "arguments.h"
 
 namespace mmkgc {
 

@@ -11,7 +11,7 @@
 #include <optional>
 #include <utility>
 
-#include "common/arguments.h"
+#include "arguments.h"
 #include "common/low_precision.h"
 #include "cuda/sort.h"
 

@@ -6,7 +6,7 @@
 #include <optional>
 #include <tuple>
 
-#include "common/arguments.h"
+#include "arguments.h"
 #include "common/losses.h"
 
 namespace mmkgc {

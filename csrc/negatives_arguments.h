@@ -6,7 +6,7 @@
 
 #include <optional>
 
-#include "common/arguments.h"
+#include "arguments.h"
 #include "common/negatives.h"
 
 namespace mmkgc {

@@ -7,7 +7,7 @@
 #include <optional>
 #include <vector>
 
-#include "common/arguments.h"
+#include "arguments.h"
 #include "common/ranking.h"
 
 namespace mmkgc {

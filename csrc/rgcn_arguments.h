@@ -6,7 +6,7 @@
 
 #include <optional>
 
-#include "common/arguments.h"
+#include "arguments.h"
 
 namespace mmkgc {
 

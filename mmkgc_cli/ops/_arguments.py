@@ -1,4 +1,4 @@
-"""Argument checks that the twins share: those of ``csrc/common/arguments.h``, word for word."""
+"""Argument checks that the twins share: those of ``csrc/arguments.h``, word for word."""
 
 from __future__ import annotations
 

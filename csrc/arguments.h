@@ -9,7 +9,7 @@
 #include <optional>
 #include <vector>
 
-#include "metric.h"
+#include "common/metric.h"
 
 namespace mmkgc {
 
