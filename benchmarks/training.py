@@ -4,8 +4,8 @@
 
 1,024 positives a step with 32 negatives each, 128 complex dimensions, the self-adversarial loss,
 Adam, two threads. Ours is the command as users call it, in a process of its own, checkpoints and
-trace included; the ops behind it are `filtered_negatives`, `rotate_score`, `self_adversarial_loss`
-and `table_adam`. The loop's own share is what `mmkgc profile` cannot ascribe to them.
+trace included; the ops behind it are `filtered_negatives`, `rotate_loss` and `table_adam`. The
+loop's own share is what `mmkgc profile` cannot ascribe to them.
 """
 
 from __future__ import annotations

@@ -29,6 +29,14 @@ STABLE_TORCH_LIBRARY(mmkgc, m) {
       "Tensor relations, Tensor tails, Tensor ids, Tensor side, Tensor? order=None) -> "
       "(Tensor queries, Tensor d_known, Tensor d_phases)");
   m.def(
+      "sampled_loss(Tensor queries, Tensor table, Tensor ids, Tensor side, Tensor? usable, "
+      "int metric, int[] pairs, float[] weights, float offset, int loss, float[] settings) -> "
+      "(Tensor loss, Tensor d_scores, Tensor d_queries)");
+  m.def(
+      "rotate_loss(Tensor table, Tensor phases, Tensor heads, Tensor relations, Tensor tails, "
+      "Tensor ids, Tensor side, Tensor? usable, float offset, int loss, float[] settings) -> "
+      "(Tensor loss, Tensor d_scores, Tensor queries, Tensor d_known, Tensor d_phases)");
+  m.def(
       "table_adam(Tensor grad, Tensor queries, Tensor(a!) table, Tensor(b!) exp_avg, "
       "Tensor(c!) exp_avg_sq, Tensor ids, Tensor side, int metric, int[] pairs, float[] weights, "
       "Tensor? scale, Tensor? order, Tensor? extra, Tensor? extra_ids, Tensor? dense, float lr, "

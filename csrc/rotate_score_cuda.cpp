@@ -9,7 +9,7 @@
 namespace mmkgc {
 namespace {
 
-constexpr const char* kOp = RotateArguments::kOp;
+constexpr const char* kOp = "rotate_score: ";
 constexpr int64_t kSides = RotateArguments::kSides;
 
 // The arguments of both passes, and the queries made from them.
@@ -20,7 +20,7 @@ struct Arguments : RotateArguments {
   Arguments(const Tensor& table_in, const Tensor& phases_in, const Tensor& heads_in,
             const Tensor& relations_in, const Tensor& tails_in, const Tensor& ids,
             const Tensor& side)
-      : RotateArguments(table_in, phases_in, heads_in, relations_in, tails_in, ids, side),
+      : RotateArguments(kOp, table_in, phases_in, heads_in, relations_in, tails_in, ids, side),
         device(table),
         queries(torch::stable::new_empty(phases, {kSides, heads.size(0), table.size(1)})) {
     check_device(kOp, "phases", phases, "table", table);

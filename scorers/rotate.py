@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mmkgc_cli.ops import Metric, rotate_score
+from mmkgc_cli.ops import Metric, RowLoss, rotate_loss, rotate_score
 from mmkgc_cli.scoring.contract import Scorer, ScorerConfig, Side
 
 
@@ -73,6 +73,23 @@ class RotatE(Scorer):
         return self._margin + rotate_score(
             self.entities, self.phases, heads, relations, tails, ids, side, order
         )
+
+    def loss_sampled(
+        self,
+        heads: Tensor,
+        relations: Tensor,
+        tails: Tensor,
+        ids: Tensor,
+        side: Tensor,
+        usable: Tensor | None,
+        loss: RowLoss,
+        order: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of those scores, in one op as well."""
+        return rotate_loss(
+            self.entities, self.phases, heads, relations, tails, ids, side, usable, loss,
+            self._margin, order,
+        )  # fmt: skip
 
     def candidates(
         self, entities: Tensor | None, relation: int | None = None, side: Side | None = None

@@ -11,24 +11,12 @@
 #include <vector>
 
 #include "../common/clones.h"
-#include "score_rows.h"
+#include "score.h"
 
 namespace mmkgc::cpu {
 namespace {
 
 constexpr int64_t kTile = 64;  // candidates scored before counting
-
-#define MMKGC_SCORE(name, metric, scaled, T)                                                  \
-  MMKGC_CLONES void name(const Terms& terms, const T* q, const T* scale, const T* const* rows, \
-                         int64_t n, T* scores) {                                              \
-    score_rows<metric, scaled, T>(terms, q, scale, rows, n, scores);                          \
-  }
-MMKGC_FOR_EACH_METRIC(MMKGC_SCORE, score)
-
-template <typename T>
-using Score = void (*)(const Terms&, const T*, const T*, const T* const*, int64_t, T*);
-
-MMKGC_PICK(score, Score<float>, Score<double>)
 
 // Counts scores above and equal to the target's; NaN compares false and so counts nowhere.
 #define MMKGC_COUNT(T)                                                                        \
@@ -55,7 +43,7 @@ MMKGC_COUNT(double)
 
 template <typename T>
 void rank_queries(const RankTask<T>& task, int64_t begin, int64_t end) {
-  const Score<T> score = pick_score(task.metric, task.scale != nullptr, T());
+  const Score<T> score = score_function<T>(task.metric, task.scale != nullptr);
   const Terms terms{task.pairs, task.n_pairs};
   const auto query_row = [&](int64_t q) { return task.queries + q * task.query_width; };
   const auto scale_row = [&](int64_t q) {

@@ -4,147 +4,14 @@
 #include "sampled_score.h"
 
 #include <algorithm>
-#include <cmath>
-#include <type_traits>
 #include <vector>
 
 #include "../common/clones.h"
-#include "../common/gradient.h"
-#include "modulus_avx512.h"
+#include "candidate_gradient.h"
 #include "rows.h"
-#include "score_rows.h"
 
 namespace mmkgc::cpu {
 namespace {
-
-constexpr int64_t kChunk = 64;    // queries looked up at once
-constexpr int64_t kColumns = 16;  // columns whose gradient stays in registers while queries stream by
-
-// 1 / norm of q - w * c over a pair, 0 where the norm is 0.
-template <bool Scaled, typename T>
-MMKGC_INLINE T inverse_norm(const T* q, const T* c, const T* w, int64_t width) {
-  T squares = 0;
-  for (int64_t k = 0; k < width; ++k) {
-    const T d = q[k] - (Scaled ? w[k] : T(1)) * c[k];
-    squares += d * d;
-  }
-  return squares == 0 ? T(0) : T(1) / std::sqrt(squares);
-}
-
-// Columns [0, n) of a candidate, and under modulus those `half` further on: adds to dc the gradient
-// of sum_i grad[i] * term(q_i, c).
-template <Metric M, bool Scaled, bool Full, typename T>
-MMKGC_INLINE void sum_columns(const T* const* queries, const T* const* scales, int64_t query,
-                              int64_t candidate, int64_t half, int64_t columns, const T* c,
-                              const T* grad, int64_t count, T* dc) {
-  const int64_t n = Full ? kColumns : columns;
-  constexpr bool kComplex = M == Metric::modulus;
-  T re[kColumns], im[kComplex ? kColumns : 1];
-  T d_re[kColumns], d_im[kComplex ? kColumns : 1];
-  // Loops of their own: together they might overlap, for all the compiler knows, and not vectorise.
-  for (int64_t k = 0; k < n; ++k) re[k] = c[k];
-  for (int64_t k = 0; k < n; ++k) d_re[k] = dc[k];
-  if constexpr (kComplex) {
-    for (int64_t k = 0; k < n; ++k) im[k] = c[k + half];
-    for (int64_t k = 0; k < n; ++k) d_im[k] = dc[k + half];
-  }
-  for (int64_t i = 0; i < count; ++i) {
-    MMKGC_ONE_AT_A_TIME;
-    const T* q = queries[i] + query;
-    const T* w = Scaled ? scales[i] + candidate : nullptr;
-    const T g = grad[i];
-    for (int64_t k = 0; k < n; ++k) {
-      const T v = Scaled ? w[k] : T(1);
-      if constexpr (kComplex) {
-        const T u = Scaled ? w[k + half] : T(1);
-        const T x = q[k] - v * re[k], y = q[k + half] - u * im[k];
-        const T f = g * inverse_root(x * x + y * y);
-        d_re[k] += f * x * v;
-        d_im[k] += f * y * u;
-      } else if constexpr (M == Metric::dot) {
-        d_re[k] += g * q[k] * v;
-      } else {
-        const T d = q[k] - v * re[k];
-        d_re[k] += g * v * (M == Metric::l1 ? sign_of(d) : d);
-      }
-    }
-  }
-  for (int64_t k = 0; k < n; ++k) dc[k] = d_re[k];
-  if constexpr (kComplex) {
-    for (int64_t k = 0; k < n; ++k) dc[k + half] = d_im[k];
-  }
-}
-
-// One candidate row: its gradient over up to kChunk queries that it met.
-template <Metric M, bool Scaled, typename T>
-MMKGC_INLINE void sum_candidate_gradient(const Terms& terms, const T* const* queries,
-                                         const T* const* scales, const T* c, const T* grad,
-                                         int64_t n, T* dc) {
-  T weighted[kChunk];
-  for (int64_t p = 0; p < terms.n_pairs; ++p) {
-    const Pair& pair = terms.pairs[p];
-    for (int64_t i = 0; i < n; ++i) {
-      weighted[i] = static_cast<T>(pair.weight) * grad[i];
-      if constexpr (M == Metric::l2) {
-        MMKGC_ONE_AT_A_TIME;
-        weighted[i] *= inverse_norm<Scaled>(queries[i] + pair.query, c + pair.candidate,
-                                            Scaled ? scales[i] + pair.candidate : nullptr,
-                                            pair.width);
-      }
-    }
-    const int64_t half = M == Metric::modulus ? pair.width / 2 : 0;
-    const int64_t width = M == Metric::modulus ? half : pair.width;
-    int64_t k = 0;
-    for (; k + kColumns <= width; k += kColumns) {
-      sum_columns<M, Scaled, true, T>(queries, scales, pair.query + k, pair.candidate + k, half,
-                                      kColumns, c + pair.candidate + k, weighted, n,
-                                      dc + pair.candidate + k);
-    }
-    if (k < width) {
-      sum_columns<M, Scaled, false, T>(queries, scales, pair.query + k, pair.candidate + k, half,
-                                       width - k, c + pair.candidate + k, weighted, n,
-                                       dc + pair.candidate + k);
-    }
-  }
-}
-
-#define MMKGC_CANDIDATE_GRADIENT(name, metric, scaled, T)                                     \
-  MMKGC_CLONES void name(const Terms& terms, const T* const* queries, const T* const* scales, \
-                         const T* c, const T* grad, int64_t n, T* dc) {                       \
-    sum_candidate_gradient<metric, scaled, T>(terms, queries, scales, c, grad, n, dc);        \
-  }
-MMKGC_FOR_EACH_METRIC(MMKGC_CANDIDATE_GRADIENT, candidate_gradient)
-
-template <typename T>
-using CandidateGradient = void (*)(const Terms&, const T* const*, const T* const*, const T*,
-                                   const T*, int64_t, T*);
-
-MMKGC_PICK(candidate_gradient, CandidateGradient<float>, CandidateGradient<double>)
-
-// The same by AVX-512.
-void candidate_gradient_by_lookup(const Terms& terms, const float* const* queries,
-                                  const float* const*, const float* c, const float* grad,
-                                  int64_t n, float* dc) {
-  const float* rows[kChunk];
-  float weighted[kChunk];
-  for (int64_t p = 0; p < terms.n_pairs; ++p) {
-    const Pair& pair = terms.pairs[p];
-    for (int64_t i = 0; i < n; ++i) {
-      rows[i] = queries[i] + pair.query;
-      weighted[i] = static_cast<float>(pair.weight) * grad[i];
-    }
-    candidate_gradient_avx512(rows, c + pair.candidate, weighted, n, pair.width / 2,
-                              dc + pair.candidate);
-  }
-}
-
-template <typename T>
-CandidateGradient<T> pick_gradient(Metric metric, bool scaled) {
-  if constexpr (std::is_same_v<T, float>) {
-    if (metric == Metric::modulus && !scaled && has_avx512()) return candidate_gradient_by_lookup;
-  }
-  return pick_candidate_gradient(metric, scaled, T());
-}
 
 // Steps a row; returns the sum of the squares of its gradient.
 #define MMKGC_ADAM(T)                                                                           \
@@ -165,12 +32,12 @@ MMKGC_ADAM(double)
 template <typename T, typename Row, typename Done>
 void each_table_gradient(const SampledTask<T>& task, int64_t begin, int64_t end, Row row,
                          Done done) {
-  const CandidateGradient<T> gradient = pick_gradient<T>(task.metric, task.scale != nullptr);
+  const CandidateGradient<T> gradient = candidate_gradient<T>(task.metric, task.scale != nullptr);
   const Terms terms{task.pairs, task.n_pairs};
   const int64_t width = task.candidate_width;
-  const T* queries[kChunk];
-  const T* scales[kChunk];
-  T grads[kChunk];
+  const T* queries[kGradientRows];
+  const T* scales[kGradientRows];
+  T grads[kGradientRows];
   const Run* run = std::lower_bound(task.runs, task.runs + task.n_runs, begin,
                                     [](const Run& r, int64_t entity) { return r.entity < entity; });
   for (int64_t e = begin; e < end; ++e) {
@@ -178,8 +45,8 @@ void each_table_gradient(const SampledTask<T>& task, int64_t begin, int64_t end,
     std::fill_n(out, width, T(0));
     const bool met = run < task.runs + task.n_runs && run->entity == e;
     const int64_t last = met ? run->end : 0;
-    for (int64_t at = met ? run->begin : 0; at < last; at += kChunk) {
-      const int64_t count = std::min(kChunk, last - at);
+    for (int64_t at = met ? run->begin : 0; at < last; at += kGradientRows) {
+      const int64_t count = std::min(kGradientRows, last - at);
       for (int64_t i = 0; i < count; ++i) {
         const int64_t position = task.order[at + i];
         const int64_t from = task.where[at + i];

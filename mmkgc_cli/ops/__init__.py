@@ -13,7 +13,10 @@ from mmkgc_cli.ops.metric import Metric, Pair, modulus, score_rows, whole_row
 from mmkgc_cli.ops.rank_candidates import rank_candidates
 from mmkgc_cli.ops.rgcn_propagate import rgcn_propagate
 from mmkgc_cli.ops.rgcn_transform import rgcn_transform
+from mmkgc_cli.ops.rotate_loss import rotate_loss
 from mmkgc_cli.ops.rotate_score import rotate_score
+from mmkgc_cli.ops.row_loss import EntropyWeighted, RowLoss, SelfAdversarial
+from mmkgc_cli.ops.sampled_loss import sampled_loss
 from mmkgc_cli.ops.sampled_score import sampled_score
 from mmkgc_cli.ops.self_adversarial_loss import AdversarialForm, self_adversarial_loss
 from mmkgc_cli.ops.table_adam import dense_gradient, table_adam
@@ -23,7 +26,9 @@ OPS = (
     "filtered_negatives",
     "rank_candidates",
     "rgcn_propagate",
+    "rotate_loss",
     "rotate_score",
+    "sampled_loss",
     "sampled_score",
     "self_adversarial_loss",
     "table_adam",
@@ -33,11 +38,14 @@ __all__ = [
     "OPS",
     "AdversarialForm",
     "DeferredGradient",
+    "EntropyWeighted",
     "KnownAnswers",
     "MessageGraph",
     "Metric",
     "NegativeReduction",
     "Pair",
+    "RowLoss",
+    "SelfAdversarial",
     "SideChoice",
     "dense_gradient",
     "entropy_cut",
@@ -49,7 +57,9 @@ __all__ = [
     "rank_candidates",
     "rgcn_propagate",
     "rgcn_transform",
+    "rotate_loss",
     "rotate_score",
+    "sampled_loss",
     "sampled_score",
     "score_rows",
     "self_adversarial_loss",

@@ -14,6 +14,8 @@ import torch
 from mmkgc_cli import __version__
 
 SWITCH = "MMKGC_NATIVE"
+# Ops that are others run one after the other, where they have no kernel of their own.
+COMPOSED = {"rotate_loss": "rotate_score", "sampled_loss": "sampled_score"}
 
 
 @dataclass(frozen=True)
@@ -74,4 +76,6 @@ def path_of(op: str, device_type: str) -> tuple[str, str]:
         return "twin", library().reason
     if has_kernel(op, device_type):
         return "native", "loaded"
+    if op in COMPOSED and has_kernel(COMPOSED[op], device_type):
+        return "native", f"by {COMPOSED[op]} and the loss"
     return "twin", f"no {device_type} kernel in this build"

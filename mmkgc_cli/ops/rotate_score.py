@@ -61,7 +61,8 @@ def rotate_score(
     return twin(*args)
 
 
-def _check_arguments(
+def check_arguments(
+    checks: Checks,
     table: Tensor,
     phases: Tensor,
     heads: Tensor,
@@ -71,7 +72,7 @@ def _check_arguments(
     side: Tensor,
 ) -> None:
     """The checks of ``csrc/rotate_arguments.h``, word for word (a test compares them)."""
-    c = _CHECKS
+    c = checks
     c.matrix("table", table)
     c.real("table", table)
     width = table.shape[1]
@@ -108,7 +109,7 @@ def twin(
     order: Tensor | None = None,
 ) -> Tensor:
     """`rotate_score` in torch, whose autograd makes the gradients; `order` is only checked."""
-    _check_arguments(table, phases, heads, relations, tails, ids, side)
+    check_arguments(_CHECKS, table, phases, heads, relations, tails, ids, side)
     _CHECKS.order(order, ids)
     embedding = torch.nn.functional.embedding
     theta = embedding(relations, phases)

@@ -119,9 +119,8 @@ def _least_bytes(config: RunConfig, scorer: Scorer) -> dict[str, float]:
     moved = min(weights, rows) if s.optimizer == "lazy-adam" else weights
     return {
         "negatives": candidates * (8 + 1 + 1 + 8),
-        "scores": rows + queries + 4 * candidates,
-        "loss": 3 * 4 * candidates,
-        "gradients": rows + 2 * queries + 4 * candidates,
+        "loss": rows + queries + 3 * 4 * candidates,
+        "gradients": 2 * queries,
         "update": 2 * kept * moved,
     }
 

@@ -19,7 +19,15 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
-from mmkgc_cli.ops import Metric, Pair, sampled_score, score_rows, whole_row
+from mmkgc_cli.ops import (
+    Metric,
+    Pair,
+    RowLoss,
+    sampled_loss,
+    sampled_score,
+    score_rows,
+    whole_row,
+)
 from mmkgc_cli.sides import Side
 
 __all__ = ["ParameterGroup", "Scorer", "ScorerConfig", "Side"]
@@ -122,14 +130,52 @@ class Scorer(nn.Module):
             side: ``[B, N]`` int8 values of `Side`: what each candidate stands for.
             order: ``[B * N]`` positions of `ids` sorted by id, if the sampler has made it.
         """
-        # In the order of `Side`.
-        queries = torch.stack(
-            [self.query(heads, relations, Side.tail), self.query(tails, relations, Side.head)]
-        )
+        queries = self._both_queries(heads, relations, tails)
         terms = self.pairs(queries.shape[-1])
         table = self.candidates(None)
         scores = sampled_score(queries, table, ids, side, self.metric, terms, order=order)
         return self.margin + scores
+
+    def loss_sampled(
+        self,
+        heads: Tensor,
+        relations: Tensor,
+        tails: Tensor,
+        ids: Tensor,
+        side: Tensor,
+        usable: Tensor | None,
+        loss: RowLoss,
+        order: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of what `score_sampled` gives: the first of N candidates is the positive.
+
+        In one op, unless a scorer has its own way to score; one that overrides this must give the
+        same.
+
+        Args:
+            heads: ``[B]``.
+            relations: ``[B]``.
+            tails: ``[B]``.
+            ids: ``[B, N]`` candidates.
+            side: ``[B, N]`` int8 values of `Side`.
+            usable: ``[B, N]`` bool: negatives that are not have no part. None: all are.
+            loss: of one positive and N - 1 negatives a row.
+            order: ``[B * N]`` positions of `ids` sorted by id, if the sampler has made it.
+        """
+        if type(self).score_sampled is not Scorer.score_sampled:
+            scores = self.score_sampled(heads, relations, tails, ids, side, order)
+            return loss(scores[:, 0], scores[:, 1:], None if usable is None else usable[:, 1:])
+        queries = self._both_queries(heads, relations, tails)
+        return sampled_loss(
+            queries, self.candidates(None), ids, side, usable, self.metric,
+            self.pairs(queries.shape[-1]), loss, self.margin, order,
+        )  # fmt: skip
+
+    def _both_queries(self, heads: Tensor, relations: Tensor, tails: Tensor) -> Tensor:
+        """Queries ``[2, B, Dq]``, in the order of `Side`."""
+        return torch.stack(
+            [self.query(heads, relations, Side.tail), self.query(tails, relations, Side.head)]
+        )
 
     def score(self, triples: Tensor) -> Tensor:
         """Scores ``[B]`` of triples ``[B, 3]``, along the tail query."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from mmkgc_cli.ops import SideChoice, self_adversarial_loss
+from mmkgc_cli.ops import RowLoss, SelfAdversarial, SideChoice
 from mmkgc_cli.scoring.contract import Scorer
 from mmkgc_cli.state.rng import generator, stream_seed
 from mmkgc_cli.training.negatives import FilteredNegatives
@@ -58,6 +58,7 @@ class LinkPrediction:
             settings.negative_side,
             stream_seed(settings.seed, "negatives"),
         )
+        self._loss: RowLoss = SelfAdversarial(settings.temperature)
         self.optimization = Optimization(scorer, optimization, self.steps_per_epoch, epochs)
         self._order = torch.empty(0, dtype=torch.int64, device=device)
         self._before_order = self._order_rng.get_state()
@@ -83,16 +84,12 @@ class LinkPrediction:
         with self.watch("negatives"):
             drawn = self._negatives.sample(positives, self.settings.negatives, with_positive=True)
         with self.optimization.collecting():
-            with self.watch("scores"):
-                heads, relations, tails = positives.unbind(1)
-                scores = self.scorer.score_sampled(
-                    heads, relations, tails, drawn.entities, drawn.side, drawn.order
-                )
             with self.watch("loss"):
-                positive, negative = scores[:, 0], scores[:, 1:]
-                loss = self_adversarial_loss(
-                    positive, negative, drawn.usable[:, 1:], self.settings.temperature
-                )
+                heads, relations, tails = positives.unbind(1)
+                loss = self.scorer.loss_sampled(
+                    heads, relations, tails, drawn.entities, drawn.side, drawn.usable, self._loss,
+                    drawn.order,
+                )  # fmt: skip
             with self.watch("gradients"):
                 loss.backward()  # type: ignore[no-untyped-call]
         with self.watch("update"):

@@ -11,10 +11,13 @@ from torch import Tensor
 from mmkgc_cli.ops import (
     MessageGraph,
     Metric,
+    SelfAdversarial,
     entropy_weighted_loss,
     rgcn_propagate,
     rgcn_transform,
+    rotate_loss,
     rotate_score,
+    sampled_loss,
     sampled_score,
     self_adversarial_loss,
     whole_row,
@@ -25,9 +28,23 @@ IDS, SIDE = torch.tensor([[0, 2], [1, 1]]), torch.zeros(2, 2, dtype=torch.int8)
 GRAPH = MessageGraph.from_triples(torch.tensor([[0, 0, 1], [1, 0, 2]]), 3, 1, dtype=torch.float64)
 AT = torch.tensor([0, 1])
 
+
+def frozen_rows(x: Tensor) -> Tensor:
+    """Queries against a table that gets no gradient: there the op itself runs."""
+    loss, pairs = SelfAdversarial(), whole_row(4)
+    return sampled_loss(x[None, :2], x.detach(), IDS, SIDE, None, Metric.l2, pairs, loss)
+
+
+def frozen_entities(x: Tensor) -> Tensor:
+    loss = SelfAdversarial()
+    return rotate_loss(x.detach(), x[:2, :2], AT, AT, AT, IDS, SIDE, None, loss)
+
+
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "rotate_score": lambda x: rotate_score(x, x[:2, :2], AT, AT, AT, IDS, SIDE),
     "sampled_score": lambda x: sampled_score(x[None, :2], x, IDS, SIDE, Metric.l2, whole_row(4)),
+    "sampled_loss": frozen_rows,
+    "rotate_loss": frozen_entities,
     "rgcn_propagate": lambda x: rgcn_propagate(x, x[:2, :3], GRAPH),
     "rgcn_transform": lambda x: rgcn_transform(x, x[None, :1].expand(2, 4, 4), GRAPH),
     "self_adversarial_loss": lambda x: self_adversarial_loss(x[:, 0], x[:, 1:], None, 1.0),

@@ -50,6 +50,15 @@ def test_a_device_without_a_kernel_takes_the_twin() -> None:
     assert why in ("no meta kernel in this build", ops.library().reason)
 
 
+def test_an_op_without_a_kernel_that_others_make_up_is_native_by_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ops._native, "has_kernel", lambda op, device: op == "rotate_score")
+    if ops.library().loaded:
+        assert ops.path_of("rotate_loss", "cuda") == ("native", "by rotate_score and the loss")
+        assert ops.path_of("sampled_loss", "cuda")[0] == "twin"
+
+
 def test_native_sources_keep_their_distance() -> None:
     """No torch header in CUDA sources, kernels or the module: they must compile without it."""
     kernels = [*(ROOT / "csrc").rglob("*.cu"), *(ROOT / "csrc" / "cpu").iterdir()]
@@ -72,7 +81,8 @@ def test_every_op_in_the_schema_has_a_wrapper_a_twin_a_fake_and_a_test() -> None
         assert "register_fake" in source
         # Gradients come from an op of their own, or, of a loss, with it.
         assert (f"{op}_backward" in schemas) == ("register_autograd" in source)
-        assert ("-> (Tensor loss, Tensor d_" in schemas[op]) == ("_losses.apply(" in source)
+        around = "_losses.apply(" in source or "_Fused.apply(" in source
+        assert ("-> (Tensor loss, Tensor d_" in schemas[op]) == around
         assert (ROOT / "tests" / "ops" / f"test_{op}.py").is_file()
 
 

@@ -17,7 +17,6 @@ from mmkgc_cli.runs.jobs import Trained, run_evaluation, run_training
 from mmkgc_cli.scoring import load_scorer
 from mmkgc_cli.state.trace import read_trace
 from mmkgc_cli.state.weights import load_weights
-from mmkgc_cli.training import link_prediction
 from tests.kg.test_graph import renumbered
 
 SMALL = ["training.epochs=4", "training.eval_every=2", "model.dim=8", "training.batch_size=64"]
@@ -216,10 +215,9 @@ def test_weights_of_another_run_are_refused(folder: Path, tmp_path: Path) -> Non
 def test_a_training_that_diverges_says_so_in_its_trace(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loss = link_prediction.self_adversarial_loss
-    monkeypatch.setattr(
-        link_prediction, "self_adversarial_loss", lambda *x: float("nan") * loss(*x)
-    )
+    scorer = load_scorer("rotate")
+    loss = scorer.loss_sampled
+    monkeypatch.setattr(scorer, "loss_sampled", lambda *x: float("nan") * loss(*x))
     run = RunDirectory(tmp_path / "run")
     with pytest.raises(MmkgcError, match=r"epoch 1: the term 'loss' became nan; lower training.lr"):
         train(folder, run.path)

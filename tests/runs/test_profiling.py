@@ -13,7 +13,7 @@ def test_the_parts_of_a_step_make_it_up(graph: Graph) -> None:
     found = profile(
         resolve("rotate", load_scorer("rotate").Config, {}, "", {}, settings), graph, 12
     )
-    assert [p.name for p in found.parts] == ["negatives", "scores", "loss", "gradients", "update"]
+    assert [p.name for p in found.parts] == ["negatives", "loss", "gradients", "update"]
     assert all(part.ms > 0 and part.floor_ms > 0 for part in found.parts)
     assert found.seconds_per_epoch == pytest.approx(found.step_ms * 4 / 1e3)
 

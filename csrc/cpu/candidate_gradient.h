@@ -1,0 +1,22 @@
+// The gradient of a candidate row through its scores; the same function serves a query row, with query
+// and candidate in each other's place, where no scale tells them apart.
+#pragma once
+
+#include <cstdint>
+
+#include "score_rows.h"
+
+namespace mmkgc::cpu {
+
+inline constexpr int64_t kGradientRows = 64;  // rows a call takes
+
+// Adds to dc the gradient of sum_i grad[i] * score(queries[i], scales[i], c) over n <= kGradientRows
+// query rows.
+template <typename T>
+using CandidateGradient = void (*)(const Terms&, const T* const* queries, const T* const* scales,
+                                   const T* c, const T* grad, int64_t n, T* dc);
+
+template <typename T>
+CandidateGradient<T> candidate_gradient(Metric metric, bool scaled);
+
+}  // namespace mmkgc::cpu
