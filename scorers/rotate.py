@@ -9,7 +9,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from mmkgc_cli.ops import Metric, RowLoss, rotate_loss, rotate_score
+from mmkgc_cli.ops import Metric, RowLoss, lookup, rotate_loss, rotate_score
 from mmkgc_cli.scoring.contract import Scorer, ScorerConfig, Side
 
 
@@ -53,8 +53,8 @@ class RotatE(Scorer):
 
     def query(self, entities: Tensor, relations: Tensor, side: Side) -> Tensor:
         """h o r for tails; t o conj(r) for heads, since |h r - t| = |h - t conj(r)|."""
-        re, im = nn.functional.embedding(entities, self.entities).chunk(2, -1)
-        theta = nn.functional.embedding(relations, self.phases)
+        re, im = lookup(self.entities, entities).chunk(2, -1)
+        theta = lookup(self.phases, relations)
         cos, sin = theta.cos(), theta.sin()
         if side is Side.head:
             sin = -sin
@@ -95,9 +95,7 @@ class RotatE(Scorer):
         self, entities: Tensor | None, relation: int | None = None, side: Side | None = None
     ) -> Tensor:
         """The entity rows themselves."""
-        return (
-            self.entities if entities is None else nn.functional.embedding(entities, self.entities)
-        )
+        return self.entities if entities is None else lookup(self.entities, entities)
 
 
 SCORER = RotatE

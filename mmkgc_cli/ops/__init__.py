@@ -1,7 +1,7 @@
 """Native ops with their torch twins: a file per op, wrapper, twin and fake together."""
 
 from mmkgc_cli.ops._native import library, path_of
-from mmkgc_cli.ops.deferred import DeferredGradient
+from mmkgc_cli.ops.deferred import Deferred, DeferredGradient, DeferredRows, lookup
 from mmkgc_cli.ops.entropy_weighted_loss import (
     NegativeReduction,
     entropy_cut,
@@ -37,7 +37,9 @@ OPS = (
 __all__ = [
     "OPS",
     "AdversarialForm",
+    "Deferred",
     "DeferredGradient",
+    "DeferredRows",
     "EntropyWeighted",
     "KnownAnswers",
     "MessageGraph",
@@ -52,6 +54,7 @@ __all__ = [
     "entropy_weighted_loss",
     "filtered_negatives",
     "library",
+    "lookup",
     "modulus",
     "path_of",
     "rank_candidates",

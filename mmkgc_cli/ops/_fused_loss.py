@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mmkgc_cli.ops import _native
 from mmkgc_cli.ops._arguments import Checks
-from mmkgc_cli.ops.deferred import DeferredGradient, deferred_gradients
+from mmkgc_cli.ops.deferred import Deferred, DeferredGradient, deferred_gradients
 from mmkgc_cli.ops.entropy_weighted_loss import twin as entropy_weighted
 from mmkgc_cli.ops.row_loss import RowLoss
 from mmkgc_cli.ops.self_adversarial_loss import twin as self_adversarial
@@ -71,7 +71,7 @@ def scaled(grad: Tensor, *gradients: Tensor) -> tuple[Tensor, ...]:
     return tuple(g * grad for g in gradients)
 
 
-def defer(deferred: list[DeferredGradient] | None, gradient: DeferredGradient) -> None:
+def defer(deferred: list[Deferred] | None, gradient: DeferredGradient) -> None:
     """Leaves the gradient of the table to the optimizer, if it wants one."""
     if deferred is not None:
         deferred.append(gradient)

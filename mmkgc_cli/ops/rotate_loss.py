@@ -15,7 +15,7 @@ from torch import Tensor
 from mmkgc_cli.ops import _fused_loss, _native
 from mmkgc_cli.ops._arguments import Checks, flat_pairs
 from mmkgc_cli.ops._autograd import first_order
-from mmkgc_cli.ops.deferred import DeferredGradient, deferred_gradients
+from mmkgc_cli.ops.deferred import Deferred, DeferredGradient, deferred_gradients
 from mmkgc_cli.ops.metric import Metric, whole_row
 from mmkgc_cli.ops.rotate_score import check_arguments, rotate_score
 from mmkgc_cli.ops.rotate_score import twin as score_twin
@@ -92,7 +92,7 @@ def twin(
 class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, deferred: list[DeferredGradient] | None, order: Tensor | None, *args: Any
+        ctx: Any, deferred: list[Deferred] | None, order: Tensor | None, *args: Any
     ) -> Tensor:
         table, phases, heads, _, tails, ids, side, *_ = args
         loss, d_scores, queries, d_known, d_phases = torch.ops.mmkgc.rotate_loss(*args)

@@ -16,7 +16,7 @@ from torch import Tensor
 from mmkgc_cli.ops import _fused_loss, _native
 from mmkgc_cli.ops._arguments import Checks, flat_pairs
 from mmkgc_cli.ops._autograd import first_order
-from mmkgc_cli.ops.deferred import DeferredGradient, deferred_gradients
+from mmkgc_cli.ops.deferred import Deferred, DeferredGradient, deferred_gradients
 from mmkgc_cli.ops.metric import Metric, Pair
 from mmkgc_cli.ops.row_loss import RowLoss
 from mmkgc_cli.ops.sampled_score import sampled_score
@@ -93,7 +93,7 @@ def twin(
 class _Fused(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, deferred: list[DeferredGradient] | None, order: Tensor | None, *args: Any
+        ctx: Any, deferred: list[Deferred] | None, order: Tensor | None, *args: Any
     ) -> Tensor:
         queries, table, ids, side, _, metric, pairs, weights, *_ = args
         loss, d_scores, d_queries = torch.ops.mmkgc.sampled_loss(*args)

@@ -16,7 +16,7 @@ from torch import Tensor
 from mmkgc_cli.ops import _native
 from mmkgc_cli.ops._arguments import Checks, flat_pairs
 from mmkgc_cli.ops._autograd import first_order
-from mmkgc_cli.ops.deferred import DeferredGradient, deferred_gradients
+from mmkgc_cli.ops.deferred import Deferred, DeferredGradient, deferred_gradients
 from mmkgc_cli.ops.metric import Metric, Pair, score_rows
 
 NAME = "sampled_score"
@@ -96,7 +96,7 @@ class _Deferring(torch.autograd.Function):
     """The op for a table whose gradient the optimizer makes."""
 
     @staticmethod
-    def forward(ctx: Any, deferred: list[DeferredGradient], *args: Any) -> Tensor:
+    def forward(ctx: Any, deferred: list[Deferred], *args: Any) -> Tensor:
         ctx.deferred = deferred
         _setup(ctx, args, args[0])
         scores: Tensor = torch.ops.mmkgc.sampled_score(*args)

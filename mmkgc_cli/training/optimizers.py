@@ -10,14 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mmkgc_cli.ops import DeferredGradient, dense_gradient, table_adam
+from mmkgc_cli.ops import (
+    Deferred,
+    DeferredGradient,
+    DeferredRows,
+    dense_gradient,
+    table_adam,
+)
 
 
 class Adam(torch.optim.Adam):
     """`torch.optim.Adam`, able to step tables straight from the gradients of sampled scores.
 
     Between them, ``with optimizer.deferring():`` around forward and backward, and `step` do what
-    torch's does, and in the same state: within the context, `sampled_score` and `rotate_score`
+    torch's does, and in the same state: within the context, ops of scores and `lookup`
     leave what the gradient of a table is made from (see `ops.deferred`) in place of its `grad`,
     and `step` makes it and uses it up. Without the context nothing differs from torch. Who needs
     the gradients themselves, to clip them for instance, calls `materialize` before `step`.
@@ -30,9 +36,9 @@ class Adam(torch.optim.Adam):
         super().__init__(params, **options)
 
     @property
-    def _waiting(self) -> dict[Tensor, list[DeferredGradient]]:
+    def _waiting(self) -> dict[Tensor, list[Deferred]]:
         # Made here: a copied or loaded optimizer has not gone through __init__.
-        found: dict[Tensor, list[DeferredGradient]] = self.__dict__.setdefault("_waiting_", {})
+        found: dict[Tensor, list[Deferred]] = self.__dict__.setdefault("_waiting_", {})
         return found
 
     @property
@@ -74,17 +80,33 @@ class Adam(torch.optim.Adam):
         """Makes deferred gradients and adds them to `grad`."""
         for parameter, waiting in self._waiting.items():
             for gradient in waiting:
-                self._check_unchanged(parameter, gradient)
-                made = dense_gradient(gradient, parameter)
-                if parameter.grad is None:
-                    # In the layout of the parameter, as autograd would: fused steps rely on it.
-                    parameter.grad = torch.empty_like(parameter).copy_(made)
-                else:
-                    parameter.grad += made
+                self._make(parameter, gradient)
             waiting.clear()
 
+    def _make(self, parameter: Tensor, gradient: Deferred) -> None:
+        self._check_unchanged(parameter, gradient)
+        if parameter.grad is None:
+            # In the layout of the parameter, as autograd would: fused steps rely on it.
+            parameter.grad = torch.zeros_like(parameter)
+        if isinstance(gradient, DeferredRows):
+            parameter.grad.index_add_(0, gradient.ids, gradient.grad)
+        else:
+            parameter.grad += dense_gradient(gradient, parameter)
+
+    @torch.no_grad()
     def settle(self) -> None:
         """Makes now what `step` cannot make row by row."""
+        for parameter, waiting in self._waiting.items():
+            rows = [g for g in waiting if isinstance(g, DeferredRows)]
+            scored = [g for g in waiting if isinstance(g, DeferredGradient)]
+            if rows and len(scored) == 1:
+                for gradient in rows:
+                    self._check_unchanged(parameter, gradient)
+                waiting[:] = [_joined(scored[0], rows)]
+            elif rows:  # of a table of relations, as a rule
+                for gradient in rows:
+                    self._make(parameter, gradient)
+                waiting[:] = scored
         if not self._steppable():
             self.materialize()
 
@@ -105,7 +127,9 @@ class Adam(torch.optim.Adam):
             for group in self.param_groups:
                 for parameter in group["params"]:
                     if waiting := self._waiting.get(parameter):
-                        self._step_table(parameter, waiting[0], group)
+                        (gradient,) = waiting
+                        assert isinstance(gradient, DeferredGradient)  # settled
+                        self._step_table(parameter, gradient, group)
                         waiting.clear()
                         # Hidden from torch's own step, which takes whatever has a gradient.
                         stepped.append((parameter, parameter.grad))
@@ -151,18 +175,28 @@ class Adam(torch.optim.Adam):
             if len(waiting) > 1 or not parameter.is_contiguous():
                 return False
             for g in waiting:
+                assert isinstance(g, DeferredGradient)  # settled
                 read = [t for t in (g.queries, g.scale, g.extra) if t is not None]
                 if any(t.untyped_storage().data_ptr() in ours for t in read):
                     return False
         return True
 
     @staticmethod
-    def _check_unchanged(parameter: Tensor, gradient: DeferredGradient) -> None:
+    def _check_unchanged(parameter: Tensor, gradient: Deferred) -> None:
         if gradient.version not in (None, parameter._version):
             raise RuntimeError(
                 "Adam: a parameter was changed between backward and step; its deferred gradient "
                 "would be that of the new values"
             )
+
+
+def _joined(scored: DeferredGradient, rows: list[DeferredRows]) -> DeferredGradient:
+    """The gradient through scores with further rows, in the order in which they came."""
+    extra = [g.grad for g in rows]
+    ids = [g.ids for g in rows]
+    if scored.extra is not None and scored.extra_ids is not None:
+        extra, ids = [scored.extra, *extra], [scored.extra_ids, *ids]
+    return dataclasses.replace(scored, extra=torch.cat(extra), extra_ids=torch.cat(ids))
 
 
 class LazyAdam(Adam):

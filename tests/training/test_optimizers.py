@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmkgc_cli.ops import Metric, rotate_score, sampled_score
+from mmkgc_cli.ops import Metric, lookup, rotate_score, sampled_score
 from mmkgc_cli.ops.metric import whole_row
 from mmkgc_cli.training.optimizers import Adam
 from tests.ops.conftest import native, path
@@ -32,8 +32,8 @@ def loss_of(table: Tensor, phases: Tensor, op: str = "rotate", calls: int = 1) -
             scores = rotate_score(table, phases, heads, relations, tails, ids, side)
         else:
             # Queries are made from the table too, so part of its gradient comes through them.
-            known = nn.functional.embedding(torch.stack([heads, tails]), table)
-            queries = known + nn.functional.embedding(relations, phases).repeat(1, 2)
+            row = lookup if op == "lookup" else lambda t, i: nn.functional.embedding(i, t)
+            queries = row(table, torch.stack([heads, tails])) + row(phases, relations).repeat(1, 2)
             terms = whole_row(table.shape[1])
             scores = sampled_score(queries, table, ids, side, Metric.l1, terms)
         total = total + scores.sin().sum()
@@ -62,7 +62,7 @@ def same(found: list[nn.Parameter], expected: list[nn.Parameter]) -> bool:
     return all(torch.allclose(a, b, atol=1e-12) for a, b in zip(found, expected, strict=True))
 
 
-@pytest.mark.parametrize("op", ["rotate", "sampled"])
+@pytest.mark.parametrize("op", ["rotate", "sampled", "lookup"])
 @pytest.mark.parametrize("calls", [1, 2])
 @pytest.mark.parametrize("materialize", [False, True])
 def test_steps_are_those_of_torch(path: str, op: str, calls: int, materialize: bool) -> None:
@@ -93,6 +93,40 @@ def test_a_deferred_gradient_is_not_written_out_and_zeroing_forgets_it() -> None
     optimizer.zero_grad()
     optimizer.step()
     assert torch.equal(table, before)
+
+
+@native
+def test_rows_that_were_looked_up_are_stepped_with_the_table() -> None:
+    table, phases = trained = parameters()
+    optimizer = Adam(trained, lr=0.01)
+    with optimizer.deferring():
+        loss_of(*trained, "lookup").backward()
+    assert table.grad is None
+    assert phases.grad is None
+    optimizer.step()
+    assert table.grad is None  # never written
+    assert same(trained, torch_step(lambda t, p: loss_of(t, p, "sampled")))
+
+
+@native
+def test_rows_of_a_table_without_scores_are_added_up() -> None:
+    table, _ = trained = parameters()
+    ids = torch.tensor([[2, 0], [2, 2]])
+    optimizer = Adam(trained, lr=0.01)
+    with optimizer.deferring():
+        lookup(table, ids).sin().sum().backward()
+    optimizer.step()
+    expected = torch_step(lambda t, p: t[ids].sin().sum() + 0 * p.sum())
+    assert torch.allclose(table, expected[0], atol=1e-12)
+
+
+@native
+def test_second_derivatives_of_looked_up_rows_are_refused_while_gradients_are_deferred() -> None:
+    table, _ = trained = parameters()
+    with Adam(trained).deferring():
+        rows = lookup(table, torch.tensor([1]))
+        with pytest.raises(RuntimeError, match="lookup has no second derivatives"):
+            torch.autograd.grad(rows.sin().sum(), table, create_graph=True, allow_unused=True)
 
 
 def test_outside_the_context_gradients_are_those_of_torch(path: str) -> None:
