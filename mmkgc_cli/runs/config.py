@@ -37,8 +37,27 @@ class TrainingConfig(_Strict):
     negative_sampling: Literal["bernoulli", "uniform"] = Field(
         "bernoulli", description="how each negative picks the side it replaces"
     )
+    loss: Literal[
+        "self-adversarial", "margin-inside", "margin-outside", "entropy-weighted", "bce", "softmax"
+    ] = Field("self-adversarial", description="of a positive and its negatives")
     adversarial_temperature: float = Field(
         1.0, ge=0, le=1e6, description="0 weighs all negatives alike, more looks at the hard ones"
+    )
+    loss_margin: float = Field(1.0, ge=0, le=1e6, description="of margin-inside and margin-outside")
+    negative_reduction: Literal["mean", "sum", "self-adversarial"] = Field(
+        "mean", description="how negatives add up under entropy-weighted and bce"
+    )
+    entropy_thresholds: list[float] = Field(
+        [0.2, 0.8],
+        min_length=2,
+        max_length=2,
+        description="bits below which a negative is easy, and from which it is hard",
+    )
+    entropy_weights: list[float] = Field(
+        [0.5, 1.5, 1.2],
+        min_length=3,
+        max_length=3,
+        description="of easy, ambiguous and hard negatives",
     )
     negative_side: Literal["per-negative", "per-positive", "alternating"] = Field(
         "per-negative", description="what a draw of the side decides about"

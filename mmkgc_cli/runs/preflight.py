@@ -22,6 +22,7 @@ from mmkgc_cli.scoring import Scorer, load_scorer
 from mmkgc_cli.state.memory import keep_freed_memory, peak_mib
 from mmkgc_cli.state.rng import generator, stream_seed
 from mmkgc_cli.training.link_prediction import LinkPrediction, LinkPredictionSettings
+from mmkgc_cli.training.losses import LossSettings
 from mmkgc_cli.training.optimization import OptimizationSettings
 
 WARM_UP, MEASURED = 3, 20  # steps
@@ -88,8 +89,19 @@ def build_program(config: RunConfig, scorer: Scorer, triples: Tensor) -> LinkPre
             negatives=settings.negatives,
             negative_sampling=settings.negative_sampling,
             negative_side=SideChoice[settings.negative_side.replace("-", "_")],
-            temperature=settings.adversarial_temperature,
             seed=settings.seed,
+            loss=LossSettings(
+                loss=settings.loss,
+                temperature=settings.adversarial_temperature,
+                margin=settings.loss_margin,
+                reduction=settings.negative_reduction,
+                thresholds=(settings.entropy_thresholds[0], settings.entropy_thresholds[1]),
+                weights=(
+                    settings.entropy_weights[0],
+                    settings.entropy_weights[1],
+                    settings.entropy_weights[2],
+                ),
+            ),
         ),
         OptimizationSettings(
             optimizer=settings.optimizer,

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from mmkgc_cli.ops import RowLoss, SelfAdversarial, SideChoice
+from mmkgc_cli.ops import SideChoice
 from mmkgc_cli.scoring.contract import Scorer
 from mmkgc_cli.state.rng import generator, stream_seed
+from mmkgc_cli.training.losses import LossSettings, make_loss
 from mmkgc_cli.training.negatives import FilteredNegatives
 from mmkgc_cli.training.optimization import Optimization, OptimizationSettings
 
@@ -25,8 +26,8 @@ class LinkPredictionSettings:
     negatives: int
     negative_sampling: Literal["bernoulli", "uniform"]
     negative_side: SideChoice
-    temperature: float
     seed: int
+    loss: LossSettings = field(default_factory=LossSettings)
 
 
 class LinkPrediction:
@@ -58,7 +59,7 @@ class LinkPrediction:
             settings.negative_side,
             stream_seed(settings.seed, "negatives"),
         )
-        self._loss: RowLoss = SelfAdversarial(settings.temperature)
+        self._loss = make_loss(settings.loss)
         self.optimization = Optimization(scorer, optimization, self.steps_per_epoch, epochs)
         self._order = torch.empty(0, dtype=torch.int64, device=device)
         self._before_order = self._order_rng.get_state()

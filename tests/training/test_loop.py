@@ -150,7 +150,7 @@ def test_a_second_interrupt_stops_at_once_and_handlers_are_put_back() -> None:
 def program_of(scorer: Scorer, triples: Tensor, **changes: int) -> LinkPrediction:
     values = {"batch_size": 64, "negatives": 4, "seed": 0, **changes}
     settings = LinkPredictionSettings(
-        negative_sampling="bernoulli", negative_side=SideChoice.per_negative, temperature=1.0,
+        negative_sampling="bernoulli", negative_side=SideChoice.per_negative,
         **values,
     )  # fmt: skip
     return LinkPrediction(scorer, triples, settings, OptimizationSettings(lr=0.05), 30)

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import math
+from typing import get_args
+
+import pytest
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+
+from mmkgc_cli.errors import DataError
+from mmkgc_cli.training.losses import LossName, LossSettings, make_loss
+
+POSITIVE = torch.tensor([2.0, -1.0, 0.5], dtype=torch.float64)
+NEGATIVE = torch.tensor([[1.0, -2.0], [0.3, 4.0], [-1.0, -1.5]], dtype=torch.float64)
+USABLE = torch.tensor([[True, True], [True, False], [False, False]])
+
+
+def test_bce_is_torchs_with_the_negatives_averaged_or_summed() -> None:
+    def one(s: float, label: float) -> float:
+        value = torch.tensor(s, dtype=torch.float64)
+        return float(binary_cross_entropy_with_logits(value, torch.full_like(value, label)))
+
+    averaged = [one(2.0, 1) + (one(1.0, 0) + one(-2.0, 0)) / 2, one(-1.0, 1) + one(0.3, 0)]
+    summed = [one(2.0, 1) + one(1.0, 0) + one(-2.0, 0), averaged[1]]
+    for reduction, rows in (("mean", averaged), ("sum", summed)):
+        loss = make_loss(LossSettings("bce", reduction=reduction))  # type: ignore[arg-type]
+        expected = (sum(rows) + one(0.5, 1)) / 3
+        assert float(loss(POSITIVE, NEGATIVE, USABLE)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_softmax_is_torchs_cross_entropy_of_the_positive() -> None:
+    loss = make_loss(LossSettings("softmax"))
+    scores = torch.cat([POSITIVE[:, None], NEGATIVE], 1)
+    first = torch.zeros(3, dtype=torch.int64)
+    assert torch.allclose(loss(POSITIVE, NEGATIVE, None), cross_entropy(scores, first))
+    # A row whose negatives are all unusable has nothing to tell apart.
+    expected = (-math.log(math.e**2 / (math.e**2 + math.e + math.e**-2))
+                - math.log(math.e**-1 / (math.e**-1 + math.e**0.3))) / 3  # fmt: skip
+    assert float(loss(POSITIVE, NEGATIVE, USABLE)) == pytest.approx(expected, rel=1e-12)
+    assert float(loss(POSITIVE[:0], NEGATIVE[:0], None)) == 0
+
+
+@pytest.mark.parametrize("form", ["margin-inside", "margin-outside"])
+def test_the_hinge_stands_where_its_name_says(form: LossName) -> None:
+    loss = make_loss(LossSettings(form, temperature=0.0, margin=2.0))
+    gaps = 2.0 - POSITIVE[:, None] + NEGATIVE
+    inside = gaps.relu().mean(1).mean()
+    outside = gaps.mean(1).relu().mean()
+    expected = inside if form == "margin-inside" else outside
+    assert inside != outside
+    assert torch.allclose(loss(POSITIVE, NEGATIVE, None), expected)
+
+
+def test_entropy_weights_are_those_of_the_settings() -> None:
+    loss = make_loss(
+        LossSettings("entropy-weighted", thresholds=(0.2, 0.8), weights=(0.0, 0.0, 2.0))
+    )
+    # Of the negatives only 1, 0.3 and -1 are less than 1.136 from 0, where entropy is 0.8 bits.
+    hard = torch.tensor([[True, False], [True, False], [True, False]])
+    softplus = torch.nn.functional.softplus
+    expected = (softplus(-POSITIVE) + (2 * softplus(NEGATIVE) * hard).mean(1)).mean()
+    assert torch.allclose(loss(POSITIVE, NEGATIVE, None), expected)
+
+
+@pytest.mark.parametrize("name", get_args(LossName))
+def test_a_better_positive_lowers_every_loss(name: LossName) -> None:
+    loss = make_loss(LossSettings(name))
+    positive = POSITIVE.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(loss(positive, NEGATIVE, None), positive)
+    assert (slope <= 0).all()
+    assert (slope < 0).any()
+
+
+def test_thresholds_in_the_wrong_order_are_refused() -> None:
+    with pytest.raises(DataError, match=r"training.entropy_thresholds: 0.9 is above 0.1"):
+        LossSettings(thresholds=(0.9, 0.1))
