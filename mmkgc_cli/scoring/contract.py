@@ -55,7 +55,7 @@ class Scorer(nn.Module):
     """
 
     Config: ClassVar[type[ScorerConfig]] = ScorerConfig
-    metric: ClassVar[Metric]
+    metric: Metric
     citation: ClassVar[str]
     # Whether the two equations above both hold; reciprocal relations break the second.
     two_way: ClassVar[bool] = True

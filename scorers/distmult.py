@@ -1,0 +1,59 @@
+"""DistMult: a relation weighs the coordinates in which head and tail agree."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from mmkgc_cli.ops import Metric, lookup
+from mmkgc_cli.scoring.contract import Scorer, ScorerConfig, Side
+
+
+class DistMultConfig(ScorerConfig):
+    """Hyper-parameters of DistMult."""
+
+    dim: int = Field(128, ge=1, le=2**17, description="width of entities and relations")
+    init: float = Field(0.1, gt=0, le=1e6, description="rows start uniform in +- this")
+
+
+class DistMult(Scorer):
+    """score = sum_k h_k r_k t_k (Yang et al. 2015, eq. 2); head and tail may change places."""
+
+    Config = DistMultConfig
+    metric = Metric.dot
+    citation: ClassVar[str] = (
+        "Bishan Yang, Wen-tau Yih, Xiaodong He, Jianfeng Gao and Li Deng. Embedding entities and "
+        "relations for learning and inference in knowledge bases. ICLR, 2015."
+    )
+
+    def __init__(
+        self,
+        config: DistMultConfig,
+        n_entities: int,
+        n_relations: int,
+        generator: torch.Generator,
+    ) -> None:
+        """Rows start uniform in +-init."""
+        super().__init__(config, n_entities, n_relations, generator)
+        for name, count in (("entities", n_entities), ("relations", n_relations)):
+            rows = torch.empty(count, config.dim)
+            rows.uniform_(-config.init, config.init, generator=generator)
+            self.register_parameter(name, nn.Parameter(rows))
+        self.entities: nn.Parameter
+        self.relations: nn.Parameter
+
+    def query(self, entities: Tensor, relations: Tensor, side: Side) -> Tensor:
+        """h r for tails and t r for heads."""
+        return lookup(self.entities, entities) * lookup(self.relations, relations)
+
+    def candidates(
+        self, entities: Tensor | None, relation: int | None = None, side: Side | None = None
+    ) -> Tensor:
+        """The entity rows themselves."""
+        return self.entities if entities is None else lookup(self.entities, entities)
+
+
+SCORER = DistMult

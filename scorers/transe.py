@@ -1,0 +1,76 @@
+"""TransE: a relation moves the head to the tail."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from mmkgc_cli.ops import Metric, lookup
+from mmkgc_cli.scoring.contract import Scorer, ScorerConfig, Side
+
+
+class TransEConfig(ScorerConfig):
+    """Hyper-parameters of TransE."""
+
+    dim: int = Field(128, ge=1, le=2**17, description="width of entities and relations")
+    margin: float = Field(9.0, ge=0, le=1e6, description="score of distance 0, and the init range")
+    norm: Literal["l1", "l2"] = Field("l1", description="of the distance")
+    normalize: bool = Field(
+        False, description="give all rows length 1 in the score, as OpenKE and what follows it do"
+    )
+
+
+class TransE(Scorer):
+    """score = margin - ||h + r - t|| (Bordes et al. 2013, eq. 1; margin as Sun et al. 2019)."""
+
+    Config = TransEConfig
+    metric = Metric.l1  # or l2, as configured
+    citation: ClassVar[str] = (
+        "Antoine Bordes, Nicolas Usunier, Alberto Garcia-Duran, Jason Weston and Oksana Yakhnenko. "
+        "Translating embeddings for modeling multi-relational data. NeurIPS, 2013."
+    )
+
+    def __init__(
+        self,
+        config: TransEConfig,
+        n_entities: int,
+        n_relations: int,
+        generator: torch.Generator,
+    ) -> None:
+        """Rows start uniform in +-(margin + 2) / dim."""
+        super().__init__(config, n_entities, n_relations, generator)
+        self.metric = Metric[config.norm]
+        self._margin = config.margin
+        self._normalize = config.normalize
+        bound = (config.margin + 2) / config.dim
+        for name, count in (("entities", n_entities), ("relations", n_relations)):
+            rows = torch.empty(count, config.dim).uniform_(-bound, bound, generator=generator)
+            self.register_parameter(name, nn.Parameter(rows))
+        self.entities: nn.Parameter
+        self.relations: nn.Parameter
+
+    @property
+    def margin(self) -> float:
+        """Added to minus the distance."""
+        return self._margin
+
+    def query(self, entities: Tensor, relations: Tensor, side: Side) -> Tensor:
+        """h + r for tails; t - r for heads, since |h + r - t| = |h - (t - r)|."""
+        known = self._unit(lookup(self.entities, entities))
+        r = self._unit(lookup(self.relations, relations))
+        return known + r if side is Side.tail else known - r
+
+    def candidates(
+        self, entities: Tensor | None, relation: int | None = None, side: Side | None = None
+    ) -> Tensor:
+        """The entity rows."""
+        return self._unit(self.entities if entities is None else lookup(self.entities, entities))
+
+    def _unit(self, rows: Tensor) -> Tensor:
+        return nn.functional.normalize(rows, dim=-1) if self._normalize else rows
+
+
+SCORER = TransE
