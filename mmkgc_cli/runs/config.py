@@ -70,6 +70,9 @@ class TrainingConfig(_Strict):
     )
     keep_checkpoints: int = Field(2, ge=1, description="how many of the last checkpoints stay")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
+    cuda_graph: Literal["auto", "off"] = Field(
+        "auto", description="auto replays steps from a CUDA graph where that is possible"
+    )
     threads: int = Field(0, ge=0, le=4096, description="CPU threads; 0 leaves torch's choice")
 
 

@@ -26,6 +26,7 @@ from mmkgc_cli.runs.preflight import (
     initial_scorer,
     known_triples,
     pick_device,
+    replayed,
     try_ranking,
     valid_triples,
 )
@@ -239,7 +240,8 @@ def _drive(
     progress = keeper.restore(state) if state else None
     if progress and progress.epoch <= settings.epochs and progress.stopped == FINISHED:
         progress.stopped = ""  # more epochs were asked for
-    return train(program, schedule, len(triples), validate, keeper, Reports(), stop, progress)
+    steps = replayed(config, program, keeper.tell_of_graph)
+    return train(steps, schedule, len(triples), validate, keeper, Reports(), stop, progress)
 
 
 def _graph_of(run: RunDirectory, config: RunConfig, graph_folder: Path | None) -> Graph:

@@ -55,6 +55,10 @@ class RunKeeper:
         """The scorer with the weights that are ranked and kept."""
         return self.program.optimization.averaged() if self.program else contextlib.nullcontext()
 
+    def tell_of_graph(self, reason: str | None) -> None:
+        """Notes in the trace that steps come from a CUDA graph, or why they do not."""
+        self.trace.write("cuda_graph", captured=reason is None, reason=reason)
+
     def rate(self) -> float:
         """The learning rate that the last step had."""
         assert self.program is not None

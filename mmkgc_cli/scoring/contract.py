@@ -53,6 +53,9 @@ class Scorer(nn.Module):
     two_way: ClassVar[bool] = True
     # Whether `candidates` depends on the relation: one table per distinct relation.
     per_relation: ClassVar[bool] = False
+    # Whether a training step is the same work on the device each time, so that a CUDA graph can
+    # replay it: no randomness or counting on the host, no shapes that depend on values.
+    capturable: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from mmkgc_cli.ops import SideChoice, self_adversarial_loss
+from mmkgc_cli.ops import SideChoice, path_of, self_adversarial_loss
 from mmkgc_cli.scoring.contract import Scorer
 from mmkgc_cli.state.rng import generator, stream_seed
 from mmkgc_cli.training.negatives import FilteredNegatives
@@ -76,10 +76,23 @@ class LinkPrediction:
             len(self.triples), generator=self._order_rng, device=self.triples.device
         )
 
+    @property
+    def full_batch(self) -> int:
+        """Triples in every batch but a smaller last one."""
+        return min(self.settings.batch_size, len(self.triples))
+
     def step(self, index: int) -> dict[str, Tensor]:
         """Trains on batch `index` of the pass; returns loss and norm of the gradient, unread."""
+        return self.train_on(self.begin_step(index))
+
+    def begin_step(self, index: int) -> Tensor:
+        """Counts the step and sets its rate; the positives [B, 3] of batch `index`."""
+        self.optimization.begin_step()
         size = self.settings.batch_size
-        positives = self.triples[self._order[index * size : (index + 1) * size]]
+        return self.triples[self._order[index * size : (index + 1) * size]]
+
+    def train_on(self, positives: Tensor) -> dict[str, Tensor]:
+        """What the device does in a step, see `training.captured`; as `step` returns."""
         with self.watch("negatives"):
             drawn = self._negatives.sample(positives, self.settings.negatives, with_positive=True)
         with self.optimization.collecting():
@@ -98,6 +111,16 @@ class LinkPrediction:
         with self.watch("update"):
             norm = self.optimization.step()
         return {"loss": loss.detach(), "gradient_norm": norm}
+
+    def why_not_captured(self) -> str | None:
+        """Why a CUDA graph cannot replay the step; None when it can."""
+        if not self.scorer.capturable:
+            return f"{type(self.scorer).__name__} does not do the same in every step"
+        for op in ("filtered_negatives", "table_adam"):
+            path, why = path_of(op, self.triples.device.type)
+            if path != "native":  # the twins wait for the device
+                return f"{op} runs in torch: {why}"
+        return self.optimization.why_not_captured()
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, optimizer, and where each random stream is."""
