@@ -70,6 +70,9 @@ class TrainingConfig(_Strict):
     )
     keep_checkpoints: int = Field(2, ge=1, description="how many of the last checkpoints stay")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
+    precision: Literal["float32", "tf32", "bf16"] = Field(
+        "float32", description="of matrix products in training, on a GPU; tables stay float32"
+    )
     cuda_graph: Literal["auto", "off"] = Field(
         "auto", description="auto replays steps from a CUDA graph where that is possible"
     )

@@ -330,6 +330,7 @@ def run_evaluation(
         "config": loaded.config.model.model_dump(),
         "epoch": loaded.epoch,
         "sha256": loaded.checksum,
+        "precision": loaded.config.training.precision,
     }
     results = split_report(graph, split, ranks, model, loaded.config.training.eval_sample)
     results = _merge(_earlier_results(run), results)

@@ -26,6 +26,7 @@ from mmkgc_cli.training import captured
 from mmkgc_cli.training.link_prediction import LinkPrediction, LinkPredictionSettings
 from mmkgc_cli.training.loop import StepProgram
 from mmkgc_cli.training.optimization import OptimizationSettings
+from mmkgc_cli.training.precision import require_precision
 
 WARM_UP, MEASURED = captured.WARM_UP + 2, 20  # steps; the capture is no part of an epoch
 SLICE = 512  # valid triples ranked to see how long all take
@@ -71,7 +72,12 @@ def build_scorer(config: RunConfig, graph: Graph, device: torch.device) -> Score
 
 
 def initial_scorer(config: RunConfig, graph: Graph, device: torch.device) -> Scorer:
-    """The scorer at the start of a run, and the process made ready to train it."""
+    """The scorer at the start of a run, and the process made ready to train it.
+
+    Raises:
+        DataError: when the device does not offer the precision.
+    """
+    require_precision(config.training.precision, device)
     keep_freed_memory()
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
@@ -93,6 +99,7 @@ def build_program(config: RunConfig, scorer: Scorer, triples: Tensor) -> LinkPre
             negative_side=SideChoice[settings.negative_side.replace("-", "_")],
             temperature=settings.adversarial_temperature,
             seed=settings.seed,
+            precision=settings.precision,
         ),
         OptimizationSettings(
             optimizer=settings.optimizer,

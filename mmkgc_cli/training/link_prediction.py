@@ -15,6 +15,7 @@ from mmkgc_cli.scoring.contract import Scorer
 from mmkgc_cli.state.rng import generator, stream_seed
 from mmkgc_cli.training.negatives import FilteredNegatives
 from mmkgc_cli.training.optimization import Optimization, OptimizationSettings
+from mmkgc_cli.training.precision import Precision, forward, products
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class LinkPredictionSettings:
     negative_side: SideChoice
     temperature: float
     seed: int
+    precision: Precision = "float32"
 
 
 class LinkPrediction:
@@ -95,8 +97,9 @@ class LinkPrediction:
         """What the device does in a step, see `training.captured`; as `step` returns."""
         with self.watch("negatives"):
             drawn = self._negatives.sample(positives, self.settings.negatives, with_positive=True)
-        with self.optimization.collecting():
-            with self.watch("scores"):
+        precision, device = self.settings.precision, positives.device
+        with self.optimization.collecting(), products(precision, device):
+            with self.watch("scores"), forward(precision, device):
                 heads, relations, tails = positives.unbind(1)
                 scores = self.scorer.score_sampled(
                     heads, relations, tails, drawn.entities, drawn.side, drawn.order
