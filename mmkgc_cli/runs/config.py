@@ -221,15 +221,19 @@ def unlike_defaults(
     return found
 
 
-def to_toml(config: RunConfig) -> str:
-    """The resolved configuration as TOML; `resolve` reads it back to the same values."""
-    values = {
+def values_of(config: RunConfig) -> dict[str, Any]:
+    """The resolved configuration as plain values."""
+    return {
         "scorer": config.scorer,
         "graph": config.graph.model_dump(),
         "model": config.model.model_dump(),
         "training": config.training.model_dump(),
     }
-    return tomli_w.dumps(values)
+
+
+def to_toml(config: RunConfig) -> str:
+    """The resolved configuration as TOML; `resolve` reads it back to the same values."""
+    return tomli_w.dumps(values_of(config))
 
 
 def from_toml(path: Path, model_class_of: Any) -> RunConfig:
