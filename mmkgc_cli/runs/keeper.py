@@ -81,7 +81,7 @@ class RunKeeper:
                     f"epoch {progress.epoch}: {name!r} is not finite any more; lower training.lr, "
                     "or look at the data"
                 )
-        position, seconds = self.trace.position
+        position, seconds = self.trace.sync()  # a checkpoint must not outlive what it points to
         state = {
             "progress": progress.state_dict(),
             "program": self.program.state_dict(),

@@ -48,6 +48,16 @@ class Trace:
         """Bytes written so far and seconds since the start, to go on from."""
         return self._file.tell(), time.monotonic() - self._start
 
+    def sync(self) -> tuple[int, float]:
+        """`position`, once everything up to there is on the disk.
+
+        Raises:
+            DataError: when the storage refuses.
+        """
+        with storage_errors(self.path):
+            os.fsync(self._file.fileno())
+        return self.position
+
     def __enter__(self) -> Trace:
         return self
 
