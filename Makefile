@@ -129,7 +129,7 @@ gpu-build:
 		ls mmkgc_cli/_C.* > /dev/null || { cat $(OUT)/build.log; exit 1; }
 
 gpu-test:
-	@$(ON_GPU) -m pytest -p no:cacheprovider -m cuda tests/ops tests/runs/test_cuda.py
+	@$(ON_GPU) -m pytest -p no:cacheprovider -m cuda tests/ops tests/runs/test_cuda.py tests/training/test_precision.py
 
 gpu-check:
 	@test -n "$(SANITIZER)" || echo "make: compute-sanitizer is not on the PATH: memory was NOT checked"

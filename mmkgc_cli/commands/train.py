@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
 
 # Without a terminal, epochs that are not validated show at most this often.
 SECONDS_BETWEEN_LINES = 5.0
+
+
+class LogName(StrEnum):
+    """Tools that can be logged to."""
+
+    tensorboard = "tensorboard"
+    wandb = "wandb"
 
 
 def train(
@@ -57,6 +65,10 @@ def train(
             help="Go on with this run, as if it had not been stopped; with --epochs, for so many."
         ),
     ] = None,
+    log_to: Annotated[
+        list[LogName] | None,
+        typer.Option("--log", help="Show epochs in this tool as well; repeat for both."),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Only measure a few steps and say what it would take."),
@@ -67,17 +79,21 @@ def train(
     from mmkgc_cli.runs.config import read_config_file, resolve
     from mmkgc_cli.runs.directory import RunDirectory
     from mmkgc_cli.runs.jobs import resume_training, run_training
+    from mmkgc_cli.runs.loggers import Loggers
     from mmkgc_cli.scoring import load_scorer
 
+    loggers = Loggers([name.value for name in dict.fromkeys(log_to or [])], say)
     if resume is not None:
         settings = (scorer, run, config, batch_size, negatives, lr, seed, dim, device, overrides)
         if overwrite or dry_run or any(value is not None for value in settings):
             raise UsageError(
-                "--resume takes its settings from the run; only --epochs and --graph go with it"
+                "--resume takes its settings from the run; only --epochs, --graph and --log go "
+                "with it"
             )
         directory = RunDirectory(resume)
         with Display() as display:
-            report(directory, resume_training(directory, graph, display, epochs), as_json)
+            resumed = resume_training(directory, graph, display, epochs, loggers)
+            report(directory, resumed, as_json)
         return
     if scorer is None or graph is None:
         raise UsageError("say which SCORER on which --graph, or --resume RUN")
@@ -106,7 +122,8 @@ def train(
         say_estimate(estimate(resolved, load_graph(graph), directory.path), as_json)
         return
     with Display() as display:
-        report(directory, run_training(resolved, graph, directory, overwrite, display), as_json)
+        trained = run_training(resolved, graph, directory, overwrite, display, loggers)
+        report(directory, trained, as_json)
 
 
 def say_estimate(found: Estimate, as_json: bool) -> None:

@@ -89,6 +89,12 @@ class TrainingConfig(_Strict):
     )
     keep_checkpoints: int = Field(2, ge=1, description="how many of the last checkpoints stay")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
+    precision: Literal["float32", "tf32", "bf16"] = Field(
+        "float32", description="of matrix products in training, on a GPU; tables stay float32"
+    )
+    cuda_graph: Literal["auto", "off"] = Field(
+        "auto", description="auto replays steps from a CUDA graph where that is possible"
+    )
     threads: int = Field(0, ge=0, le=4096, description="CPU threads; 0 leaves torch's choice")
 
 
@@ -234,15 +240,19 @@ def unlike_defaults(
     return found
 
 
-def to_toml(config: RunConfig) -> str:
-    """The resolved configuration as TOML; `resolve` reads it back to the same values."""
-    values = {
+def values_of(config: RunConfig) -> dict[str, Any]:
+    """The resolved configuration as plain values."""
+    return {
         "scorer": config.scorer,
         "graph": config.graph.model_dump(),
         "model": config.model.model_dump(),
         "training": config.training.model_dump(),
     }
-    return tomli_w.dumps(values)
+
+
+def to_toml(config: RunConfig) -> str:
+    """The resolved configuration as TOML; `resolve` reads it back to the same values."""
+    return tomli_w.dumps(values_of(config))
 
 
 def from_toml(path: Path, model_class_of: Any) -> RunConfig:

@@ -26,6 +26,7 @@ OWN_FILES = (
     "results.json",
     "ranks-valid.tsv",
     "ranks-test.tsv",
+    "wandb.json",
 )
 # How often to ask for the lock before somebody else is said to hold it.
 LOCK_ATTEMPTS = 5
@@ -51,6 +52,11 @@ class RunDirectory:
     def trace(self) -> Path:
         """One JSON line an event."""
         return self.path / "trace.jsonl"
+
+    @property
+    def wandb(self) -> Path:
+        """The id of the run in W&B, where it is logged."""
+        return self.path / "wandb.json"
 
     @property
     def weights(self) -> Path:

@@ -16,9 +16,10 @@ from mmkgc_cli.evaluation.ranks import SideRanks
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import load_graph
 from mmkgc_cli.kg.triples import Triples
-from mmkgc_cli.runs.config import GraphConfig, RunConfig, from_toml, to_toml
+from mmkgc_cli.runs.config import GraphConfig, RunConfig, from_toml, to_toml, values_of
 from mmkgc_cli.runs.directory import RunDirectory, environment
 from mmkgc_cli.runs.keeper import RunKeeper
+from mmkgc_cli.runs.loggers import Loggers
 from mmkgc_cli.runs.preflight import (
     build_program,
     build_scorer,
@@ -26,6 +27,7 @@ from mmkgc_cli.runs.preflight import (
     initial_scorer,
     known_triples,
     pick_device,
+    replayed,
     try_ranking,
     valid_triples,
 )
@@ -63,9 +65,14 @@ class Trained:
 
 
 def run_training(
-    config: RunConfig, graph_folder: Path, run: RunDirectory, overwrite: bool, watcher: Watcher
+    config: RunConfig,
+    graph_folder: Path,
+    run: RunDirectory,
+    overwrite: bool,
+    watcher: Watcher,
+    loggers: Loggers | None = None,
 ) -> Trained:
-    """Trains and fills a run directory.
+    """Trains and fills a run directory; `loggers` are told what its trace is.
 
     Raises:
         MmkgcError: as the parts say; what is already saved stays whole.
@@ -88,11 +95,15 @@ def run_training(
         run.create(overwrite)
         write_text(run.config, to_toml(config))
         write_json(run.environment, environment())
-        return _train(config, graph, scorer, run, watcher, None)
+        return _train(config, graph, scorer, run, watcher, loggers or Loggers(), None)
 
 
 def resume_training(
-    run: RunDirectory, graph_folder: Path | None, watcher: Watcher, epochs: int | None = None
+    run: RunDirectory,
+    graph_folder: Path | None,
+    watcher: Watcher,
+    epochs: int | None = None,
+    loggers: Loggers | None = None,
 ) -> Trained:
     """Goes on from the last checkpoint of a run, as if it had not been stopped.
 
@@ -101,6 +112,7 @@ def resume_training(
         graph_folder: where its graph is now; None takes the place it was trained from.
         watcher: is told how it goes.
         epochs: train for so many instead, also when the run was finished.
+        loggers: are told what the trace is; each appends to what it has of the run.
 
     Raises:
         MmkgcError: as `run_training`; also when the graph is not the one it was trained on.
@@ -130,7 +142,8 @@ def resume_training(
             write_text(run.config, to_toml(config))
         if not run.environment.exists():  # it was killed just before it could write this
             write_json(run.environment, environment())
-        return _train(config, graph, scorer, run, watcher, found[1] if found else None)
+        state = found[1] if found else None
+        return _train(config, graph, scorer, run, watcher, loggers or Loggers(), state)
 
 
 def _is_finished(run: RunDirectory) -> bool:
@@ -149,14 +162,19 @@ def _train(
     scorer: Scorer,
     run: RunDirectory,
     watcher: Watcher,
+    loggers: Loggers,
     state: dict[str, Any] | None,
 ) -> Trained:
     parameters = sum(p.numel() for p in scorer.parameters())
     device = pick_device(config.training.device)
     watcher.begin(graph, config, parameters, device.type)
     position, seconds = state["trace"] if state else (0, 0.0)
+    settings = values_of(config)
+    del settings["graph"]["path"]  # of this machine, no business of others
+    next_epoch = state["progress"]["epoch"] if state else 1
     with (
-        Trace(run.trace, position, seconds) as trace,
+        loggers.opened(run.path, settings, next_epoch),
+        Trace(run.trace, position, seconds, loggers.record) as trace,
         StopRequest() as stop,
         settled_objects(),
     ):
@@ -239,7 +257,8 @@ def _drive(
     progress = keeper.restore(state) if state else None
     if progress and progress.epoch <= settings.epochs and progress.stopped == FINISHED:
         progress.stopped = ""  # more epochs were asked for
-    return train(program, schedule, len(triples), validate, keeper, Reports(), stop, progress)
+    steps = replayed(config, program, keeper.tell_of_graph)
+    return train(steps, schedule, len(triples), validate, keeper, Reports(), stop, progress)
 
 
 def _graph_of(run: RunDirectory, config: RunConfig, graph_folder: Path | None) -> Graph:
@@ -328,6 +347,7 @@ def run_evaluation(
         "config": loaded.config.model.model_dump(),
         "epoch": loaded.epoch,
         "sha256": loaded.checksum,
+        "precision": loaded.config.training.precision,
     }
     results = split_report(graph, split, ranks, model, loaded.config.training.eval_sample)
     results = _merge(_earlier_results(run), results)

@@ -55,6 +55,10 @@ class RunKeeper:
         """The scorer with the weights that are ranked and kept."""
         return self.program.optimization.averaged() if self.program else contextlib.nullcontext()
 
+    def tell_of_graph(self, reason: str | None) -> None:
+        """Notes in the trace that steps come from a CUDA graph, or why they do not."""
+        self.trace.write("cuda_graph", captured=reason is None, reason=reason)
+
     def rate(self) -> float:
         """The learning rate that the last step had."""
         assert self.program is not None
@@ -77,7 +81,7 @@ class RunKeeper:
                     f"epoch {progress.epoch}: {name!r} is not finite any more; lower training.lr, "
                     "or look at the data"
                 )
-        position, seconds = self.trace.position
+        position, seconds = self.trace.sync()  # a checkpoint must not outlive what it points to
         state = {
             "progress": progress.state_dict(),
             "program": self.program.state_dict(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +22,14 @@ from mmkgc_cli.runs.config import RunConfig
 from mmkgc_cli.scoring import Scorer, load_scorer
 from mmkgc_cli.state.memory import keep_freed_memory, peak_mib
 from mmkgc_cli.state.rng import generator, stream_seed
+from mmkgc_cli.training import captured
 from mmkgc_cli.training.link_prediction import LinkPrediction, LinkPredictionSettings
+from mmkgc_cli.training.loop import StepProgram
 from mmkgc_cli.training.losses import LossSettings
 from mmkgc_cli.training.optimization import OptimizationSettings
+from mmkgc_cli.training.precision import require_precision
 
-WARM_UP, MEASURED = 3, 20  # steps
+WARM_UP, MEASURED = captured.WARM_UP + 2, 20  # steps; the capture is no part of an epoch
 SLICE = 512  # valid triples ranked to see how long all take
 
 
@@ -69,7 +73,12 @@ def build_scorer(config: RunConfig, graph: Graph, device: torch.device) -> Score
 
 
 def initial_scorer(config: RunConfig, graph: Graph, device: torch.device) -> Scorer:
-    """The scorer at the start of a run, and the process made ready to train it."""
+    """The scorer at the start of a run, and the process made ready to train it.
+
+    Raises:
+        DataError: when the device does not offer the precision.
+    """
+    require_precision(config.training.precision, device)
     keep_freed_memory()
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
@@ -102,6 +111,7 @@ def build_program(config: RunConfig, scorer: Scorer, triples: Tensor) -> LinkPre
                     settings.entropy_weights[2],
                 ),
             ),
+            precision=settings.precision,
         ),
         OptimizationSettings(
             optimizer=settings.optimizer,
@@ -115,6 +125,18 @@ def build_program(config: RunConfig, scorer: Scorer, triples: Tensor) -> LinkPre
         ),
         settings.epochs,
     )
+
+
+def replayed(
+    config: RunConfig, program: LinkPrediction, tell: Callable[[str | None], None]
+) -> StepProgram:
+    """The program as it is trained: on a GPU from a CUDA graph where that is possible.
+
+    On a GPU `tell` is told that it is (None), or why not.
+    """
+    if program.triples.device.type != "cuda":
+        return program
+    return captured.replayed(program, config.training.cuda_graph, tell)
 
 
 def valid_triples(config: RunConfig, graph: Graph) -> Triples:
@@ -212,7 +234,7 @@ def estimate(config: RunConfig, graph: Graph, run: Path) -> Estimate:
     seconds_per_epoch = 0.0
     if parameters:
         check_room(config, scorer, run)
-        program = build_program(config, scorer, triples)
+        program = replayed(config, build_program(config, scorer, triples), lambda _: None)
         program.start_epoch()
         steps = program.steps_per_epoch
         for index in range(WARM_UP):

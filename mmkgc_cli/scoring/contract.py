@@ -23,6 +23,7 @@ from mmkgc_cli.ops import (
     Metric,
     Pair,
     RowLoss,
+    path_of,
     sampled_loss,
     sampled_score,
     score_rows,
@@ -61,6 +62,9 @@ class Scorer(nn.Module):
     two_way: ClassVar[bool] = True
     # Whether `candidates` depends on the relation: one table per distinct relation.
     per_relation: ClassVar[bool] = False
+    # Whether a training step is the same work on the device each time, so that a CUDA graph can
+    # replay it: no randomness or counting on the host, no shapes that depend on values.
+    capturable: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -132,7 +136,7 @@ class Scorer(nn.Module):
         """
         queries = self._both_queries(heads, relations, tails)
         terms = self.pairs(queries.shape[-1])
-        table = self.candidates(None)
+        queries, table = _as_the_op_takes(queries, self.candidates(None))
         scores = sampled_score(queries, table, ids, side, self.metric, terms, order=order)
         return self.margin + scores
 
@@ -166,8 +170,9 @@ class Scorer(nn.Module):
             scores = self.score_sampled(heads, relations, tails, ids, side, order)
             return loss(scores[:, 0], scores[:, 1:], None if usable is None else usable[:, 1:])
         queries = self._both_queries(heads, relations, tails)
+        queries, table = _as_the_op_takes(queries, self.candidates(None))
         return sampled_loss(
-            queries, self.candidates(None), ids, side, usable, self.metric,
+            queries, table, ids, side, usable, self.metric,
             self.pairs(queries.shape[-1]), loss, self.margin, order,
         )  # fmt: skip
 
@@ -182,3 +187,15 @@ class Scorer(nn.Module):
         heads, relations, tails = triples.unbind(1)
         queries = self.query(heads, relations, Side.tail)
         return self.score_vectors(queries[:, None], self.candidates(tails)[:, None])[:, 0]
+
+
+def _as_the_op_takes(queries: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows for `sampled_score` where autocast made some in bfloat16: it computes in float32.
+
+    A table stays as it is where a kernel reads it so, which is half as much to read.
+    """
+    if torch.bfloat16 not in (queries.dtype, table.dtype):
+        return queries, table
+    device = table.device.type
+    reads_low = device == "cuda" and path_of("sampled_score", device)[0] == "native"
+    return queries.float(), table if reads_low else table.float()

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -20,8 +21,17 @@ class Trace:
     Each event is one unbuffered write, so nothing is left to fail when the file is closed.
     """
 
-    def __init__(self, path: Path, at: int = 0, seconds: float = 0.0) -> None:
-        """Begins anew, or goes on `at` bytes, `seconds` after the start; the rest is dropped."""
+    def __init__(
+        self,
+        path: Path,
+        at: int = 0,
+        seconds: float = 0.0,
+        listener: Callable[[Mapping[str, Any]], None] | None = None,
+    ) -> None:
+        """Begins anew, or goes on `at` bytes, `seconds` after the start; the rest is dropped.
+
+        What is written is then shown to the `listener`.
+        """
         self.path = path
         make_folder(path.parent)
         with storage_errors(path):
@@ -31,11 +41,22 @@ class Trace:
             self._file.truncate(at)
             self._file.seek(0, os.SEEK_END)
         self._start = time.monotonic() - seconds
+        self._listener = listener
 
     @property
     def position(self) -> tuple[int, float]:
         """Bytes written so far and seconds since the start, to go on from."""
         return self._file.tell(), time.monotonic() - self._start
+
+    def sync(self) -> tuple[int, float]:
+        """`position`, once everything up to there is on the disk.
+
+        Raises:
+            DataError: when the storage refuses.
+        """
+        with storage_errors(self.path):
+            os.fsync(self._file.fileno())
+        return self.position
 
     def __enter__(self) -> Trace:
         return self
@@ -55,13 +76,16 @@ class Trace:
             ValueError: when a field would hide `event` or `seconds`.
             DataError: when the storage refuses.
         """
-        row = {"event": event, "seconds": round(time.monotonic() - self._start, 3)}
+        row: dict[str, Any] = {"event": event, "seconds": round(time.monotonic() - self._start, 3)}
         if clash := row.keys() & fields.keys():
             raise ValueError(f"a trace event cannot have fields named {sorted(clash)}")
-        line = json.dumps({**row, **fields}).encode() + b"\n"
+        row |= fields
+        line = json.dumps(row).encode() + b"\n"
         with storage_errors(self.path):
             if self._file.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if self._listener:
+            self._listener(row)
 
 
 def read_trace(path: Path) -> list[dict[str, Any]]:

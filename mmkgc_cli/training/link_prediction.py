@@ -10,12 +10,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from mmkgc_cli.ops import SideChoice
+from mmkgc_cli.ops import SideChoice, path_of
 from mmkgc_cli.scoring.contract import Scorer
 from mmkgc_cli.state.rng import generator, stream_seed
 from mmkgc_cli.training.losses import LossSettings, make_loss
 from mmkgc_cli.training.negatives import FilteredNegatives
 from mmkgc_cli.training.optimization import Optimization, OptimizationSettings
+from mmkgc_cli.training.precision import Precision, forward, products
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class LinkPredictionSettings:
     negative_side: SideChoice
     seed: int
     loss: LossSettings = field(default_factory=LossSettings)
+    precision: Precision = "float32"
 
 
 class LinkPrediction:
@@ -78,14 +80,28 @@ class LinkPrediction:
             len(self.triples), generator=self._order_rng, device=self.triples.device
         )
 
+    @property
+    def full_batch(self) -> int:
+        """Triples in every batch but a smaller last one."""
+        return min(self.settings.batch_size, len(self.triples))
+
     def step(self, index: int) -> dict[str, Tensor]:
         """Trains on batch `index` of the pass; returns loss and norm of the gradient, unread."""
+        return self.train_on(self.begin_step(index))
+
+    def begin_step(self, index: int) -> Tensor:
+        """Counts the step and sets its rate; the positives [B, 3] of batch `index`."""
+        self.optimization.begin_step()
         size = self.settings.batch_size
-        positives = self.triples[self._order[index * size : (index + 1) * size]]
+        return self.triples[self._order[index * size : (index + 1) * size]]
+
+    def train_on(self, positives: Tensor) -> dict[str, Tensor]:
+        """What the device does in a step, see `training.captured`; as `step` returns."""
         with self.watch("negatives"):
             drawn = self._negatives.sample(positives, self.settings.negatives, with_positive=True)
-        with self.optimization.collecting():
-            with self.watch("loss"):
+        precision, device = self.settings.precision, positives.device
+        with self.optimization.collecting(), products(precision, device):
+            with self.watch("loss"), forward(precision, device):
                 heads, relations, tails = positives.unbind(1)
                 loss = self.scorer.loss_sampled(
                     heads, relations, tails, drawn.entities, drawn.side, drawn.usable, self._loss,
@@ -96,6 +112,16 @@ class LinkPrediction:
         with self.watch("update"):
             norm = self.optimization.step()
         return {"loss": loss.detach(), "gradient_norm": norm}
+
+    def why_not_captured(self) -> str | None:
+        """Why a CUDA graph cannot replay the step; None when it can."""
+        if not self.scorer.capturable:
+            return f"{type(self.scorer).__name__} does not do the same in every step"
+        for op in ("filtered_negatives", "table_adam"):
+            path, why = path_of(op, self.triples.device.type)
+            if path != "native":  # the twins wait for the device
+                return f"{op} runs in torch: {why}"
+        return self.optimization.why_not_captured()
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, optimizer, and where each random stream is."""

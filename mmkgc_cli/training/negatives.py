@@ -35,7 +35,8 @@ class FilteredNegatives:
     section 3.2), one half under ``uniform``. Draws that hit a train triple are repeated a fixed
     number of rounds, so nothing waits for the device.
 
-    `step` counts the batches drawn so far; with the seed it is all the state there is.
+    `step` counts the batches drawn so far, on the device of the triples, so that a captured CUDA
+    graph counts them too; with the seed it is all the state there is.
     """
 
     def __init__(
@@ -52,11 +53,20 @@ class FilteredNegatives:
         self.n_relations = n_relations
         self.choice = choice
         self.seed = seed
-        self.step = 0
+        self._counter = torch.zeros(1, dtype=torch.int64, device=triples.device)
         heads, relations, tails = triples.unbind(1)
         self._tails = KnownAnswers.of(relations * n_entities + heads, tails, n_entities)
         self._heads = KnownAnswers.of(relations * n_entities + tails, heads, n_entities)
         self._head_share = self._head_shares(mode)
+
+    @property
+    def step(self) -> int:
+        """Batches drawn so far; on a GPU, to ask is to wait for it."""
+        return int(self._counter)
+
+    @step.setter
+    def step(self, step: int) -> None:
+        self._counter.fill_(step)
 
     def _head_shares(self, mode: str) -> Tensor:
         """Probability [R] that a negative replaces the head."""
@@ -88,7 +98,8 @@ class FilteredNegatives:
             ROUNDS,
             with_positive,
             self.seed,
-            self.step,
+            0,
+            self._counter,
         )
-        self.step += 1
+        self._counter += 1
         return Negatives(*drawn)

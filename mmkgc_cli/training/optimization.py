@@ -76,6 +76,7 @@ class Optimization:
         ]
         self._parameters = [p for group in groups for p in group["params"]]  # type: ignore[attr-defined]
         self.optimizer = _make(settings, groups)
+        _let_capture(self.optimizer)
         self._averages = [p.detach().clone() for p in self._parameters] if settings.average else []
 
     @contextlib.contextmanager
@@ -95,21 +96,25 @@ class Optimization:
         group = self.optimizer.param_groups[0]
         return float(group["lr"] / group["rate"])
 
-    def step(self) -> Tensor:
-        """One step with the gradients that were collected; their L2 norm, before any clipping."""
+    def begin_step(self) -> None:
+        """Counts the step that comes and sets its learning rate."""
         settings = self.settings
+        self.steps += 1
         if settings.schedule != "constant" or settings.warmup_epochs:
             # The first step of a warm-up is one step into it, or it would be lost.
-            epoch = (self.steps + 1) / self._steps_per_epoch
+            epoch = self.steps / self._steps_per_epoch
             factor = rate_factor(settings, epoch, self._epochs)
             for group in self.optimizer.param_groups:
                 group["lr"] = settings.lr * group["rate"] * factor
+
+    def step(self) -> Tensor:
+        """One step with the gradients that were collected; their L2 norm, before any clipping."""
+        settings = self.settings
         if settings.clip_norm:
             norm = torch.nn.utils.clip_grad_norm_(self._parameters, settings.clip_norm)
             self.optimizer.step()
         else:
             norm = self._step_and_measure()
-        self.steps += 1
         if self._averages:
             with torch.no_grad():
                 torch._foreach_lerp_(self._averages, self._parameters, 1 - settings.average)
@@ -126,6 +131,17 @@ class Optimization:
         if not squares:
             return torch.zeros(())
         return torch.stack(squares).sum().sqrt()
+
+    def why_not_captured(self) -> str | None:
+        """Why a CUDA graph cannot replay `step`; None when it can."""
+        settings = self.settings
+        if settings.optimizer == "adagrad":
+            return "adagrad counts its steps on the host"
+        if settings.optimizer == "lazy-adam":
+            return "how many rows lazy-adam steps depends on the batch"
+        if settings.schedule != "constant" or settings.warmup_epochs:
+            return "the learning rate changes, and a graph keeps that of its capture"
+        return None
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
@@ -158,6 +174,7 @@ class Optimization:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on where `state_dict` was taken."""
         self.optimizer.load_state_dict(state["optimizer"])
+        _let_capture(self.optimizer)  # the state may come from another device
         self.steps = state["steps"]
         for average, kept in zip(self._averages, state["averages"], strict=True):
             average.copy_(kept)
@@ -171,3 +188,10 @@ def _make(settings: OptimizationSettings, groups: list[dict[str, Any]]) -> torch
         return LazyAdam(groups, lr=settings.lr)
     decoupled = settings.optimizer == "adamw"
     return Adam(groups, lr=settings.lr, weight_decay=decay, decoupled_weight_decay=decoupled)
+
+
+def _let_capture(optimizer: torch.optim.Optimizer) -> None:
+    """On a GPU torch captures steps of an Adam that says so; on a CPU it may refuse to run it."""
+    for group in optimizer.param_groups:
+        if "capturable" in group:
+            group["capturable"] = all(p.is_cuda for p in group["params"])

@@ -218,12 +218,16 @@ class LazyAdam(Adam):
             state["exp_avg_sq"] = torch.zeros_like(parameter)
         flat = gradient.ids.flatten()
         met = flat if gradient.extra_ids is None else torch.cat([flat, gradient.extra_ids])
+        if parameter.grad is not None:  # of rows that were read without an op of ours
+            met = torch.cat([met, parameter.grad.any(1).nonzero().flatten()])
         rows, place = torch.unique(met, return_inverse=True)
         # The same step on a table of those rows alone: order is kept, since rows ascend.
         compact = dataclasses.replace(
             gradient,
             ids=place[: flat.numel()].view_as(gradient.ids),
-            extra_ids=None if gradient.extra_ids is None else place[flat.numel() :],
+            extra_ids=None
+            if gradient.extra_ids is None
+            else place[flat.numel() :][: len(gradient.extra_ids)],
         )
         parts = [x[rows] for x in (parameter.detach(), state["exp_avg"], state["exp_avg_sq"])]
         dense = None if parameter.grad is None else parameter.grad[rows]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 from pathlib import Path
 
@@ -206,3 +207,20 @@ def test_two_processes_do_not_train_one_run(folder: Path, tmp_path: Path) -> Non
     with run.locked(), pytest.raises(MmkgcError, match="another process trains this run"):
         run_training(config, folder, run, True, Watcher())
     assert equal(remains(run), before)
+
+
+def test_a_checkpoint_comes_after_the_trace_that_it_points_to_is_on_the_disk(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, synced, plain = RunDirectory(tmp_path / "run"), [0], os.fsync
+
+    def fsync(descriptor: int) -> None:
+        plain(descriptor)
+        if run.trace.exists() and os.path.samestat(os.fstat(descriptor), run.trace.stat()):
+            synced.append(run.trace.stat().st_size)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    train(folder, run, Watcher())
+    found = Checkpoints(run.checkpoints, 1).latest()
+    assert found is not None
+    assert synced[-1] == found[1]["trace"][0] > 0

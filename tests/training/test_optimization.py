@@ -44,6 +44,7 @@ def trained(
     scorer = Tables()
     optimization = Optimization(scorer, settings, 5, 4)
     for step in range(steps):
+        optimization.begin_step()
         with optimization.collecting():
             scorer.loss(step, **options).backward()
         optimization.step()
