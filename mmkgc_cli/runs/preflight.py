@@ -23,6 +23,7 @@ from mmkgc_cli.state.memory import keep_freed_memory, peak_mib
 from mmkgc_cli.state.rng import generator, stream_seed
 from mmkgc_cli.training.link_prediction import LinkPrediction, LinkPredictionSettings
 from mmkgc_cli.training.optimization import OptimizationSettings
+from mmkgc_cli.training.sampler_registry import load_sampler
 
 WARM_UP, MEASURED = 3, 20  # steps
 SLICE = 512  # valid triples ranked to see how long all take
@@ -90,6 +91,8 @@ def build_program(config: RunConfig, scorer: Scorer, triples: Tensor) -> LinkPre
             negative_side=SideChoice[settings.negative_side.replace("-", "_")],
             temperature=settings.adversarial_temperature,
             seed=settings.seed,
+            sampler=load_sampler(settings.sampler),
+            sampler_config=config.sampler,
         ),
         OptimizationSettings(
             optimizer=settings.optimizer,

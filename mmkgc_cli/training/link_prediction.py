@@ -1,10 +1,10 @@
-"""The link-prediction step: positives against filtered negatives."""
+"""The link-prediction step: positives against what a sampler draws."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -13,8 +13,10 @@ from torch import Tensor
 from mmkgc_cli.ops import SideChoice, self_adversarial_loss
 from mmkgc_cli.scoring.contract import Scorer
 from mmkgc_cli.state.rng import generator, stream_seed
+from mmkgc_cli.training.drawn_scores import drawn_scores
 from mmkgc_cli.training.negatives import FilteredNegatives
 from mmkgc_cli.training.optimization import Optimization, OptimizationSettings
+from mmkgc_cli.training.samplers import Sampler, SamplerConfig, SamplingTask
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class LinkPredictionSettings:
     negative_side: SideChoice
     temperature: float
     seed: int
+    sampler: type[Sampler] = FilteredNegatives
+    sampler_config: SamplerConfig = field(default_factory=SamplerConfig)
 
 
 class LinkPrediction:
@@ -50,15 +54,20 @@ class LinkPrediction:
         self.triples = triples
         self.settings = settings
         self._order_rng = generator(settings.seed, "permutation", device)
-        self._negatives = FilteredNegatives(
+        task = SamplingTask(
             triples,
             scorer.n_entities,
             scorer.n_relations,
+            settings.negatives,
             settings.negative_sampling,
             settings.negative_side,
             stream_seed(settings.seed, "negatives"),
         )
-        self.optimization = Optimization(scorer, optimization, self.steps_per_epoch, epochs)
+        self.sampler = settings.sampler(settings.sampler_config, task, scorer).to(device)
+        self.optimization = Optimization(
+            scorer, optimization, self.steps_per_epoch, epochs, self.sampler.parameter_groups()
+        )
+        self._whole_tables = optimization.optimizer != "lazy-adam"
         self._order = torch.empty(0, dtype=torch.int64, device=device)
         self._before_order = self._order_rng.get_state()
         # Who wants to know where the time goes puts something else here.
@@ -81,18 +90,15 @@ class LinkPrediction:
         size = self.settings.batch_size
         positives = self.triples[self._order[index * size : (index + 1) * size]]
         with self.watch("negatives"):
-            drawn = self._negatives.sample(positives, self.settings.negatives, with_positive=True)
+            drawn = self.sampler.draw(positives, self.scorer)
+            self.sampler.step += 1
         with self.optimization.collecting():
             with self.watch("scores"):
-                heads, relations, tails = positives.unbind(1)
-                scores = self.scorer.score_sampled(
-                    heads, relations, tails, drawn.entities, drawn.side, drawn.order
+                positive, negative, usable = drawn_scores(
+                    self.scorer, positives, drawn, self._whole_tables
                 )
             with self.watch("loss"):
-                positive, negative = scores[:, 0], scores[:, 1:]
-                loss = self_adversarial_loss(
-                    positive, negative, drawn.usable[:, 1:], self.settings.temperature
-                )
+                loss = self_adversarial_loss(positive, negative, usable, self.settings.temperature)
             with self.watch("gradients"):
                 loss.backward()  # type: ignore[no-untyped-call]
         with self.watch("update"):
@@ -100,13 +106,14 @@ class LinkPrediction:
         return {"loss": loss.detach(), "gradient_norm": norm}
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, optimizer, and where each random stream is."""
+        """Weights, optimizer, sampler, and where each random stream is."""
         return {
             "scorer": self.scorer.state_dict(),
             "optimization": self.optimization.state_dict(),
             # An order is drawn again, which takes less room than keeping it.
             "permutation": {"order": self._before_order, "next": self._order_rng.get_state()},
-            "negatives": self._negatives.step,
+            "negatives": self.sampler.step,
+            "sampler": self.sampler.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -116,4 +123,6 @@ class LinkPrediction:
         self._order_rng.set_state(state["permutation"]["order"])
         self.start_epoch()
         self._order_rng.set_state(state["permutation"]["next"])
-        self._negatives.step = state["negatives"]
+        self.sampler.step = state["negatives"]
+        # Checkpoints from before samplers had a state have none.
+        self.sampler.load_state_dict(state.get("sampler", {}))
