@@ -19,21 +19,22 @@ import torch
 from benchmarks.scoring import compete
 from mmkgc_cli.kg.storage import load_graph
 from mmkgc_cli.ops import SideChoice, _native
+from mmkgc_cli.scoring import Scorer, ScorerConfig
 from mmkgc_cli.training.negatives import FilteredNegatives
+from mmkgc_cli.training.samplers import SamplerConfig, SamplingTask
 
 BATCH = 1024
 
 
 def drawing(
-    sampler: FilteredNegatives, positives: torch.Tensor, n: int, native: bool
+    sampler: FilteredNegatives, positives: torch.Tensor, scorer: Scorer, native: bool
 ) -> Callable[[], None]:
     def draw() -> None:
         has_kernel = _native.has_kernel
         if not native:
             _native.has_kernel = lambda op, device_type: False
         try:
-            sampler.step = 0
-            sampler.sample(positives, n)
+            sampler.draw(positives, scorer)
         finally:
             _native.has_kernel = has_kernel
 
@@ -48,15 +49,16 @@ def main() -> None:
     torch.set_num_threads(2)
     graph = load_graph(options.graph)
     triples = torch.from_numpy(graph.train).long()
-    sampler = FilteredNegatives(
-        triples, len(graph.entities), len(graph.relations), "bernoulli", SideChoice.per_negative, 0
-    )
+    sizes = len(graph.entities), len(graph.relations)
+    scorer = Scorer(ScorerConfig(), *sizes, torch.Generator())
     result = {}
     for n in (32, 128):
+        task = SamplingTask(triples, *sizes, n, "bernoulli", SideChoice.per_negative, 0)
+        sampler = FilteredNegatives(SamplerConfig(), task, scorer)
         positives = triples[:BATCH]
         contest = {
-            "ours": drawing(sampler, positives, n, True),
-            "twin": drawing(sampler, positives, n, False),
+            "ours": drawing(sampler, positives, scorer, True),
+            "twin": drawing(sampler, positives, scorer, False),
         }
         times = compete(contest, options.rounds)
         median = {name: round(statistics.median(of), 2) for name, of in times.items()}

@@ -16,7 +16,8 @@ def profile(
     scorer: Annotated[str, typer.Argument(help="Which scorer.")],
     graph: Annotated[Path, typer.Option(help="Folder of a prepared graph.")],
     config: Annotated[
-        Path | None, typer.Option(help="TOML with [model] and [training]; --set wins over it.")
+        Path | None,
+        typer.Option(help="TOML with [model], [training] and [sampler]; --set wins over it."),
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="How many to take the time of.")] = 50,
     device: Annotated[Device | None, typer.Option(help="training.device")] = None,

@@ -43,7 +43,8 @@ def train(
         Path | None, typer.Option(help="Run directory; runs/GRAPH-SCORER when left out.")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="TOML with [model] and [training]; flags win over it.")
+        Path | None,
+        typer.Option(help="TOML with [model], [training] and [sampler]; flags win over it."),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="training.epochs")] = None,
     batch_size: Annotated[int | None, typer.Option(help="training.batch_size")] = None,

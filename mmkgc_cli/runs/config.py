@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any, Literal
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mmkgc_cli.errors import DataError, nearest
+from mmkgc_cli.errors import DataError, MmkgcError, nearest
 from mmkgc_cli.scoring.contract import ScorerConfig
 from mmkgc_cli.state.atomic import read_text
+from mmkgc_cli.training.sampler_registry import DEFAULT, load_sampler
+from mmkgc_cli.training.samplers import SamplerConfig
 
 
 class _Strict(BaseModel):
@@ -40,6 +43,9 @@ class TrainingConfig(_Strict):
     loss: Literal[
         "self-adversarial", "margin-inside", "margin-outside", "entropy-weighted", "bce", "softmax"
     ] = Field("self-adversarial", description="of a positive and its negatives")
+    sampler: str = Field(
+        DEFAULT, description="where negatives come from: filtered, shared, or one of your own"
+    )
     adversarial_temperature: float = Field(
         1.0, ge=0, le=1e6, description="0 weighs all negatives alike, more looks at the hard ones"
     )
@@ -98,6 +104,12 @@ class TrainingConfig(_Strict):
     threads: int = Field(0, ge=0, le=4096, description="CPU threads; 0 leaves torch's choice")
 
 
+class _AnySampler(SamplerConfig):
+    """Settings of a sampler that nobody is about to draw with."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
 class RunConfig(_Strict):
     """Everything that decides a run."""
 
@@ -105,9 +117,10 @@ class RunConfig(_Strict):
     graph: GraphConfig = Field(default_factory=GraphConfig)
     model: ScorerConfig
     training: TrainingConfig
+    sampler: SamplerConfig
 
 
-SECTIONS = ("model", "training")
+SECTIONS = ("model", "training", "sampler")
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
@@ -146,6 +159,7 @@ def resolve(
     file_name: str,
     flags: Mapping[tuple[str, str], Any],
     overrides: Sequence[str],
+    for_training: bool = True,
 ) -> RunConfig:
     """Joins defaults, a file, flags and ``--set``, later ones winning, and checks everything.
 
@@ -154,11 +168,13 @@ def resolve(
         file_values: contents of the configuration file, `file_name` its name for messages.
         flags: values of command-line flags by (section, key).
         overrides: texts of ``--set``.
+        for_training: whether the sampler, which may be a plugin, has to be there.
 
     Raises:
         DataError: with every unknown key and bad value at once, one per line.
     """
     classes: dict[str, type[BaseModel]] = {"model": model_class, "training": TrainingConfig}
+    entries: list[tuple[str, str, Any, str]] = []
     merged: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     origin: dict[tuple[str, str], str] = {}
     problems: list[str] = []
@@ -166,23 +182,37 @@ def resolve(
     def take(section: str, key: str, value: Any, source: str) -> None:
         if section not in classes:
             problems.append(f"{source}: no section {section!r}; {nearest(section, classes)}")
-        elif key not in classes[section].model_fields:
+        elif key not in classes[section].model_fields and classes[section] is not _AnySampler:
             known, dotted = _dotted(classes), f"{section}.{key}"
             # The right key in the wrong section is nearer than any spelling.
             elsewhere = [name for name in known if name.endswith(f".{key}")]
             advice = f"did you mean {elsewhere[0]!r}?" if elsewhere else nearest(dotted, known)
+            if section == "sampler" and not classes[section].model_fields:
+                advice = f"the sampler {sampler!r} has no settings"
+            elif section == "sampler":
+                advice = f"settings of {sampler!r}: {', '.join(classes[section].model_fields)}"
             problems.append(f"{source}: no key {dotted}; {advice}")
         else:
             merged[section][key] = value
             origin[section, key] = source
 
     for source, section, key, value in _file_entries(file_values, file_name, scorer, problems):
-        take(section, key, value, source)
+        entries.append((section, key, value, source))
     for (section, key), value in flags.items():
-        take(section, key, value, f"--{key.replace('_', '-')}")
+        entries.append((section, key, value, f"--{key.replace('_', '-')}"))
     for text in overrides:
         section, key, value = parse_override(text)
-        take(section, key, value, f"--set {section}.{key}")
+        entries.append((section, key, value, f"--set {section}.{key}"))
+    sampler, origin_of_sampler = _sampler_of(entries)
+    try:
+        classes["sampler"] = load_sampler(sampler).Config if for_training else _AnySampler
+    except MmkgcError as error:
+        problems.append(f"{origin_of_sampler}: {error}")
+        # What its settings would be is not known then.
+        entries = [entry for entry in entries if entry[0] != "sampler"]
+        classes["sampler"] = SamplerConfig
+    for entry in entries:
+        take(*entry)
 
     parts: dict[str, Any] = {}
     for section, model in classes.items():
@@ -197,9 +227,14 @@ def resolve(
     if problems:
         raise DataError("\n".join(problems))
     # model_construct keeps the scorer's own config class, validated just now.
-    return RunConfig.model_construct(
-        scorer=scorer, graph=GraphConfig(), model=parts["model"], training=parts["training"]
-    )
+    return RunConfig.model_construct(scorer=scorer, graph=GraphConfig(), **parts)
+
+
+def _sampler_of(entries: Sequence[tuple[str, str, Any, str]]) -> tuple[str, str]:
+    """The sampler that is asked for last, and where."""
+    asked = [entry[2:] for entry in entries if entry[:2] == ("training", "sampler")]
+    # Anything but a name is told of when the training's settings are checked.
+    return asked[-1] if asked and isinstance(asked[-1][0], str) else (DEFAULT, "training.sampler")
 
 
 def _dotted(classes: Mapping[str, type[BaseModel]]) -> list[str]:
@@ -229,8 +264,17 @@ def unlike_defaults(
 
     The default is None where there is none, or no `model_class` to ask.
     """
-    found = {}
-    for section, model in (("model", model_class), ("training", TrainingConfig)):
+    training = values.get("training")
+    name = training.get("sampler", DEFAULT) if isinstance(training, Mapping) else DEFAULT
+    sections: dict[str, type[BaseModel] | None] = {
+        "model": model_class,
+        "training": TrainingConfig,
+        "sampler": None,
+    }
+    with contextlib.suppress(MmkgcError):  # a plugin that is no longer there
+        sections["sampler"] = load_sampler(str(name)).Config
+    found: dict[str, tuple[Any, Any]] = {}
+    for section, model in sections.items():
         entries = values.get(section)
         for key, value in entries.items() if isinstance(entries, Mapping) else ():
             known = model.model_fields.get(key) if model else None
@@ -247,6 +291,7 @@ def values_of(config: RunConfig) -> dict[str, Any]:
         "graph": config.graph.model_dump(),
         "model": config.model.model_dump(),
         "training": config.training.model_dump(),
+        "sampler": config.sampler.model_dump(),
     }
 
 
@@ -255,12 +300,13 @@ def to_toml(config: RunConfig) -> str:
     return tomli_w.dumps(values_of(config))
 
 
-def from_toml(path: Path, model_class_of: Any) -> RunConfig:
+def from_toml(path: Path, model_class_of: Any, for_training: bool = True) -> RunConfig:
     """Reads back a resolved configuration.
 
     Args:
         path: ``config.toml`` of a run.
         model_class_of: gives the config class for a scorer's name.
+        for_training: see `resolve`.
 
     Raises:
         DataError: when the file is not a resolved configuration.
@@ -269,7 +315,7 @@ def from_toml(path: Path, model_class_of: Any) -> RunConfig:
     scorer = values.get("scorer")
     if not isinstance(scorer, str):
         raise DataError(f"{path}: names no scorer; is this a run directory?")
-    config = resolve(scorer, model_class_of(scorer), values, str(path), {}, [])
+    config = resolve(scorer, model_class_of(scorer), values, str(path), {}, [], for_training)
     try:
         graph = GraphConfig(**values.get("graph", {}))
     except (ValidationError, TypeError) as error:

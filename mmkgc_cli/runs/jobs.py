@@ -305,7 +305,7 @@ def load_run(run: RunDirectory, graph_folder: Path | None, device: str = "auto")
         DataError: when the run is not whole, or the graph is not the one it was trained on.
     """
     run.require()
-    config = from_toml(run.config, lambda name: load_scorer(name).Config)
+    config = from_toml(run.config, lambda name: load_scorer(name).Config, for_training=False)
     graph = _graph_of(run, config, graph_folder)
     tensors, metadata = load_weights(run.weights)
     if metadata.get("order_id") != graph.order_id or metadata.get("scorer") != config.scorer:
@@ -348,6 +348,10 @@ def run_evaluation(
         "epoch": loaded.epoch,
         "sha256": loaded.checksum,
         "precision": loaded.config.training.precision,
+        "sampler": {
+            "name": loaded.config.training.sampler,
+            "config": loaded.config.sampler.model_dump(),
+        },
     }
     results = split_report(graph, split, ranks, model, loaded.config.training.eval_sample)
     results = _merge(_earlier_results(run), results)

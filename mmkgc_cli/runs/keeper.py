@@ -75,7 +75,8 @@ class RunKeeper:
             NonFiniteLoss: instead of keeping weights that no training can go on from.
         """
         assert self.program is not None
-        for name, weights in self.scorer.state_dict().items():
+        kept = {**self.program.sampler.state_dict(prefix="sampler."), **self.scorer.state_dict()}
+        for name, weights in kept.items():
             if weights.is_floating_point() and not bool(weights.isfinite().all()):
                 raise NonFiniteLoss(
                     f"epoch {progress.epoch}: {name!r} is not finite any more; lower training.lr, "

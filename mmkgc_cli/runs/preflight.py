@@ -28,6 +28,7 @@ from mmkgc_cli.training.loop import StepProgram
 from mmkgc_cli.training.losses import LossSettings
 from mmkgc_cli.training.optimization import OptimizationSettings
 from mmkgc_cli.training.precision import require_precision
+from mmkgc_cli.training.sampler_registry import load_sampler
 
 WARM_UP, MEASURED = captured.WARM_UP + 2, 20  # steps; the capture is no part of an epoch
 SLICE = 512  # valid triples ranked to see how long all take
@@ -112,6 +113,8 @@ def build_program(config: RunConfig, scorer: Scorer, triples: Tensor) -> LinkPre
                 ),
             ),
             precision=settings.precision,
+            sampler=load_sampler(settings.sampler),
+            sampler_config=config.sampler,
         ),
         OptimizationSettings(
             optimizer=settings.optimizer,

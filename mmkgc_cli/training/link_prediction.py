@@ -1,4 +1,4 @@
-"""The link-prediction step: positives against filtered negatives."""
+"""The link-prediction step: positives against what a sampler draws."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from torch import Tensor
 from mmkgc_cli.ops import SideChoice, path_of
 from mmkgc_cli.scoring.contract import Scorer
 from mmkgc_cli.state.rng import generator, stream_seed
+from mmkgc_cli.training.drawn_scores import drawn_loss
 from mmkgc_cli.training.losses import LossSettings, make_loss
 from mmkgc_cli.training.negatives import FilteredNegatives
 from mmkgc_cli.training.optimization import Optimization, OptimizationSettings
 from mmkgc_cli.training.precision import Precision, forward, products
+from mmkgc_cli.training.samplers import Sampler, SamplerConfig, SamplingTask
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class LinkPredictionSettings:
     seed: int
     loss: LossSettings = field(default_factory=LossSettings)
     precision: Precision = "float32"
+    sampler: type[Sampler] = FilteredNegatives
+    sampler_config: SamplerConfig = field(default_factory=SamplerConfig)
 
 
 class LinkPrediction:
@@ -53,16 +57,21 @@ class LinkPrediction:
         self.triples = triples
         self.settings = settings
         self._order_rng = generator(settings.seed, "permutation", device)
-        self._negatives = FilteredNegatives(
+        task = SamplingTask(
             triples,
             scorer.n_entities,
             scorer.n_relations,
+            settings.negatives,
             settings.negative_sampling,
             settings.negative_side,
             stream_seed(settings.seed, "negatives"),
         )
         self._loss = make_loss(settings.loss)
-        self.optimization = Optimization(scorer, optimization, self.steps_per_epoch, epochs)
+        self.sampler = settings.sampler(settings.sampler_config, task, scorer).to(device)
+        self.optimization = Optimization(
+            scorer, optimization, self.steps_per_epoch, epochs, self.sampler.parameter_groups()
+        )
+        self._whole_tables = optimization.optimizer != "lazy-adam"
         self._order = torch.empty(0, dtype=torch.int64, device=device)
         self._before_order = self._order_rng.get_state()
         # Who wants to know where the time goes puts something else here.
@@ -98,15 +107,12 @@ class LinkPrediction:
     def train_on(self, positives: Tensor) -> dict[str, Tensor]:
         """What the device does in a step, see `training.captured`; as `step` returns."""
         with self.watch("negatives"):
-            drawn = self._negatives.sample(positives, self.settings.negatives, with_positive=True)
+            drawn = self.sampler.draw(positives, self.scorer)
+            self.sampler.counter += 1
         precision, device = self.settings.precision, positives.device
         with self.optimization.collecting(), products(precision, device):
             with self.watch("loss"), forward(precision, device):
-                heads, relations, tails = positives.unbind(1)
-                loss = self.scorer.loss_sampled(
-                    heads, relations, tails, drawn.entities, drawn.side, drawn.usable, self._loss,
-                    drawn.order,
-                )  # fmt: skip
+                loss = drawn_loss(self.scorer, positives, drawn, self._loss, self._whole_tables)
             with self.watch("gradients"):
                 loss.backward()  # type: ignore[no-untyped-call]
         with self.watch("update"):
@@ -117,6 +123,8 @@ class LinkPrediction:
         """Why a CUDA graph cannot replay the step; None when it can."""
         if not self.scorer.capturable:
             return f"{type(self.scorer).__name__} does not do the same in every step"
+        if not self.sampler.capturable:
+            return f"the sampler {self.settings.sampler.__name__} counts its steps on the host"
         for op in ("filtered_negatives", "table_adam"):
             path, why = path_of(op, self.triples.device.type)
             if path != "native":  # the twins wait for the device
@@ -124,13 +132,14 @@ class LinkPrediction:
         return self.optimization.why_not_captured()
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, optimizer, and where each random stream is."""
+        """Weights, optimizer, sampler, and where each random stream is."""
         return {
             "scorer": self.scorer.state_dict(),
             "optimization": self.optimization.state_dict(),
             # An order is drawn again, which takes less room than keeping it.
             "permutation": {"order": self._before_order, "next": self._order_rng.get_state()},
-            "negatives": self._negatives.step,
+            "negatives": self.sampler.step,
+            "sampler": self.sampler.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -140,4 +149,6 @@ class LinkPrediction:
         self._order_rng.set_state(state["permutation"]["order"])
         self.start_epoch()
         self._order_rng.set_state(state["permutation"]["next"])
-        self._negatives.step = state["negatives"]
+        self.sampler.step = state["negatives"]
+        # Checkpoints from before samplers had a state have none.
+        self.sampler.load_state_dict(state.get("sampler", {}))

@@ -1,105 +1,83 @@
-"""Negatives: corrupted triples, drawn and filtered on the device by `ops.filtered_negatives`."""
+"""`filtered`, the default sampler: `ops.filtered_negatives` on the device."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from mmkgc_cli.ops import KnownAnswers, SideChoice, filtered_negatives
+from mmkgc_cli.ops import KnownAnswers, filtered_negatives
+from mmkgc_cli.scoring.contract import Scorer
+from mmkgc_cli.training.samplers import Negatives, Sampler, SamplerConfig, SamplingTask
 
 # Rounds in which draws that hit a true triple are drawn again; what still hits is masked out.
 ROUNDS = 4
 
 
-@dataclass(frozen=True)
-class Negatives:
-    """Corruptions of B positives: each replaces the head or the tail of its positive.
+def known_answers(task: SamplingTask) -> tuple[KnownAnswers, KnownAnswers]:
+    """True tails of (relation, head) and true heads of (relation, tail), of train."""
+    heads, relations, tails = task.triples.unbind(1)
+    n = task.n_entities
+    return (
+        KnownAnswers.of(relations * n + heads, tails, n),
+        KnownAnswers.of(relations * n + tails, heads, n),
+    )
 
-    `entities` [B, N] int64 stand on `side` [B, N] int8 (values of `Side`); `usable` [B, N] is False
-    where a true triple could not be avoided. `order` [B * N] int64 sorts the entities by id.
+
+def head_shares(task: SamplingTask, tails: KnownAnswers, heads: KnownAnswers) -> Tensor:
+    """Probability [R] that a negative replaces the head.
+
+    tph / (tph + hpt) of the relation under ``bernoulli`` (Wang et al. 2014, section 3.2), one half
+    under ``uniform``.
     """
+    if task.mode == "uniform":
+        return torch.full((task.n_relations,), 0.5, device=task.triples.device)
 
-    entities: Tensor
-    side: Tensor
-    usable: Tensor
-    order: Tensor
+    def known_entities(of: KnownAnswers) -> Tensor:
+        return torch.bincount(of.keys // task.n_entities, minlength=task.n_relations)
+
+    # tph / (tph + hpt) with tph = n / #heads and hpt = n / #tails.
+    n_heads, n_tails = known_entities(tails), known_entities(heads)
+    return torch.nan_to_num(n_tails / (n_heads + n_tails), nan=0.5)
 
 
-class FilteredNegatives:
+class FilteredNegatives(Sampler):
     """Draws negatives that are not train triples.
 
-    A side is drawn for each negative or for all of a positive, or tails and heads take turns: the
-    head with probability tph / (tph + hpt) of its relation under ``bernoulli`` (Wang et al. 2014,
-    section 3.2), one half under ``uniform``. Draws that hit a train triple are repeated a fixed
-    number of rounds, so nothing waits for the device.
-
-    `step` counts the batches drawn so far, on the device of the triples, so that a captured CUDA
-    graph counts them too; with the seed it is all the state there is.
+    A side is drawn for each negative or for all of a positive, or tails and heads take turns. Draws
+    that hit a train triple are repeated a fixed number of rounds, so nothing waits for the device.
     """
 
-    def __init__(
-        self,
-        triples: Tensor,
-        n_entities: int,
-        n_relations: int,
-        mode: str,
-        choice: SideChoice,
-        seed: int,
-    ) -> None:
-        """Indexes the train `triples` [n, 3], on whose device draws are made."""
-        self.n_entities = n_entities
-        self.n_relations = n_relations
-        self.choice = choice
-        self.seed = seed
-        self._counter = torch.zeros(1, dtype=torch.int64, device=triples.device)
-        heads, relations, tails = triples.unbind(1)
-        self._tails = KnownAnswers.of(relations * n_entities + heads, tails, n_entities)
-        self._heads = KnownAnswers.of(relations * n_entities + tails, heads, n_entities)
-        self._head_share = self._head_shares(mode)
+    capturable = True
+    citation: ClassVar[str] = (
+        "Zhen Wang, Jianwen Zhang, Jianlin Feng and Zheng Chen. Knowledge graph embedding by "
+        "translating on hyperplanes. AAAI, 2014."
+    )
 
-    @property
-    def step(self) -> int:
-        """Batches drawn so far; on a GPU, to ask is to wait for it."""
-        return int(self._counter)
+    def __init__(self, config: SamplerConfig, task: SamplingTask, scorer: Scorer) -> None:
+        """Indexes the train triples."""
+        super().__init__(config, task, scorer)
+        self._tails, self._heads = known_answers(task)
+        self._head_share = head_shares(task, self._tails, self._heads)
 
-    @step.setter
-    def step(self, step: int) -> None:
-        self._counter.fill_(step)
-
-    def _head_shares(self, mode: str) -> Tensor:
-        """Probability [R] that a negative replaces the head."""
-        if mode == "uniform":
-            return torch.full((self.n_relations,), 0.5, device=self._tails.keys.device)
-
-        def known_entities(of: KnownAnswers) -> Tensor:
-            return torch.bincount(of.keys // self.n_entities, minlength=self.n_relations)
-
-        # tph / (tph + hpt) with tph = n / #heads and hpt = n / #tails.
-        n_heads, n_tails = known_entities(self._tails), known_entities(self._heads)
-        return torch.nan_to_num(n_tails / (n_heads + n_tails), nan=0.5)
-
-    def sample(
-        self, positives: Tensor, per_positive: int, with_positive: bool = False
-    ) -> Negatives:
-        """Corrupts `positives` [B, 3], `per_positive` times each.
-
-        With `with_positive` the positive's own tail is the first of N = 1 + `per_positive` columns.
-        """
+    def draw(self, positives: Tensor, scorer: Scorer) -> Negatives:
+        """Corrupts `positives` [B, 3]; which scorer learns from it plays no part."""
         drawn = filtered_negatives(
             positives,
             self._head_share,
             self._tails,
             self._heads,
-            self.n_entities,
-            per_positive,
-            self.choice,
+            self.task.n_entities,
+            self.task.negatives,
+            self.task.choice,
             ROUNDS,
-            with_positive,
-            self.seed,
+            True,
+            self.task.seed,
             0,
-            self._counter,
+            self.counter,
         )
-        self._counter += 1
         return Negatives(*drawn)
+
+
+SAMPLER = FilteredNegatives

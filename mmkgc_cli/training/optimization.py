@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from mmkgc_cli.errors import DataError
-from mmkgc_cli.scoring.contract import Scorer
+from mmkgc_cli.errors import DataError, MmkgcError
+from mmkgc_cli.scoring.contract import ParameterGroup, Scorer
 from mmkgc_cli.training.optimizers import Adam, LazyAdam
 
 OptimizerName = Literal["adam", "adamw", "adagrad", "lazy-adam"]
@@ -64,15 +64,31 @@ class Optimization:
     """Steps the parameters of a scorer; its state goes into checkpoints."""
 
     def __init__(
-        self, scorer: Scorer, settings: OptimizationSettings, steps_per_epoch: int, epochs: int
+        self,
+        scorer: Scorer,
+        settings: OptimizationSettings,
+        steps_per_epoch: int,
+        epochs: int,
+        more: Sequence[ParameterGroup] = (),
     ) -> None:
+        """Steps `more` groups too, such as those of a sampler that learns.
+
+        Raises:
+            MmkgcError: when these hold parameters of the scorer.
+        """
+        ours = {p for group in scorer.parameter_groups() for p in group.parameters}
+        if any(p in ours for group in more for p in group.parameters):
+            raise MmkgcError(
+                "the sampler holds parameters of the scorer, which would be stepped twice; it must "
+                "not keep the scorer, which each draw is given"
+            )
         self.settings = settings
         self.steps = 0
         self._steps_per_epoch = max(1, steps_per_epoch)
         self._epochs = epochs
         groups = [
             {"params": list(group.parameters), "lr": settings.lr * group.rate, "rate": group.rate}
-            for group in scorer.parameter_groups()
+            for group in [*scorer.parameter_groups(), *more]
         ]
         self._parameters = [p for group in groups for p in group["params"]]  # type: ignore[attr-defined]
         self.optimizer = _make(settings, groups)

@@ -75,6 +75,36 @@ def test_the_resolved_configuration_reads_back_to_itself(tmp_path: Path) -> None
     assert from_toml(path, lambda name: load_scorer(name).Config) == config
 
 
+def test_a_sampler_brings_settings_of_its_own(tmp_path: Path) -> None:
+    texts = ["training.sampler=shared", "sampler.chunk=9"]
+    config = resolve("rotate", ROTATE, {}, "", {}, texts)
+    assert config.sampler.model_dump() == {"chunk": 9}
+    path = tmp_path / "config.toml"
+    path.write_text(to_toml(config))
+    assert from_toml(path, lambda name: load_scorer(name).Config) == config
+    file = {"training": {"sampler": "shared"}, "sampler": {"chunk": 5}}
+    again = resolve("rotate", ROTATE, file, "a.toml", {}, ["sampler.chunk=6"])
+    assert again.sampler.model_dump() == {"chunk": 6}
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["sampler.chunk=9"], r"--set sampler.chunk: no key sampler.chunk; the sampler 'filtered' "
+         r"has no settings$"),
+        (["training.sampler=shared", "sampler.chunks=9"], r"--set sampler.chunks: no key "
+         r"sampler.chunks; settings of 'shared': chunk$"),
+        (["training.sampler=shared", "sampler.chunk=0"], r"--set sampler.chunk: input should be "),
+        (["training.sampler=shard", "sampler.chunk=9"], r"--set training.sampler: no sampler is "
+         r"called 'shard'; did you mean 'shared'\? [^\n]*$"),
+        (["training.sampler=3"], r"--set training.sampler: input should be a valid string, got 3$"),
+    ],
+)  # fmt: skip
+def test_settings_that_the_sampler_lacks_are_refused(texts: list[str], message: str) -> None:
+    with pytest.raises(DataError, match=f"^{message}"):
+        resolve("rotate", ROTATE, {}, "", {}, texts)
+
+
 def test_files_that_are_no_configuration_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         read_config_file(tmp_path / "none.toml")

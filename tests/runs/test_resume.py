@@ -106,6 +106,57 @@ def test_optimizers_schedules_and_averages_go_on_too(
     assert equal(remains(whole), remains(broken))
 
 
+LEARNT = """
+from pydantic import Field
+import torch
+from torch import nn
+from mmkgc_cli.training.samplers import Sampler, SamplerConfig, Selections
+
+class Config(SamplerConfig):
+    pool: int = Field(5, ge=1)
+
+class Learnt(Sampler):
+    \"\"\"Learns how much of each entity goes into its negatives, and remembers its draws.\"\"\"
+
+    Config = Config
+    citation = "a test"
+
+    def __init__(self, config, task, scorer):
+        super().__init__(config, task, scorer)
+        self.taste = nn.Parameter(torch.zeros(task.n_entities))
+        self.register_buffer("often", torch.zeros(task.n_entities))
+
+    def draw(self, positives, scorer):
+        n, size = self.task.negatives, self.config.pool
+        pool = torch.randint(self.task.n_entities, (size,), generator=self.generator())
+        self.often[pool] += 1
+        noise = torch.rand(len(positives), n, size, generator=self.generator("noise"))
+        weights = (self.taste[pool] + noise - 0.1 * self.often[pool]).softmax(-1)
+        return Selections(weights, pool, torch.full((len(positives), n), self.step % 2).char())
+
+SAMPLER = Learnt
+"""
+
+
+@pytest.mark.parametrize("name", ["shared", "learnt"])
+def test_samplers_go_on_too(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("samplers").mkdir()
+    Path("samplers/learnt.py").write_text(LEARNT)
+    more = [f"training.sampler={name}", f"sampler.{'chunk' if name == 'shared' else 'pool'}=6"]
+    whole, broken = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "broken")
+    train(folder, whole, Watcher(), *more)
+    with pytest.raises(Interrupted):
+        train(folder, broken, Watcher(11), *more)
+    resume_training(broken, None, Watcher())
+    assert equal(remains(whole), remains(broken))
+    Path("samplers/learnt.py").unlink()
+    model = run_evaluation(broken, None, "test")["model"]  # ranking needs no sampler
+    assert model["sampler"] == {"name": name, "config": {more[1][8:-2]: 6}}
+
+
 def test_a_run_without_a_checkpoint_starts_over(folder: Path, tmp_path: Path) -> None:
     whole, broken = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "broken")
     train(folder, whole, Watcher())

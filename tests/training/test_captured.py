@@ -34,7 +34,7 @@ def program_of(
     scorer = scorer_class(scorer_class.Config(dim=8), n, r, rng).to(device)
     settings = LinkPredictionSettings(
         batch_size=batch_size, negatives=4, negative_sampling="bernoulli",
-        negative_side=SideChoice.per_negative, temperature=1.0, seed=0,
+        negative_side=SideChoice.per_negative, seed=0,
     )  # fmt: skip
     triples = torch.from_numpy(graph.train).long().to(device)
     return LinkPrediction(scorer, triples, settings, OptimizationSettings(**optimization), 30)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmkgc_cli.ops import Metric, lookup, rotate_score, sampled_score
 from mmkgc_cli.ops.metric import whole_row
-from mmkgc_cli.training.optimizers import Adam
+from mmkgc_cli.training.optimizers import Adam, LazyAdam
 from tests.ops.conftest import native, path
 
 __all__ = ["path"]  # a fixture
@@ -106,6 +106,23 @@ def test_rows_that_were_looked_up_are_stepped_with_the_table() -> None:
     optimizer.step()
     assert table.grad is None  # never written
     assert same(trained, torch_step(lambda t, p: loss_of(t, p, "sampled")))
+
+
+@native
+@pytest.mark.parametrize("op", ["sampled", "lookup"])
+def test_lazy_adam_steps_rows_that_only_queries_were_made_from(op: str) -> None:
+    table, _ = trained = parameters()
+    before = table.detach().clone()
+    optimizer = LazyAdam(trained, lr=0.01)
+    with optimizer.deferring():
+        loss_of(*trained, op).backward()
+    optimizer.step()
+    heads, _, tails, ids, _ = batch(9, 3, 0)
+    met = torch.zeros(9, dtype=torch.bool).index_fill_(
+        0, torch.cat([heads, tails, ids.flatten()]), 1
+    )
+    moved = (table.detach() != before).any(1)
+    assert torch.equal(moved, met)
 
 
 @native
