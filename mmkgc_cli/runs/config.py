@@ -5,14 +5,17 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mmkgc_cli.errors import DataError, nearest
+from mmkgc_cli.plugins import BUILT_IN
 from mmkgc_cli.scoring.contract import ScorerConfig
 from mmkgc_cli.state.atomic import read_text
+
+_R = TypeVar("_R", bound=BaseModel)
 
 
 class _Strict(BaseModel):
@@ -26,6 +29,14 @@ class GraphConfig(_Strict):
     name: str = ""
     fingerprint: str = ""
     order_id: str = ""
+
+
+class PluginConfig(_Strict):
+    """Which file the scorer was; a run without the record is of a built-in one."""
+
+    origin: str = BUILT_IN
+    file: str = ""
+    sha256: str = ""
 
 
 class TrainingConfig(_Strict):
@@ -78,11 +89,13 @@ class RunConfig(_Strict):
 
     scorer: str
     graph: GraphConfig = Field(default_factory=GraphConfig)
+    plugin: PluginConfig = Field(default_factory=PluginConfig)
     model: ScorerConfig
     training: TrainingConfig
 
 
 SECTIONS = ("model", "training")
+RECORDS = ("graph", "plugin")
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
@@ -173,7 +186,11 @@ def resolve(
         raise DataError("\n".join(problems))
     # model_construct keeps the scorer's own config class, validated just now.
     return RunConfig.model_construct(
-        scorer=scorer, graph=GraphConfig(), model=parts["model"], training=parts["training"]
+        scorer=scorer,
+        graph=GraphConfig(),
+        plugin=PluginConfig(),
+        model=parts["model"],
+        training=parts["training"],
     )
 
 
@@ -188,8 +205,8 @@ def _file_entries(
         if section == "scorer":
             if entries != scorer:
                 problems.append(f"{name}: scorer is {entries!r}, the command says {scorer!r}")
-        elif section == "graph":
-            continue  # the record of another run; the command line names the graph
+        elif section in RECORDS:
+            continue  # the record of another run; the command line names graph and scorer
         elif not isinstance(entries, Mapping):
             problems.append(f"{name}: {section!r} is not a section; known: {', '.join(SECTIONS)}")
         else:
@@ -220,6 +237,7 @@ def to_toml(config: RunConfig) -> str:
     values = {
         "scorer": config.scorer,
         "graph": config.graph.model_dump(),
+        "plugin": config.plugin.model_dump(),
         "model": config.model.model_dump(),
         "training": config.training.model_dump(),
     }
@@ -241,8 +259,21 @@ def from_toml(path: Path, model_class_of: Any) -> RunConfig:
     if not isinstance(scorer, str):
         raise DataError(f"{path}: names no scorer; is this a run directory?")
     config = resolve(scorer, model_class_of(scorer), values, str(path), {}, [])
+    return config.model_copy(
+        update={
+            "graph": read_record(path, values, "graph", GraphConfig),
+            "plugin": read_record(path, values, "plugin", PluginConfig),
+        }
+    )
+
+
+def read_record(path: Path, values: Mapping[str, Any], section: str, model: type[_R]) -> _R:
+    """A section that a run recorded of itself; what is missing has its default.
+
+    Raises:
+        DataError: when it is not what a run writes.
+    """
     try:
-        graph = GraphConfig(**values.get("graph", {}))
+        return model(**values.get(section, {}))
     except (ValidationError, TypeError) as error:
-        raise DataError(f"{path}: the section 'graph' is damaged") from error
-    return config.model_copy(update={"graph": graph})
+        raise DataError(f"{path}: the section {section!r} is damaged") from error
