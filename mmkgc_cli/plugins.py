@@ -159,12 +159,11 @@ def load_plugin(kind: PluginKind[T], plugin: Plugin) -> type[T]:
     Raises:
         DataError: as `load`.
     """
+    source = b"" if plugin.module else _read(plugin)
     try:
         # A plugin that prints must not end up in a command's output.
         with contextlib.redirect_stdout(sys.stderr):
-            module = _import(plugin)
-    except MmkgcError:
-        raise
+            module = _import(plugin, source)
     except (Exception, SystemExit) as error:
         raise DataError(_failure(plugin, error)) from error
     attribute = plugin.attribute or kind.attribute
@@ -217,19 +216,20 @@ def _search(kind: PluginKind[T]) -> Iterator[Plugin]:
         file_ = _module_file(entry.module)
         yield Plugin(entry.name, origin, file_, entry.module, entry.attr)
     # In the checkout itself, ./scorers is the package; a folder may also be listed twice.
-    seen = {built_in.resolve()}
+    seen = {os.path.realpath(built_in)}
     local = (Path(kind.folder), f"./{kind.folder}")
     for folder, origin in (local, *((folder, kind.variable) for folder in _listed(kind))):
-        if folder.resolve() in seen:
+        if (real := os.path.realpath(folder)) in seen:
             continue
-        seen.add(folder.resolve())
+        seen.add(real)
         for file in _files(folder.absolute()):
             yield Plugin(file.stem, origin, file)
 
 
 def _listed(kind: PluginKind[T]) -> list[Path]:
+    # Neither this nor `realpath` raises for a user who does not exist or links in a circle.
     listed = os.environ.get(kind.variable, "").split(os.pathsep)
-    return [Path(folder).expanduser() for folder in listed if folder]
+    return [Path(os.path.expanduser(folder)) for folder in listed if folder]  # noqa: PTH111
 
 
 def is_plugin_name(name: str) -> bool:
@@ -284,13 +284,12 @@ def _parse(plugin: Plugin) -> ast.Module:
         return ast.parse(_read(plugin), str(plugin.file))
 
 
-def _import(plugin: Plugin) -> ModuleType:
+def _import(plugin: Plugin, source: bytes) -> ModuleType:
     if plugin.module:
         return importlib.import_module(plugin.module)
     # What runs is what has this checksum: no bytecode of an earlier version gets in between. The
     # name tells files of one name apart, and files that were edited while the process runs.
     assert plugin.file is not None
-    source = _read(plugin)
     digest = hashlib.sha256(str(plugin.file).encode() + b"\0" + source).hexdigest()
     name = f"mmkgc_plugin_{plugin.name}_{digest[:16]}"
     if name in sys.modules:

@@ -71,6 +71,19 @@ def test_a_folder_that_is_met_again_is_no_clash(
     assert {plugin.origin for plugin in found.plugins.values()} == {BUILT_IN}
 
 
+def test_folders_that_lead_nowhere_are_said_and_harm_nothing(
+    local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "file").touch()
+    listed = ["~nobody-of-that-name/x", "circle", "file", "", "scorers"]
+    monkeypatch.setenv("MMKGC_SCORERS", os.pathsep.join(listed))
+    found = discover(SCORERS)
+    assert {plugin.origin for plugin in found.plugins.values()} == {BUILT_IN}
+    expected = [f"MMKGC_SCORERS: {folder}: no such folder" for folder in listed[:3]]
+    assert found.problems == expected
+
+
 def install(site: Path, monkeypatch: pytest.MonkeyPatch, points: str) -> None:
     about = site / "mine-1.0.dist-info"
     about.mkdir(parents=True)

@@ -156,7 +156,10 @@ def bench(
             # Each goes first every other time.
             for contender in (ours, against) if turn % 2 else (against, ours):
                 contender.turn(steps, ranked)
-    about = ", ".join(f"{graph.counts[key]:,} {key}" for key in ("entities", "relations", "train"))
+    n = graph.counts
+    about = (
+        f"{n['entities']:,} entities, {n['relations']:,} relations, {n['train']:,} train triples"
+    )
     threads = f", {counted(torch.get_num_threads(), 'thread')}" if ours.device.type == "cpu" else ""
     return Comparison(
         f"{graph.name}: {about}", f"{ours.device.type}{threads}", ours.rates(), against.rates()
