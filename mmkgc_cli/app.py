@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import typer
 
-from mmkgc_cli.commands import audit, datasets, doctor, evaluate, prepare, profile, runs, train
+from mmkgc_cli.commands import (
+    audit,
+    datasets,
+    doctor,
+    evaluate,
+    prepare,
+    profile,
+    runs,
+    scorers,
+    train,
+)
 from mmkgc_cli.commands._shell import guarded, version_callback
 
 app = typer.Typer(
@@ -21,6 +31,7 @@ app.command("datasets")(datasets.datasets)
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.add_typer(runs.app, name="runs")
+app.add_typer(scorers.app, name="scorers")
 app.command("profile")(profile.profile)
 app.command("doctor")(doctor.doctor)
 

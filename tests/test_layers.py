@@ -18,7 +18,7 @@ LAYERS = [
     {"training", "evaluation", "completion"},
     {"scoring", "features", "kg"},
     {"ops"},
-    {"state"},
+    {"state", "plugins"},
     {"errors", "sides", "words", "__init__"},
 ]
 DEPTH = {room: depth for depth, rooms in enumerate(LAYERS) for room in rooms}

@@ -35,6 +35,8 @@ def evaluate(
 
     directory = RunDirectory(run)
     results = run_evaluation(directory, graph, split.value, device.value)
+    if change := results["model"]["plugin"]["change"]:
+        say(f"warning: {change}; the results say so")
     if as_json:
         print_json(results)
         return

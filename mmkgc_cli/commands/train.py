@@ -36,7 +36,7 @@ class LogName(StrEnum):
 
 def train(
     scorer: Annotated[
-        str | None, typer.Argument(help="Which scorer: rotate, or the baseline frequency.")
+        str | None, typer.Argument(help="Which scorer; mmkgc scorers list shows them.")
     ] = None,
     graph: Annotated[Path | None, typer.Option(help="Folder of a prepared graph.")] = None,
     run: Annotated[
@@ -77,11 +77,13 @@ def train(
     as_json: JsonFlag = False,
 ) -> None:
     """Train SCORER, keep the weights that rank valid best, and leave a run directory."""
+    from mmkgc_cli.plugins import discover
     from mmkgc_cli.runs.config import read_config_file, resolve
     from mmkgc_cli.runs.directory import RunDirectory
     from mmkgc_cli.runs.jobs import resume_training, run_training
     from mmkgc_cli.runs.loggers import Loggers
     from mmkgc_cli.scoring import load_scorer
+    from mmkgc_cli.scoring.registry import SCORERS
 
     loggers = Loggers([name.value for name in dict.fromkeys(log_to or [])], say)
     if resume is not None:
@@ -115,6 +117,8 @@ def train(
         {key: value for key, value in flags.items() if value is not None},
         overrides or [],
     )
+    for problem in discover(SCORERS).taken.get(scorer, []):
+        say(f"warning: {problem}")
     directory = RunDirectory(run or Path("runs") / f"{graph.resolve().name}-{scorer}")
     if dry_run:
         from mmkgc_cli.kg.storage import load_graph

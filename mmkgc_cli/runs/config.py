@@ -6,16 +6,19 @@ import contextlib
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mmkgc_cli.errors import DataError, MmkgcError, nearest
+from mmkgc_cli.plugins import BUILT_IN
 from mmkgc_cli.scoring.contract import ScorerConfig
 from mmkgc_cli.state.atomic import read_text
 from mmkgc_cli.training.sampler_registry import DEFAULT, load_sampler
 from mmkgc_cli.training.samplers import SamplerConfig
+
+_R = TypeVar("_R", bound=BaseModel)
 
 
 class _Strict(BaseModel):
@@ -29,6 +32,14 @@ class GraphConfig(_Strict):
     name: str = ""
     fingerprint: str = ""
     order_id: str = ""
+
+
+class PluginConfig(_Strict):
+    """Which file the scorer was; a run without the record is of a built-in one."""
+
+    origin: str = BUILT_IN
+    file: str = ""
+    sha256: str = ""
 
 
 class TrainingConfig(_Strict):
@@ -115,12 +126,14 @@ class RunConfig(_Strict):
 
     scorer: str
     graph: GraphConfig = Field(default_factory=GraphConfig)
+    plugin: PluginConfig = Field(default_factory=PluginConfig)
     model: ScorerConfig
     training: TrainingConfig
     sampler: SamplerConfig
 
 
 SECTIONS = ("model", "training", "sampler")
+RECORDS = ("graph", "plugin")
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
@@ -227,7 +240,9 @@ def resolve(
     if problems:
         raise DataError("\n".join(problems))
     # model_construct keeps the scorer's own config class, validated just now.
-    return RunConfig.model_construct(scorer=scorer, graph=GraphConfig(), **parts)
+    return RunConfig.model_construct(
+        scorer=scorer, graph=GraphConfig(), plugin=PluginConfig(), **parts
+    )
 
 
 def _sampler_of(entries: Sequence[tuple[str, str, Any, str]]) -> tuple[str, str]:
@@ -248,8 +263,8 @@ def _file_entries(
         if section == "scorer":
             if entries != scorer:
                 problems.append(f"{name}: scorer is {entries!r}, the command says {scorer!r}")
-        elif section == "graph":
-            continue  # the record of another run; the command line names the graph
+        elif section in RECORDS:
+            continue  # the record of another run; the command line names graph and scorer
         elif not isinstance(entries, Mapping):
             problems.append(f"{name}: {section!r} is not a section; known: {', '.join(SECTIONS)}")
         else:
@@ -289,6 +304,7 @@ def values_of(config: RunConfig) -> dict[str, Any]:
     return {
         "scorer": config.scorer,
         "graph": config.graph.model_dump(),
+        "plugin": config.plugin.model_dump(),
         "model": config.model.model_dump(),
         "training": config.training.model_dump(),
         "sampler": config.sampler.model_dump(),
@@ -316,8 +332,21 @@ def from_toml(path: Path, model_class_of: Any, for_training: bool = True) -> Run
     if not isinstance(scorer, str):
         raise DataError(f"{path}: names no scorer; is this a run directory?")
     config = resolve(scorer, model_class_of(scorer), values, str(path), {}, [], for_training)
+    return config.model_copy(
+        update={
+            "graph": read_record(path, values, "graph", GraphConfig),
+            "plugin": read_record(path, values, "plugin", PluginConfig),
+        }
+    )
+
+
+def read_record(path: Path, values: Mapping[str, Any], section: str, model: type[_R]) -> _R:
+    """A section that a run recorded of itself; what is missing has its default.
+
+    Raises:
+        DataError: when it is not what a run writes.
+    """
     try:
-        graph = GraphConfig(**values.get("graph", {}))
+        return model(**values.get(section, {}))
     except (ValidationError, TypeError) as error:
-        raise DataError(f"{path}: the section 'graph' is damaged") from error
-    return config.model_copy(update={"graph": graph})
+        raise DataError(f"{path}: the section {section!r} is damaged") from error

@@ -16,10 +16,11 @@ from mmkgc_cli.evaluation.ranks import SideRanks
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import load_graph
 from mmkgc_cli.kg.triples import Triples
-from mmkgc_cli.runs.config import GraphConfig, RunConfig, from_toml, to_toml, values_of
+from mmkgc_cli.runs.config import GraphConfig, RunConfig, to_toml, values_of
 from mmkgc_cli.runs.directory import RunDirectory, environment
 from mmkgc_cli.runs.keeper import RunKeeper
 from mmkgc_cli.runs.loggers import Loggers
+from mmkgc_cli.runs.plugins import config_and_change, config_to_resume, plugin_of
 from mmkgc_cli.runs.preflight import (
     build_program,
     build_scorer,
@@ -32,7 +33,7 @@ from mmkgc_cli.runs.preflight import (
     valid_triples,
 )
 from mmkgc_cli.runs.results import rank_table, split_report
-from mmkgc_cli.scoring import Scorer, Side, load_scorer
+from mmkgc_cli.scoring import Scorer, Side
 from mmkgc_cli.state.atomic import read_json, write_bytes, write_json, write_text
 from mmkgc_cli.state.checkpoints import Checkpoints
 from mmkgc_cli.state.memory import peak_mib, settled_objects
@@ -87,7 +88,7 @@ def run_training(
         fingerprint=graph.fingerprint,
         order_id=graph.order_id,
     )
-    config = config.model_copy(update={"graph": about})
+    config = config.model_copy(update={"graph": about, "plugin": plugin_of(config.scorer)})
     device = pick_device(config.training.device)
     scorer = initial_scorer(config, graph, device)
     check_room(config, scorer, run.path)
@@ -118,7 +119,7 @@ def resume_training(
         MmkgcError: as `run_training`; also when the graph is not the one it was trained on.
     """
     run.require()
-    config = from_toml(run.config, lambda name: load_scorer(name).Config)
+    config = config_to_resume(run)
     graph = _graph_of(run, config, graph_folder)
     if epochs is not None:
         training = config.training.model_copy(update={"epochs": epochs})
@@ -284,13 +285,18 @@ def _graph_of(run: RunDirectory, config: RunConfig, graph_folder: Path | None) -
 
 @dataclasses.dataclass(frozen=True)
 class LoadedRun:
-    """A finished run: its configuration, graph, scorer (in eval mode) and what it was saved as."""
+    """A finished run: its configuration, graph, scorer (in eval mode) and what it was saved as.
+
+    `plugin_change` says in one line how the scorer's file differs from the one that was trained;
+    empty where it does not.
+    """
 
     config: RunConfig
     graph: Graph
     scorer: Scorer
     epoch: int
     checksum: str
+    plugin_change: str
 
 
 def load_run(run: RunDirectory, graph_folder: Path | None, device: str = "auto") -> LoadedRun:
@@ -305,7 +311,7 @@ def load_run(run: RunDirectory, graph_folder: Path | None, device: str = "auto")
         DataError: when the run is not whole, or the graph is not the one it was trained on.
     """
     run.require()
-    config = from_toml(run.config, lambda name: load_scorer(name).Config, for_training=False)
+    config, plugin_change = config_and_change(run)
     graph = _graph_of(run, config, graph_folder)
     tensors, metadata = load_weights(run.weights)
     if metadata.get("order_id") != graph.order_id or metadata.get("scorer") != config.scorer:
@@ -318,9 +324,15 @@ def load_run(run: RunDirectory, graph_folder: Path | None, device: str = "auto")
     try:
         scorer.load_state_dict(tensors)
     except RuntimeError as error:
-        raise DataError(f"{run.weights}: does not fit the configuration of the run") from error
+        why = f"; {plugin_change}" if plugin_change else ""
+        raise DataError(f"{run.weights}: does not fit the configuration of the run{why}") from error
     return LoadedRun(
-        config, graph, scorer.to(where).eval(), int(metadata["epoch"]), checksum(tensors)
+        config,
+        graph,
+        scorer.to(where).eval(),
+        int(metadata["epoch"]),
+        checksum(tensors),
+        plugin_change,
     )
 
 
@@ -351,6 +363,10 @@ def run_evaluation(
         "sampler": {
             "name": loaded.config.training.sampler,
             "config": loaded.config.sampler.model_dump(),
+        },
+        "plugin": {
+            **plugin_of(loaded.config.scorer).model_dump(),
+            "change": loaded.plugin_change or None,
         },
     }
     results = split_report(graph, split, ranks, model, loaded.config.training.eval_sample)

@@ -1,6 +1,20 @@
 """The scorer contract and the registry of scorer plugins."""
 
-from mmkgc_cli.scoring.contract import Scorer, ScorerConfig, Side
-from mmkgc_cli.scoring.registry import load_scorer, scorer_names
+from __future__ import annotations
 
-__all__ = ["Scorer", "ScorerConfig", "Side", "load_scorer", "scorer_names"]
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from mmkgc_cli.scoring.registry import load_scorer, load_scorer_file, scorer_names
+
+if TYPE_CHECKING:
+    from mmkgc_cli.scoring.contract import Scorer, ScorerConfig, Side
+
+__all__ = ["Scorer", "ScorerConfig", "Side", "load_scorer", "load_scorer_file", "scorer_names"]
+
+
+def __getattr__(name: str) -> Any:
+    # The contract needs torch, which who only lists names should not have to wait for.
+    if name in __all__:
+        return getattr(importlib.import_module("mmkgc_cli.scoring.contract"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,37 +1,113 @@
-"""Finds scorer plugins by name without importing the others."""
+"""Where scorers are found (`mmkgc_cli.plugins`) and what a file must define to be one."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
+import inspect
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from mmkgc_cli.errors import MmkgcError, UsageError, nearest
-from mmkgc_cli.scoring.contract import Scorer
+from mmkgc_cli.plugins import Complaint, PluginKind, discover, load, load_file
+
+if TYPE_CHECKING:
+    from mmkgc_cli.scoring.contract import Scorer
 
 PACKAGE = "mmkgc_scorers"
 
 
-def _folder() -> Path:
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise MmkgcError(f"the package {PACKAGE} is not installed; install mmkgc again")
-    return Path(spec.submodule_search_locations[0])
+def _base() -> type[Scorer]:
+    from mmkgc_cli.scoring.contract import Scorer  # torch: not for who only lists names
+
+    return Scorer
+
+
+def _check(scorer: type[Scorer]) -> Complaint | None:
+    """What keeps a class from being a scorer, the first thing found."""
+    base = _base()
+    from mmkgc_cli.ops import Metric
+    from mmkgc_cli.scoring.contract import ScorerConfig
+
+    own = {name for name in CALLS if getattr(scorer, name) is not getattr(base, name)}
+    missing = sorted({"query", "candidates"} - own)
+    score_only = "score" in own and len(missing) == 2
+    if missing and not score_only:
+        shown = f"a method {missing[0]}(self, {', '.join(CALLS[missing[0]])})"
+        instead = " (or score(self, triples) without query and candidates)"
+        return Complaint(missing[0], f"expected {shown}{instead}, got none")
+    for name in sorted(own | {"__init__"}):
+        if complaint := _takes(scorer, name, CALLS.get(name, ARGUMENTS)):
+            return complaint
+    metric: Any = getattr(scorer, "metric", None)
+    if not score_only and not isinstance(metric, Metric):
+        known = ", ".join(f"Metric.{known.name}" for known in Metric)
+        return Complaint("metric", f"expected one of {known}, got {_shown(metric)}")
+    citation: Any = getattr(scorer, "citation", None)
+    if not isinstance(citation, str) or not citation.strip():
+        what = "expected a text that says whom to cite"
+        return Complaint("citation", f"{what}, got {_shown(citation)}")
+    config: Any = scorer.Config
+    if not (isinstance(config, type) and issubclass(config, ScorerConfig)):
+        return Complaint("Config", f"expected a subclass of ScorerConfig, got {_shown(config)}")
+    return None
+
+
+# What the core calls a scorer with.
+ARGUMENTS = ("config", "n_entities", "n_relations", "generator")
+CALLS = {
+    "query": ("entities", "relations", "side"),
+    "candidates": ("entities",),
+    "score": ("triples",),
+}
+
+
+def _takes(scorer: type[Scorer], name: str, arguments: tuple[str, ...]) -> Complaint | None:
+    try:
+        signature = inspect.signature(getattr(scorer, name))
+    except (TypeError, ValueError):  # not written in Python
+        return None
+    try:
+        signature.bind(None, *arguments)
+    except TypeError:
+        wanted = ", ".join(("self", *arguments))
+        got = ", ".join(map(str, signature.parameters))
+        return Complaint(name, f"expected the arguments ({wanted}), got ({got})")
+    return None
+
+
+def _shown(value: object) -> str:
+    return "none" if value is None else repr(value)
+
+
+SCORERS: PluginKind[Scorer] = PluginKind(
+    noun="scorer",
+    package=PACKAGE,
+    group="mmkgc.scorers",
+    folder="scorers",
+    variable="MMKGC_SCORERS",
+    attribute="SCORER",
+    base=_base,
+    check=_check,
+)
 
 
 def scorer_names() -> list[str]:
     """Names of all scorers, sorted; nothing is imported."""
-    return sorted(p.stem for p in _folder().glob("*.py") if not p.stem.startswith("_"))
+    return sorted(discover(SCORERS).plugins)
 
 
 def load_scorer(name: str) -> type[Scorer]:
-    """The scorer class of the plugin `name`.
+    """The scorer class of the plugin `name`; only its file is imported.
 
     Raises:
         UsageError: when there is none of that name; lists the nearest.
+        DataError: when it is broken: file and line, member, expected and got.
     """
-    if name not in scorer_names():
-        raise UsageError(f"no scorer is called {name!r}; {nearest(name, scorer_names())}")
-    module = importlib.import_module(f"{PACKAGE}.{name}")
-    scorer: type[Scorer] = module.SCORER
-    return scorer
+    return load(SCORERS, name)
+
+
+def load_scorer_file(file: Path) -> type[Scorer]:
+    """The scorer class of one file, wherever that is.
+
+    Raises:
+        DataError: as `load_scorer`.
+    """
+    return load_file(SCORERS, file)

@@ -310,6 +310,30 @@ def test_help_needs_no_heavy_import() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_listing_fifty_scorers_runs_none_and_needs_no_heavy_import(tmp_path: Path) -> None:
+    """What makes them answer in under half a second, also with a broken and a doubled one."""
+    (tmp_path / "scorers").mkdir()
+    for i in range(48):
+        (tmp_path / "scorers" / f"mine{i}.py").write_text(
+            f'"""Number {i}."""\nSCORER = print("ran")'
+        )
+    (tmp_path / "scorers" / "raises.py").write_text('raise RuntimeError("SCORER")\nSCORER = 1')
+    (tmp_path / "scorers" / "rotate.py").write_text("SCORER = print('ran')")
+    code = (
+        "import sys; from mmkgc_cli.app import app; "
+        "app(['scorers', 'list'], standalone_mode=False); "
+        "print([m for m in ('torch', 'h5py', 'numpy', 'mmkgc_scorers') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert "ran" not in done.stdout.split()
+    assert "mine47     ./scorers  Number 47." in done.stdout
+    assert done.stdout.count("./scorers") == 49
+    assert done.stderr.startswith("warning: scorers/rotate.py: not used, as the name 'rotate' is")
+
+
 def test_the_reference_of_commands_is_up_to_date(tmp_path: Path) -> None:
     fresh = tmp_path / "cli.md"
     subprocess.run(

@@ -1,0 +1,181 @@
+"""``mmkgc scorers``: which scorers there are, what they are, a new one, how fast one is."""
+
+from __future__ import annotations
+
+import shlex
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mmkgc_cli.commands._shell import Device, JsonFlag, out, print_json, printable, say, table
+
+app = typer.Typer(
+    help="List scorers, show one, start a new one, measure one.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+class Kind(StrEnum):
+    """What a scorer computes."""
+
+    query = "query"
+    triple = "triple"
+
+
+Name = Annotated[str, typer.Argument(help="Of the scorer.")]
+
+
+@app.command("list")
+def list_(as_json: JsonFlag = False) -> None:
+    """List the built-in scorers, those of installed packages, of ./scorers and of MMKGC_SCORERS.
+
+    Their files are read and not run: what only running one would show, `mmkgc scorers show` says.
+    """
+    from mmkgc_cli.plugins import discover
+    from mmkgc_cli.scoring.about import listed
+    from mmkgc_cli.scoring.registry import SCORERS
+
+    catalogue = discover(SCORERS)
+    entries = listed(catalogue)
+    if as_json:
+        print_json({"scorers": entries, "problems": catalogue.problems})
+        return
+    good = [entry for entry in entries if not entry["problem"]]
+    with_modalities = any(entry["modalities"] for entry in good)
+    header = ["scorer", "from", *(["modalities"] if with_modalities else []), "what it is"]
+    rows = [
+        [
+            printable(entry["name"]),
+            printable(entry["origin"]),
+            *([", ".join(entry["modalities"] or ())] if with_modalities else []),
+            printable(entry["summary"]),
+        ]
+        for entry in good
+    ]
+    for line in _columns([header, *rows], out.width):
+        out.print(line)
+    for problem in [entry["problem"] for entry in entries if entry["problem"]]:
+        say(f"broken: {printable(problem)}")
+    for problem in catalogue.problems:
+        say(f"warning: {printable(problem)}")
+
+
+def _columns(rows: list[list[str]], width: int) -> list[str]:
+    """Rows as lines no longer than `width`; the last column gives way."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
+    lines = ["  ".join([*map(str.ljust, row[:-1], widths), row[-1]]).rstrip() for row in rows]
+    return [line if len(line) <= width else f"{line[: width - 1]}…" for line in lines]
+
+
+@app.command("show")
+def show(name: Name, as_json: JsonFlag = False) -> None:
+    """Show whom to cite for a scorer, how it scores, and its settings."""
+    from mmkgc_cli.scoring.about import described
+
+    about = described(name)
+    if as_json:
+        print_json(about)
+        return
+    out.print(printable(f"{name}: {about['summary']}"))
+    lines = {
+        "file": f"{about['file']} ({about['origin']})",
+        "cite": about["citation"],
+        "metric": about["metric"] or "none: scores whole triples",
+        "two-way": "yes: head and tail queries score a triple alike" if about["two_way"] else "no",
+        "modalities": ", ".join(about["modalities"] or ()) or "none but the graph",
+    }
+    for title, text in lines.items():
+        out.print(printable(f"  {title:<12} {text}"))
+    rows = [
+        [key, setting["type"], _default(setting), setting["range"] or "", setting["help"]]
+        for key, setting in about["settings"].items()
+    ]
+    if rows:
+        out.print()
+        out.print(table("", ["setting", "type", "default", "range", "what it is"], rows, texts=5))
+    for problem in about["not_used"]:
+        say(f"warning: {printable(problem)}")
+
+
+def _default(setting: dict[str, Any]) -> str:
+    return "required" if setting["required"] else str(setting["default"])
+
+
+@app.command("new")
+def new(
+    name: Name,
+    kind: Annotated[
+        Kind,
+        typer.Option(
+            help="query: rows of queries against rows of candidates, which is fast; triple: any "
+            "network over whole triples."
+        ),
+    ] = Kind.query,
+    folder: Annotated[Path, typer.Option(help="Where to write it.")] = Path("scorers"),
+    as_json: JsonFlag = False,
+) -> None:
+    """Write a working scorer to start from, one file with comments, and its test."""
+    from mmkgc_cli.scoring.registry import SCORERS
+    from mmkgc_cli.scoring.scaffold import write_scorer
+
+    scorer, test = write_scorer(name, kind.value, folder)
+    if as_json:
+        print_json({"scorer": str(scorer), "test": str(test), "kind": kind.value})
+        return
+    out.print(f"written: {scorer}, {test}")
+    if folder.resolve() != Path(SCORERS.folder).resolve():
+        say(f"so that it is found: export {SCORERS.variable}={shlex.quote(str(folder.resolve()))}")
+    say(f"next: python -m pytest {shlex.quote(str(test))}")
+    say(f"next: mmkgc train {name} --graph GRAPH")
+
+
+@app.command("bench")
+def bench(
+    name: Name,
+    graph: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a prepared graph; a synthetic one when left out."),
+    ] = None,
+    dim: Annotated[
+        int | None, typer.Option(min=1, help="model.dim of both; the scorer's own when left out.")
+    ] = None,
+    turns: Annotated[int, typer.Option(min=1, help="How often each has its turn.")] = 5,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps in a turn.")] = 20,
+    ranked: Annotated[int, typer.Option(min=1, help="Valid triples ranked in a turn.")] = 512,
+    device: Annotated[Device | None, typer.Option(help="training.device")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any setting; repeat as needed."),
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Measure triples/s in training and ranking, in turns with rotate at the same model.dim."""
+    from dataclasses import asdict
+
+    from mmkgc_cli.runs import benching
+
+    flags = {} if device is None else {("training", "device"): device.value}
+    found = benching.bench(name, graph, dim, flags, overrides or [], turns, steps, ranked)
+    if as_json:
+        print_json(asdict(found) | {"ratio": found.ratio})
+        return
+    out.print(f"{found.graph}; {found.device}; medians of {turns} turns")
+    rows = [
+        [side.scorer, str(side.dim or ""), _rate(side.training), _rate(side.ranking)]
+        for side in (found.scorer, found.against)
+    ]
+    ratio = [_ratio(found.ratio[key]) for key in ("training", "ranking")]
+    rows.append([f"{name} / rotate", "", *ratio])
+    out.print(table("", ["triples/s", "dim", "training", "ranking"], rows))
+
+
+def _rate(rate: float | None) -> str:
+    return "nothing to train" if rate is None else f"{rate:,.0f}"
+
+
+def _ratio(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.2f}"

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mmkgc_cli.kg.graph import Graph
+from mmkgc_cli.kg.storage import write_graph
+from mmkgc_cli.runs import benching
+from tests.conftest import Outcome, random_graph
+
+Run = Callable[..., Outcome]
+
+
+def test_list_shows_what_works_and_says_what_does_not(mmkgc: Run, tmp_path: Path) -> None:
+    assert mmkgc("scorers", "new", "mine").code == 0
+    (tmp_path / "scorers" / "broken.py").write_text("def f(:")
+    (tmp_path / "scorers" / "rotate.py").write_text("SCORER = None")
+    done = mmkgc("scorers", "list")
+    assert done.code == 0
+    listed = {line.split()[0]: line for line in done.out.splitlines()}
+    assert list(listed) == ["scorer", "frequency", "rotate", "mine"]
+    assert "./scorers  Say here in one line" in listed["mine"]
+    broken, warning = done.err.splitlines()
+    assert broken == "broken: scorers/broken.py:1: not valid Python: invalid syntax"
+    assert warning.startswith("warning: scorers/rotate.py: not used, as the name 'rotate'")
+    told = json.loads(mmkgc("scorers", "list", "--json").out)
+    assert {entry["name"]: bool(entry["problem"]) for entry in told["scorers"]} == {
+        "frequency": False,
+        "rotate": False,
+        "broken": True,
+        "mine": False,
+    }
+    assert told["problems"] == [warning.removeprefix("warning: ")]
+
+
+def test_show_says_whom_to_cite_and_every_setting(mmkgc: Run) -> None:
+    told = json.loads(mmkgc("scorers", "show", "rotate", "--json").out)
+    assert told["citation"].startswith("Zhiqing Sun")
+    assert (told["metric"], told["two_way"]) == ("modulus", True)
+    assert told["settings"]["model.dim"] == {
+        "type": "int",
+        "default": 128,
+        "required": False,
+        "range": ">= 1, <= 65,536",
+        "help": "complex width, 2 x dim real numbers",
+    }
+    shown = mmkgc("scorers", "show", "rotate").out
+    assert "model.margin  float  9.0      > 0, <= 1e+06" in shown
+    assert "Zhiqing Sun" in shown
+    done = mmkgc("scorers", "show", "rotat")
+    assert (done.code, done.err) == (
+        2, "error: no scorer is called 'rotat'; did you mean 'rotate'?\n"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["query", "triple"])
+def test_new_writes_a_scorer_that_can_be_shown(mmkgc: Run, tmp_path: Path, kind: str) -> None:
+    done = mmkgc("scorers", "new", "mine", "--kind", kind, "--json")
+    told = json.loads(done.out)
+    assert told == {"scorer": "scorers/mine.py", "test": "scorers/test_mine.py", "kind": kind}
+    about = json.loads(mmkgc("scorers", "show", "mine", "--json").out)
+    assert about["metric"] == ("l1" if kind == "query" else None)
+    assert mmkgc("scorers", "new", "mine").code == 2
+
+
+def test_new_elsewhere_says_how_it_will_be_found(
+    mmkgc: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = mmkgc("scorers", "new", "mine", "--folder", "else where")
+    assert f"export MMKGC_SCORERS='{tmp_path}/else where'" in done.err
+    assert "next: mmkgc train mine --graph GRAPH" in done.err
+    assert mmkgc("scorers", "show", "mine").code == 2
+    monkeypatch.setenv("MMKGC_SCORERS", f"{tmp_path}/else where")
+    assert mmkgc("scorers", "show", "mine").code == 0
+
+
+def test_bench_takes_turns_with_rotate_at_the_same_dimension(
+    mmkgc: Run, graph: Graph, tmp_path: Path
+) -> None:
+    write_graph(graph, tmp_path / "graph")
+    mmkgc("scorers", "new", "mine")
+    small = ["--graph", "graph", "--turns", "2", "--steps", "3", "--ranked", "5"]
+    told = json.loads(mmkgc("scorers", "bench", "mine", "--dim", "6", *small, "--json").out)
+    assert [told[side]["dim"] for side in ("scorer", "against")] == [6, 6]
+    for what in ("training", "ranking"):
+        rates = told["scorer"][what], told["against"][what]
+        assert min(rates) > 0
+        assert told["ratio"][what] == pytest.approx(rates[0] / rates[1])
+    done = mmkgc("scorers", "bench", "frequency", *small)
+    assert done.code == 0, done.err
+    assert "nothing to train" in done.out
+    assert "frequency / rotate" in done.out
+
+
+def test_bench_trains_a_plugin_on_settings_of_its_own(
+    mmkgc: Run, graph: Graph, tmp_path: Path
+) -> None:
+    write_graph(graph, tmp_path / "graph")
+    mmkgc("scorers", "new", "mine")
+    small = ["--graph", "graph", "--turns", "1", "--steps", "1", "--ranked", "5", "--json"]
+    settings = [
+        "--set",
+        "model.dim=7",
+        "--set",
+        "model.margin=3.0",
+        "--set",
+        "training.negatives=2",
+    ]
+    told = json.loads(mmkgc("scorers", "bench", "mine", *small, *settings).out)
+    assert [told[side]["dim"] for side in ("scorer", "against")] == [7, 7]
+    done = mmkgc("scorers", "bench", "mine", *small, "--set", "model.width=7")
+    assert (done.code, len(done.err.splitlines())) == (3, 1)
+
+
+def test_bench_of_a_graph_without_valid_triples_is_one_line(mmkgc: Run, tmp_path: Path) -> None:
+    write_graph(random_graph(9, 2, 9, seed=0), tmp_path / "graph")
+    done = mmkgc("scorers", "bench", "rotate", "--graph", "graph")
+    assert done.code == 3
+    assert done.err == "error: graph: the graph has no train or no valid triples to measure on\n"
+
+
+def test_the_synthetic_graph_is_the_same_every_time_and_clean() -> None:
+    graph = benching.synthetic_graph()
+    assert graph.fingerprint == benching.synthetic_graph().fingerprint
+    assert set(graph.leaks().values()) | set(graph.duplicates().values()) == {0}
+    assert len(graph.entities) == 14_541

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmkgc_cli.errors import UsageError
+from mmkgc_cli.scoring import load_scorer_file
+from mmkgc_cli.scoring.scaffold import TEMPLATES, write_scorer
+from tests.conftest import ROOT
+
+
+@pytest.mark.parametrize("kind", TEMPLATES)
+def test_a_new_scorer_passes_its_own_test_and_the_linters(kind: str, tmp_path: Path) -> None:
+    files = write_scorer("mine", kind, tmp_path / "scorers")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", files[1]],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "mmkgc_cli").mkdir()  # so that ruff knows whose imports those are
+    for arguments in (["check", "--extend-ignore", "D103"], ["format", "--check"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *arguments, "scorers"],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("what", "wrong"), [("+ entity", "- entity"), ("- relation", "+ relation")]
+)
+def test_the_test_of_a_new_scorer_fails_where_the_scorer_is_wrong(
+    what: str, wrong: str, tmp_path: Path
+) -> None:
+    scorer, test = write_scorer("mine", "query", tmp_path)
+    right = "else entity - relation"
+    assert right in scorer.read_text()
+    scorer.write_text(scorer.read_text().replace(right, "else entity + relation"))
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1, done.stdout
+    assert "FAILED" in done.stdout
+    assert "test_scores_along_tails_and_along_heads_agree" in done.stdout
+
+
+@pytest.mark.parametrize("kind", TEMPLATES)
+@pytest.mark.parametrize("name", ["scorer", "metric", "scorer_config", "a", "x_2_y", "my_scorer"])
+def test_any_good_name_gives_a_file_that_loads(kind: str, name: str, tmp_path: Path) -> None:
+    scorer, test = write_scorer(name, kind, tmp_path)
+    assert load_scorer_file(scorer).Config().model_dump()["dim"] > 0
+    compile(test.read_text(), str(test), "exec")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Mine", "expected a name of at most 64 lower-case letters"),
+        ("../mine", "expected a name"),
+        ("a" * 65, "expected a name"),
+        ("", "expected a name"),
+        ("mine\n", "expected a name"),
+        ("class", "is a word or a module of Python"),
+        ("random", "is a word or a module of Python"),
+        ("test_mine", "are tests, not scorers"),
+        ("conftest", "are tests, not scorers"),
+        ("rotate", r"rotate: taken by .*rotate.py \(built in\); take another name"),
+    ],
+)
+def test_a_name_that_will_not_do_writes_nothing(name: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        write_scorer(name, "query", tmp_path / "scorers")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("there", ["mine.py", "test_mine.py"])
+def test_nothing_is_overwritten(there: str, tmp_path: Path) -> None:
+    (tmp_path / there).write_text("work of weeks")
+    with pytest.raises(UsageError, match=f"{there}: is there already, and is not overwritten"):
+        write_scorer("mine", "query", tmp_path)
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [(there, "work of weeks")]
