@@ -75,7 +75,10 @@ class RotatE(Scorer):
         )
 
     def candidates(
-        self, entities: Tensor | None, relation: int | None = None, side: Side | None = None
+        self,
+        entities: Tensor | None,
+        relation: int | Tensor | None = None,
+        side: Side | None = None,
     ) -> Tensor:
         """The entity rows themselves."""
         return (

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from mmkgc_cli.ops import SideChoice, self_adversarial_loss
-from mmkgc_cli.scoring.contract import Scorer
+from mmkgc_cli.scoring.contract import Batch, Scorer
+from mmkgc_cli.scoring.paths import extra_losses
 from mmkgc_cli.state.rng import generator, stream_seed
 from mmkgc_cli.training.negatives import FilteredNegatives
 from mmkgc_cli.training.optimization import Optimization, OptimizationSettings
@@ -70,14 +71,21 @@ class LinkPrediction:
         return -(-len(self.triples) // self.settings.batch_size)
 
     def start_epoch(self) -> None:
-        """Draws the order of the next pass."""
+        """Tells the scorer and draws the order of the next pass."""
+        self.scorer.start_epoch(1 + self.optimization.steps // self.steps_per_epoch)
+        self._draw_order()
+
+    def _draw_order(self) -> None:
         self._before_order = self._order_rng.get_state()
         self._order = torch.randperm(
             len(self.triples), generator=self._order_rng, device=self.triples.device
         )
 
     def step(self, index: int) -> dict[str, Tensor]:
-        """Trains on batch `index` of the pass; returns loss and norm of the gradient, unread."""
+        """Trains on batch `index` of the pass.
+
+        Returns the loss, the scorer's own terms in it, and the norm of the gradient, unread.
+        """
         size = self.settings.batch_size
         positives = self.triples[self._order[index * size : (index + 1) * size]]
         with self.watch("negatives"):
@@ -93,11 +101,17 @@ class LinkPrediction:
                 loss = self_adversarial_loss(
                     positive, negative, drawn.usable[:, 1:], self.settings.temperature
                 )
+                batch = Batch(positives, drawn.entities, drawn.side, drawn.usable)
+                terms = extra_losses(self.scorer, batch)
+                loss = sum(terms.values(), loss)
             with self.watch("gradients"):
                 loss.backward()  # type: ignore[no-untyped-call]
         with self.watch("update"):
             norm = self.optimization.step()
-        return {"loss": loss.detach(), "gradient_norm": norm}
+            with torch.no_grad():
+                self.scorer.constrain()
+        traced = {name: term.detach() for name, term in terms.items()}
+        return {"loss": loss.detach(), **traced, "gradient_norm": norm}
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, optimizer, and where each random stream is."""
@@ -111,9 +125,11 @@ class LinkPrediction:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over what `state_dict` gave, and draws the order of the pass again."""
-        self.scorer.load_state_dict(state["scorer"])
         self.optimization.load_state_dict(state["optimization"])
+        # What comes of the number alone is back then; what is in buffers comes with the weights.
+        self.scorer.start_epoch(1 + self.optimization.steps // self.steps_per_epoch)
+        self.scorer.load_state_dict(state["scorer"])
         self._order_rng.set_state(state["permutation"]["order"])
-        self.start_epoch()
+        self._draw_order()
         self._order_rng.set_state(state["permutation"]["next"])
         self._negatives.step = state["negatives"]
