@@ -30,6 +30,7 @@ from mmkgc_cli.scoring.pieces import (
     ScorerConfig,
     ScorerFault,
     check_features,
+    fault,
 )
 from mmkgc_cli.sides import Side
 
@@ -103,7 +104,7 @@ class Scorer(nn.Module):
 
     def query(self, entities: Tensor, relations: Tensor, side: Side) -> Rows:
         """Query rows ``[B, Dq]`` of known `entities` [B] under `relations` [B], seeking `side`."""
-        raise NotImplementedError(f"{type(self).__name__} defines no query")
+        raise fault(self, "query", "a definition", "none")
 
     def candidates(
         self,
@@ -119,7 +120,7 @@ class Scorer(nn.Module):
                 (``weight[relation]`` serves both where the result is broadcast against rows).
             side: given when `roles` is set: what the entities stand for.
         """
-        raise NotImplementedError(f"{type(self).__name__} defines no candidates")
+        raise fault(self, "candidates", "a definition, as query has one", "none")
 
     def scale(self, entities: Tensor, relations: Tensor, side: Side) -> Rows | None:
         """``[B, Dc]`` multiplied into the candidates that meet a query; nothing by default.
@@ -224,9 +225,7 @@ class Scorer(nn.Module):
     def score(self, triples: Tensor) -> Tensor:
         """Scores ``[B]`` of triples ``[B, 3]``, along the tail query."""
         if self.scores_triples_only():
-            raise NotImplementedError(
-                f"{type(self).__name__} defines neither query and candidates nor score"
-            )
+            raise fault(self, "score", "definitions of query and candidates, or of score", "none")
         heads, relations, tails = triples.unbind(1)
         return self.score_answers(heads, relations, tails, Side.tail)
 
@@ -246,7 +245,7 @@ class Reciprocal(Scorer):
 
     def tail_query(self, entities: Tensor, relations: Tensor) -> Rows:
         """Query rows ``[B, Dq]`` for tails, of `relations` [B] within 0..2R-1."""
-        raise NotImplementedError(f"{type(self).__name__} defines no tail_query")
+        raise fault(self, "tail_query", "a definition", "none")
 
     def query(self, entities: Tensor, relations: Tensor, side: Side) -> Rows:
         """The tail query of the relation, or of its inverse."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mmkgc_cli.ops import Metric, Pair, sampled_score
+from mmkgc_cli.ops import Metric, Pair, sampled_score, whole_row
 from mmkgc_cli.scoring.pieces import Batch, Rows, fault, shape
 from mmkgc_cli.sides import Side
 
@@ -28,8 +28,12 @@ RESERVED = ("loss", "gradient_norm")
 
 def metrics(scorer: Scorer) -> tuple[Metric, ...]:
     """One a branch; a scorer without branches has one."""
-    found = scorer.metric
-    return (found,) if isinstance(found, Metric) else found
+    found = getattr(scorer, "metric", None)
+    if isinstance(found, Metric):
+        return (found,)
+    if not (isinstance(found, tuple) and found and all(isinstance(m, Metric) for m in found)):
+        raise fault(scorer, "metric", "a Metric, or a tuple of them", repr(found))
+    return found
 
 
 def has_branches(scorer: Scorer) -> bool:
@@ -128,6 +132,13 @@ def terms(scorer: Scorer, branch: int, query_width: int, candidate_width: int) -
     """The pairs of a branch, which must lie within its rows."""
     # Whoever has no branches need not know of them.
     pairs = scorer.pairs(query_width, branch) if branch else scorer.pairs(query_width)
+    if query_width != candidate_width and tuple(pairs) == whole_row(query_width):
+        raise fault(
+            scorer,
+            "candidates",
+            f"rows as wide as those of query, {query_width} (or pairs that say which blocks meet)",
+            str(candidate_width),
+        )
     modulus = metrics(scorer)[branch] is Metric.modulus
     for pair in pairs:
         inside = min(pair.query, pair.candidate, pair.width) >= 0
@@ -137,7 +148,7 @@ def terms(scorer: Scorer, branch: int, query_width: int, candidate_width: int) -
                 scorer,
                 "pairs",
                 f"blocks within query rows of width {query_width} and candidate rows of width "
-                f"{candidate_width} (which must be equal unless pairs are given)",
+                f"{candidate_width}",
                 f"query {pair.query}, candidate {pair.candidate}, width {pair.width}",
             )
         if modulus and pair.width % 2:

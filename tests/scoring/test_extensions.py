@@ -166,5 +166,10 @@ def test_a_scorer_of_whole_triples_says_so() -> None:
 
 
 def test_a_scorer_without_anything_says_what_is_missing() -> None:
-    with pytest.raises(NotImplementedError, match="neither query and candidates nor score"):
+    with pytest.raises(ScorerFault, match="Nothing.score: expected definitions of query and cand"):
         make(type("Nothing", (Scorer,), {})).score(all_triples())
+    half = type("Half", (Scorer,), {"query": DistMult.query, "metric": Metric.dot})
+    with pytest.raises(ScorerFault, match="Half.candidates: expected a definition, as query has"):
+        make(half).candidates(None)
+    with pytest.raises(ScorerFault, match="Half.metric: expected a Metric, or a tuple of them"):
+        make(type("Half", (DistMult,), {"metric": "dot"})).score(all_triples())
