@@ -19,7 +19,7 @@ from mmkgc_cli.sides import Side
 if TYPE_CHECKING:
     from mmkgc_cli.scoring.contract import Scorer
 
-# Scores that `block_scores` makes at once, and what each tile's size is a multiple of.
+# Scores that are joined at once, and what each tile's size is a multiple of.
 TILE = 1 << 14
 LANES = 64
 # What a training step reports beside the terms that a scorer adds.
@@ -337,15 +337,15 @@ def block_scores(
     torch such as `sigmoid` compute the last few elements of a tensor another way than the rest,
     and large tensors in parts, so tiles are whole multiples of what is computed at once, and small.
     """
-    b, n = len(queries[0]), len(tables[0])
-    tiles = []
-    for ids in _tiles(b, n, queries[0].device):
-        parts = []
-        for i, (q, table, metric) in enumerate(zip(queries, tables, metrics(scorer), strict=True)):
-            pairs = terms(scorer, i, q.shape[1], table.shape[1])
-            parts.append(_against(q, table, ids, metric, pairs, scales[i]))
-        tiles.append(join(scorer, parts))
-    return torch.cat(tiles, 1)[:, :n]
+    tiles = list(_tiles(len(queries[0]), len(tables[0]), queries[0].device))
+    everyone = torch.cat(tiles, 1)
+    parts = []
+    for i, (q, table, metric) in enumerate(zip(queries, tables, metrics(scorer), strict=True)):
+        pairs = terms(scorer, i, q.shape[1], table.shape[1])
+        scores = _against(q, table, everyone, metric, pairs, scales[i])
+        parts.append([tile.contiguous() for tile in torch.split(scores, tiles[0].shape[1], 1)])
+    joined = [join(scorer, list(of_tile)) for of_tile in zip(*parts, strict=True)]
+    return torch.cat(joined, 1)[:, : len(tables[0])]
 
 
 def triple_block(scorer: Scorer, entities: Tensor, relations: Tensor, side: Side) -> Tensor:
