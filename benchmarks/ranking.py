@@ -30,6 +30,7 @@ from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import load_graph
 from mmkgc_cli.ops import modulus, path_of
 from mmkgc_cli.scoring import Scorer, Side, load_scorer
+from mmkgc_cli.scoring.paths import candidate_rows, query_rows
 
 
 def build(graph: Graph, dim: int) -> Scorer:
@@ -72,11 +73,11 @@ def time_plain_loop(scorer: Scorer, graph: Graph, triples: int) -> float | None:
     with torch.no_grad():
         queries = torch.cat(
             [
-                scorer.query(part[:, 0], part[:, 1], Side.tail),
-                scorer.query(part[:, 2], part[:, 1], Side.head),
+                *query_rows(scorer, part[:, 0], part[:, 1], Side.tail),
+                *query_rows(scorer, part[:, 2], part[:, 1], Side.head),
             ]
         ).contiguous()
-        table = scorer.candidates(None).detach().contiguous()
+        table = candidate_rows(scorer, None, None, Side.tail)[0].detach().contiguous()
         answers = table[torch.cat([part[:, 2], part[:, 0]])]
         limit = modulus(queries - answers).sum(-1)
     closer = torch.empty(len(queries), dtype=torch.int32)

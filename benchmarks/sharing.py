@@ -48,7 +48,10 @@ class DistMult(Scorer):
         return look_up(entities, self.entities) * look_up(relations, self.relations)
 
     def candidates(
-        self, entities: Tensor | None, relation: int | None = None, side: Side | None = None
+        self,
+        entities: Tensor | None,
+        relation: int | Tensor | None = None,
+        side: Side | None = None,
     ) -> Tensor:
         return (
             self.entities if entities is None else nn.functional.embedding(entities, self.entities)

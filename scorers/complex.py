@@ -54,7 +54,10 @@ class ComplEx(Scorer):
         return torch.cat([re * r_re - im * r_im, re * r_im + im * r_re], -1)
 
     def candidates(
-        self, entities: Tensor | None, relation: int | None = None, side: Side | None = None
+        self,
+        entities: Tensor | None,
+        relation: int | Tensor | None = None,
+        side: Side | None = None,
     ) -> Tensor:
         """The entity rows themselves."""
         return self.entities if entities is None else lookup(self.entities, entities)

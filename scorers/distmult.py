@@ -50,7 +50,10 @@ class DistMult(Scorer):
         return lookup(self.entities, entities) * lookup(self.relations, relations)
 
     def candidates(
-        self, entities: Tensor | None, relation: int | None = None, side: Side | None = None
+        self,
+        entities: Tensor | None,
+        relation: int | Tensor | None = None,
+        side: Side | None = None,
     ) -> Tensor:
         """The entity rows themselves."""
         return self.entities if entities is None else lookup(self.entities, entities)

@@ -19,6 +19,7 @@ class Frequency(Scorer):
 
     metric = Metric.dot
     two_way = False
+    roles = True
     per_relation = True
     citation: ClassVar[str] = "A baseline of this package, without a publication of its own."
 
@@ -54,17 +55,21 @@ class Frequency(Scorer):
         return self.counts.new_ones(len(entities), 1)
 
     def candidates(
-        self, entities: Tensor | None, relation: int | None = None, side: Side | None = None
+        self,
+        entities: Tensor | None,
+        relation: int | Tensor | None = None,
+        side: Side | None = None,
     ) -> Tensor:
-        """The counts of one relation and side, ``[n, 1]``."""
+        """The counts under a relation on a side, ``[n, 1]``."""
         if relation is None or side is None:
             raise ValueError("frequency needs the relation and the side")
-        start = (side * self.n_relations + relation) * self.n_entities
-        bounds = torch.tensor([start, start + self.n_entities], device=self.keys.device)
-        first, last = torch.searchsorted(self.keys, bounds).tolist()
-        row = self.counts.new_zeros(self.n_entities)
-        row[self.keys[first:last] - start] = self.counts[first:last]
-        return (row if entities is None else row[entities])[:, None]
+        if entities is None:
+            entities = torch.arange(self.n_entities, device=self.keys.device)
+        if not len(self.keys):
+            return self.counts.new_zeros(len(entities), 1)
+        wanted = (side * self.n_relations + relation) * self.n_entities + entities
+        at = torch.searchsorted(self.keys, wanted).clamp(max=len(self.keys) - 1)
+        return torch.where(self.keys[at] == wanted, self.counts[at], 0)[:, None]
 
 
 SCORER = Frequency

@@ -92,7 +92,10 @@ class RotatE(Scorer):
         )  # fmt: skip
 
     def candidates(
-        self, entities: Tensor | None, relation: int | None = None, side: Side | None = None
+        self,
+        entities: Tensor | None,
+        relation: int | Tensor | None = None,
+        side: Side | None = None,
     ) -> Tensor:
         """The entity rows themselves."""
         return self.entities if entities is None else lookup(self.entities, entities)

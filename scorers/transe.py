@@ -64,7 +64,10 @@ class TransE(Scorer):
         return known + r if side is Side.tail else known - r
 
     def candidates(
-        self, entities: Tensor | None, relation: int | None = None, side: Side | None = None
+        self,
+        entities: Tensor | None,
+        relation: int | Tensor | None = None,
+        side: Side | None = None,
     ) -> Tensor:
         """The entity rows."""
         return self._unit(self.entities if entities is None else lookup(self.entities, entities))

@@ -15,6 +15,7 @@ LAYERS = [
     {"app"},
     {"commands"},
     {"runs"},
+    {"conformance"},
     {"training", "evaluation", "completion"},
     {"scoring", "features", "kg"},
     {"ops"},

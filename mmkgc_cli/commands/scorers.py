@@ -9,10 +9,11 @@ from typing import Annotated, Any
 
 import typer
 
+from mmkgc_cli.commands import scorers_check
 from mmkgc_cli.commands._shell import Device, JsonFlag, out, print_json, printable, say, table
 
 app = typer.Typer(
-    help="List scorers, show one, start a new one, measure one.",
+    help="List scorers, show one, start a new one, check and measure one.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -131,6 +132,9 @@ def new(
         say(f"so that it is found: export {SCORERS.variable}={shlex.quote(str(folder.resolve()))}")
     say(f"next: python -m pytest {shlex.quote(str(test))}")
     say(f"next: mmkgc train {name} --graph GRAPH")
+
+
+app.command("check")(scorers_check.check)
 
 
 @app.command("bench")

@@ -193,6 +193,17 @@ def warn_of_contamination(graph: Graph) -> None:
     )
 
 
+def warn_of_the_generic_path(name: str) -> None:
+    """Says that a scorer defines no queries, since that costs most of the speed."""
+    from mmkgc_cli.scoring import load_scorer
+
+    if load_scorer(name).scores_triples_only():
+        say(
+            f"warning: {name} defines score alone, so every triple is scored by itself; query and "
+            "candidates would make training and ranking much faster"
+        )
+
+
 class Display:
     """Progress on stderr: a live bar on a terminal, a line an epoch elsewhere."""
 
@@ -229,6 +240,7 @@ class Display:
             f"{parameters:,} parameters, {device}"
         )
         warn_of_contamination(graph)
+        warn_of_the_generic_path(config.scorer)
         if self._progress and parameters:
             self._progress.start()
             self._task = self._progress.add_task("", total=self._epochs, note="")

@@ -12,11 +12,14 @@ from torch import Tensor
 from mmkgc_cli.errors import MmkgcError
 from mmkgc_cli.evaluation.known import Ids, KnownTriples
 from mmkgc_cli.evaluation.ranks import SideRanks
-from mmkgc_cli.ops import rank_candidates
+from mmkgc_cli.ops import rank_candidates, rank_scores
+from mmkgc_cli.scoring import paths
 from mmkgc_cli.scoring.contract import Scorer, Side
 
 # Queries ranked in one call of the op: bounds memory for query rows and filters.
 QUERIES_PER_CALL = 8192
+# Scores held at once where they are not made within the op.
+SCORES_AT_ONCE = 1 << 24
 
 
 class NonFiniteScores(MmkgcError):
@@ -49,31 +52,33 @@ def _rank_side(
     better = np.empty(len(keys), dtype=np.int64)
     equal = np.empty(len(keys), dtype=np.int64)
     candidates = np.empty(len(keys), dtype=np.int64)
-    for start, stop, table in _calls(scorer, unique, known, side):
-        device = table.device
+    for start, stop, tables in _calls(scorer, unique, known, side):
         part = unique[start:stop]
         rows = order[ends[start] : ends[stop]]
         relations, entities = np.divmod(part, known.n_entities)
-        queries = scorer.query(_to(entities, device), _to(relations, device), side)
         answers = known.answers(part, side)
         ptr = ends[start : stop + 1] - ends[start]
         wanted = targets[rows]
-        counts = rank_candidates(
-            queries.contiguous(),
-            table,
-            _to(ptr, device),
-            _to(wanted, device),
-            _to(answers.ptr, device),
-            _to(answers.ids, device),
-            scorer.metric,
-            scorer.pairs(queries.shape[1]),
+        device = paths.device_of(scorer)
+        counts = _count(
+            scorer,
+            _to(entities, device),
+            _to(relations, device),
+            side,
+            tables,
+            (
+                _to(ptr, device),
+                _to(wanted, device),
+                _to(answers.ptr, device),
+                _to(answers.ids, device),
+            ),
         )
         above, same, nonfinite = (count.cpu().numpy() for count in counts)
         if nonfinite.any():
             at = int(np.flatnonzero(nonfinite)[0])
             raise NonFiniteScores(
-                f"{int(nonfinite[at])} of {len(table)} scores are NaN or infinite for relation "
-                f"{int(relations[at])}, {'head' if side is Side.tail else 'tail'} "
+                f"{int(nonfinite[at])} of {known.n_entities} scores are NaN or infinite for "
+                f"relation {int(relations[at])}, {'head' if side is Side.tail else 'tail'} "
                 f"{int(entities[at])}; the model has diverged or a feature is not finite"
             )
         better[rows], equal[rows] = above, same
@@ -81,21 +86,55 @@ def _rank_side(
     return SideRanks(1 + better, 1 + better + equal, candidates)
 
 
+def _count(
+    scorer: Scorer,
+    entities: Tensor,
+    relations: Tensor,
+    side: Side,
+    tables: list[Tensor],
+    rows: tuple[Tensor, Tensor, Tensor, Tensor],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Better, equal and not finite; `rows` are those of targets and of filters."""
+    block = max(1, min(paths.LANES, SCORES_AT_ONCE // scorer.n_entities))
+    if scorer.scores_triples_only():
+        return rank_scores(
+            lambda a, b: paths.triple_block(scorer, entities[a:b], relations[a:b], side),
+            block,
+            *rows,
+        )
+    queries = [q.contiguous() for q in paths.query_rows(scorer, entities, relations, side)]
+    found = paths.scale_rows(scorer, entities, relations, side)
+    scales = [None if s is None else s.contiguous() for s in found]
+    if not paths.has_branches(scorer):
+        (metric,) = paths.metrics(scorer)
+        pairs = paths.terms(scorer, 0, queries[0].shape[1], tables[0].shape[1])
+        return rank_candidates(queries[0], tables[0], *rows, metric, pairs, scales[0])
+
+    def scores_of(a: int, b: int) -> Tensor:
+        some = [None if s is None else s[a:b] for s in scales]
+        return paths.block_scores(scorer, [q[a:b] for q in queries], some, tables)
+
+    return rank_scores(scores_of, block, *rows)
+
+
 def _calls(
     scorer: Scorer, keys: Ids, known: KnownTriples, side: Side
-) -> Iterator[tuple[int, int, Tensor]]:
-    """Slices of the unique queries with the candidate table each is ranked against."""
+) -> Iterator[tuple[int, int, list[Tensor]]]:
+    """Slices of the unique queries with the candidate tables that each is ranked against."""
+    bounds = np.array([0, len(keys)])
+    relations: Ids | list[None] = [None]
     if scorer.per_relation:
         relations, first = np.unique(keys // known.n_entities, return_index=True)
         bounds = np.append(first, len(keys))
-        for i, relation in enumerate(relations):
-            table = scorer.candidates(None, int(relation), side).contiguous()
-            for start in range(bounds[i], bounds[i + 1], QUERIES_PER_CALL):
-                yield start, min(start + QUERIES_PER_CALL, int(bounds[i + 1])), table
-    elif len(keys):
-        table = scorer.candidates(None).contiguous()
-        for start in range(0, len(keys), QUERIES_PER_CALL):
-            yield start, min(start + QUERIES_PER_CALL, len(keys)), table
+    for i, relation in enumerate(relations):
+        if bounds[i] == bounds[i + 1]:
+            return
+        tables = []
+        if not scorer.scores_triples_only():
+            which = None if relation is None else int(relation)
+            tables = [t.contiguous() for t in paths.candidate_rows(scorer, None, which, side)]
+        for start in range(bounds[i], bounds[i + 1], QUERIES_PER_CALL):
+            yield start, min(start + QUERIES_PER_CALL, int(bounds[i + 1])), tables
 
 
 def _count_candidates(

@@ -1,6 +1,6 @@
 """Native ops with their torch twins: a file per op, wrapper, twin and fake together."""
 
-from mmkgc_cli.ops._native import library, path_of
+from mmkgc_cli.ops._native import library, path_of, without_kernels
 from mmkgc_cli.ops.deferred import Deferred, DeferredGradient, DeferredRows, lookup
 from mmkgc_cli.ops.entropy_weighted_loss import (
     NegativeReduction,
@@ -10,7 +10,7 @@ from mmkgc_cli.ops.entropy_weighted_loss import (
 from mmkgc_cli.ops.filtered_negatives import KnownAnswers, SideChoice, filtered_negatives
 from mmkgc_cli.ops.message_graph import MessageGraph
 from mmkgc_cli.ops.metric import Metric, Pair, modulus, score_rows, whole_row
-from mmkgc_cli.ops.rank_candidates import rank_candidates
+from mmkgc_cli.ops.rank_candidates import rank_candidates, rank_scores
 from mmkgc_cli.ops.rgcn_propagate import rgcn_propagate
 from mmkgc_cli.ops.rgcn_transform import rgcn_transform
 from mmkgc_cli.ops.rotate_loss import rotate_loss
@@ -58,6 +58,7 @@ __all__ = [
     "modulus",
     "path_of",
     "rank_candidates",
+    "rank_scores",
     "rgcn_propagate",
     "rgcn_transform",
     "rotate_loss",
@@ -68,4 +69,5 @@ __all__ = [
     "self_adversarial_loss",
     "table_adam",
     "whole_row",
+    "without_kernels",
 ]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,9 +58,23 @@ def _why_missing(error: ImportError) -> str:
     return f"does not load: {error}"
 
 
+_avoided = False
+
+
+@contextlib.contextmanager
+def without_kernels() -> Iterator[None]:
+    """Everything runs on the twins while it lasts, to hold one path against the other."""
+    global _avoided
+    before, _avoided = _avoided, True
+    try:
+        yield
+    finally:
+        _avoided = before
+
+
 def has_kernel(op: str, device_type: str) -> bool:
     """Whether the loaded library holds a kernel of `op` for ``cpu`` or ``cuda`` tensors."""
-    return library().loaded and _is_registered(op, device_type)
+    return not _avoided and library().loaded and _is_registered(op, device_type)
 
 
 @functools.cache

@@ -6,7 +6,7 @@ realistic and pessimistic ranks follow (optimistic = 1 + better, pessimistic = o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -153,19 +153,38 @@ def twin(
         queries, table, target_ptr, target_ids, filter_ptr, filter_ids, metric, pairs, weights,
         scale,
     )  # fmt: skip
+
+    def scores_of(start: int, stop: int) -> Tensor:
+        factor = None if scale is None else scale[start:stop]
+        return _score_block(queries[start:stop], table, Metric(metric), terms, factor)
+
+    block = max(1, TWIN_BUDGET // max(1, 4 * table.shape[0]))
+    return rank_scores(scores_of, block, target_ptr, target_ids, filter_ptr, filter_ids)
+
+
+def rank_scores(
+    scores_of: Callable[[int, int], Tensor],
+    block: int,
+    target_ptr: Tensor,
+    target_ids: Tensor,
+    filter_ptr: Tensor,
+    filter_ids: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`rank_candidates` for scores that are made elsewhere, some queries at a time.
+
+    Args:
+        scores_of: gives the scores ``[stop - start, E]`` of the queries `start` to `stop`; a
+            target's own is looked up among them.
+        block: queries asked for at once.
+        target_ptr: as in `rank_candidates`, and so on.
+    """
+    queries = target_ptr.numel() - 1
     better = torch.zeros_like(target_ids)
     equal = torch.zeros_like(target_ids)
-    nonfinite = target_ids.new_zeros(queries.shape[0])
-    block = max(1, TWIN_BUDGET // max(1, 4 * table.shape[0]))
-    for start in range(0, queries.shape[0], block):
-        stop = min(start + block, queries.shape[0])
-        scores = _score_block(
-            queries[start:stop],
-            table,
-            Metric(metric),
-            terms,
-            None if scale is None else scale[start:stop],
-        )
+    nonfinite = target_ids.new_zeros(queries)
+    for start in range(0, queries, block):
+        stop = min(start + block, queries)
+        scores = scores_of(start, stop)
         nonfinite[start:stop] = (~scores.isfinite()).sum(1)
         t0, t1 = int(target_ptr[start]), int(target_ptr[stop])
         f0, f1 = int(filter_ptr[start]), int(filter_ptr[stop])
@@ -177,7 +196,7 @@ def twin(
         kept[filter_row, filter_ids[f0:f1]] = False
         # The sweep meets the target itself unless the filter takes it out.
         itself = kept[target_row, ids].to(torch.int64)
-        per_chunk = max(1, TWIN_BUDGET // max(1, table.shape[0]))
+        per_chunk = max(1, TWIN_BUDGET // max(1, scores.shape[1]))
         for a in range(0, ids.numel(), per_chunk):
             b = min(a + per_chunk, ids.numel())
             rows = target_row[a:b]

@@ -34,6 +34,7 @@ from mmkgc_cli.runs.preflight import (
 )
 from mmkgc_cli.runs.results import rank_table, split_report
 from mmkgc_cli.scoring import Scorer, Side
+from mmkgc_cli.scoring.pieces import load_tensors
 from mmkgc_cli.state.atomic import read_json, write_bytes, write_json, write_text
 from mmkgc_cli.state.checkpoints import Checkpoints
 from mmkgc_cli.state.memory import peak_mib, settled_objects
@@ -180,7 +181,10 @@ def _train(
         settled_objects(),
     ):
         if state is None:
-            trace.write("start", graph=graph.name, scorer=config.scorer, parameters=parameters)
+            path = {"path": "whole triples"} if scorer.scores_triples_only() else {}
+            trace.write(
+                "start", graph=graph.name, scorer=config.scorer, parameters=parameters, **path
+            )
         else:
             trace.write("resume", threads=torch.get_num_threads(), device=device.type)
         keeper = RunKeeper(run, config, graph, scorer, trace)
@@ -318,11 +322,8 @@ def load_run(run: RunDirectory, graph_folder: Path | None, device: str = "auto")
         raise DataError(f"{run.weights}: belongs to another run; train again")
     where = pick_device(device)
     scorer = build_scorer(config, graph, torch.device("cpu"))
-    for name, buffer in scorer.named_buffers():
-        if name in tensors:  # buffers that `fit` sizes, such as counts
-            buffer.resize_(tensors[name].shape)
     try:
-        scorer.load_state_dict(tensors)
+        load_tensors(scorer, tensors)
     except RuntimeError as error:
         why = f"; {plugin_change}" if plugin_change else ""
         raise DataError(f"{run.weights}: does not fit the configuration of the run{why}") from error
@@ -369,6 +370,8 @@ def run_evaluation(
             "change": loaded.plugin_change or None,
         },
     }
+    if loaded.scorer.scores_triples_only():
+        model["path"] = "whole triples"
     results = split_report(graph, split, ranks, model, loaded.config.training.eval_sample)
     results = _merge(_earlier_results(run), results)
     write_bytes(run.ranks(split), rank_table(graph, triples, ranks))

@@ -15,6 +15,7 @@ from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.runs.config import RunConfig
 from mmkgc_cli.runs.preflight import build_program, initial_scorer, pick_device
 from mmkgc_cli.scoring import Scorer
+from mmkgc_cli.scoring.paths import candidate_width
 from mmkgc_cli.state.memory import settled_objects
 
 WARM_UP = 5
@@ -109,8 +110,7 @@ def profile(config: RunConfig, graph: Graph, steps: int) -> Profile:
 def _least_bytes(config: RunConfig, scorer: Scorer) -> dict[str, float]:
     """What each part has to read and write."""
     s = config.training
-    one = torch.zeros(1, dtype=torch.int64, device=next(scorer.parameters()).device)
-    width, entities = scorer.candidates(one).shape[1], scorer.n_entities
+    width, entities = candidate_width(scorer), scorer.n_entities
     candidates = s.batch_size * (s.negatives + 1)
     rows = 4 * width * min(entities, candidates)
     queries = 4 * width * 2 * s.batch_size

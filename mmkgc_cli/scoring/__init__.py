@@ -8,9 +8,17 @@ from typing import TYPE_CHECKING, Any
 from mmkgc_cli.scoring.registry import load_scorer, load_scorer_file, scorer_names
 
 if TYPE_CHECKING:
-    from mmkgc_cli.scoring.contract import Scorer, ScorerConfig, Side
+    from mmkgc_cli.scoring.contract import Features, Scorer, ScorerConfig, Side
 
-__all__ = ["Scorer", "ScorerConfig", "Side", "load_scorer", "load_scorer_file", "scorer_names"]
+__all__ = [
+    "Features",
+    "Scorer",
+    "ScorerConfig",
+    "Side",
+    "load_scorer",
+    "load_scorer_file",
+    "scorer_names",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -52,7 +52,7 @@ def described(name: str) -> dict[str, Any]:
         **_listed(plugin),
         "modalities": _modalities(getattr(scorer, "modalities", None)),
         "citation": scorer.citation,
-        "metric": None if metric is None else metric.name,
+        "metric": _named(metric),
         "two_way": scorer.two_way,
         "per_relation": scorer.per_relation,
         "settings": {
@@ -60,6 +60,13 @@ def described(name: str) -> dict[str, Any]:
         },
         "not_used": catalogue.taken.get(name, []),
     }
+
+
+def _named(metric: Any) -> Any:
+    """A metric by its name, branches as a list of them."""
+    return (
+        [of.name for of in metric] if isinstance(metric, tuple) else getattr(metric, "name", None)
+    )
 
 
 def _setting(field: FieldInfo) -> dict[str, Any]:

@@ -37,7 +37,8 @@ def _check(scorer: type[Scorer]) -> Complaint | None:
         if complaint := _takes(scorer, name, CALLS.get(name, ARGUMENTS)):
             return complaint
     metric: Any = getattr(scorer, "metric", None)
-    if not score_only and not isinstance(metric, Metric):
+    branches = metric if isinstance(metric, tuple) and metric else (metric,)
+    if not score_only and not all(isinstance(of_branch, Metric) for of_branch in branches):
         known = ", ".join(f"Metric.{known.name}" for known in Metric)
         return Complaint("metric", f"expected one of {known}, got {_shown(metric)}")
     citation: Any = getattr(scorer, "citation", None)

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from mmkgc_cli.errors import MmkgcError
 from mmkgc_cli.ops import Metric, RowLoss
-from mmkgc_cli.scoring.contract import Scorer
+from mmkgc_cli.scoring.contract import Batch, Scorer
+from mmkgc_cli.scoring.paths import candidate_rows, query_rows
 from mmkgc_cli.sides import Side
 from mmkgc_cli.training.samplers import (
     Drawn,
@@ -35,9 +36,18 @@ def drawn_loss(
     return loss(*drawn_scores(scorer, positives, drawn, whole_tables))
 
 
+def batch_of(positives: Tensor, drawn: Drawn) -> Batch:
+    """What a scorer is told of the step; candidates only where entities stand for themselves."""
+    if isinstance(drawn, Pools):
+        drawn = drawn.negatives(positives)
+    if isinstance(drawn, Negatives):
+        return Batch(positives, drawn.entities, drawn.side, drawn.usable)
+    return Batch(positives)
+
+
 def _multiplies(scorer: Scorer, whole_tables: bool) -> bool:
     """Whether pools are scored by matrix products."""
-    return scorer.metric is Metric.dot and whole_tables
+    return scorer.is_plain() and scorer.metric is Metric.dot and whole_tables
 
 
 def drawn_scores(
@@ -69,6 +79,7 @@ def drawn_scores(
             f"the sampler drew a {type(drawn).__name__}, expected Negatives, Pools, Selections, "
             "Views or Vectors"
         )
+    _plain(scorer)
     queries = _queries(scorer, positives)
     vectors = _rows(scorer, queries.shape[-1], drawn)
     _check(positives, vectors, drawn)
@@ -79,12 +90,25 @@ def drawn_scores(
     return scorer.score(positives), negative, usable
 
 
+def _plain(scorer: Scorer) -> None:
+    if not scorer.is_plain():
+        raise MmkgcError(
+            f"{type(scorer).__name__}: the sampler draws rows, and this scorer needs more than one "
+            "row a candidate; take another training.sampler"
+        )
+
+
 def _queries(scorer: Scorer, positives: Tensor) -> Tensor:
     """Query rows [2, B, Dq] in the order of `Side`."""
     heads, relations, tails = positives.unbind(1)
-    return torch.stack(
-        [scorer.query(heads, relations, Side.tail), scorer.query(tails, relations, Side.head)]
-    )
+    known = ((heads, Side.tail), (tails, Side.head))
+    return torch.stack([query_rows(scorer, e, relations, side)[0] for e, side in known])
+
+
+def _table(scorer: Scorer) -> Tensor:
+    """All candidate rows."""
+    (table,) = candidate_rows(scorer, None, None, Side.tail)
+    return table
 
 
 def _rows(scorer: Scorer, query_width: int, drawn: Selections | Views | Vectors) -> Tensor:
@@ -92,7 +116,7 @@ def _rows(scorer: Scorer, query_width: int, drawn: Selections | Views | Vectors)
     if isinstance(drawn, Vectors):
         return drawn.vectors
     # All rows at once, as for ids: which ones are needed is nothing a device should be asked.
-    table = scorer.candidates(None)
+    table = _table(scorer)
     if isinstance(drawn, Selections):
         return drawn.weights @ torch.nn.functional.embedding(drawn.pool, table)
     blocks = candidate_blocks(scorer, query_width)
@@ -130,7 +154,7 @@ def _products(scorer: Scorer, positives: Tensor, drawn: Pools) -> tuple[Tensor, 
     both_sides = _queries(scorer, positives)
     # In one go, since each look-up has a gradient as large as the table.
     ids = torch.cat([positives[:, 2], drawn.entities.flatten()])
-    found = torch.nn.functional.embedding(ids, scorer.candidates(None))
+    found = torch.nn.functional.embedding(ids, _table(scorer))
     own, rows = found[: len(positives)], found[len(positives) :]
     positive = scorer.score_vectors(both_sides[Side.tail][:, None], own[:, None])[:, 0]
     rows = rows.view(*drawn.entities.shape, -1)

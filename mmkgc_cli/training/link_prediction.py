@@ -12,8 +12,9 @@ from torch import Tensor
 
 from mmkgc_cli.ops import SideChoice, path_of
 from mmkgc_cli.scoring.contract import Scorer
+from mmkgc_cli.scoring.paths import extra_losses
 from mmkgc_cli.state.rng import generator, stream_seed
-from mmkgc_cli.training.drawn_scores import drawn_loss
+from mmkgc_cli.training.drawn_scores import batch_of, drawn_loss
 from mmkgc_cli.training.losses import LossSettings, make_loss
 from mmkgc_cli.training.negatives import FilteredNegatives
 from mmkgc_cli.training.optimization import Optimization, OptimizationSettings
@@ -83,7 +84,11 @@ class LinkPrediction:
         return -(-len(self.triples) // self.settings.batch_size)
 
     def start_epoch(self) -> None:
-        """Draws the order of the next pass."""
+        """Tells the scorer and draws the order of the next pass."""
+        self.scorer.start_epoch(1 + self.optimization.steps // self.steps_per_epoch)
+        self._draw_order()
+
+    def _draw_order(self) -> None:
         self._before_order = self._order_rng.get_state()
         self._order = torch.randperm(
             len(self.triples), generator=self._order_rng, device=self.triples.device
@@ -95,7 +100,10 @@ class LinkPrediction:
         return min(self.settings.batch_size, len(self.triples))
 
     def step(self, index: int) -> dict[str, Tensor]:
-        """Trains on batch `index` of the pass; returns loss and norm of the gradient, unread."""
+        """Trains on batch `index` of the pass.
+
+        Returns the loss, the scorer's own terms in it, and the norm of the gradient, unread.
+        """
         return self.train_on(self.begin_step(index))
 
     def begin_step(self, index: int) -> Tensor:
@@ -113,11 +121,16 @@ class LinkPrediction:
         with self.optimization.collecting(), products(precision, device):
             with self.watch("loss"), forward(precision, device):
                 loss = drawn_loss(self.scorer, positives, drawn, self._loss, self._whole_tables)
+                terms = extra_losses(self.scorer, batch_of(positives, drawn))
+                loss = sum(terms.values(), loss)
             with self.watch("gradients"):
                 loss.backward()  # type: ignore[no-untyped-call]
         with self.watch("update"):
             norm = self.optimization.step()
-        return {"loss": loss.detach(), "gradient_norm": norm}
+            with torch.no_grad():
+                self.scorer.constrain()
+        traced = {name: term.detach() for name, term in terms.items()}
+        return {"loss": loss.detach(), **traced, "gradient_norm": norm}
 
     def why_not_captured(self) -> str | None:
         """Why a CUDA graph cannot replay the step; None when it can."""
@@ -144,10 +157,12 @@ class LinkPrediction:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over what `state_dict` gave, and draws the order of the pass again."""
-        self.scorer.load_state_dict(state["scorer"])
         self.optimization.load_state_dict(state["optimization"])
+        # What comes of the number alone is back then; what is in buffers comes with the weights.
+        self.scorer.start_epoch(1 + self.optimization.steps // self.steps_per_epoch)
+        self.scorer.load_state_dict(state["scorer"])
         self._order_rng.set_state(state["permutation"]["order"])
-        self.start_epoch()
+        self._draw_order()
         self._order_rng.set_state(state["permutation"]["next"])
         self.sampler.step = state["negatives"]
         # Checkpoints from before samplers had a state have none.

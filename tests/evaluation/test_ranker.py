@@ -14,6 +14,7 @@ from mmkgc_cli.evaluation.ranker import NonFiniteScores, rank
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.scoring import Side
 from tests.conftest import random_graph
+from tests.scoring.extended import EXTENDED, Branches, WholeTriples
 from tests.scoring.small import DistMult, TransE, of
 
 
@@ -50,6 +51,62 @@ def test_ranks_are_those_of_the_definition(scorer_class: type, seed: int) -> Non
         of_side = ranks[side]
         rows = zip(of_side.optimistic, of_side.pessimistic, of_side.candidates, strict=True)
         assert [tuple(map(int, row)) for row in rows] == brute_force(scores, graph, side)
+
+
+@pytest.mark.parametrize(
+    "scorer_class", [c for c in EXTENDED if not c.modalities], ids=lambda c: c.__name__
+)
+def test_ranks_with_extensions_are_those_of_the_scores(graph: Graph, scorer_class: type) -> None:
+    scorer = of(scorer_class, graph, 3).double()
+    n, r = len(graph.entities), len(graph.relations)
+    known_ones, relations = (x.flatten() for x in torch.meshgrid(
+        torch.arange(n), torch.arange(r), indexing="ij"
+    ))  # fmt: skip
+    ranks = rank(scorer, graph.test, known(graph))
+    for side in Side:
+        with torch.no_grad():
+            scores = scorer.score_all(known_ones, relations, side).view(n, r, n)
+        if side is Side.head:
+            scores = scores.permute(2, 1, 0)
+        found = ranks[side]
+        rows = zip(found.optimistic, found.pessimistic, found.candidates, strict=True)
+        assert [tuple(map(int, row)) for row in rows] == brute_force(scores, graph, side)
+
+
+@pytest.mark.parametrize("entities", [3, 64, 65, 300])
+@given(value=st.floats(-4, 4, width=32))
+def test_equal_candidates_tie_wherever_they_stand_when_branches_are_joined(
+    entities: int, value: float
+) -> None:
+    graph = random_graph(entities, 2, 10, 0)
+    scorer = of(Branches, graph, 0)
+    with torch.no_grad():
+        scorer.entities.fill_(value)
+    for found in rank(scorer, graph.test, known(graph)).values():
+        assert np.array_equal(found.pessimistic, found.candidates)
+
+
+@pytest.mark.parametrize("scorer_class", [Branches, WholeTriples])
+def test_ranks_do_not_depend_on_how_many_scores_are_held(
+    graph: Graph, scorer_class: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer, filters = of(scorer_class, graph, 1), known(graph)
+    whole = rank(scorer, graph.test, filters)
+    monkeypatch.setattr(ranker, "SCORES_AT_ONCE", 3 * len(graph.entities))
+    for side, ranks in rank(scorer, graph.test, filters).items():
+        assert np.array_equal(ranks.optimistic, whole[side].optimistic)
+        assert np.array_equal(ranks.pessimistic, whole[side].pessimistic)
+
+
+@pytest.mark.parametrize("scorer_class", [Branches, WholeTriples])
+def test_joined_and_whole_scores_that_are_not_finite_are_an_error(
+    graph: Graph, scorer_class: type
+) -> None:
+    scorer = of(scorer_class, graph, 0)
+    with torch.no_grad():
+        scorer.entities[7, 0] = float("nan")
+    with pytest.raises(NonFiniteScores, match="scores are NaN or infinite for relation"):
+        rank(scorer, graph.test, known(graph))
 
 
 def test_constant_scores_give_the_mean_rank_and_never_the_first(graph: Graph) -> None:

@@ -150,9 +150,6 @@ def test_a_scorer_whose_name_is_taken_is_warned_of(
     assert done.err.startswith("warning: scorers/frequency.py: not used, as the name 'frequency'")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="training and ranking know no scorers that implement score() alone yet"
-)
 def test_a_scorer_of_triples_trains_and_is_evaluated(
     mmkgc: Run, graph: Graph, tmp_path: Path
 ) -> None:

@@ -1,0 +1,143 @@
+"""What the loop does for the hooks of a scorer, and with its extensions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmkgc_cli.kg.graph import Graph
+from mmkgc_cli.ops import Metric
+from mmkgc_cli.scoring import Scorer
+from mmkgc_cli.scoring.contract import Batch, ScorerFault
+from mmkgc_cli.training.link_prediction import LinkPrediction
+from tests.scoring.extended import EXTENDED, DistMult, Hooked
+from tests.training.test_loop import program_of
+
+
+def program(scorer_class: type[Scorer], graph: Graph, **config: Any) -> LinkPrediction:
+    rng = torch.Generator().manual_seed(0)
+    n, r = len(graph.entities), len(graph.relations)
+    scorer = scorer_class(scorer_class.Config(**config), n, r, rng)
+    return program_of(scorer, torch.from_numpy(graph.train).long())
+
+
+def test_extra_losses_are_added_and_traced_by_name(graph: Graph) -> None:
+    terms: list[dict[str, Tensor]] = []
+
+    class Two(DistMult):
+        def extra_losses(self, batch: Batch) -> dict[str, Tensor]:
+            ends = torch.where(batch.side[:, 0] == 0, batch.triples[:, 2], batch.triples[:, 0])
+            assert torch.equal(batch.ids[:, 0], ends)
+            assert batch.usable[:, 0].all()
+            terms.append({"a": self.entities.square().mean(), "b": self.relations.sum()})
+            return terms[-1]
+
+    with_terms, without = program(Two, graph), program(DistMult, graph)
+    for each in (with_terms, without):
+        each.start_epoch()
+    found, plain = with_terms.step(0), without.step(0)
+    (made,) = terms
+    assert list(found) == ["loss", "a", "b", "gradient_norm"]
+    assert not any(value.requires_grad for value in found.values())
+    assert found["a"] == made["a"]
+    total = plain["loss"] + made["a"] + made["b"]
+    torch.testing.assert_close(found["loss"], total.detach())
+
+
+def test_extra_losses_move_weights_that_scores_defer(graph: Graph) -> None:
+    class Pulled(DistMult):
+        def extra_losses(self, batch: Batch) -> dict[str, Tensor]:
+            return {"pull": 1e6 * self.entities.square().sum()}
+
+    each = program(Pulled, graph)
+    before = each.scorer.entities.detach().clone()
+    each.start_epoch()
+    each.step(0)
+    # One step of Adam goes by the rate against the sign of the gradient, which the term decides.
+    moved = each.scorer.entities - before
+    torch.testing.assert_close(moved, -0.05 * before.sign(), atol=1e-4, rtol=0)
+
+
+def test_a_term_that_is_no_scalar_is_refused(graph: Graph) -> None:
+    class Vector(DistMult):
+        def extra_losses(self, batch: Batch) -> dict[str, Tensor]:
+            return {"n3": self.entities}
+
+    each = program(Vector, graph)
+    each.start_epoch()
+    with pytest.raises(ScorerFault, match=r"Vector.extra_losses: expected a scalar for 'n3'"):
+        each.step(0)
+
+
+def test_weights_are_constrained_after_each_step_and_epochs_counted_from_one(graph: Graph) -> None:
+    each = program(Hooked, graph)
+    for epoch in (1, 2):
+        each.start_epoch()
+        assert float(each.scorer.epochs) == epoch
+        for index in range(each.steps_per_epoch):
+            each.step(index)
+            norms = each.scorer.entities.norm(dim=1)
+            torch.testing.assert_close(norms, torch.ones_like(norms))
+
+
+def test_a_resume_in_the_middle_of_an_epoch_comes_back_to_its_number_and_buffers(
+    graph: Graph,
+) -> None:
+    class Annealed(DistMult):
+        """Keeps the number in an attribute, and what it made of weights in a buffer."""
+
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            self.epoch = 0
+            self.register_buffer("made", torch.zeros(()))
+
+        def start_epoch(self, epoch: int) -> None:
+            self.epoch = epoch
+            self.made = self.entities.detach().sum()
+
+    first = program(Annealed, graph)
+    first.start_epoch()
+    for index in range(first.steps_per_epoch):
+        first.step(index)
+    first.start_epoch()
+    first.step(0)
+    again = program(Annealed, graph)
+    again.load_state_dict(first.state_dict())
+    assert again.scorer.epoch == first.scorer.epoch == 2
+    assert torch.equal(again.scorer.made, first.scorer.made)
+    assert torch.equal(again._order, first._order)
+
+
+@pytest.mark.parametrize(
+    "scorer_class", [c for c in EXTENDED if not c.modalities], ids=lambda c: c.__name__
+)
+def test_scorers_with_extensions_learn(graph: Graph, scorer_class: type[Scorer]) -> None:
+    each = program(scorer_class, graph, dim=8)
+    losses = []
+    for _ in range(20):
+        each.start_epoch()
+        steps = [each.step(i)["loss"].item() for i in range(each.steps_per_epoch)]
+        losses.append(sum(steps) / len(steps))
+    assert losses[-1] < 0.96 * losses[0]  # scores between 0 and 1 have little room
+
+
+def test_training_is_the_same_whether_gradients_of_tables_are_deferred_or_not(
+    graph: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scorer_class = type("L1", (DistMult,), {"metric": Metric.l1})
+    weights = []
+    for clip in (0.0, 1e9):
+        each = program(scorer_class, graph)
+        monkeypatch.setattr(
+            each.optimization,
+            "settings",
+            type(each.optimization.settings)(lr=0.05, clip_norm=clip),
+        )
+        each.start_epoch()
+        for index in range(each.steps_per_epoch):
+            each.step(index)
+        weights.append(each.scorer.entities.detach())
+    torch.testing.assert_close(weights[0], weights[1], atol=1e-5, rtol=0)
