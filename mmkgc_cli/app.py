@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import typer
 
-from mmkgc_cli.commands import audit, datasets, doctor, evaluate, prepare, profile, runs, train
+from mmkgc_cli.commands import (
+    audit,
+    datasets,
+    doctor,
+    evaluate,
+    features,
+    prepare,
+    profile,
+    runs,
+    train,
+)
 from mmkgc_cli.commands._shell import guarded, version_callback
 
 app = typer.Typer(
@@ -18,6 +28,7 @@ app.callback()(version_callback)
 app.command("prepare")(prepare.prepare)
 app.command("audit")(audit.audit)
 app.command("datasets")(datasets.datasets)
+app.add_typer(features.app, name="features")
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.add_typer(runs.app, name="runs")
