@@ -59,20 +59,13 @@ class AlignedFeatures:
             DataError: when the store is damaged.
         """
         table = torch.empty((len(self.rows), self.store.width), device=device)
-        if device.type == "cpu":
-            self.read(out=table.numpy())
-        elif self.straight:
-            step = self.store.slab_rows
-            for start in range(0, len(self.rows), step):
-                part = self.store.read(self.rows[start : start + step])
-                table[start : start + step] = torch.from_numpy(part).to(device)
-        else:  # in the order of the file, so that every chunk is read once
-            entity = np.argsort(self.rows, kind="stable")
-            step = self.store.slab_rows
-            for start in range(0, len(entity), step):
-                chosen = entity[start : start + step]
-                part = self.store.read(self.rows[chosen])
-                table[torch.from_numpy(chosen).to(device)] = torch.from_numpy(part).to(device)
+        # In the order of the file, so that every chunk is read once.
+        entities = np.argsort(self.rows, kind="stable")
+        step = self.store.slab_rows
+        for start in range(0, len(entities), step):
+            chosen = entities[start : start + step]
+            part = torch.from_numpy(self.store.read(self.rows[chosen]))
+            table[torch.from_numpy(chosen).to(device)] = part.to(device)
         return table
 
 

@@ -81,7 +81,7 @@ def load_features(
             f"{store.about.modality} vector; say what stands for it: --fill {'|'.join(FILLS)}"
         )
     with store:
-        vectors = features.to(torch.device("cpu"))
+        vectors = torch.from_numpy(features.read())
     if fill is not None:
         modality = store.about.modality
         fill_rows(vectors.numpy(), present, fill, graph.entities, modality, seed)
