@@ -16,7 +16,7 @@ from mmkgc_cli.features.layout import Mask
 from mmkgc_cli.features.sources import Source, open_vectors
 from mmkgc_cli.features.writing import Rows, check_distinct, write_store
 from mmkgc_cli.kg.graph import Graph
-from mmkgc_cli.kg.readers.lines import parse_count, read_lines
+from mmkgc_cli.kg.readers.lines import check_count, parse_count, read_lines
 from mmkgc_cli.words import counted
 
 _BLOCK_BYTES = 1 << 24
@@ -130,10 +130,12 @@ def _read_map(path: Path, source: Source) -> tuple[list[str], NDArray[np.int64]]
     rows: list[int] = []
     row_of = None if source.keys is None else {key: row for row, key in enumerate(source.keys)}
     columns = None
+    head = ""
     for number, text in read_lines(path):
         fields = text.split("\t")
         if number == 1 and len(fields) == 1 and parse_count(text) is not None:
-            continue  # entity2id.txt begins with a count
+            head = text.strip(" ")  # entity2id.txt begins with a count; ids may be numbers, too
+            continue
         columns = columns or len(fields)
         if len(fields) != columns or columns > 2:
             raise DataError(
@@ -156,12 +158,15 @@ def _read_map(path: Path, source: Source) -> tuple[list[str], NDArray[np.int64]]
                     f"rows 0 to {source.n - 1}"
                 )
             rows.append(row)
-    if columns == 1 and row_of is not None:
+    if head and columns != 2 and len(ids) + 1 == source.n:
+        ids, rows, head = [head, *ids], list(range(source.n)), ""
+    check_count(path, parse_count(head), len(ids), "ids")
+    if columns != 2 and row_of is not None:
         raise DataError(
             f"{path}: one column, but the vectors of {source.path} have keys (the first is "
             f"{next(iter(row_of))!r}); expected id and key, separated by a tab"
         )
-    if columns == 1 and len(ids) != source.n:
+    if columns != 2 and len(ids) != source.n:
         raise DataError(f"{path}: {counted(len(ids), 'id')}, but {source.path} has {source.n} rows")
     if not ids:
         raise DataError(f"{path}: holds no id")

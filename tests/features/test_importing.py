@@ -217,6 +217,22 @@ def test_a_wrong_map_of_ids_is_named_with_its_line(tmp_path: Path, text: bytes, 
     assert not (tmp_path / "out.h5").exists()
 
 
+def test_ids_that_are_numbers_are_no_count_line(tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", VALUES)
+    ids = tmp_path / "ids"
+    for text in ("7\n3\n0\n1\n2\n", "5\n7\n3\n0\n1\n2\n"):
+        ids.write_text(text)
+        bring(tmp_path / "v.npy", None, ids=ids)
+        assert list(result(tmp_path)) == ["7", "3", "0", "1", "2"]
+    ids.write_text("6\n7\n3\n0\n1\n2\n")
+    with pytest.raises(DataError, match=r"ids:1: the count line says 6, but 5 ids follow"):
+        bring(tmp_path / "v.npy", None, ids=ids)
+    np.save(tmp_path / "one.npy", VALUES[:1])
+    ids.write_text("7\n")
+    bring(tmp_path / "one.npy", None, ids=ids)
+    assert list(result(tmp_path)) == ["7"]
+
+
 def test_an_order_of_another_length_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "v.npy", VALUES)
     with pytest.raises(DataError, match="5 rows, but 'ring' has 2 entities: the order"):
