@@ -9,6 +9,7 @@ from mmkgc_cli.commands import (
     datasets,
     doctor,
     evaluate,
+    features,
     prepare,
     profile,
     runs,
@@ -28,6 +29,7 @@ app.callback()(version_callback)
 app.command("prepare")(prepare.prepare)
 app.command("audit")(audit.audit)
 app.command("datasets")(datasets.datasets)
+app.add_typer(features.app, name="features")
 app.command("train")(train.train)
 app.command("eval")(evaluate.evaluate)
 app.add_typer(runs.app, name="runs")

@@ -85,7 +85,7 @@ MMKGC_HD void sine_cosine(double x, double* sine, double* cosine) {
 // The sign of x, 0 at 0.
 template <typename T>
 MMKGC_HD T sign_of(T x) {
-  return static_cast<T>(x > 0) - static_cast<T>(x < 0);
+  return (x > 0 ? T(1) : T(0)) - (x < 0 ? T(1) : T(0));
 }
 
 }  // namespace mmkgc

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmkgc_cli.errors import DataError
+from mmkgc_cli.features.store import FeatureStore
 from mmkgc_cli.kg.storage import load_graph
 from mmkgc_cli.state.atomic import read_json, read_text
 from mmkgc_cli.state.checkpoints import Checkpoints, pack, unpack
@@ -105,6 +106,9 @@ def _read(path: Path) -> None:
         tensors, _ = load_weights(path)
         if path.parent.name == CHECKPOINTS:
             unpack(tensors)
+    elif path.suffix == ".h5" and path.parent.name == "features":
+        with FeatureStore(path) as store:
+            store.verify()
     elif path.suffix == ".h5":
         load_graph(path)
     elif path.suffix == ".json":

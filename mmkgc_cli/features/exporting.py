@@ -1,0 +1,125 @@
+"""From a feature store to files of others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmkgc_cli.errors import MmkgcError, UsageError
+from mmkgc_cli.features.layout import Floats, Mask
+from mmkgc_cli.features.store import FeatureStore
+from mmkgc_cli.state.atomic import atomic_file, write_text
+
+
+def export_features(
+    store: FeatureStore, rows: NDArray[np.int64], path: Path
+) -> tuple[list[Path], int]:
+    """Writes rows of a store as .npy with an ``.ids.txt``, .safetensors or .parquet, by suffix.
+
+    Rows without a vector are zeros, and marked where the format has room for it (not in .npy).
+
+    Args:
+        store: what to export.
+        rows: int64 ``[k]``, which rows, in this order.
+        path: where to; also says how.
+
+    Returns:
+        the files, and how many rows were written without a vector.
+
+    Raises:
+        UsageError: for another suffix.
+        MmkgcError: when pyarrow is not installed.
+        DataError: when the storage refuses, or the store is damaged.
+    """
+    write = _WRITERS.get(path.suffix.lower())
+    if write is None:
+        raise UsageError(f"{path}: no writer for {path.suffix!r}; known: {', '.join(_WRITERS)}")
+    ids = [store.ids[row] for row in rows.tolist()]
+    files = write(store, rows, ids, path)
+    return files, int((~store.present[rows]).sum())
+
+
+def _blocks(store: FeatureStore, rows: NDArray[np.int64]) -> Iterator[tuple[int, Floats]]:
+    for start in range(0, len(rows), store.slab_rows):
+        part = store.read(rows[start : start + store.slab_rows])
+        yield start, part.astype(store.dtype.newbyteorder("<"), copy=False)
+
+
+def _npy(
+    store: FeatureStore, rows: NDArray[np.int64], ids: Sequence[str], path: Path
+) -> list[Path]:
+    header = {
+        "descr": store.dtype.newbyteorder("<").str,
+        "fortran_order": False,
+        "shape": (len(rows), store.width),
+    }
+    with atomic_file(path) as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for _, part in _blocks(store, rows):
+            file.write(part.data)
+    names = path.with_suffix(".ids.txt")
+    write_text(names, "".join(f"{name}\n" for name in ids))
+    return [path, names]
+
+
+def _safetensors(
+    store: FeatureStore, rows: NDArray[np.int64], ids: Sequence[str], path: Path
+) -> list[Path]:
+    """The format itself: the library would want all of the tensors in memory."""
+    size = len(rows) * store.width * store.dtype.itemsize
+    dtype = {"float32": "F32", "float16": "F16"}[store.dtype.name]
+    masks: dict[str, Mask] = {"observed": store.observed[rows]}
+    if store.generated is not None:
+        masks["generated"] = store.generated[rows]
+    shape = [len(rows), store.width]
+    header: dict[str, Any] = {
+        "__metadata__": {"ids": json.dumps(ids, ensure_ascii=False), **store.about.attributes()},
+        "vectors": {"dtype": dtype, "shape": shape, "data_offsets": [0, size]},
+    }
+    for name, mask in masks.items():
+        offsets = [size, size + len(mask)]
+        header[name] = {"dtype": "BOOL", "shape": [len(mask)], "data_offsets": offsets}
+        size += len(mask)
+    text = json.dumps(header, ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with atomic_file(path) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for _, part in _blocks(store, rows):
+            file.write(part.data)
+        for mask in masks.values():
+            file.write(mask.tobytes())
+    return [path]
+
+
+def _parquet(
+    store: FeatureStore, rows: NDArray[np.int64], ids: Sequence[str], path: Path
+) -> list[Path]:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise MmkgcError(f"{path}: Parquet needs pyarrow: pip install 'mmkgc[parquet]'") from None
+
+    value = {"float32": pa.float32(), "float16": pa.float16()}[store.dtype.name]
+    fields = [("id", pa.string()), ("observed", pa.bool_()), ("generated", pa.bool_()),
+              ("vector", pa.list_(value, store.width))]  # fmt: skip
+    schema = pa.schema(fields, metadata=store.about.attributes())
+    generated = np.zeros(store.n, dtype=bool) if store.generated is None else store.generated
+    with atomic_file(path) as file, pq.ParquetWriter(file, schema) as writer:
+        for start, part in _blocks(store, rows):
+            chosen = rows[start : start + len(part)]
+            vectors = pa.FixedSizeListArray.from_arrays(pa.array(part.reshape(-1)), store.width)
+            columns = [pa.array(ids[start : start + len(part)]), pa.array(store.observed[chosen]),
+                       pa.array(generated[chosen]), vectors]  # fmt: skip
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+    return [path]
+
+
+_WRITERS: dict[
+    str, Callable[[FeatureStore, NDArray[np.int64], Sequence[str], Path], list[Path]]
+] = {".npy": _npy, ".safetensors": _safetensors, ".parquet": _parquet}

@@ -1,0 +1,52 @@
+"""What stands in for vectors that nobody has seen: zero, one, the mean, or noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mmkgc_cli.errors import DataError, UsageError, nearest
+from mmkgc_cli.features.hashing import digests, normals
+from mmkgc_cli.features.layout import Floats, Mask
+
+FILLS = ("zero", "mean", "random", "one")
+_ROWS = 4096
+
+
+def fill_rows(
+    vectors: Floats, present: Mask, fill: str, ids: Sequence[str], modality: str, seed: int
+) -> None:
+    """Fills the rows of `vectors`, float32 ``[n, d]``, that are not `present`, in place.
+
+    "mean" is the mean of those that are; "random" is N(0, 1), made from the seed, the modality and
+    the id. Neither depends on the order of the rows.
+
+    Raises:
+        UsageError: for another fill.
+        DataError: for the mean of nothing.
+    """
+    if fill not in FILLS:
+        raise UsageError(f"fill {fill!r}: {nearest(fill, FILLS)}")
+    missing = np.flatnonzero(~present)
+    if fill == "zero":
+        vectors[missing] = 0
+    elif fill == "one":
+        vectors[missing] = 1
+    elif fill == "mean":
+        if not present.any():
+            raise DataError(f"{modality}: no entity has a vector, so there is no mean to fill with")
+        vectors[missing] = _mean(vectors, present, ids)
+    else:
+        names = [ids[row] for row in missing.tolist()]
+        vectors[missing] = normals(digests("fill", seed, [modality], names), vectors.shape[1])
+
+
+def _mean(vectors: Floats, present: Mask, ids: Sequence[str]) -> Floats:
+    """Of the present rows, added in the order of their ids: another order would round otherwise."""
+    rows = np.flatnonzero(present).tolist()
+    rows.sort(key=ids.__getitem__)
+    total = np.zeros(vectors.shape[1], dtype=np.float64)
+    for start in range(0, len(rows), _ROWS):
+        total += vectors[rows[start : start + _ROWS]].sum(axis=0, dtype=np.float64)
+    return np.asarray(total / len(rows), dtype=np.float32)

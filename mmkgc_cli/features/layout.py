@@ -1,0 +1,50 @@
+"""The inside of a feature store: types, chunks, and what a damaged one comes out as.
+
+What the HDF5 library meets has been checked before (`seal`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from mmkgc_cli.errors import DataError
+
+FORMAT_VERSION = 1
+DTYPES = ("float32", "float16")
+COMPRESSIONS = ("gzip", "lzf")
+
+_CHUNK_BYTES = 1 << 18
+SLAB_BYTES = 1 << 24  # read at once
+
+Floats = NDArray[np.floating[Any]]
+Mask = NDArray[np.bool_]
+
+
+def chunk_rows(n: int, row_bytes: int) -> int:
+    """Rows in a chunk of a dataset of `n` rows."""
+    return max(1, min(n, _CHUNK_BYTES // max(1, row_bytes)))
+
+
+@contextlib.contextmanager
+def hdf5_errors(path: Path) -> Iterator[None]:
+    """Turns what the HDF5 library raises over a damaged file into one line for the user."""
+    try:
+        yield
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
+        lines = str(error).strip("'\"").splitlines()
+        reason = lines[0] if lines else type(error).__name__
+        raise DataError(
+            f"{path}: damaged, or changed since it was written ({reason}); make it again"
+        ) from error
+
+
+def text_array(values: list[bytes]) -> NDArray[np.bytes_]:
+    """UTF-8 texts of one width, which HDF5 reads at once, unlike texts of any width."""
+    return np.array(values, dtype=h5py.string_dtype("utf-8", max(1, *map(len, values), 1)))

@@ -1,0 +1,200 @@
+"""A feature store on disk, opened lazily: ids, vectors, what was observed and what generated."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from mmkgc_cli.errors import DataError
+from mmkgc_cli.features.about import About
+from mmkgc_cli.features.layout import (
+    DTYPES,
+    FORMAT_VERSION,
+    SLAB_BYTES,
+    Floats,
+    Mask,
+    hdf5_errors,
+)
+from mmkgc_cli.features.seal import SealedFile, read_seal
+from mmkgc_cli.kg import identity
+
+
+class FeatureStore:
+    """Vectors of one modality by entity id.
+
+    Opening reads a user block and a few attributes; ids and masks are read when asked for, vectors
+    by block. It may be pickled, and used after a fork: each process opens the file anew.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Opens a store.
+
+        Raises:
+            DataError: when the file is missing, cut off, damaged, or of another format version.
+        """
+        self.path = path
+        self.seal = read_seal(path)
+        self._handle: tuple[int, h5py.File] | None = None
+        with hdf5_errors(path):
+            file = self._file()
+            version = int(file.attrs["format_version"])
+            if version != FORMAT_VERSION:
+                raise DataError(f"{path}: format version {version}, expected {FORMAT_VERSION}")
+            self.about = About.of_attributes(file.attrs)
+            self.entities_id = str(file.attrs["entities_id"])
+            vectors = file["vectors"]
+            if vectors.ndim != 2 or vectors.dtype.name not in DTYPES or vectors.chunks is None:
+                raise ValueError(f"vectors are {vectors.dtype} {vectors.shape}")
+            self.n, self.width = map(int, vectors.shape)
+            self.dtype = np.dtype(vectors.dtype)
+            self.chunk_rows = int(vectors.chunks[0])
+            self.compression: str | None = vectors.compression
+
+    def __enter__(self) -> FeatureStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_handle": None}
+
+    def close(self) -> None:
+        """Closes the file, until something is read again."""
+        if self._handle and self._handle[0] == os.getpid():
+            self._handle[1].close()
+        self._handle = None
+
+    def _file(self) -> h5py.File:
+        if self._handle is None or self._handle[0] != os.getpid():
+            # The path may have got another file since.
+            if read_seal(self.path) != self.seal:
+                raise DataError(f"{self.path}: has been replaced since it was opened")
+            # A chunk is decoded once and given away: caches are `RowCache`'s.
+            file = h5py.File(SealedFile(self.path, self.seal), "r", rdcc_nbytes=0)
+            self._handle = os.getpid(), file
+        return self._handle[1]
+
+    @functools.cached_property
+    def ids(self) -> list[str]:
+        """The entity ids by row, distinct."""
+        with hdf5_errors(self.path):
+            ids = [name.decode() for name in self._file()["ids"][:].tolist()]
+        if len(ids) != self.n or len(set(ids)) != self.n:
+            raise DataError(f"{self.path}: {len(set(ids))} distinct ids for {self.n} rows")
+        return ids
+
+    @functools.cached_property
+    def observed(self) -> Mask:
+        """Which rows were observed, bool ``[n]``."""
+        return self._mask("observed")
+
+    @functools.cached_property
+    def generated(self) -> Mask | None:
+        """Which rows were generated, bool ``[n]``; None where no completion has been at work."""
+        with hdf5_errors(self.path):
+            there = "generated" in self._file()
+        return self._mask("generated") if there else None
+
+    @property
+    def present(self) -> Mask:
+        """Which rows hold a vector, observed or generated, bool ``[n]``."""
+        return self.observed if self.generated is None else self.observed | self.generated
+
+    def _mask(self, name: str) -> Mask:
+        with hdf5_errors(self.path):
+            mask: Mask = self._file()[name][:]
+        if mask.dtype != np.bool_ or mask.shape != (self.n,):
+            raise DataError(f"{self.path}: {name} is {mask.dtype} {mask.shape}, expected bool [n]")
+        return mask
+
+    def verify(self) -> None:
+        """Reads the whole file and holds it against its checksums.
+
+        Raises:
+            DataError: when it is damaged, or its ids are not those that `entities_id` names.
+        """
+        with contextlib.closing(SealedFile(self.path, self.seal)) as file:
+            file.verify()
+        if identity.entities_id(identity.SortedNames.of(self.ids)) != self.entities_id:
+            raise DataError(f"{self.path}: the ids are not those that entities_id stands for")
+
+    def slab(self, start: int, stop: int) -> Floats:
+        """Rows `start` to `stop` as they are stored."""
+        out = np.empty((stop - start, self.width), dtype=self.dtype)
+        self._read_into(out, start)
+        return out
+
+    def slabs(self) -> Iterator[tuple[int, Floats]]:
+        """All rows, a few megabytes at a time, with the number of the first."""
+        for start in range(0, self.n, self.slab_rows):
+            yield start, self.slab(start, min(start + self.slab_rows, self.n))
+
+    @property
+    def slab_rows(self) -> int:
+        """Rows read at once: whole chunks."""
+        chunk_bytes = self.chunk_rows * self.width * int(self.dtype.itemsize)
+        return self.chunk_rows * max(1, SLAB_BYTES // chunk_bytes)
+
+    def read(self, rows: NDArray[np.int64] | None = None, out: Floats | None = None) -> Floats:
+        """Rows of vectors, in any order, each chunk that holds one read once.
+
+        Args:
+            rows: int64 ``[k]``, row numbers; None for all.
+            out: float32 ``[k, width]`` to fill in; made where it is None.
+
+        Returns:
+            float32 ``[k, width]``.
+
+        Raises:
+            DataError: when the file is damaged.
+        """
+        count = self.n if rows is None else len(rows)
+        if out is None:
+            out = np.empty((count, self.width), dtype=np.float32)
+        if rows is None or _consecutive(rows):
+            first = int(rows[0]) if rows is not None and count else 0
+            self._read_straight(out, first)
+        else:
+            self._read_scattered(out, rows)
+        return out
+
+    def _read_straight(self, out: Floats, first: int) -> None:
+        step = self.slab_rows
+        for start in range(first - first % step, first + len(out), step):
+            low, high = max(start, first), min(start + step, first + len(out))
+            part = out[low - first : high - first]
+            if self.dtype == out.dtype and part.flags.c_contiguous:
+                self._read_into(part, low)
+            else:  # numpy widens float16 faster than HDF5 does
+                part[:] = self.slab(low, high)
+
+    def _read_scattered(self, out: Floats, rows: NDArray[np.int64]) -> None:
+        order = np.argsort(rows, kind="stable")
+        ascending = rows[order]
+        chunks = np.unique(ascending // self.chunk_rows)
+        # Neighbouring chunks are read together, up to a slab.
+        slab = chunks // (self.slab_rows // self.chunk_rows)
+        cuts = np.flatnonzero((np.diff(chunks) > 1) | (np.diff(slab) > 0)) + 1
+        for group in np.split(chunks, cuts):
+            start = int(group[0]) * self.chunk_rows
+            stop = min((int(group[-1]) + 1) * self.chunk_rows, self.n)
+            low, high = np.searchsorted(ascending, [start, stop])
+            out[order[low:high]] = self.slab(start, stop)[ascending[low:high] - start]
+
+    def _read_into(self, out: Floats, start: int) -> None:
+        if len(out):
+            with hdf5_errors(self.path):
+                self._file()["vectors"].read_direct(out, np.s_[start : start + len(out)])
+
+
+def _consecutive(rows: NDArray[np.int64]) -> bool:
+    return len(rows) == 0 or bool((np.diff(rows) == 1).all())

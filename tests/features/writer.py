@@ -1,0 +1,31 @@
+"""Writes a store batch by batch, slowly enough to be killed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from mmkgc_cli.features.about import About
+from mmkgc_cli.features.part import StorePart
+from tests.features.small import vectors
+
+N, WIDTH, BATCH = 120, 16, 6
+
+
+def extract(path: Path, stop: int = N, pause: float = 0.0) -> None:
+    """Appends what is not there yet, as an extraction does, and makes the store."""
+    values = vectors(N, WIDTH)
+    with StorePart(path, About("image"), WIDTH, {"inputs": "x"}) as part:
+        for start in range(len(part.ids), stop, BATCH):
+            rows = np.arange(start, min(start + BATCH, stop))
+            part.append([f"e{i}" for i in rows], values[rows], rows % 5 > 0)
+            time.sleep(pause)
+        if stop == N:
+            part.finish()
+
+
+if __name__ == "__main__":
+    extract(Path(sys.argv[1]), pause=0.002)
