@@ -20,6 +20,14 @@
 // the outer loop, and run several times slower.
 #define MMKGC_ONE_AT_A_TIME __asm__ volatile("")
 
+// Before a short inner loop with a constant number of rounds: GCC would unroll it before it looks for
+// vectors, and then find none.
+#if defined(__clang__)
+#define MMKGC_NOT_UNROLLED
+#else
+#define MMKGC_NOT_UNROLLED _Pragma("GCC unroll 1")
+#endif
+
 // Before a loop whose rounds do not depend on each other.
 #if defined(__clang__)
 #define MMKGC_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")

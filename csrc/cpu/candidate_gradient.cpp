@@ -48,6 +48,7 @@ MMKGC_INLINE void sum_columns(const T* const* queries, const T* const* scales, i
     const T* q = queries[i] + query;
     const T* w = Scaled ? scales[i] + candidate : nullptr;
     const T g = grad[i];
+    MMKGC_NOT_UNROLLED
     for (int64_t k = 0; k < n; ++k) {
       const T v = Scaled ? w[k] : T(1);
       if constexpr (kComplex) {

@@ -48,6 +48,7 @@ MMKGC_INLINE void sum_terms(const BlockTask<T>& task, int64_t begin, int64_t end
       const T* q = task.queries + task.where[i] * kBlock;
       const T* w = Scaled ? task.scales + task.where[i] * kBlock : nullptr;
       T sum = 0;
+      MMKGC_NOT_UNROLLED
       for (int64_t k = 0; k < n; ++k) {
         if constexpr (M == Metric::modulus) {
           const T re = q[k] - (Scaled ? w[k] : T(1)) * c.re[k];
@@ -79,6 +80,7 @@ MMKGC_INLINE void sum_gradients(const BlockTask<T>& task, int64_t runs, const T*
       T* dq = d_queries + at;
       T* dw = Scaled ? d_scales + at : nullptr;
       const T g = grads[i];
+      MMKGC_NOT_UNROLLED
       for (int64_t k = 0; k < n; ++k) {
         if constexpr (M == Metric::modulus) {
           const T re = q[k] - (Scaled ? w[k] : T(1)) * c.re[k];
