@@ -9,18 +9,19 @@ from typing import Any, Protocol
 
 import torch
 
-from mmkgc_cli.errors import DataError, MmkgcError, UsageError
+from mmkgc_cli.errors import DataError, UsageError
 from mmkgc_cli.evaluation.metrics import side_metrics
 from mmkgc_cli.evaluation.ranker import rank
 from mmkgc_cli.evaluation.ranks import SideRanks
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import load_graph
 from mmkgc_cli.kg.triples import Triples
+from mmkgc_cli.plugins import blame
 from mmkgc_cli.runs.config import GraphConfig, RunConfig, to_toml, values_of
 from mmkgc_cli.runs.directory import RunDirectory, environment
 from mmkgc_cli.runs.keeper import RunKeeper
 from mmkgc_cli.runs.loggers import Loggers
-from mmkgc_cli.runs.plugins import config_and_change, config_to_resume, plugin_of
+from mmkgc_cli.runs.plugins import config_and_change, config_to_resume, plugin_of, recorded_plugins
 from mmkgc_cli.runs.preflight import (
     build_program,
     build_scorer,
@@ -35,6 +36,7 @@ from mmkgc_cli.runs.preflight import (
 from mmkgc_cli.runs.results import rank_table, split_report
 from mmkgc_cli.scoring import Scorer, Side
 from mmkgc_cli.scoring.pieces import load_tensors
+from mmkgc_cli.scoring.registry import SCORERS
 from mmkgc_cli.state.atomic import read_json, write_bytes, write_json, write_text
 from mmkgc_cli.state.checkpoints import Checkpoints
 from mmkgc_cli.state.memory import peak_mib, settled_objects
@@ -89,7 +91,7 @@ def run_training(
         fingerprint=graph.fingerprint,
         order_id=graph.order_id,
     )
-    config = config.model_copy(update={"graph": about, "plugin": plugin_of(config.scorer)})
+    config = config.model_copy(update={"graph": about, **recorded_plugins(config)})
     device = pick_device(config.training.device)
     scorer = initial_scorer(config, graph, device)
     check_room(config, scorer, run.path)
@@ -190,9 +192,10 @@ def _train(
         keeper = RunKeeper(run, config, graph, scorer, trace)
         try:
             outcome = _drive(config, graph, scorer, keeper, watcher, stop, state)
-        except MmkgcError as error:
-            with contextlib.suppress(DataError):  # the disk may be what failed
-                trace.write("error", message=str(error))
+        except Exception as error:
+            if known := blame(error):
+                with contextlib.suppress(DataError):  # the disk may be what failed
+                    trace.write("error", message=str(known))
             raise
         if not outcome.best_epoch and parameters:
             keeper.weights(outcome.epochs)  # nothing was validated yet: better these than none
@@ -364,9 +367,10 @@ def run_evaluation(
         "sampler": {
             "name": loaded.config.training.sampler,
             "config": loaded.config.sampler.model_dump(),
+            "plugin": loaded.config.sampler_plugin.model_dump(),
         },
         "plugin": {
-            **plugin_of(loaded.config.scorer).model_dump(),
+            **plugin_of(SCORERS, loaded.config.scorer).model_dump(),
             "change": loaded.plugin_change or None,
         },
     }

@@ -1,4 +1,4 @@
-"""Runs of scorers that lie in a folder: found again, gone, or changed."""
+"""Runs of scorers and samplers that lie in a folder: found again, gone, changed, or raising."""
 
 from __future__ import annotations
 
@@ -15,11 +15,22 @@ from mmkgc_cli.runs.directory import RunDirectory
 from mmkgc_cli.runs.jobs import resume_training, run_evaluation
 from mmkgc_cli.scoring.scaffold import write_scorer
 from mmkgc_cli.state.atomic import read_json
+from mmkgc_cli.state.trace import read_trace
 from tests.conftest import Outcome
 from tests.runs.test_jobs import Silent
 
 Run = Callable[..., Outcome]
 QUICK = ["--set", "model.dim=4", "--set", "training.eval_every=1"]
+
+
+SAMPLER = """
+from mmkgc_cli.training.sampling.filtered import FilteredNegatives
+
+class Own(FilteredNegatives):
+    pass
+
+SAMPLER = Own
+"""
 
 
 @pytest.fixture
@@ -158,3 +169,88 @@ def test_a_scorer_of_triples_trains_and_is_evaluated(
     done = mmkgc("train", "mine", "--graph", "graph", "--run", "run", "--epochs", "2", *QUICK)
     assert done.code == 0, done.err
     assert mmkgc("eval", "run").code == 0
+
+
+def test_a_sampler_of_a_folder_is_recorded_and_another_file_is_not_resumed_with(
+    mmkgc: Run, graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_graph(graph, tmp_path / "graph")
+    file = tmp_path / "samplers" / "own.py"
+    file.parent.mkdir()
+    file.write_text(SAMPLER)
+    options = ["--graph", "graph", "--run", "run", "--epochs", "1", *QUICK]
+    done = mmkgc("train", "rotate", *options, "--set", "training.sampler=own")
+    assert done.code == 0, done.err
+    run = RunDirectory(tmp_path / "run")
+    record = read_config_file(run.config)["sampler_plugin"]
+    assert (record["origin"], record["file"]) == ("./samplers", str(file))
+    assert len(record["sha256"]) == 64
+    assert mmkgc("train", "--resume", "run", "--epochs", "2").code == 0
+    file.write_text(SAMPLER + "# edited")
+    done = mmkgc("train", "--resume", "run", "--epochs", "3")
+    assert done.code == 3
+    assert "its sampler 'own' is samplers/own.py now (./samplers, SHA-256 " in done.err
+    file.write_text(SAMPLER)
+    file.parent.rename(tmp_path / "moved")
+    done = mmkgc("train", "--resume", "run", "--epochs", "3")
+    assert (done.code, len(done.err.splitlines())) == (3, 1)
+    assert f"its sampler 'own' is gone: it was {file}; put the file back" in done.err
+    assert "MMKGC_SAMPLERS" in done.err
+    # Ranking needs no sampler.
+    assert mmkgc("eval", "run").code == 0
+    assert read_json(run.results)["model"]["sampler"]["plugin"] == record
+    monkeypatch.setenv("MMKGC_SAMPLERS", "moved")
+    assert mmkgc("train", "--resume", "run", "--epochs", "3").code == 0
+
+
+def test_a_sampler_whose_name_is_taken_is_warned_of(
+    mmkgc: Run, graph: Graph, tmp_path: Path
+) -> None:
+    write_graph(graph, tmp_path / "graph")
+    (tmp_path / "samplers").mkdir()
+    (tmp_path / "samplers" / "filtered.py").write_text(SAMPLER)
+    done = mmkgc("train", "rotate", "--graph", "graph", "--run", "r", "--epochs", "1", *QUICK)
+    assert done.code == 0
+    assert done.err.startswith("warning: samplers/filtered.py: not used, as the name 'filtered'")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "entity = lookup(",
+            "entity = int('one\\ntwo'), (",
+            "Mine.query: ValueError: invalid",
+        ),
+        ("return entity + ", "return entity @ ", "Mine.query: RuntimeError: mat1 and mat2 shapes"),
+        ("bound = config", "bound = 1 / 0 * config", "Mine.__init__: ZeroDivisionError: division"),
+    ],
+)
+def test_what_a_plugin_raises_is_one_line_with_its_file(
+    mmkgc: Run, trained: RunDirectory, tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    edit(tmp_path, old, new)
+    lines = (tmp_path / "scorers" / "mine.py").read_text().splitlines()
+    line = 1 + next(i for i, text in enumerate(lines) if new in text)
+    done = mmkgc("train", "mine", "--graph", "graph", "--run", "again", "--epochs", "2", *QUICK)
+    assert done.code == 3
+    assert done.err.splitlines()[-1].startswith(f"error: scorers/mine.py:{line}: {said}")
+    if "__init__" not in said:
+        event = read_trace(tmp_path / "again" / "trace.jsonl")[-1]
+        assert event["message"].startswith(f"scorers/mine.py:{line}: {said}")
+    for command in (["eval", "run"], ["train", "mine", "--graph", "graph", "--dry-run"]):
+        done = mmkgc(*command)
+        assert done.code == 3
+        assert f"scorers/mine.py:{line}: {said}" in done.err.splitlines()[-1]
+
+
+def test_what_mmkgc_itself_raises_is_no_fault_of_a_plugin(
+    mmkgc: Run, trained: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("of ours")
+
+    monkeypatch.setattr("mmkgc_cli.runs.jobs.rank", broken)
+    done = mmkgc("eval", "run")
+    assert done.code == 1
+    assert "internal error: ValueError: of ours (please report it" in done.err
