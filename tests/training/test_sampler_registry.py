@@ -35,12 +35,6 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "samplers"
 
 
-@pytest.mark.parametrize("name", ["filtered", "shared"])
-def test_a_built_in_sampler_is_found_and_cites_its_source(name: str) -> None:
-    assert issubclass(load_sampler(name), Sampler)
-    assert len(load_sampler(name).citation) > 20
-
-
 def test_a_file_of_the_working_directory_is_a_sampler(plugins: Path) -> None:
     (plugins / "own.py").write_text(OWN)
     (plugins / "_help.py").write_text("raise RuntimeError")
