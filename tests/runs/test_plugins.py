@@ -232,16 +232,48 @@ def test_what_a_plugin_raises_is_one_line_with_its_file(
     edit(tmp_path, old, new)
     lines = (tmp_path / "scorers" / "mine.py").read_text().splitlines()
     line = 1 + next(i for i, text in enumerate(lines) if new in text)
-    done = mmkgc("train", "mine", "--graph", "graph", "--run", "again", "--epochs", "2", *QUICK)
-    assert done.code == 3
-    assert done.err.splitlines()[-1].startswith(f"error: scorers/mine.py:{line}: {said}")
-    if "__init__" not in said:
-        event = read_trace(tmp_path / "again" / "trace.jsonl")[-1]
-        assert event["message"].startswith(f"scorers/mine.py:{line}: {said}")
-    for command in (["eval", "run"], ["train", "mine", "--graph", "graph", "--dry-run"]):
+    weights = trained.weights.read_bytes()
+    new_run = ["train", "mine", "--graph", "graph", "--run", "run"]
+    for command in ([*new_run, "--overwrite"], [*new_run, "--dry-run"], ["eval", "run"]):
         done = mmkgc(*command)
         assert done.code == 3
-        assert f"scorers/mine.py:{line}: {said}" in done.err.splitlines()[-1]
+        assert f"error: scorers/mine.py:{line}: {said}" in done.err.splitlines()[-1]
+    # What failed before its first step has replaced nothing.
+    assert trained.weights.read_bytes() == weights
+
+
+def test_what_a_plugin_raises_in_a_step_is_in_the_trace(
+    mmkgc: Run, trained: RunDirectory, tmp_path: Path
+) -> None:
+    edit(
+        tmp_path,
+        "        entity = look",
+        "        assert not self.training, 'x'; entity = look",
+    )
+    done = mmkgc("train", "mine", "--graph", "graph", "--run", "run", "--overwrite", *QUICK)
+    assert done.code == 3
+    event = read_trace(trained.trace)[-1]
+    assert event["event"] == "error"
+    assert event["message"].endswith("Mine.query: AssertionError: x")
+    assert done.err.splitlines()[-1] == f"error: {event['message']}"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["training.entropy_thresholds=[0.8, 0.2]"], "entropy_thresholds: 0.8 is above 0.2"),
+        (["training.sampler=shared", "training.negative_side=per-positive"], "'shared' draws a"),
+    ],
+)
+def test_settings_that_do_not_go_together_leave_the_run_that_is_there(
+    mmkgc: Run, trained: RunDirectory, settings: list[str], said: str
+) -> None:
+    weights = trained.weights.read_bytes()
+    sets = [part for setting in settings for part in ("--set", setting)]
+    done = mmkgc("train", "mine", "--graph", "graph", "--run", "run", "--overwrite", *sets)
+    assert (done.code, len(done.err.splitlines())) == (3, 1)
+    assert said in done.err
+    assert trained.weights.read_bytes() == weights
 
 
 def test_what_mmkgc_itself_raises_is_no_fault_of_a_plugin(
