@@ -24,10 +24,10 @@ from mmkgc_cli.ops import Metric, SideChoice
 from mmkgc_cli.scoring import Scorer, ScorerConfig, Side, load_scorer
 from mmkgc_cli.state.memory import keep_freed_memory
 from mmkgc_cli.training.link_prediction import LinkPrediction, LinkPredictionSettings
-from mmkgc_cli.training.negatives import FilteredNegatives
 from mmkgc_cli.training.optimization import OptimizationSettings
 from mmkgc_cli.training.samplers import SamplerConfig
-from mmkgc_cli.training.shared import SharedConfig, SharedNegatives
+from mmkgc_cli.training.sampling.filtered import FilteredNegatives
+from mmkgc_cli.training.sampling.shared import SharedConfig, SharedNegatives
 
 WIDTH, TURN = 256, 4
 

@@ -36,6 +36,16 @@ class Interrupted(MmkgcError):
         self.exit_code = 128 + signal_number
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether there was too little memory, of the machine or of a GPU."""
+    said = str(error)
+    return (
+        isinstance(error, MemoryError)
+        or "can't allocate memory" in said
+        or said.startswith("CUDA out of memory")
+    )
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The advice for a registry miss: the nearest known name, or all of them.
 

@@ -145,11 +145,12 @@ def _own_cache(
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """No test reads or fills the user's cache, or another test's; nor does it see their scorers."""
+    """No test reads or fills the user's cache, or another test's; nor does it see their plugins."""
     name = hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:16]
     monkeypatch.setenv("MMKGC_HOME", str(tmp_path_factory.getbasetemp() / f"home-{name}"))
     monkeypatch.delenv("MMKGC_OFFLINE", raising=False)
     monkeypatch.delenv("MMKGC_SCORERS", raising=False)
+    monkeypatch.delenv("MMKGC_SAMPLERS", raising=False)
 
 
 @pytest.fixture(autouse=True)

@@ -139,7 +139,11 @@ BROKEN = {
     "syntax": ("\n\ndef f(:\n", ":3: not valid Python: invalid syntax", True),
     "null": ("x = 1\0", ": not valid Python", True),
     "latin": (b'x = "\xff"\n', "not valid Python: (unicode error)", True),
-    "raises": (f"{GOOD}\n\n1 / 0\n", ":85: cannot be imported: ZeroDivisionError: division", False),
+    "raises": (
+        f"{GOOD}\n\n1 / 0\n",
+        f":{GOOD.count(chr(10)) + 3}: cannot be imported: ZeroDivisionError: division",
+        False,
+    ),
     "exits": (f"{GOOD}\nimport sys\nsys.exit(3)\n", "cannot be imported: SystemExit: 3", False),
     "imports": ("import nothing_such\nSCORER = 1", ":1: cannot be imported: ModuleNotF", False),
     "nothing": ("x = 1\n", ": SCORER: expected a subclass of ", True),

@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mmkgc_cli import __version__
-from mmkgc_cli.errors import Interrupted, MmkgcError
+from mmkgc_cli.errors import Interrupted, MmkgcError, is_out_of_memory
 
 DEBUG = "MMKGC_TRACEBACK"
 
@@ -87,7 +87,11 @@ def guarded(app: typer.Typer) -> None:
         where = "the output" if error.filename is None else str(error.filename)
         _fail(error, 3, f"{where}: {error.strerror or error}")
     except Exception as error:
-        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        from mmkgc_cli.plugins import blame
+
+        if fault := blame(error):
+            _fail(error, fault.exit_code, str(fault))
+        if is_out_of_memory(error):
             _fail(error, 1, "not enough memory; lower model.dim, training.batch_size or "
                   "training.negatives")  # fmt: skip
         first = (str(error).splitlines() or [""])[0]

@@ -77,13 +77,12 @@ def train(
     as_json: JsonFlag = False,
 ) -> None:
     """Train SCORER, keep the weights that rank valid best, and leave a run directory."""
-    from mmkgc_cli.plugins import discover
     from mmkgc_cli.runs.config import read_config_file, resolve
     from mmkgc_cli.runs.directory import RunDirectory
     from mmkgc_cli.runs.jobs import resume_training, run_training
     from mmkgc_cli.runs.loggers import Loggers
+    from mmkgc_cli.runs.plugins import names_taken
     from mmkgc_cli.scoring import load_scorer
-    from mmkgc_cli.scoring.registry import SCORERS
 
     loggers = Loggers([name.value for name in dict.fromkeys(log_to or [])], say)
     if resume is not None:
@@ -117,7 +116,7 @@ def train(
         {key: value for key, value in flags.items() if value is not None},
         overrides or [],
     )
-    for problem in discover(SCORERS).taken.get(scorer, []):
+    for problem in names_taken(scorer, resolved.training.sampler):
         say(f"warning: {problem}")
     directory = RunDirectory(run or Path("runs") / f"{graph.resolve().name}-{scorer}")
     if dry_run:

@@ -233,7 +233,7 @@ def native(s: Subject) -> None:
 def _with_gradients(s: Subject, scorer: Scorer) -> tuple[Tensor, dict[str, Tensor]]:
     scorer.zero_grad()
     heads, relations, tails = s.triples.unbind(1)
-    scores = scorer.score_sampled(heads, relations, tails, *_candidates(s))
+    scores = scorer.score_sampled(heads, relations, tails, *drawn_candidates(s))
     if scores.requires_grad:
         scores.square().mean().backward()  # type: ignore[no-untyped-call]
     grads = {n: p.grad.clone() for n, p in scorer.named_parameters() if p.grad is not None}
@@ -246,7 +246,8 @@ def _with_rows(s: Subject) -> Scorer:
     return s.make()
 
 
-def _candidates(s: Subject) -> tuple[Tensor, Tensor]:
+def drawn_candidates(s: Subject) -> tuple[Tensor, Tensor]:
+    """Candidates ``[n, N]`` of the triples and their sides, as a sampler would draw them."""
     rng = torch.Generator().manual_seed(2)
     ids = torch.randint(ENTITIES, (len(s.triples), CANDIDATES), generator=rng)
     side = torch.randint(2, ids.shape, generator=rng, dtype=torch.int8)
@@ -255,7 +256,7 @@ def _candidates(s: Subject) -> tuple[Tensor, Tensor]:
 
 def _sampled(s: Subject, scorer: Scorer) -> tuple[Tensor, Tensor]:
     """Scores of sampled candidates, and of each by itself."""
-    ids, side = _candidates(s)
+    ids, side = drawn_candidates(s)
     order = ids.flatten().argsort(stable=True)
     heads, relations, tails = s.triples.unbind(1)
     found = scorer.score_sampled(heads, relations, tails, ids, side, order)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 import os
-import traceback
 import warnings
 from pathlib import Path
 
-from mmkgc_cli.conformance import agreement, construction, values
+from mmkgc_cli.conformance import agreement, construction, losses, values
 from mmkgc_cli.conformance.findings import Failed, Finding, Property, Skipped
 from mmkgc_cli.conformance.subject import Subject
 from mmkgc_cli.errors import MmkgcError
+from mmkgc_cli.plugins.blame import place_in, said
 from mmkgc_cli.scoring import Scorer, ScorerConfig
 
 MADE = ("constructor",)
@@ -113,6 +113,14 @@ PROPERTIES = (
         "training would follow another slope than that of the scores",
         "leave score_sampled alone, or look for a detach or a wrong backward in it",
         (*ROWS, "sampled scores"),
+    ),
+    Property(
+        "sampled losses",
+        losses.sampled_losses,
+        "training would go down another loss than that of the scores",
+        "leave loss_sampled alone, or make it what the loss gives for score_sampled, unusable "
+        "candidates left out; while an optimizer defers gradients, its op must leave them all",
+        (*ROWS, "sampled scores", "sampled gradients"),
     ),
     Property(
         "ranks",
@@ -232,14 +240,12 @@ def check_scorer(scorer_class: type[Scorer], config: ScorerConfig | None = None)
 
 def _described(scorer_class: type[Scorer], error: Exception) -> str:
     """One line for an exception: where in the plugin it came from, if it did."""
-    first = (str(error).strip().splitlines() or [""])[0]
-    message = f"{type(error).__name__}: {first}"
     try:
         file = inspect.getsourcefile(scorer_class)
     except TypeError:
         file = None
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
-    if not frames:
-        return f"{scorer_class.__name__}: {message}"
-    shown = os.path.relpath(file) if file and Path(file).is_relative_to(Path.cwd()) else file
-    return f"{shown}:{frames[-1].lineno}: {scorer_class.__name__}.{frames[-1].name}: {message}"
+    place = place_in(error, file) if file else None
+    if file is None or place is None:
+        return f"{scorer_class.__name__}: {said(error)}"
+    shown = os.path.relpath(file) if Path(file).is_relative_to(Path.cwd()) else file
+    return f"{shown}:{place[0]}: {place[1]}: {said(error)}"

@@ -35,7 +35,7 @@ class GraphConfig(_Strict):
 
 
 class PluginConfig(_Strict):
-    """Which file the scorer was; a run without the record is of a built-in one."""
+    """Which file a plugin was; a run without the record is of a built-in one."""
 
     origin: str = BUILT_IN
     file: str = ""
@@ -126,14 +126,15 @@ class RunConfig(_Strict):
 
     scorer: str
     graph: GraphConfig = Field(default_factory=GraphConfig)
-    plugin: PluginConfig = Field(default_factory=PluginConfig)
+    plugin: PluginConfig = Field(default_factory=PluginConfig)  # the scorer's
+    sampler_plugin: PluginConfig = Field(default_factory=PluginConfig)
     model: ScorerConfig
     training: TrainingConfig
     sampler: SamplerConfig
 
 
 SECTIONS = ("model", "training", "sampler")
-RECORDS = ("graph", "plugin")
+RECORDS = ("graph", "plugin", "sampler_plugin")
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
@@ -240,9 +241,8 @@ def resolve(
     if problems:
         raise DataError("\n".join(problems))
     # model_construct keeps the scorer's own config class, validated just now.
-    return RunConfig.model_construct(
-        scorer=scorer, graph=GraphConfig(), plugin=PluginConfig(), **parts
-    )
+    parts |= {"graph": GraphConfig(), "plugin": PluginConfig(), "sampler_plugin": PluginConfig()}
+    return RunConfig.model_construct(scorer=scorer, **parts)
 
 
 def _sampler_of(entries: Sequence[tuple[str, str, Any, str]]) -> tuple[str, str]:
@@ -305,6 +305,7 @@ def values_of(config: RunConfig) -> dict[str, Any]:
         "scorer": config.scorer,
         "graph": config.graph.model_dump(),
         "plugin": config.plugin.model_dump(),
+        "sampler_plugin": config.sampler_plugin.model_dump(),
         "model": config.model.model_dump(),
         "training": config.training.model_dump(),
         "sampler": config.sampler.model_dump(),
@@ -336,6 +337,7 @@ def from_toml(path: Path, model_class_of: Any, for_training: bool = True) -> Run
         update={
             "graph": read_record(path, values, "graph", GraphConfig),
             "plugin": read_record(path, values, "plugin", PluginConfig),
+            "sampler_plugin": read_record(path, values, "sampler_plugin", PluginConfig),
         }
     )
 

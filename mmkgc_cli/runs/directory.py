@@ -82,6 +82,20 @@ class RunDirectory:
         """One row per triple of `split` and side."""
         return self.path / f"ranks-{split}.tsv"
 
+    def _present(self) -> list[str]:
+        return [name for name in OWN_FILES if (self.path / name).exists()]
+
+    def require_free(self, overwrite: bool) -> None:
+        """Whether a new run may be made here.
+
+        Raises:
+            UsageError: when a run is there already and `overwrite` is off.
+        """
+        if not overwrite and self._present():
+            raise UsageError(
+                f"{self.path}: holds a run already; choose another --run, or pass --overwrite"
+            )
+
     def create(self, overwrite: bool) -> None:
         """Makes the directory ready for a new run.
 
@@ -91,13 +105,9 @@ class RunDirectory:
         """
         from mmkgc_cli.state.checkpoints import Checkpoints  # torch: not for who only looks
 
-        present = [name for name in OWN_FILES if (self.path / name).exists()]
-        if present and not overwrite:
-            raise UsageError(
-                f"{self.path}: holds a run already; choose another --run, or pass --overwrite"
-            )
+        self.require_free(overwrite)
         make_folder(self.path)
-        for name in present:
+        for name in self._present():
             with storage_errors(self.path / name):
                 (self.path / name).unlink()
         Checkpoints(self.checkpoints, 1).clear()

@@ -9,32 +9,32 @@ from typing import Any, Protocol
 
 import torch
 
-from mmkgc_cli.errors import DataError, MmkgcError, UsageError
+from mmkgc_cli.errors import DataError, UsageError
 from mmkgc_cli.evaluation.metrics import side_metrics
 from mmkgc_cli.evaluation.ranker import rank
 from mmkgc_cli.evaluation.ranks import SideRanks
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import load_graph
 from mmkgc_cli.kg.triples import Triples
+from mmkgc_cli.plugins import blame
 from mmkgc_cli.runs.config import GraphConfig, RunConfig, to_toml, values_of
 from mmkgc_cli.runs.directory import RunDirectory, environment
 from mmkgc_cli.runs.keeper import RunKeeper
 from mmkgc_cli.runs.loggers import Loggers
-from mmkgc_cli.runs.plugins import config_and_change, config_to_resume, plugin_of
+from mmkgc_cli.runs.plugins import config_and_change, config_to_resume, plugin_of, recorded_plugins
 from mmkgc_cli.runs.preflight import (
-    build_program,
+    Prepared,
     build_scorer,
-    check_room,
-    initial_scorer,
     known_triples,
     pick_device,
+    prepare,
     replayed,
-    try_ranking,
     valid_triples,
 )
 from mmkgc_cli.runs.results import rank_table, split_report
 from mmkgc_cli.scoring import Scorer, Side
 from mmkgc_cli.scoring.pieces import load_tensors
+from mmkgc_cli.scoring.registry import SCORERS
 from mmkgc_cli.state.atomic import read_json, write_bytes, write_json, write_text
 from mmkgc_cli.state.checkpoints import Checkpoints
 from mmkgc_cli.state.memory import peak_mib, settled_objects
@@ -80,6 +80,7 @@ def run_training(
         MmkgcError: as the parts say; what is already saved stays whole.
         Interrupted: after SIGINT or SIGTERM, with a checkpoint to resume from.
     """
+    run.require_free(overwrite)
     graph = load_graph(graph_folder)
     if not len(graph.valid):
         raise DataError(f"{graph_folder}: the graph has no valid triples to select on")
@@ -89,15 +90,13 @@ def run_training(
         fingerprint=graph.fingerprint,
         order_id=graph.order_id,
     )
-    config = config.model_copy(update={"graph": about, "plugin": plugin_of(config.scorer)})
-    device = pick_device(config.training.device)
-    scorer = initial_scorer(config, graph, device)
-    check_room(config, scorer, run.path)
+    config = config.model_copy(update={"graph": about, **recorded_plugins(config)})
+    prepared = prepare(config, graph, run.path)
     with run.locked():
         run.create(overwrite)
         write_text(run.config, to_toml(config))
         write_json(run.environment, environment())
-        return _train(config, graph, scorer, run, watcher, loggers or Loggers(), None)
+        return _train(config, graph, prepared, run, watcher, loggers or Loggers(), None)
 
 
 def resume_training(
@@ -125,9 +124,7 @@ def resume_training(
     if epochs is not None:
         training = config.training.model_copy(update={"epochs": epochs})
         config = config.model_copy(update={"training": training})
-    device = pick_device(config.training.device)
-    scorer = initial_scorer(config, graph, device)
-    check_room(config, scorer, run.path)
+    prepared = prepare(config, graph, run.path)
     with run.locked():
         found = Checkpoints(run.checkpoints, 1).latest()
         if found is None and _is_finished(run):
@@ -145,7 +142,7 @@ def resume_training(
         if not run.environment.exists():  # it was killed just before it could write this
             write_json(run.environment, environment())
         state = found[1] if found else None
-        return _train(config, graph, scorer, run, watcher, loggers or Loggers(), state)
+        return _train(config, graph, prepared, run, watcher, loggers or Loggers(), state)
 
 
 def _is_finished(run: RunDirectory) -> bool:
@@ -161,12 +158,13 @@ def _is_finished(run: RunDirectory) -> bool:
 def _train(
     config: RunConfig,
     graph: Graph,
-    scorer: Scorer,
+    prepared: Prepared,
     run: RunDirectory,
     watcher: Watcher,
     loggers: Loggers,
     state: dict[str, Any] | None,
 ) -> Trained:
+    scorer = prepared.scorer
     parameters = sum(p.numel() for p in scorer.parameters())
     device = pick_device(config.training.device)
     watcher.begin(graph, config, parameters, device.type)
@@ -189,10 +187,11 @@ def _train(
             trace.write("resume", threads=torch.get_num_threads(), device=device.type)
         keeper = RunKeeper(run, config, graph, scorer, trace)
         try:
-            outcome = _drive(config, graph, scorer, keeper, watcher, stop, state)
-        except MmkgcError as error:
-            with contextlib.suppress(DataError):  # the disk may be what failed
-                trace.write("error", message=str(error))
+            outcome = _drive(config, graph, prepared, keeper, watcher, stop, state)
+        except Exception as error:
+            if known := blame(error):
+                with contextlib.suppress(DataError):  # the disk may be what failed
+                    trace.write("error", message=str(known))
             raise
         if not outcome.best_epoch and parameters:
             keeper.weights(outcome.epochs)  # nothing was validated yet: better these than none
@@ -219,7 +218,7 @@ def _train(
 def _drive(
     config: RunConfig,
     graph: Graph,
-    scorer: Scorer,
+    prepared: Prepared,
     keeper: RunKeeper,
     watcher: Watcher,
     stop: StopRequest,
@@ -227,14 +226,13 @@ def _drive(
 ) -> Outcome:
     settings = config.training
     device = pick_device(settings.device)
-    triples = torch.from_numpy(graph.train).to(device=device, dtype=torch.int64)
-    known = known_triples(graph)
+    scorer, program = prepared.scorer, prepared.program
     valid = valid_triples(config, graph)
 
     def validate() -> dict[str, float]:
         scorer.eval()
         with keeper.averaged():
-            both = side_metrics(rank(scorer, valid, known))["both"]["realistic"]
+            both = side_metrics(rank(scorer, valid, prepared.known))["both"]["realistic"]
         scorer.train()
         return dict(both)
 
@@ -251,19 +249,17 @@ def _drive(
             )
             watcher.epoch(report)
 
-    scorer.fit(triples)
-    if not list(scorer.parameters()):
+    if program is None:
         metrics = validate()
         keeper.best(0, metrics)
         return Outcome(0, 0, metrics["mrr"], "nothing to train")
-    keeper.program = program = build_program(config, scorer, triples)
-    try_ranking(scorer, graph, known)
+    keeper.program = program
     schedule = Schedule(settings.epochs, settings.eval_every, settings.patience)
     progress = keeper.restore(state) if state else None
     if progress and progress.epoch <= settings.epochs and progress.stopped == FINISHED:
         progress.stopped = ""  # more epochs were asked for
     steps = replayed(config, program, keeper.tell_of_graph)
-    return train(steps, schedule, len(triples), validate, keeper, Reports(), stop, progress)
+    return train(steps, schedule, len(graph.train), validate, keeper, Reports(), stop, progress)
 
 
 def _graph_of(run: RunDirectory, config: RunConfig, graph_folder: Path | None) -> Graph:
@@ -364,9 +360,10 @@ def run_evaluation(
         "sampler": {
             "name": loaded.config.training.sampler,
             "config": loaded.config.sampler.model_dump(),
+            "plugin": loaded.config.sampler_plugin.model_dump(),
         },
         "plugin": {
-            **plugin_of(loaded.config.scorer).model_dump(),
+            **plugin_of(SCORERS, loaded.config.scorer).model_dump(),
             "change": loaded.plugin_change or None,
         },
     }

@@ -1,11 +1,13 @@
-"""Which file a run's scorer came from, and whether that is still what it was."""
+"""Which files a run's plugins came from, and whether those are still what they were."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mmkgc_cli.errors import DataError
-from mmkgc_cli.plugins import BUILT_IN, find
+from mmkgc_cli.plugins import BUILT_IN, PluginKind, discover, find
 from mmkgc_cli.runs.config import (
     PluginConfig,
     RunConfig,
@@ -16,27 +18,45 @@ from mmkgc_cli.runs.config import (
 from mmkgc_cli.runs.directory import RunDirectory
 from mmkgc_cli.scoring import load_scorer
 from mmkgc_cli.scoring.registry import SCORERS
+from mmkgc_cli.training.sampler_registry import DEFAULT, SAMPLERS
 
 
-def plugin_of(scorer: str) -> PluginConfig:
-    """The record of a scorer.
+def plugin_of(kind: PluginKind[Any], name: str) -> PluginConfig:
+    """The record of a plugin.
 
     Raises:
         DataError: when its file is gone or cannot be read.
     """
-    plugin = find(SCORERS, scorer)
+    plugin = find(kind, name)
     if plugin is None:
-        raise DataError(f"the file of the scorer {scorer!r} has just gone; put it back")
+        raise DataError(f"the file of the {kind.noun} {name!r} has just gone; put it back")
     return PluginConfig(origin=plugin.origin, file=str(plugin.file), sha256=plugin.sha256())
+
+
+def recorded_plugins(config: RunConfig) -> dict[str, PluginConfig]:
+    """The records of a run that is about to begin, by their sections."""
+    return {
+        "plugin": plugin_of(SCORERS, config.scorer),
+        "sampler_plugin": plugin_of(SAMPLERS, config.training.sampler),
+    }
+
+
+def names_taken(scorer: str, sampler: str) -> list[str]:
+    """One line for each file that is not used, since another plugin has its name."""
+    return [
+        *discover(SCORERS).taken.get(scorer, []),
+        *discover(SAMPLERS).taken.get(sampler, []),
+    ]
 
 
 def config_to_resume(run: RunDirectory) -> RunConfig:
     """The settings of a run that is to go on as if it had not been stopped.
 
     Raises:
-        DataError: when its scorer is gone, or its file is another than when the run began.
+        DataError: when its scorer or sampler is gone, or in another file than when the run began.
     """
-    if change := _change(run):
+    values = read_config_file(run.config)
+    if change := _scorer_change(run, values) or _sampler_change(run, values):
         raise DataError(
             f"{run.path}: {change}; put the old file back to go on, or train into another --run"
         )
@@ -46,10 +66,12 @@ def config_to_resume(run: RunDirectory) -> RunConfig:
 def config_and_change(run: RunDirectory) -> tuple[RunConfig, str]:
     """The settings of a trained run, and in one line how its scorer's file has changed since.
 
+    Its sampler plays no part any more, and may be gone.
+
     Raises:
         DataError: when its scorer is gone, or has other settings now.
     """
-    change = _change(run)
+    change = _scorer_change(run, read_config_file(run.config))
     try:
         return _read(run, for_training=False), change
     except DataError as error:
@@ -60,41 +82,52 @@ def _read(run: RunDirectory, for_training: bool = True) -> RunConfig:
     return from_toml(run.config, lambda name: load_scorer(name).Config, for_training)
 
 
-def _change(run: RunDirectory) -> str:
-    """One line on how the scorer's file differs from the one the run began with; else empty.
+def _scorer_change(run: RunDirectory, values: Mapping[str, Any]) -> str:
+    return _change(run, values, SCORERS, values.get("scorer"), "plugin")
 
-    Built-in scorers change with the version of mmkgc, which ``environment.json`` has.
+
+def _sampler_change(run: RunDirectory, values: Mapping[str, Any]) -> str:
+    training = values.get("training")
+    name = training.get("sampler", DEFAULT) if isinstance(training, Mapping) else None
+    return _change(run, values, SAMPLERS, name, "sampler_plugin")
+
+
+def _change(
+    run: RunDirectory, values: Mapping[str, Any], kind: PluginKind[Any], name: object, section: str
+) -> str:
+    """One line on how a plugin's file differs from the one the run began with; else empty.
+
+    Built-in plugins change with the version of mmkgc, which ``environment.json`` has.
     """
-    values = read_config_file(run.config)
-    scorer = values.get("scorer")
-    if not isinstance(scorer, str):
+    if not isinstance(name, str):
         return ""  # reading the settings will say so
-    recorded = read_record(run.config, values, "plugin", PluginConfig)
-    plugin = find(SCORERS, scorer)
+    recorded = read_record(run.config, values, section, PluginConfig)
+    plugin = find(kind, name)
     if plugin is None:
-        raise DataError(f"{run.path}: {_gone(scorer, recorded)}")
+        raise DataError(f"{run.path}: {_gone(kind, name, recorded)}")
     now = plugin.sha256()
     if now == recorded.sha256 or plugin.origin == recorded.origin == BUILT_IN:
         return ""
     then = f"{recorded.origin}, SHA-256 {recorded.sha256[:12]}…"
     return (
-        f"its scorer {scorer!r} is {plugin.where} now ({plugin.origin}, SHA-256 {now[:12]}…), "
+        f"its {kind.noun} {name!r} is {plugin.where} now ({plugin.origin}, SHA-256 {now[:12]}…), "
         f"which is not the file it was trained with ({then})"
     )
 
 
-def _gone(scorer: str, recorded: PluginConfig) -> str:
-    file = Path(recorded.file)
+def _gone(kind: PluginKind[Any], name: str, recorded: PluginConfig) -> str:
+    file, what = Path(recorded.file), f"its {kind.noun} {name!r}"
     if recorded.origin == BUILT_IN:
-        return f"its scorer {scorer!r} is not in this version of mmkgc; see mmkgc scorers list"
+        return f"{what} is not in this version of mmkgc, which has: {', '.join(_built_in(kind))}"
     if recorded.origin.startswith("entry point"):
-        return f"its scorer {scorer!r} is gone: it was an {recorded.origin}; install that again"
+        return f"{what} is gone: it was an {recorded.origin}; install that again"
     if file.is_file():
-        return (
-            f"its scorer {scorer!r} is not found from here, it was {file}; "
-            f"set {SCORERS.variable}={file.parent}"
-        )
+        return f"{what} is not found from here, it was {file}; set {kind.variable}={file.parent}"
     return (
-        f"its scorer {scorer!r} is gone: it was {file}; put the file back, there or into a folder "
-        f"that {SCORERS.variable} lists"
+        f"{what} is gone: it was {file}; put the file back, there or into a folder that "
+        f"{kind.variable} lists"
     )
+
+
+def _built_in(kind: PluginKind[Any]) -> list[str]:
+    return [p.name for p in discover(kind).plugins.values() if p.origin == BUILT_IN]

@@ -221,6 +221,34 @@ def try_ranking(scorer: Scorer, graph: Graph, known: KnownTriples, triples: int 
     return time.perf_counter() - start
 
 
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A training that can begin: the scorer is fitted and ranks; no `program` where none learns."""
+
+    scorer: Scorer
+    program: LinkPrediction | None
+    known: KnownTriples
+
+
+def prepare(config: RunConfig, graph: Graph, run: Path) -> Prepared:
+    """Makes what a training needs, so that what fails there fails before a run is touched.
+
+    Raises:
+        MmkgcError: when settings do not go together, something does not fit, or ranking fails.
+    """
+    device = pick_device(config.training.device)
+    scorer = initial_scorer(config, graph, device)
+    check_room(config, scorer, run)
+    triples = torch.from_numpy(graph.train).to(device=device, dtype=torch.int64)
+    scorer.fit(triples)
+    known = known_triples(graph)
+    if not list(scorer.parameters()):
+        return Prepared(scorer, None, known)
+    program = build_program(config, scorer, triples)
+    try_ranking(scorer, graph, known)
+    return Prepared(scorer, program, known)
+
+
 def estimate(config: RunConfig, graph: Graph, run: Path) -> Estimate:
     """Measures a few steps and a part of a validation; writes nothing.
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from mmkgc_cli.errors import UsageError, nearest
-from mmkgc_cli.plugins import Catalogue, Plugin, discover, load_plugin, outline
+from mmkgc_cli.plugins import Catalogue, Plugin, discover, load_plugin, outline, require
 from mmkgc_cli.scoring.registry import SCORERS
 
 if TYPE_CHECKING:
@@ -42,10 +41,7 @@ def described(name: str) -> dict[str, Any]:
         UsageError: when there is none of that name.
         DataError: when it is broken.
     """
-    catalogue = discover(SCORERS)
-    plugin = catalogue.plugins.get(name)
-    if plugin is None:
-        raise UsageError(f"no scorer is called {name!r}; {nearest(name, catalogue.plugins)}")
+    plugin = require(SCORERS, name)
     scorer = load_plugin(SCORERS, plugin)
     metric = getattr(scorer, "metric", None)
     return {
@@ -58,7 +54,7 @@ def described(name: str) -> dict[str, Any]:
         "settings": {
             f"model.{key}": _setting(field) for key, field in scorer.Config.model_fields.items()
         },
-        "not_used": catalogue.taken.get(name, []),
+        "not_used": discover(SCORERS).taken.get(name, []),
     }
 
 

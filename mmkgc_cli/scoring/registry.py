@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmkgc_cli.plugins import Complaint, PluginKind, discover, load, load_file
+from mmkgc_cli.plugins.checks import described, shown, takes
 
 if TYPE_CHECKING:
     from mmkgc_cli.scoring.contract import Scorer
@@ -30,25 +30,18 @@ def _check(scorer: type[Scorer]) -> Complaint | None:
     missing = sorted({"query", "candidates"} - own)
     score_only = "score" in own and len(missing) == 2
     if missing and not score_only:
-        shown = f"a method {missing[0]}(self, {', '.join(CALLS[missing[0]])})"
+        wanted = f"a method {missing[0]}(self, {', '.join(CALLS[missing[0]])})"
         instead = " (or score(self, triples) without query and candidates)"
-        return Complaint(missing[0], f"expected {shown}{instead}, got none")
+        return Complaint(missing[0], f"expected {wanted}{instead}, got none")
     for name in sorted(own | {"__init__"}):
-        if complaint := _takes(scorer, name, CALLS.get(name, ARGUMENTS)):
+        if complaint := takes(scorer, name, CALLS.get(name, ARGUMENTS)):
             return complaint
     metric: Any = getattr(scorer, "metric", None)
     branches = metric if isinstance(metric, tuple) and metric else (metric,)
     if not score_only and not all(isinstance(of_branch, Metric) for of_branch in branches):
         known = ", ".join(f"Metric.{known.name}" for known in Metric)
-        return Complaint("metric", f"expected one of {known}, got {_shown(metric)}")
-    citation: Any = getattr(scorer, "citation", None)
-    if not isinstance(citation, str) or not citation.strip():
-        what = "expected a text that says whom to cite"
-        return Complaint("citation", f"{what}, got {_shown(citation)}")
-    config: Any = scorer.Config
-    if not (isinstance(config, type) and issubclass(config, ScorerConfig)):
-        return Complaint("Config", f"expected a subclass of ScorerConfig, got {_shown(config)}")
-    return None
+        return Complaint("metric", f"expected one of {known}, got {shown(metric)}")
+    return described(scorer, ScorerConfig)
 
 
 # What the core calls a scorer with.
@@ -58,24 +51,6 @@ CALLS = {
     "candidates": ("entities",),
     "score": ("triples",),
 }
-
-
-def _takes(scorer: type[Scorer], name: str, arguments: tuple[str, ...]) -> Complaint | None:
-    try:
-        signature = inspect.signature(getattr(scorer, name))
-    except (TypeError, ValueError):  # not written in Python
-        return None
-    try:
-        signature.bind(None, *arguments)
-    except TypeError:
-        wanted = ", ".join(("self", *arguments))
-        got = ", ".join(map(str, signature.parameters))
-        return Complaint(name, f"expected the arguments ({wanted}), got ({got})")
-    return None
-
-
-def _shown(value: object) -> str:
-    return "none" if value is None else repr(value)
 
 
 SCORERS: PluginKind[Scorer] = PluginKind(

@@ -16,10 +16,10 @@ from mmkgc_cli.scoring.paths import extra_losses
 from mmkgc_cli.state.rng import generator, stream_seed
 from mmkgc_cli.training.drawn_scores import batch_of, drawn_loss
 from mmkgc_cli.training.losses import LossSettings, make_loss
-from mmkgc_cli.training.negatives import FilteredNegatives
 from mmkgc_cli.training.optimization import Optimization, OptimizationSettings
 from mmkgc_cli.training.precision import Precision, forward, products
 from mmkgc_cli.training.samplers import Sampler, SamplerConfig, SamplingTask
+from mmkgc_cli.training.sampling.filtered import FilteredNegatives
 
 
 @dataclass(frozen=True)

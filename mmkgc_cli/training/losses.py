@@ -35,12 +35,17 @@ class LossSettings:
     weights: tuple[float, float, float] = (0.5, 1.5, 1.2)
 
     def __post_init__(self) -> None:
-        """Refuses thresholds that would leave a bucket upside down."""
+        """Refuses a bucket that would be upside down, by its thresholds or its weight."""
         easy, hard = self.thresholds
         if easy > hard:
             raise DataError(
                 f"training.entropy_thresholds: {easy:g} is above {hard:g}; expected the bits below "
                 "which a negative is easy, then those from which it is hard"
+            )
+        if min(self.weights) < 0:
+            raise DataError(
+                f"training.entropy_weights: got {min(self.weights):g}; expected weights of easy, "
+                "ambiguous and hard negatives, none below 0, which would draw negatives near"
             )
 
 

@@ -140,7 +140,9 @@ class Optimization:
         if isinstance(self.optimizer, Adam):
             self.optimizer.settle()
         gradients = [p.grad for p in self._parameters if p.grad is not None]
-        squares = [norm.double().square() for norm in torch._foreach_norm(gradients)]
+        # There are none where the optimizer makes them all, or the batch met no parameter.
+        norms = torch._foreach_norm(gradients) if gradients else []
+        squares = [norm.double().square() for norm in norms]
         self.optimizer.step()
         if isinstance(self.optimizer, Adam):  # tables whose gradients were made by the step
             squares += self.optimizer.squares

@@ -21,18 +21,18 @@ def test_list_shows_what_works_and_says_what_does_not(mmkgc: Run, tmp_path: Path
     done = mmkgc("scorers", "list")
     assert done.code == 0
     listed = {line.split()[0]: line for line in done.out.splitlines()}
-    assert list(listed) == ["scorer", "frequency", "rotate", "mine"]
+    names = list(listed)
+    assert (names[0], names[-1]) == ("scorer", "mine")
+    assert names[1:-1] == sorted(names[1:-1])
+    assert {"frequency", "rotate"} <= set(names)
     assert "./scorers  Say here in one line" in listed["mine"]
     broken, warning = done.err.splitlines()
     assert broken == "broken: scorers/broken.py:1: not valid Python: invalid syntax"
     assert warning.startswith("warning: scorers/rotate.py: not used, as the name 'rotate'")
     told = json.loads(mmkgc("scorers", "list", "--json").out)
-    assert {entry["name"]: bool(entry["problem"]) for entry in told["scorers"]} == {
-        "frequency": False,
-        "rotate": False,
-        "broken": True,
-        "mine": False,
-    }
+    broken_ones = [entry["name"] for entry in told["scorers"] if entry["problem"]]
+    assert broken_ones == ["broken"]
+    assert {"frequency", "rotate", "mine"} <= {entry["name"] for entry in told["scorers"]}
     assert told["problems"] == [warning.removeprefix("warning: ")]
 
 

@@ -183,6 +183,20 @@ class DetachedInTraining(DistMult):
         return scores.detach() + 0 * scores
 
 
+class AllUsable(DistMult):
+    def loss_sampled(self, *args: Any) -> Tensor:
+        return super().loss_sampled(*args[:5], None, *args[6:])
+
+
+class LostWhileDeferred(DistMult):
+    """Its own gradient of the relations forgets that an optimizer may wait for it."""
+
+    def loss_sampled(self, *args: Any) -> Tensor:
+        loss = super().loss_sampled(*args)
+        waiting = hasattr(self.relations, "deferred_gradients")
+        return loss.detach() + 0 * loss if waiting else loss
+
+
 class BiasOutsideRows(DistMult):
     """The bias of candidates is in all scores, and in no row."""
 
@@ -334,6 +348,8 @@ FAULTS: tuple[tuple[str, type[Scorer], str], ...] = (
     ("one against all", OtherScoreOfAll, "expected the scores of a loop over all entities"),
     ("sampled scores", NoMarginInTraining, "expected the score of each candidate by itself"),
     ("sampled gradients", DetachedInTraining, "expected the gradient of 'entities' through the"),
+    ("sampled losses", AllUsable, "expected the self-adversarial loss of the sampled scores, got"),
+    ("sampled losses", LostWhileDeferred, "loss while gradients are deferred of the sampled"),
     ("ranks", BiasOutsideRows, "expected tail rank"),
     ("ties", LaterIsBetter, "LaterIsBetter.combine: expected tail rank"),
     ("non-finite scores", HidesNaN, "HidesNaN.query: expected NaN from weights that are NaN"),

@@ -37,10 +37,20 @@ def test_the_commands_of_the_page_work(mmkgc: Callable[..., Outcome], tmp_path: 
         else:
             assert program == "python", command
             subprocess.run([sys.executable, *arguments], cwd=tmp_path, check=True)
-    # What the page promises: a table with a valid and a test MRR of each.
+    # What the page promises: the same properties, in the same words but for GPUs and kernels, ...
+    (printed,) = re.findall(r"```\n(property\n.*?)```", PAGE, re.DOTALL)
+    for ours, theirs in zip(lines(printed), lines(shown["mmkgc scorers check mine"]), strict=True):
+        if ours.split("  ")[0] not in ("native ops", "devices"):
+            assert ours == theirs
+    # ... and a table with a valid and a test MRR of each.
     table = {line.split()[0]: line for line in shown["mmkgc runs list"].splitlines()}
     for name in ("frequency", "rotate", "mine"):
         assert table[name].count("%") == 2, table[name]
+
+
+def lines(text: str) -> list[str]:
+    """Without the last, which counts, and spaces at the ends."""
+    return [line.rstrip() for line in text.rstrip().splitlines()[:-1]]
 
 
 @pytest.mark.parametrize("word", ["scorers new", "train", "eval", "runs list", "scorers bench"])

@@ -1,4 +1,4 @@
-"""Runs of scorers that lie in a folder: found again, gone, or changed."""
+"""Runs of scorers and samplers that lie in a folder: found again, gone, changed, or raising."""
 
 from __future__ import annotations
 
@@ -15,11 +15,22 @@ from mmkgc_cli.runs.directory import RunDirectory
 from mmkgc_cli.runs.jobs import resume_training, run_evaluation
 from mmkgc_cli.scoring.scaffold import write_scorer
 from mmkgc_cli.state.atomic import read_json
+from mmkgc_cli.state.trace import read_trace
 from tests.conftest import Outcome
 from tests.runs.test_jobs import Silent
 
 Run = Callable[..., Outcome]
 QUICK = ["--set", "model.dim=4", "--set", "training.eval_every=1"]
+
+
+SAMPLER = """
+from mmkgc_cli.training.sampling.filtered import FilteredNegatives
+
+class Own(FilteredNegatives):
+    pass
+
+SAMPLER = Own
+"""
 
 
 @pytest.fixture
@@ -158,3 +169,120 @@ def test_a_scorer_of_triples_trains_and_is_evaluated(
     done = mmkgc("train", "mine", "--graph", "graph", "--run", "run", "--epochs", "2", *QUICK)
     assert done.code == 0, done.err
     assert mmkgc("eval", "run").code == 0
+
+
+def test_a_sampler_of_a_folder_is_recorded_and_another_file_is_not_resumed_with(
+    mmkgc: Run, graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_graph(graph, tmp_path / "graph")
+    file = tmp_path / "samplers" / "own.py"
+    file.parent.mkdir()
+    file.write_text(SAMPLER)
+    options = ["--graph", "graph", "--run", "run", "--epochs", "1", *QUICK]
+    done = mmkgc("train", "rotate", *options, "--set", "training.sampler=own")
+    assert done.code == 0, done.err
+    run = RunDirectory(tmp_path / "run")
+    record = read_config_file(run.config)["sampler_plugin"]
+    assert (record["origin"], record["file"]) == ("./samplers", str(file))
+    assert len(record["sha256"]) == 64
+    assert mmkgc("train", "--resume", "run", "--epochs", "2").code == 0
+    file.write_text(SAMPLER + "# edited")
+    done = mmkgc("train", "--resume", "run", "--epochs", "3")
+    assert done.code == 3
+    assert "its sampler 'own' is samplers/own.py now (./samplers, SHA-256 " in done.err
+    file.write_text(SAMPLER)
+    file.parent.rename(tmp_path / "moved")
+    done = mmkgc("train", "--resume", "run", "--epochs", "3")
+    assert (done.code, len(done.err.splitlines())) == (3, 1)
+    assert f"its sampler 'own' is gone: it was {file}; put the file back" in done.err
+    assert "MMKGC_SAMPLERS" in done.err
+    # Ranking needs no sampler.
+    assert mmkgc("eval", "run").code == 0
+    assert read_json(run.results)["model"]["sampler"]["plugin"] == record
+    monkeypatch.setenv("MMKGC_SAMPLERS", "moved")
+    assert mmkgc("train", "--resume", "run", "--epochs", "3").code == 0
+
+
+def test_a_sampler_whose_name_is_taken_is_warned_of(
+    mmkgc: Run, graph: Graph, tmp_path: Path
+) -> None:
+    write_graph(graph, tmp_path / "graph")
+    (tmp_path / "samplers").mkdir()
+    (tmp_path / "samplers" / "filtered.py").write_text(SAMPLER)
+    done = mmkgc("train", "rotate", "--graph", "graph", "--run", "r", "--epochs", "1", *QUICK)
+    assert done.code == 0
+    assert done.err.startswith("warning: samplers/filtered.py: not used, as the name 'filtered'")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        (
+            "entity = lookup(",
+            "entity = int('one\\ntwo'), (",
+            "Mine.query: ValueError: invalid",
+        ),
+        ("return entity + ", "return entity @ ", "Mine.query: RuntimeError: mat1 and mat2 shapes"),
+        ("bound = config", "bound = 1 / 0 * config", "Mine.__init__: ZeroDivisionError: division"),
+    ],
+)
+def test_what_a_plugin_raises_is_one_line_with_its_file(
+    mmkgc: Run, trained: RunDirectory, tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    edit(tmp_path, old, new)
+    lines = (tmp_path / "scorers" / "mine.py").read_text().splitlines()
+    line = 1 + next(i for i, text in enumerate(lines) if new in text)
+    weights = trained.weights.read_bytes()
+    new_run = ["train", "mine", "--graph", "graph", "--run", "run"]
+    for command in ([*new_run, "--overwrite"], [*new_run, "--dry-run"], ["eval", "run"]):
+        done = mmkgc(*command)
+        assert done.code == 3
+        assert f"error: scorers/mine.py:{line}: {said}" in done.err.splitlines()[-1]
+    # What failed before its first step has replaced nothing.
+    assert trained.weights.read_bytes() == weights
+
+
+def test_what_a_plugin_raises_in_a_step_is_in_the_trace(
+    mmkgc: Run, trained: RunDirectory, tmp_path: Path
+) -> None:
+    edit(
+        tmp_path,
+        "        entity = look",
+        "        assert not self.training, 'x'; entity = look",
+    )
+    done = mmkgc("train", "mine", "--graph", "graph", "--run", "run", "--overwrite", *QUICK)
+    assert done.code == 3
+    event = read_trace(trained.trace)[-1]
+    assert event["event"] == "error"
+    assert event["message"].endswith("Mine.query: AssertionError: x")
+    assert done.err.splitlines()[-1] == f"error: {event['message']}"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["training.entropy_thresholds=[0.8, 0.2]"], "entropy_thresholds: 0.8 is above 0.2"),
+        (["training.sampler=shared", "training.negative_side=per-positive"], "'shared' draws a"),
+    ],
+)
+def test_settings_that_do_not_go_together_leave_the_run_that_is_there(
+    mmkgc: Run, trained: RunDirectory, settings: list[str], said: str
+) -> None:
+    weights = trained.weights.read_bytes()
+    sets = [part for setting in settings for part in ("--set", setting)]
+    done = mmkgc("train", "mine", "--graph", "graph", "--run", "run", "--overwrite", *sets)
+    assert (done.code, len(done.err.splitlines())) == (3, 1)
+    assert said in done.err
+    assert trained.weights.read_bytes() == weights
+
+
+def test_what_mmkgc_itself_raises_is_no_fault_of_a_plugin(
+    mmkgc: Run, trained: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ValueError("of ours")
+
+    monkeypatch.setattr("mmkgc_cli.runs.jobs.rank", broken)
+    done = mmkgc("eval", "run")
+    assert done.code == 1
+    assert "internal error: ValueError: of ours (please report it" in done.err

@@ -24,7 +24,7 @@ from mmkgc_cli.training.samplers import (
     Vectors,
     Views,
 )
-from mmkgc_cli.training.shared import SharedConfig, SharedNegatives
+from mmkgc_cli.training.sampling.shared import SharedConfig, SharedNegatives
 from tests.conftest import random_graph
 from tests.scoring.small import DistMult, TransE
 from tests.training.small_samplers import FORMS, ByView, Drawing, Fakes, Plain, Soft, task_of

@@ -74,3 +74,8 @@ def test_a_better_positive_lowers_every_loss(name: LossName) -> None:
 def test_thresholds_in_the_wrong_order_are_refused() -> None:
     with pytest.raises(DataError, match=r"training.entropy_thresholds: 0.9 is above 0.1"):
         LossSettings(thresholds=(0.9, 0.1))
+
+
+def test_negative_weights_are_refused() -> None:
+    with pytest.raises(DataError, match=r"training.entropy_weights: got -1; expected weights of"):
+        LossSettings(weights=(0.0, -1.0, 1.0))

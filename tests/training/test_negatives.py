@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from mmkgc_cli.ops import SideChoice
 from mmkgc_cli.scoring import Scorer, ScorerConfig, Side
-from mmkgc_cli.training.negatives import FilteredNegatives
 from mmkgc_cli.training.samplers import Negatives, SamplerConfig, SamplingTask
+from mmkgc_cli.training.sampling.filtered import FilteredNegatives
 from tests.conftest import random_graph
 
 # What is drawn does not depend on it.

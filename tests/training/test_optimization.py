@@ -51,6 +51,29 @@ def trained(
     return scorer, optimization
 
 
+class OneTable(Tables):
+    def __init__(self) -> None:
+        super().__init__()
+        del self.vector
+        self.register_buffer("vector", torch.ones(4))
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        return [ParameterGroup([self.table])]
+
+
+def test_a_step_whose_gradients_are_all_deferred_has_their_norm() -> None:
+    scorer = OneTable()
+    scorer.loss(0).backward()
+    assert scorer.table.grad is not None
+    expected = scorer.table.grad.norm()
+    scorer.zero_grad()
+    optimization = Optimization(scorer, OptimizationSettings(lr=0.05), 5, 4)
+    optimization.begin_step()
+    with optimization.collecting():
+        scorer.loss(0).backward()
+    torch.testing.assert_close(optimization.step(), expected.double())
+
+
 def by_torch(make: Any, steps: int, clip: float = 0.0) -> Tables:
     scorer = Tables()
     groups = [{"params": [scorer.table], "lr": 0.05}, {"params": [scorer.vector], "lr": 0.005}]

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from mmkgc_cli.errors import DataError, UsageError
-from mmkgc_cli.training.sampler_registry import BUILT_IN, load_sampler, sampler_names
+from mmkgc_cli.plugins import discover
+from mmkgc_cli.training.sampler_registry import SAMPLERS, load_sampler
 from mmkgc_cli.training.samplers import Sampler
 
 OWN = """
@@ -20,6 +21,9 @@ class Own(Sampler):
     Config = OwnConfig
     citation = "a test"
 
+    def draw(self, positives, scorer):
+        return None
+
 SAMPLER = Own
 """
 
@@ -31,16 +35,10 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "samplers"
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
-def test_a_built_in_sampler_is_found_and_cites_its_source(name: str) -> None:
-    assert issubclass(load_sampler(name), Sampler)
-    assert len(load_sampler(name).citation) > 20
-
-
 def test_a_file_of_the_working_directory_is_a_sampler(plugins: Path) -> None:
     (plugins / "own.py").write_text(OWN)
     (plugins / "_help.py").write_text("raise RuntimeError")
-    assert sampler_names() == ["filtered", "own", "shared"]
+    assert list(discover(SAMPLERS).plugins) == ["filtered", "shared", "own"]
     found = load_sampler("own")
     assert found.Config.model_fields["share"].default == 0.5
     assert load_sampler("own") is found
@@ -60,10 +58,26 @@ def test_a_name_that_is_not_there_gets_the_nearest(plugins: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("def", r"bad\.py: cannot be loaded: SyntaxError: "),
-        ("1 / 0", r"bad\.py: cannot be loaded: ZeroDivisionError: division by zero"),
-        ("SAMPLER = int", r"bad\.py: expected SAMPLER, a subclass of Sampler, got <class 'int'>"),
-        ("", r"bad\.py: expected SAMPLER, a subclass of Sampler, got None"),
+        ("def", r"samplers/bad\.py:1: not valid Python: "),
+        ("1 / 0", r"samplers/bad\.py:1: cannot be imported: ZeroDivisionError: division by zero"),
+        (
+            "SAMPLER = int",
+            r"bad\.py:1: SAMPLER: expected a subclass of mmkgc_cli.training.samplers.",
+        ),
+        ("", r"bad\.py: SAMPLER: expected a subclass of .*Sampler, got nothing"),
+        (
+            OWN.replace("def draw", "def drawn"),
+            r"bad\.py:9: Own\.draw: expected a method draw\(self, positives, scorer\), got no",
+        ),
+        (
+            OWN.replace("draw(self, positives, scorer)", "draw(self, positives)"),
+            r"bad\.py:13: Own\.draw: expected the arguments \(self, positives, scorer\), got",
+        ),
+        (
+            OWN.replace("SamplerConfig)", "object)"),
+            r"bad\.py:10: Own\.Config: expected a subcl",
+        ),
+        (OWN.replace('"a test"', '""'), r"bad\.py:11: Own\.citation: expected a text that says"),
     ],
 )
 def test_a_broken_plugin_is_one_line_and_harms_no_other(
@@ -76,7 +90,16 @@ def test_a_broken_plugin_is_one_line_and_harms_no_other(
     assert issubclass(load_sampler("shared"), Sampler)
 
 
-def test_the_name_of_a_built_in_sampler_is_taken(plugins: Path) -> None:
-    (plugins / "shared.py").write_text(OWN)
-    with pytest.raises(DataError, match=r"shared\.py: 'shared' is the name of a built-in sampler"):
-        load_sampler("shared")
+def test_the_first_of_a_name_is_used_and_folders_can_be_listed(
+    plugins: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder, name in (("samplers", "shared"), ("more", "mine"), ("samplers", "mine")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / f"{name}.py").write_text(f"# {folder}\n{OWN}")
+    monkeypatch.setenv("MMKGC_SAMPLERS", str(tmp_path / "more"))
+    found = discover(SAMPLERS)
+    assert found.plugins["mine"].origin == "./samplers"
+    assert [name for name, lines in found.taken.items() for _ in lines] == ["shared", "mine"]
+    assert load_sampler("shared").__module__ == "mmkgc_cli.training.sampling.shared"
+    (plugins / "mine.py").unlink()
+    assert discover(SAMPLERS).plugins["mine"].origin == "MMKGC_SAMPLERS"

@@ -12,7 +12,7 @@ from mmkgc_cli.errors import DataError
 from mmkgc_cli.ops import SideChoice
 from mmkgc_cli.scoring import Scorer, ScorerConfig, Side
 from mmkgc_cli.training.samplers import Pools, SamplingTask
-from mmkgc_cli.training.shared import SharedConfig, SharedNegatives
+from mmkgc_cli.training.sampling.shared import SharedConfig, SharedNegatives
 from tests.conftest import random_graph
 
 NO_SCORER = Scorer(ScorerConfig(), 0, 0, torch.Generator())
