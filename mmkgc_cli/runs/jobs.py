@@ -361,10 +361,13 @@ def run_evaluation(
         "epoch": loaded.epoch,
         "sha256": loaded.checksum,
         "precision": loaded.config.training.precision,
+        "candidates": loaded.config.training.candidates,
         "sampler": {
             "name": loaded.config.training.sampler,
             "config": loaded.config.sampler.model_dump(),
-        },
+        }
+        if loaded.config.training.candidates == "sampled"
+        else None,
         "plugin": {
             **plugin_of(loaded.config.scorer).model_dump(),
             "change": loaded.plugin_change or None,

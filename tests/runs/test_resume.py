@@ -106,6 +106,34 @@ def test_optimizers_schedules_and_averages_go_on_too(
     assert equal(remains(whole), remains(broken))
 
 
+@pytest.mark.parametrize(
+    ("scorer", "settings", "terms"),
+    [
+        ("tucker", ["model.relation_dim=4", "training.loss=bce"], set()),
+        (
+            "complex",
+            ["training.loss=softmax", "model.regularization=n3", "model.regularization_weight=0.1"],
+            {"n3"},
+        ),
+    ],
+)
+def test_trainings_against_all_candidates_go_on_too(
+    folder: Path, tmp_path: Path, scorer: str, settings: list[str], terms: set[str]
+) -> None:
+    """With dropout and batch norms (tucker), and a term of the scorer (complex)."""
+    more = [*SETTINGS, "training.candidates=all", *settings]
+    config = resolve(scorer, load_scorer(scorer).Config, {}, "", {}, more)
+    whole, broken = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "broken")
+    run_training(config, folder, whole, False, Watcher())
+    with pytest.raises(Interrupted):
+        run_training(config, folder, broken, False, Watcher(17))
+    resume_training(broken, None, Watcher())
+    assert equal(remains(whole), remains(broken))
+    assert set(epochs(whole.trace)[0]["losses"]) == {"loss", "gradient_norm", *terms}
+    model = run_evaluation(broken, None, "test")["model"]
+    assert (model["candidates"], model["sampler"]) == ("all", None)
+
+
 LEARNT = """
 from pydantic import Field
 import torch
