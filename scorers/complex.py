@@ -9,10 +9,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from mmkgc_cli.ops import Metric, lookup
-from mmkgc_cli.scoring.contract import Scorer, ScorerConfig, Side
+from mmkgc_cli.scoring.contract import Batch, Scorer, Side
+from mmkgc_cli.scoring.regularization import RegularizedConfig, penalty
 
 
-class ComplExConfig(ScorerConfig):
+class ComplExConfig(RegularizedConfig):
     """Hyper-parameters of ComplEx."""
 
     dim: int = Field(128, ge=1, le=2**16, description="complex width, 2 x dim real numbers")
@@ -38,6 +39,7 @@ class ComplEx(Scorer):
     ) -> None:
         """Rows are laid out [re | im] and start uniform in +-init."""
         super().__init__(config, n_entities, n_relations, generator)
+        self._regularization = config
         for name, count in (("entities", n_entities), ("relations", n_relations)):
             rows = torch.empty(count, 2 * config.dim)
             rows.uniform_(-config.init, config.init, generator=generator)
@@ -61,6 +63,12 @@ class ComplEx(Scorer):
     ) -> Tensor:
         """The entity rows themselves."""
         return self.entities if entities is None else lookup(self.entities, entities)
+
+    def extra_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The penalty that is configured: l3 on both parts alike, n3 on moduli."""
+        return penalty(
+            self._regularization, self.entities, self.relations, batch.triples, modulus=True
+        )
 
 
 SCORER = ComplEx

@@ -9,10 +9,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from mmkgc_cli.ops import Metric, lookup
-from mmkgc_cli.scoring.contract import Scorer, ScorerConfig, Side
+from mmkgc_cli.scoring.contract import Batch, Scorer, Side
+from mmkgc_cli.scoring.regularization import RegularizedConfig, penalty
 
 
-class DistMultConfig(ScorerConfig):
+class DistMultConfig(RegularizedConfig):
     """Hyper-parameters of DistMult."""
 
     dim: int = Field(128, ge=1, le=2**17, description="width of entities and relations")
@@ -38,6 +39,7 @@ class DistMult(Scorer):
     ) -> None:
         """Rows start uniform in +-init."""
         super().__init__(config, n_entities, n_relations, generator)
+        self._regularization = config
         for name, count in (("entities", n_entities), ("relations", n_relations)):
             rows = torch.empty(count, config.dim)
             rows.uniform_(-config.init, config.init, generator=generator)
@@ -57,6 +59,10 @@ class DistMult(Scorer):
     ) -> Tensor:
         """The entity rows themselves."""
         return self.entities if entities is None else lookup(self.entities, entities)
+
+    def extra_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The penalty that is configured, on |x|."""
+        return penalty(self._regularization, self.entities, self.relations, batch.triples)
 
 
 SCORER = DistMult

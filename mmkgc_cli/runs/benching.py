@@ -81,7 +81,7 @@ class _Contender:
             self.program.start_epoch()
             self._steps(WARM_UP)
 
-    def _steps(self, steps: int) -> int:
+    def _steps(self, steps: int) -> float:
         """Trains for so many steps; how many positives that were."""
         assert self.program is not None
         per_epoch, size = self.program.steps_per_epoch, self.config.training.batch_size
@@ -89,8 +89,10 @@ class _Contender:
             self.program.step(index % per_epoch)
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        n = len(self.graph.train)
-        return sum(min(size, n - index % per_epoch * size) for index in range(steps))
+        n = len(self.program.rows)
+        rows = sum(min(size, n - index % per_epoch * size) for index in range(steps))
+        # An epoch goes over train once, whatever it goes over.
+        return rows * len(self.graph.train) / n
 
     def turn(self, steps: int, ranked: int) -> None:
         """Trains and ranks once."""

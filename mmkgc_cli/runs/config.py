@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mmkgc_cli.errors import DataError, MmkgcError, nearest
 from mmkgc_cli.plugins import BUILT_IN
 from mmkgc_cli.scoring.contract import ScorerConfig
 from mmkgc_cli.state.atomic import read_text
+from mmkgc_cli.training.all_candidates import LOSSES
 from mmkgc_cli.training.sampler_registry import DEFAULT, load_sampler
 from mmkgc_cli.training.samplers import SamplerConfig
 
@@ -42,11 +43,23 @@ class PluginConfig(_Strict):
     sha256: str = ""
 
 
+# Settings that only say something about sampled negatives.
+OF_NEGATIVES = (
+    "negatives", "negative_sampling", "negative_side", "negative_reduction", "sampler",
+    "adversarial_temperature",
+)  # fmt: skip
+
+
 class TrainingConfig(_Strict):
     """How to train."""
 
     epochs: int = Field(100, ge=1, le=10**9, description="passes over the train triples")
-    batch_size: int = Field(1024, ge=1, le=10**7, description="positives in a step")
+    batch_size: int = Field(
+        1024, ge=1, le=10**7, description="positives in a step; queries where all are candidates"
+    )
+    candidates: Literal["sampled", "all"] = Field(
+        "sampled", description="whom an answer is told from: sampled negatives, or all entities"
+    )
     negatives: int = Field(32, ge=1, le=10**6, description="negatives of each positive")
     negative_sampling: Literal["bernoulli", "uniform"] = Field(
         "bernoulli", description="how each negative picks the side it replaces"
@@ -56,6 +69,13 @@ class TrainingConfig(_Strict):
     ] = Field("self-adversarial", description="of a positive and its negatives")
     sampler: str = Field(
         DEFAULT, description="where negatives come from: filtered, shared, or one of your own"
+    )
+    label_smoothing: float = Field(
+        0.0, ge=0, lt=1, description="taken off a true answer, where all are candidates"
+    )
+    label_smoothing_adds: Literal["one", "epsilon"] = Field(
+        "one",
+        description="what smoothing shares out among all entities: 1, as TuckER's code, or itself",
     )
     adversarial_temperature: float = Field(
         1.0, ge=0, le=1e6, description="0 weighs all negatives alike, more looks at the hard ones"
@@ -113,6 +133,28 @@ class TrainingConfig(_Strict):
         "auto", description="auto replays steps from a CUDA graph where that is possible"
     )
     threads: int = Field(0, ge=0, le=4096, description="CPU threads; 0 leaves torch's choice")
+
+    @model_validator(mode="after")
+    def _fits_its_candidates(self) -> TrainingConfig:
+        """Refuses what has no meaning, or no part, under `candidates`."""
+        if self.candidates == "sampled":
+            if self.label_smoothing:
+                raise ValueError(
+                    "label_smoothing is for training.candidates=all; leave it out, or set that"
+                )
+            return self
+        if self.loss not in LOSSES:
+            raise ValueError(
+                f"loss={self.loss} compares a positive with its negatives, and candidates=all "
+                f"draws none; set training.loss to {' or '.join(LOSSES)}"
+            )
+        for name in OF_NEGATIVES:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{name} has no part in a training with candidates=all, which draws no "
+                    "negatives; leave it out"
+                )
+        return self
 
 
 class _AnySampler(SamplerConfig):
@@ -234,6 +276,9 @@ def resolve(
             parts[section] = model(**merged[section])
         except ValidationError as error:
             for issue in error.errors():
+                if not issue["loc"]:  # of several settings together
+                    problems.append(f"{section}: {issue['msg'].removeprefix('Value error, ')}")
+                    continue
                 key = str(issue["loc"][0])
                 where = origin.get((section, key), f"{section}.{key}")
                 message = issue["msg"][0].lower() + issue["msg"][1:]

@@ -357,11 +357,14 @@ def run_evaluation(
         "epoch": loaded.epoch,
         "sha256": loaded.checksum,
         "precision": loaded.config.training.precision,
+        "candidates": loaded.config.training.candidates,
         "sampler": {
             "name": loaded.config.training.sampler,
             "config": loaded.config.sampler.model_dump(),
             "plugin": loaded.config.sampler_plugin.model_dump(),
-        },
+        }
+        if loaded.config.training.candidates == "sampled"
+        else None,
         "plugin": {
             **plugin_of(SCORERS, loaded.config.scorer).model_dump(),
             "change": loaded.plugin_change or None,

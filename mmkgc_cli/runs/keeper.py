@@ -15,8 +15,8 @@ from mmkgc_cli.scoring import Scorer
 from mmkgc_cli.state.checkpoints import Checkpoints
 from mmkgc_cli.state.trace import Trace
 from mmkgc_cli.state.weights import save_weights
-from mmkgc_cli.training.link_prediction import LinkPrediction
 from mmkgc_cli.training.loop import NonFiniteLoss, Progress
+from mmkgc_cli.training.program import ScorerProgram
 
 
 class RunKeeper:
@@ -30,7 +30,7 @@ class RunKeeper:
         self.graph = graph
         self.scorer = scorer
         self.trace = trace
-        self.program: LinkPrediction | None = None
+        self.program: ScorerProgram | None = None
         self.valid: dict[str, float] = {}  # of the best weights
         self._checkpoints = Checkpoints(run.checkpoints, config.training.keep_checkpoints)
         self._last = time.monotonic()
@@ -75,8 +75,7 @@ class RunKeeper:
             NonFiniteLoss: instead of keeping weights that no training can go on from.
         """
         assert self.program is not None
-        kept = {**self.program.sampler.state_dict(prefix="sampler."), **self.scorer.state_dict()}
-        for name, weights in kept.items():
+        for name, weights in self.program.weights().items():
             if weights.is_floating_point() and not bool(weights.isfinite().all()):
                 raise NonFiniteLoss(
                     f"epoch {progress.epoch}: {name!r} is not finite any more; lower training.lr, "

@@ -23,11 +23,13 @@ from mmkgc_cli.scoring import Scorer, load_scorer
 from mmkgc_cli.state.memory import keep_freed_memory, peak_mib
 from mmkgc_cli.state.rng import generator, stream_seed
 from mmkgc_cli.training import captured
+from mmkgc_cli.training.all_candidates import AllCandidates, AllCandidatesSettings
 from mmkgc_cli.training.link_prediction import LinkPrediction, LinkPredictionSettings
 from mmkgc_cli.training.loop import StepProgram
 from mmkgc_cli.training.losses import LossSettings
 from mmkgc_cli.training.optimization import OptimizationSettings
 from mmkgc_cli.training.precision import require_precision
+from mmkgc_cli.training.program import ScorerProgram
 from mmkgc_cli.training.sampler_registry import load_sampler
 
 WARM_UP, MEASURED = captured.WARM_UP + 2, 20  # steps; the capture is no part of an epoch
@@ -88,9 +90,35 @@ def initial_scorer(config: RunConfig, graph: Graph, device: torch.device) -> Sco
     return build_scorer(config, graph, device)
 
 
-def build_program(config: RunConfig, scorer: Scorer, triples: Tensor) -> LinkPrediction:
+def build_program(config: RunConfig, scorer: Scorer, triples: Tensor) -> ScorerProgram:
     """What a step does, as the configuration says."""
     settings = config.training
+    optimization = OptimizationSettings(
+        optimizer=settings.optimizer,
+        lr=settings.lr,
+        weight_decay=settings.weight_decay,
+        schedule=settings.schedule,
+        warmup_epochs=settings.warmup_epochs,
+        decay=settings.decay,
+        clip_norm=settings.clip_norm,
+        average=settings.average,
+    )
+    if settings.candidates == "all":
+        assert settings.loss == "bce" or settings.loss == "softmax"  # others were refused
+        return AllCandidates(
+            scorer,
+            triples,
+            AllCandidatesSettings(
+                batch_size=settings.batch_size,
+                seed=settings.seed,
+                precision=settings.precision,
+                loss=settings.loss,
+                smoothing=settings.label_smoothing,
+                smoothing_adds=settings.label_smoothing_adds,
+            ),
+            optimization,
+            settings.epochs,
+        )
     return LinkPrediction(
         scorer,
         triples,
@@ -116,28 +144,19 @@ def build_program(config: RunConfig, scorer: Scorer, triples: Tensor) -> LinkPre
             sampler=load_sampler(settings.sampler),
             sampler_config=config.sampler,
         ),
-        OptimizationSettings(
-            optimizer=settings.optimizer,
-            lr=settings.lr,
-            weight_decay=settings.weight_decay,
-            schedule=settings.schedule,
-            warmup_epochs=settings.warmup_epochs,
-            decay=settings.decay,
-            clip_norm=settings.clip_norm,
-            average=settings.average,
-        ),
+        optimization,
         settings.epochs,
     )
 
 
 def replayed(
-    config: RunConfig, program: LinkPrediction, tell: Callable[[str | None], None]
+    config: RunConfig, program: ScorerProgram, tell: Callable[[str | None], None]
 ) -> StepProgram:
     """The program as it is trained: on a GPU from a CUDA graph where that is possible.
 
     On a GPU `tell` is told that it is (None), or why not.
     """
-    if program.triples.device.type != "cuda":
+    if program.rows.device.type != "cuda":
         return program
     return captured.replayed(program, config.training.cuda_graph, tell)
 
@@ -226,7 +245,7 @@ class Prepared:
     """A training that can begin: the scorer is fitted and ranks; no `program` where none learns."""
 
     scorer: Scorer
-    program: LinkPrediction | None
+    program: ScorerProgram | None
     known: KnownTriples
 
 

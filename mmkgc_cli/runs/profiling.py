@@ -111,7 +111,7 @@ def _least_bytes(config: RunConfig, scorer: Scorer) -> dict[str, float]:
     """What each part has to read and write."""
     s = config.training
     width, entities = candidate_width(scorer), scorer.n_entities
-    candidates = s.batch_size * (s.negatives + 1)
+    candidates = s.batch_size * (entities if s.candidates == "all" else s.negatives + 1)
     rows = 4 * width * min(entities, candidates)
     queries = 4 * width * 2 * s.batch_size
     weights = sum(p.numel() * p.element_size() for p in scorer.parameters())

@@ -363,6 +363,7 @@ def _against(
     scale: Tensor | None,
 ) -> Tensor:
     """Scores of queries ``[B, Dq]`` against rows `ids` [B, N] of a table."""
+    q, table = _as_the_op_takes(q, table)
     side = torch.zeros(ids.shape, dtype=torch.int8, device=ids.device)
     factor = None if scale is None else scale[None]
     return sampled_score(q[None], table, ids.contiguous(), side, metric, pairs, factor)

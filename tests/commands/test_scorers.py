@@ -9,7 +9,7 @@ import pytest
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import write_graph
 from mmkgc_cli.runs import benching
-from tests.conftest import Outcome, random_graph
+from tests.conftest import ROOT, Outcome, random_graph
 
 Run = Callable[..., Outcome]
 
@@ -21,18 +21,18 @@ def test_list_shows_what_works_and_says_what_does_not(mmkgc: Run, tmp_path: Path
     done = mmkgc("scorers", "list")
     assert done.code == 0
     listed = {line.split()[0]: line for line in done.out.splitlines()}
-    names = list(listed)
-    assert (names[0], names[-1]) == ("scorer", "mine")
-    assert names[1:-1] == sorted(names[1:-1])
-    assert {"frequency", "rotate"} <= set(names)
+    built_in = sorted(path.stem for path in (ROOT / "scorers").glob("[!_]*.py"))
+    assert list(listed) == ["scorer", *built_in, "mine"]
     assert "./scorers  Say here in one line" in listed["mine"]
     broken, warning = done.err.splitlines()
     assert broken == "broken: scorers/broken.py:1: not valid Python: invalid syntax"
     assert warning.startswith("warning: scorers/rotate.py: not used, as the name 'rotate'")
     told = json.loads(mmkgc("scorers", "list", "--json").out)
-    broken_ones = [entry["name"] for entry in told["scorers"] if entry["problem"]]
-    assert broken_ones == ["broken"]
-    assert {"frequency", "rotate", "mine"} <= {entry["name"] for entry in told["scorers"]}
+    assert {entry["name"]: bool(entry["problem"]) for entry in told["scorers"]} == {
+        **dict.fromkeys(built_in, False),
+        "broken": True,
+        "mine": False,
+    }
     assert told["problems"] == [warning.removeprefix("warning: ")]
 
 

@@ -48,6 +48,44 @@ def test_values_of_the_wrong_type_or_size_are_refused(text: str) -> None:
         resolve("rotate", ROTATE, {}, "", {}, [text])
 
 
+ALL = ["training.candidates=all", "training.loss=bce"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (ALL[:1], "training: loss=self-adversarial compares a positive with its negatives, and "
+                  "candidates=all draws none; set training.loss to bce or softmax"),
+        ([ALL[0], "training.loss=margin-inside"], "training: loss=margin-inside compares"),
+        ([ALL[0], "training.loss=entropy-weighted"], "training: loss=entropy-weighted compares"),
+        ([*ALL, "training.negatives=5"], "training: negatives has no part in a training with"),
+        ([*ALL, "training.sampler=shared"], "training: sampler has no part in a training with"),
+        (["training.label_smoothing=0.1"], "training: label_smoothing is for "
+                                           "training.candidates=all; leave it out, or set that"),
+    ],
+)  # fmt: skip
+def test_settings_that_do_not_go_together_are_one_line(settings: list[str], message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        resolve("rotate", ROTATE, {}, "", {}, settings)
+    assert str(caught.value).startswith(message)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_settings_of_a_scorer_that_do_not_go_together_are_one_line() -> None:
+    with pytest.raises(DataError, match=r"^model: regularization and .* set both, or neither$"):
+        resolve("complex", load_scorer("complex").Config, {}, "", {}, ["model.regularization=n3"])
+
+
+@pytest.mark.parametrize("settings", [ALL, [*ALL, "training.label_smoothing=0.1"]])
+def test_all_candidates_read_back_from_the_resolved_file(
+    tmp_path: Path, settings: list[str]
+) -> None:
+    config = resolve("rotate", ROTATE, {}, "", {}, settings)
+    (tmp_path / "config.toml").write_text(to_toml(config))
+    again = from_toml(tmp_path / "config.toml", lambda name: load_scorer(name).Config)
+    assert again.training == config.training
+
+
 def test_whole_numbers_do_for_real_ones() -> None:
     assert resolve("rotate", ROTATE, {}, "", {}, ["training.lr=1"]).training.lr == 1.0
 

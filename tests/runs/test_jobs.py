@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +12,14 @@ import torch
 from mmkgc_cli.errors import DataError, MmkgcError, UsageError
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import write_graph
+from mmkgc_cli.runs import jobs, preflight
 from mmkgc_cli.runs.config import resolve
 from mmkgc_cli.runs.directory import RunDirectory
 from mmkgc_cli.runs.jobs import Trained, run_evaluation, run_training
 from mmkgc_cli.scoring import load_scorer
 from mmkgc_cli.state.trace import read_trace
 from mmkgc_cli.state.weights import load_weights
+from mmkgc_cli.training.program import ScorerProgram
 from tests.kg.test_graph import renumbered
 
 SMALL = ["training.epochs=4", "training.eval_every=2", "model.dim=8", "training.batch_size=64"]
@@ -84,6 +87,27 @@ def test_the_number_of_threads_changes_no_bit(folder: Path, tmp_path: Path, opti
     finally:
         torch.set_num_threads(before)
     assert len(digests) == 1
+
+
+def test_validations_rank_in_eval_mode_and_training_goes_on_in_its_own(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes: list[tuple[str, bool]] = []
+
+    def noted(what: str, plain: Any) -> Any:
+        def with_a_note(first: Any, *rest: Any) -> Any:
+            modes.append((what, first.scorer.training if what == "step" else first.training))
+            return plain(first, *rest)
+
+        return with_a_note
+
+    monkeypatch.setattr(ScorerProgram, "step", noted("step", ScorerProgram.step))
+    for module in (jobs, preflight):
+        monkeypatch.setattr(module, "rank", noted("rank", module.rank))
+    train(folder, tmp_path / "run", "training.batch_size=1000")
+    # One ranking before the first step, and a validation every other epoch of one step.
+    assert [what for what, _ in modes] == ["rank", *["step", "step", "rank"] * 2]
+    assert all(training == (what == "step") for what, training in modes)
 
 
 def test_evaluation_of_the_best_weights_reproduces_the_selection(

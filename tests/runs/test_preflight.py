@@ -36,6 +36,14 @@ def test_an_estimate_writes_nothing_and_adds_up(graph: Graph, tmp_path: Path) ->
     assert found.disk_mib == pytest.approx((2 + 3 * 3) * found.parameters * 4 / 2**20)
 
 
+def test_trainings_against_all_candidates_are_estimated_too(graph: Graph, tmp_path: Path) -> None:
+    settings = ["training.candidates=all", "training.loss=softmax", "training.epochs=3"]
+    config = resolve("pairre", load_scorer("pairre").Config, {}, "", {}, settings)
+    found = preflight.estimate(config, graph, tmp_path)
+    assert found.seconds_per_epoch > 0
+    assert found.parameters == 40 * 128 + 5 * 256
+
+
 def test_a_scorer_without_parameters_only_takes_a_validation(graph: Graph, tmp_path: Path) -> None:
     found = preflight.estimate(config_of(scorer="frequency"), graph, tmp_path)
     assert (found.parameters, found.seconds_per_epoch) == (0, 0)

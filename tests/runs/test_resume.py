@@ -59,12 +59,15 @@ def remains(run: RunDirectory) -> tuple[bytes, object, object]:
     return run.weights.read_bytes(), last_state(run.path), epochs(run.trace)
 
 
-def equal(a: tuple[bytes, object, object], b: tuple[bytes, object, object]) -> bool:
+def differences(a: tuple[bytes, object, object], b: tuple[bytes, object, object]) -> list[str]:
+    """What two trainings left that is not the same."""
     left, right = a[1], b[1]
     assert isinstance(left, dict)
     assert isinstance(right, dict)
-    same = left.keys() == right.keys() and all(torch.equal(left[k], right[k]) for k in left)
-    return a[0] == b[0] and same and a[2] == b[2]
+    found = [] if a[0] == b[0] else ["weights"]
+    found += [f"{key} is in one alone" for key in left.keys() ^ right.keys()]
+    found += [key for key in left.keys() & right.keys() if not torch.equal(left[key], right[key])]
+    return found if a[2] == b[2] else [*found, f"trace: {a[2]} and {b[2]}"]
 
 
 @pytest.mark.parametrize("after", [1, 4, 5, 7, 12, 18])
@@ -80,7 +83,7 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
     with pytest.raises(Interrupted):
         resume_training(broken, None, Watcher(1, signal.SIGINT))
     resumed = resume_training(broken, None, Watcher())
-    assert equal(remains(whole), remains(broken))
+    assert not differences(remains(whole), remains(broken))
     assert resumed.valid == undisturbed.valid
     assert (resumed.outcome.epochs, resumed.outcome.stopped) == (6, "all epochs done")
 
@@ -103,7 +106,35 @@ def test_optimizers_schedules_and_averages_go_on_too(
     with pytest.raises(Interrupted):
         train(folder, broken, Watcher(11), *more)
     resume_training(broken, None, Watcher())
-    assert equal(remains(whole), remains(broken))
+    assert not differences(remains(whole), remains(broken))
+
+
+@pytest.mark.parametrize(
+    ("scorer", "settings", "terms"),
+    [
+        ("tucker", ["model.relation_dim=4", "training.loss=bce"], set()),
+        (
+            "complex",
+            ["training.loss=softmax", "model.regularization=n3", "model.regularization_weight=0.1"],
+            {"n3"},
+        ),
+    ],
+)
+def test_trainings_against_all_candidates_go_on_too(
+    folder: Path, tmp_path: Path, scorer: str, settings: list[str], terms: set[str]
+) -> None:
+    """With dropout and batch norms (tucker), and a term of the scorer (complex)."""
+    more = [*SETTINGS, "training.candidates=all", *settings]
+    config = resolve(scorer, load_scorer(scorer).Config, {}, "", {}, more)
+    whole, broken = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "broken")
+    run_training(config, folder, whole, False, Watcher())
+    with pytest.raises(Interrupted):
+        run_training(config, folder, broken, False, Watcher(17))
+    resume_training(broken, None, Watcher())
+    assert not differences(remains(whole), remains(broken))
+    assert set(epochs(whole.trace)[0]["losses"]) == {"loss", "gradient_norm", *terms}
+    model = run_evaluation(broken, None, "test")["model"]
+    assert (model["candidates"], model["sampler"]) == ("all", None)
 
 
 LEARNT = """
@@ -151,7 +182,7 @@ def test_samplers_go_on_too(
     with pytest.raises(Interrupted):
         train(folder, broken, Watcher(11), *more)
     resume_training(broken, None, Watcher())
-    assert equal(remains(whole), remains(broken))
+    assert not differences(remains(whole), remains(broken))
     Path("samplers/learnt.py").unlink()
     model = run_evaluation(broken, None, "test")["model"]  # ranking needs no sampler
     assert model["sampler"]["name"] == name
@@ -166,7 +197,7 @@ def test_a_run_without_a_checkpoint_starts_over(folder: Path, tmp_path: Path) ->
     Checkpoints(broken.checkpoints, 1).clear()
     broken.environment.unlink()  # the run was killed between its first two files
     resume_training(broken, None, Watcher())
-    assert equal(remains(whole), remains(broken))
+    assert not differences(remains(whole), remains(broken))
     assert read_json(broken.environment).keys() == read_json(whole.environment).keys()
 
 

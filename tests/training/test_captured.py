@@ -17,7 +17,7 @@ from mmkgc_cli.runs.directory import RunDirectory
 from mmkgc_cli.scoring import load_scorer
 from mmkgc_cli.state.checkpoints import pack
 from mmkgc_cli.state.trace import read_trace
-from mmkgc_cli.training import link_prediction
+from mmkgc_cli.training import program as programs
 from mmkgc_cli.training.captured import WARM_UP, CapturedProgram, Watched, replayed
 from mmkgc_cli.training.link_prediction import LinkPrediction, LinkPredictionSettings
 from mmkgc_cli.training.optimization import OptimizationSettings
@@ -179,7 +179,7 @@ def test_scorers_twins_and_settings_can_forbid_it(
     monkeypatch.setattr(type(program.scorer), "capturable", False)
     assert replayed(program, "auto", told.append, Recorded) is program
     monkeypatch.undo()
-    monkeypatch.setattr(link_prediction, "path_of", lambda *_: ("twin", "no cuda kernel"))
+    monkeypatch.setattr(programs, "path_of", lambda *_: ("twin", "no cuda kernel"))
     assert replayed(program, "auto", told.append, Recorded) is program
     assert told == [
         "training.cuda_graph is off",

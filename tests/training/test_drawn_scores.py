@@ -197,8 +197,9 @@ def program_of(sampler: type[Sampler], graph: Graph, **optimization: object) -> 
     rng = torch.Generator().manual_seed(0)
     scorer = TwoDistances(ScorerConfig(), len(graph.entities), len(graph.relations), rng)
     settings = LinkPredictionSettings(
-        64, NEGATIVES, "bernoulli", SideChoice.per_negative, 0, sampler=sampler
-    )
+        batch_size=64, negatives=NEGATIVES, negative_sampling="bernoulli",
+        negative_side=SideChoice.per_negative, seed=0, sampler=sampler,
+    )  # fmt: skip
     return LinkPrediction(
         scorer,
         torch.from_numpy(graph.train).long(),

@@ -130,8 +130,9 @@ def test_rows_in_bfloat16_are_scored_in_float32(graph: Graph) -> None:
 def test_lower_precision_trains_alike_captured_or_not(graph: Graph, precision: Precision) -> None:
     def program(precision: Precision) -> LinkPrediction:
         settings = LinkPredictionSettings(
-            64, 4, "bernoulli", SideChoice.per_negative, 1.0, 0, precision
-        )
+            batch_size=64, negatives=4, negative_sampling="bernoulli",
+            negative_side=SideChoice.per_negative, seed=0, precision=precision,
+        )  # fmt: skip
         triples = torch.from_numpy(graph.train).long().cuda()
         return LinkPrediction(
             scorer_of(graph).cuda(), triples, settings, OptimizationSettings(lr=0.01), 30
