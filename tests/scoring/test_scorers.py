@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mmkgc_cli.errors import UsageError
-from mmkgc_cli.scoring import Scorer, Side, load_scorer, scorer_names
+from mmkgc_cli.scoring import Features, Scorer, Side, load_scorer, scorer_names
 from tests.scoring.small import DistMult, TransE
 
 N, R = 7, 3
@@ -18,7 +18,12 @@ def make(name: str) -> Scorer:
     scorer_class: Any = small.get(name) or load_scorer(name)
     config = {"dim": 5} if "dim" in scorer_class.Config.model_fields else {}
     rng = torch.Generator().manual_seed(0)
-    scorer: Scorer = scorer_class(scorer_class.Config(**config), N, R, rng)
+    told = {
+        modality: Features(torch.randn(N, 4, generator=rng), torch.ones(N, dtype=torch.bool))
+        for modality in scorer_class.modalities
+    }
+    features: Any = {"features": told} if told else {}
+    scorer: Scorer = scorer_class(scorer_class.Config(**config), N, R, rng, **features)
     triples = torch.randint(0, R, (40, 3), generator=rng)
     scorer.fit(triples)
     return scorer.double().eval()
@@ -42,7 +47,11 @@ def test_triple_tail_and_head_scores_agree(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [*(n for n in scorer_names() if not load_scorer(n).per_relation), "distmult", "transe"],
+    [
+        *(n for n in scorer_names() if load_scorer(n).two_way and not load_scorer(n).per_relation),
+        "distmult",
+        "transe",
+    ],
 )
 def test_sampled_scores_and_gradients_are_those_of_the_corrupted_triples(name: str) -> None:
     scorer = make(name)
