@@ -71,6 +71,10 @@ def train(
         bool,
         typer.Option("--freeze-features", help="model.freeze_features: do not train vectors."),
     ] = False,
+    allow_other_train: Annotated[
+        bool,
+        typer.Option("--allow-other-train", help="Take vectors fitted on another train split."),
+    ] = False,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any setting; repeat as needed."),
@@ -108,7 +112,8 @@ def train(
         settings = (
             scorer, run, config, batch_size, negatives, lr, seed, dim, device, fill, overrides
         )  # fmt: skip
-        if overwrite or dry_run or freeze_features or any(v is not None for v in settings):
+        flags_of_new_runs = overwrite, dry_run, freeze_features, allow_other_train
+        if any(flags_of_new_runs) or any(value is not None for value in settings):
             raise UsageError(
                 "--resume takes its settings from the run; only --epochs, --graph, --features and "
                 "--log go with it"
@@ -129,6 +134,7 @@ def train(
         ("training", "device"): None if device is None else device.value,
         ("model", "dim"): dim,
         ("model", "freeze_features"): freeze_features or None,
+        ("features", "allow_other_train"): allow_other_train or None,
         ("features", "fill"): None if fill is None else fill.value,
         **{("features", modality): path for modality, path in stores(features).items()},
     }
