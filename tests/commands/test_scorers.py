@@ -9,7 +9,7 @@ import pytest
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import write_graph
 from mmkgc_cli.runs import benching
-from tests.conftest import Outcome, random_graph
+from tests.conftest import ROOT, Outcome, random_graph
 
 Run = Callable[..., Outcome]
 
@@ -21,15 +21,15 @@ def test_list_shows_what_works_and_says_what_does_not(mmkgc: Run, tmp_path: Path
     done = mmkgc("scorers", "list")
     assert done.code == 0
     listed = {line.split()[0]: line for line in done.out.splitlines()}
-    assert list(listed) == ["scorer", "frequency", "rotate", "mine"]
-    assert "./scorers  Say here in one line" in listed["mine"]
+    built_in = sorted(p.stem for p in (ROOT / "scorers").glob("[a-z]*.py"))
+    assert list(listed) == ["scorer", *built_in, "mine"]
+    assert listed["mine"].split()[1:5] == ["./scorers", "Say", "here", "in"]
     broken, warning = done.err.splitlines()
     assert broken == "broken: scorers/broken.py:1: not valid Python: invalid syntax"
     assert warning.startswith("warning: scorers/rotate.py: not used, as the name 'rotate'")
     told = json.loads(mmkgc("scorers", "list", "--json").out)
     assert {entry["name"]: bool(entry["problem"]) for entry in told["scorers"]} == {
-        "frequency": False,
-        "rotate": False,
+        **dict.fromkeys(built_in, False),
         "broken": True,
         "mine": False,
     }
