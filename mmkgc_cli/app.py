@@ -16,6 +16,7 @@ from mmkgc_cli.commands import (
     scorers,
     train,
 )
+from mmkgc_cli.commands._features_flag import WithFeatures
 from mmkgc_cli.commands._shell import guarded, version_callback
 
 app = typer.Typer(
@@ -30,11 +31,11 @@ app.command("prepare")(prepare.prepare)
 app.command("audit")(audit.audit)
 app.command("datasets")(datasets.datasets)
 app.add_typer(features.app, name="features")
-app.command("train")(train.train)
+app.command("train", cls=WithFeatures)(train.train)
 app.command("eval")(evaluate.evaluate)
 app.add_typer(runs.app, name="runs")
 app.add_typer(scorers.app, name="scorers")
-app.command("profile")(profile.profile)
+app.command("profile", cls=WithFeatures)(profile.profile)
 app.command("doctor")(doctor.doctor)
 
 

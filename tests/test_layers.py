@@ -67,7 +67,12 @@ def test_every_room_has_its_place() -> None:
 
 
 # What scorers may import: the contract, ops, and what several of them are built from.
-BLOCKS = ("mmkgc_cli.ops", "mmkgc_cli.scoring.contract", "mmkgc_cli.scoring.regularization")
+BLOCKS = (
+    "mmkgc_cli.ops",
+    "mmkgc_cli.scoring.contract",
+    "mmkgc_cli.scoring.features",
+    "mmkgc_cli.scoring.regularization",
+)
 
 
 @pytest.mark.parametrize("path", SCORERS, ids=lambda p: p.name)

@@ -111,6 +111,7 @@ def details(run: Run) -> dict[str, Any]:
             name: {"value": _plain(value), "default": _plain(default)}
             for name, (value, default) in _settings(run).items()
         },
+        "features": _section(run, "stores"),
         "environment": {
             key: known(key)
             for key in ("mmkgc", "commit", "changed_files", "python", "platform", "packages",
@@ -206,6 +207,8 @@ def print_details(about: dict[str, Any], now: float) -> None:
         _line("" if i else "settings", f"{name} = {setting['value']}{default}")
     if not about["settings"]:
         _line("settings", "all defaults")
+    for i, (modality, store) in enumerate(about["features"].items()):
+        _line("" if i else "features", f"{modality}: {_store(store)}")
     _print_environment(about["environment"], about["device"])
     _print_progress(about)
     for i, checkpoint in enumerate(about["checkpoints"]):
@@ -227,6 +230,19 @@ def print_details(about: dict[str, Any], now: float) -> None:
     _line("size", f"{size(about['bytes'])}, last touched {_local(about['touched'])}")
     for i, line in enumerate(about["next"]):
         _line("" if i else "next", line)
+
+
+def _store(store: Any) -> str:
+    """What a run was given of a modality, as far as its record can be read."""
+    known = store.get if isinstance(store, dict) else {}.get
+    had, missing = (known("observed", 0), known("generated", 0)), known("missing", 0)
+    if not all(type(count) is int for count in (*had, missing)):
+        return "?"
+    text = f"{sum(had):,} of {counted(sum(had) + missing, 'entity')}"
+    text += f", {had[1]:,} of them generated" if had[1] else ""
+    text += f", {known('fill')} for {missing:,}" if missing and known("fill") != "none" else ""
+    who = f", {known('encoder')}" if known("encoder") else ""
+    return f"{text}, {known('use')}{who}, SHA-256 {str(known('sha256'))[:12]}…"
 
 
 def _position(checkpoint: dict[str, Any]) -> str:

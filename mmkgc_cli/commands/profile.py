@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from mmkgc_cli.commands._features_flag import FeaturesOption, stores
 from mmkgc_cli.commands._shell import Device, JsonFlag, out, print_json, table
 from mmkgc_cli.errors import UsageError
 
@@ -17,10 +18,13 @@ def profile(
     graph: Annotated[Path, typer.Option(help="Folder of a prepared graph.")],
     config: Annotated[
         Path | None,
-        typer.Option(help="TOML with [model], [training] and [sampler]; --set wins over it."),
+        typer.Option(
+            help="TOML with [model], [training], [sampler] and [features]; flags win over it."
+        ),
     ] = None,
     steps: Annotated[int, typer.Option(min=1, help="How many to take the time of.")] = 50,
     device: Annotated[Device | None, typer.Option(help="training.device")] = None,
+    features: FeaturesOption = None,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any setting; repeat as needed."),
@@ -33,13 +37,18 @@ def profile(
     from mmkgc_cli.runs.config import read_config_file, resolve
     from mmkgc_cli.scoring import load_scorer
 
+    flags: dict[tuple[str, str], Any] = {
+        ("features", modality): path for modality, path in stores(features).items()
+    }
+    if device is not None:
+        flags["training", "device"] = device.value
     scorer_class = load_scorer(scorer)
     resolved = resolve(
         scorer,
         scorer_class.Config,
         read_config_file(config) if config else {},
         str(config),
-        {} if device is None else {("training", "device"): device.value},
+        flags,
         overrides or [],
     )
     loaded = load_graph(graph)

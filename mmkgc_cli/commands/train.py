@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mmkgc_cli.commands._features_flag import FeaturesOption, stores
 from mmkgc_cli.commands._shell import Device, JsonFlag, log, out, print_json, say
 from mmkgc_cli.errors import UsageError
 
@@ -25,6 +26,15 @@ if TYPE_CHECKING:
 
 # Without a terminal, epochs that are not validated show at most this often.
 SECONDS_BETWEEN_LINES = 5.0
+
+
+class Fill(StrEnum):
+    """What stands for entities without a vector."""
+
+    zero = "zero"
+    mean = "mean"
+    random = "random"
+    one = "one"
 
 
 class LogName(StrEnum):
@@ -44,7 +54,9 @@ def train(
     ] = None,
     config: Annotated[
         Path | None,
-        typer.Option(help="TOML with [model], [training] and [sampler]; flags win over it."),
+        typer.Option(
+            help="TOML with [model], [training], [sampler] and [features]; flags win over it."
+        ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="training.epochs")] = None,
     batch_size: Annotated[int | None, typer.Option(help="training.batch_size")] = None,
@@ -53,6 +65,16 @@ def train(
     seed: Annotated[int | None, typer.Option(help="training.seed")] = None,
     dim: Annotated[int | None, typer.Option(help="model.dim")] = None,
     device: Annotated[Device | None, typer.Option(help="training.device")] = None,
+    features: FeaturesOption = None,
+    fill: Annotated[Fill | None, typer.Option(help="features.fill")] = None,
+    freeze_features: Annotated[
+        bool,
+        typer.Option("--freeze-features", help="model.freeze_features: do not train vectors."),
+    ] = False,
+    allow_other_train: Annotated[
+        bool,
+        typer.Option("--allow-other-train", help="Take vectors fitted on another train split."),
+    ] = False,
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any setting; repeat as needed."),
@@ -86,15 +108,18 @@ def train(
 
     loggers = Loggers([name.value for name in dict.fromkeys(log_to or [])], say)
     if resume is not None:
-        settings = (scorer, run, config, batch_size, negatives, lr, seed, dim, device, overrides)
-        if overwrite or dry_run or any(value is not None for value in settings):
+        settings = (
+            scorer, run, config, batch_size, negatives, lr, seed, dim, device, fill, overrides
+        )  # fmt: skip
+        flags_of_new_runs = overwrite, dry_run, freeze_features, allow_other_train
+        if any(flags_of_new_runs) or any(value is not None for value in settings):
             raise UsageError(
-                "--resume takes its settings from the run; only --epochs, --graph and --log go "
-                "with it"
+                "--resume takes its settings from the run; only --epochs, --graph, --features and "
+                "--log go with it"
             )
         directory = RunDirectory(resume)
         with Display() as display:
-            resumed = resume_training(directory, graph, display, epochs, loggers)
+            resumed = resume_training(directory, graph, display, epochs, loggers, stores(features))
             report(directory, resumed, as_json)
         return
     if scorer is None or graph is None:
@@ -107,6 +132,10 @@ def train(
         ("training", "seed"): seed,
         ("training", "device"): None if device is None else device.value,
         ("model", "dim"): dim,
+        ("model", "freeze_features"): freeze_features or None,
+        ("features", "allow_other_train"): allow_other_train or None,
+        ("features", "fill"): None if fill is None else fill.value,
+        **{("features", modality): path for modality, path in stores(features).items()},
     }
     resolved = resolve(
         scorer,

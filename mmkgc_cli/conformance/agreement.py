@@ -91,7 +91,7 @@ def sides(s: Subject) -> None:
     if isinstance(scorer, Reciprocal):
         inverse = scorer.score_answers(tails, relations + RELATIONS, heads, Side.tail)
         same(by_head, inverse, where(scorer, "query"), "as head query the tail query of r + R")
-    elif scorer.two_way:
+    elif scorer.is_two_way:
         by_tail = scorer.score_answers(heads, relations, tails, Side.tail)
         same(by_head, by_tail, where(scorer, "query"), "from the head query the tail query's score")
     else:

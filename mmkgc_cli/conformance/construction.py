@@ -24,7 +24,7 @@ from mmkgc_cli.scoring.paths import (
     terms,
     triple_scores,
 )
-from mmkgc_cli.scoring.pieces import load_tensors, where
+from mmkgc_cli.scoring.pieces import kept_tensors, load_tensors, where
 
 SHORTEST_CITATION = 20
 
@@ -154,13 +154,14 @@ def state(s: Subject) -> None:
     """What is saved and loaded into a scorer that was not fitted scores as before."""
     saved = s.make()
     try:
-        data = safetensors.torch.save({k: v.contiguous() for k, v in saved.state_dict().items()})
+        data = safetensors.torch.save({k: v.contiguous() for k, v in kept_tensors(saved).items()})
     except RuntimeError as error:
         first = str(error).strip().splitlines()[0]
         raise Failed(
             f"{where(s.scorer_class, '__init__')}: state_dict cannot be saved: {first}"
         ) from None
-    loaded = s.construct(99).double()
+    # Other features too: whoever evaluates a run need not have them.
+    loaded = s.construct(99, s.features(99)).double()
     load_tensors(loaded, safetensors.torch.load(data))
     loaded.eval()
     before, after = scores_of_triples(s, saved), scores_of_triples(s, loaded)

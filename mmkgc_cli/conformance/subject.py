@@ -64,11 +64,11 @@ class Subject:
         distinct: Tensor = torch.unique(torch.cat([rows, last]), dim=0)
         return distinct
 
-    def features(self) -> Mapping[str, Features]:
-        """Random vectors of every modality that the scorer declares, a third of them missing."""
+    def features(self, seed: int = 0) -> Mapping[str, Features]:
+        """Random vectors of every modality that the scorer needs, a third of them missing."""
         found = {}
-        for i, name in enumerate(self.scorer_class.modalities):
-            rng = torch.Generator().manual_seed(i)
+        for i, name in enumerate(self.scorer_class.modalities_of(self.config)):
+            rng = torch.Generator().manual_seed(seed + i)
             vectors = torch.randn(ENTITIES, WIDTH, generator=rng)
             observed = torch.arange(ENTITIES) % 3 != i % 3
             found[name] = Features(vectors * observed[:, None], observed)
@@ -77,7 +77,7 @@ class Subject:
     def construct(self, seed: int = 0, features: Mapping[str, Features] | None = None) -> Scorer:
         """A fresh scorer as training makes it."""
         told: dict[str, Any] = {}
-        if self.scorer_class.modalities:
+        if self.scorer_class.modalities_of(self.config):
             told["features"] = self.features() if features is None else features
         rng = torch.Generator().manual_seed(seed)
         return self.scorer_class(self.config, ENTITIES, RELATIONS, rng, **told)

@@ -18,6 +18,7 @@ from mmkgc_cli.evaluation.ranker import rank
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import load_graph
 from mmkgc_cli.runs.config import RunConfig, resolve
+from mmkgc_cli.runs.features import made_up, needed, read_features
 from mmkgc_cli.runs.preflight import build_program, initial_scorer, known_triples, pick_device
 from mmkgc_cli.scoring import load_scorer
 from mmkgc_cli.state.memory import settled_objects
@@ -28,6 +29,7 @@ DEFAULT_DIM = 128
 WARM_UP = 3  # steps
 # As many entities and relations as FB15K-237 has.
 ENTITIES, RELATIONS, TRIPLES = 14_541, 237, 100_000
+WIDTH = 768  # of features that are made up where no store is named
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,11 @@ class _Contender:
 
     def __post_init__(self) -> None:
         self.device = pick_device(self.config.training.device)
-        self.scorer = initial_scorer(self.config, self.graph, self.device)
+        if self.config.features.paths:
+            features = read_features(self.config, self.graph).given
+        else:
+            features = made_up(needed(self.config), len(self.graph.entities), WIDTH)
+        self.scorer = initial_scorer(self.config, self.graph, self.device, features)
         triples = torch.from_numpy(self.graph.train).to(device=self.device, dtype=torch.int64)
         self.scorer.fit(triples)
         self.program = None
@@ -144,7 +150,8 @@ def bench(
     if dim is not None and "dim" in model_class.model_fields:
         own["model", "dim"] = dim
     config = resolve(name, model_class, {}, "", own, overrides)
-    of_both = [text for text in overrides if not text.strip().startswith("model.")]
+    own_sections = ("model.", "features.")
+    of_both = [text for text in overrides if not text.strip().startswith(own_sections)]
     width = dim or getattr(config.model, "dim", None)
     peer_flags = {**flags, ("model", "dim"): width if isinstance(width, int) else DEFAULT_DIM}
     peer = resolve(PEER, load_scorer(PEER).Config, {}, "", peer_flags, of_both)

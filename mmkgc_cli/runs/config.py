@@ -50,6 +50,49 @@ OF_NEGATIVES = (
 )  # fmt: skip
 
 
+class FeaturesConfig(BaseModel):
+    """Stores of vectors by modality, as ``image = "image.h5"``, and what stands for their gaps."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, strict=True)
+    __pydantic_extra__: dict[str, str]
+
+    fill: Literal["none", "zero", "mean", "random", "one"] = Field(
+        "none", description="what stands for entities without a vector; none: they are an error"
+    )
+    allow_other_train: bool = Field(
+        False, description="take vectors that were fitted on another train split"
+    )
+
+    @property
+    def paths(self) -> dict[str, str]:
+        """Stores by modality."""
+        return dict(self.__pydantic_extra__ or {})
+
+
+class StoreConfig(_Strict):
+    """What a run was given of one modality; see `features.about` for what a store says of itself.
+
+    `observed`, `generated` and `missing` count entities of the graph.
+    """
+
+    sha256: str
+    width: int
+    entities_id: str
+    encoder: str = ""
+    revision: str = ""
+    preprocess: str = ""
+    pooling: str = ""
+    source: str = ""
+    train_id: str = ""
+    observed: int
+    generated: int
+    missing: int
+    fill: str = "none"
+    use: Literal["frozen", "trainable"] = "frozen"
+    mask: dict[str, Any] = Field(default_factory=dict)
+    completion: dict[str, Any] = Field(default_factory=dict)
+
+
 class TrainingConfig(_Strict):
     """How to train."""
 
@@ -173,10 +216,12 @@ class RunConfig(_Strict):
     model: ScorerConfig
     training: TrainingConfig
     sampler: SamplerConfig
+    features: FeaturesConfig
+    stores: dict[str, StoreConfig] = Field(default_factory=dict)  # by modality
 
 
-SECTIONS = ("model", "training", "sampler")
-RECORDS = ("graph", "plugin", "sampler_plugin")
+SECTIONS = ("model", "training", "sampler", "features")
+RECORDS = ("graph", "plugin", "sampler_plugin", "stores")
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
@@ -229,7 +274,11 @@ def resolve(
     Raises:
         DataError: with every unknown key and bad value at once, one per line.
     """
-    classes: dict[str, type[BaseModel]] = {"model": model_class, "training": TrainingConfig}
+    classes: dict[str, type[BaseModel]] = {
+        "model": model_class,
+        "training": TrainingConfig,
+        "features": FeaturesConfig,
+    }
     entries: list[tuple[str, str, Any, str]] = []
     merged: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     origin: dict[tuple[str, str], str] = {}
@@ -238,7 +287,7 @@ def resolve(
     def take(section: str, key: str, value: Any, source: str) -> None:
         if section not in classes:
             problems.append(f"{source}: no section {section!r}; {nearest(section, classes)}")
-        elif key not in classes[section].model_fields and classes[section] is not _AnySampler:
+        elif not (key in classes[section].model_fields or _takes_any(classes[section])):
             known, dotted = _dotted(classes), f"{section}.{key}"
             # The right key in the wrong section is nearer than any spelling.
             elsewhere = [name for name in known if name.endswith(f".{key}")]
@@ -255,7 +304,9 @@ def resolve(
     for source, section, key, value in _file_entries(file_values, file_name, scorer, problems):
         entries.append((section, key, value, source))
     for (section, key), value in flags.items():
-        entries.append((section, key, value, f"--{key.replace('_', '-')}"))
+        of_store = section == "features" and key not in FeaturesConfig.model_fields
+        flag = f"--features {key}" if of_store else f"--{key.replace('_', '-')}"
+        entries.append((section, key, value, flag))
     for text in overrides:
         section, key, value = parse_override(text)
         entries.append((section, key, value, f"--set {section}.{key}"))
@@ -286,8 +337,18 @@ def resolve(
     if problems:
         raise DataError("\n".join(problems))
     # model_construct keeps the scorer's own config class, validated just now.
-    parts |= {"graph": GraphConfig(), "plugin": PluginConfig(), "sampler_plugin": PluginConfig()}
+    parts |= {
+        "graph": GraphConfig(),
+        "plugin": PluginConfig(),
+        "sampler_plugin": PluginConfig(),
+        "stores": {},
+    }
     return RunConfig.model_construct(scorer=scorer, **parts)
+
+
+def _takes_any(model: type[BaseModel]) -> bool:
+    """Whether keys without a field are taken, as modalities are."""
+    return model.model_config.get("extra") == "allow"
 
 
 def _sampler_of(entries: Sequence[tuple[str, str, Any, str]]) -> tuple[str, str]:
@@ -330,6 +391,7 @@ def unlike_defaults(
         "model": model_class,
         "training": TrainingConfig,
         "sampler": None,
+        "features": FeaturesConfig,
     }
     with contextlib.suppress(MmkgcError):  # a plugin that is no longer there
         sections["sampler"] = load_sampler(str(name)).Config
@@ -354,6 +416,8 @@ def values_of(config: RunConfig) -> dict[str, Any]:
         "model": config.model.model_dump(),
         "training": config.training.model_dump(),
         "sampler": config.sampler.model_dump(),
+        "features": config.features.model_dump(),
+        "stores": {name: store.model_dump() for name, store in config.stores.items()},
     }
 
 
@@ -383,6 +447,10 @@ def from_toml(path: Path, model_class_of: Any, for_training: bool = True) -> Run
             "graph": read_record(path, values, "graph", GraphConfig),
             "plugin": read_record(path, values, "plugin", PluginConfig),
             "sampler_plugin": read_record(path, values, "sampler_plugin", PluginConfig),
+            "stores": {
+                name: read_record(path, values["stores"], name, StoreConfig)
+                for name in values.get("stores", {})
+            },
         }
     )
 

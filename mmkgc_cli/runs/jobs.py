@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
@@ -19,6 +21,7 @@ from mmkgc_cli.kg.triples import Triples
 from mmkgc_cli.plugins import blame
 from mmkgc_cli.runs.config import GraphConfig, RunConfig, to_toml, values_of
 from mmkgc_cli.runs.directory import RunDirectory, environment
+from mmkgc_cli.runs.features import features_to_resume, placeholders, read_features, recorded
 from mmkgc_cli.runs.keeper import RunKeeper
 from mmkgc_cli.runs.loggers import Loggers
 from mmkgc_cli.runs.plugins import config_and_change, config_to_resume, plugin_of, recorded_plugins
@@ -91,7 +94,9 @@ def run_training(
         order_id=graph.order_id,
     )
     config = config.model_copy(update={"graph": about, **recorded_plugins(config)})
-    prepared = prepare(config, graph, run.path)
+    features = read_features(config, graph)
+    prepared = prepare(config, graph, run.path, features.given)
+    config = recorded(config, features, prepared.scorer)
     with run.locked():
         run.create(overwrite)
         write_text(run.config, to_toml(config))
@@ -105,6 +110,7 @@ def resume_training(
     watcher: Watcher,
     epochs: int | None = None,
     loggers: Loggers | None = None,
+    stores: Mapping[str, str] = MappingProxyType({}),
 ) -> Trained:
     """Goes on from the last checkpoint of a run, as if it had not been stopped.
 
@@ -114,9 +120,10 @@ def resume_training(
         watcher: is told how it goes.
         epochs: train for so many instead, also when the run was finished.
         loggers: are told what the trace is; each appends to what it has of the run.
+        stores: where features of a modality are now, if not where they were.
 
     Raises:
-        MmkgcError: as `run_training`; also when the graph is not the one it was trained on.
+        MmkgcError: as `run_training`; also when graph or features are not those it was trained on.
     """
     run.require()
     config = config_to_resume(run)
@@ -124,7 +131,8 @@ def resume_training(
     if epochs is not None:
         training = config.training.model_copy(update={"epochs": epochs})
         config = config.model_copy(update={"training": training})
-    prepared = prepare(config, graph, run.path)
+    config, features = features_to_resume(config, graph, stores)
+    prepared = prepare(config, graph, run.path, features.given)
     with run.locked():
         found = Checkpoints(run.checkpoints, 1).latest()
         if found is None and _is_finished(run):
@@ -170,7 +178,10 @@ def _train(
     watcher.begin(graph, config, parameters, device.type)
     position, seconds = state["trace"] if state else (0, 0.0)
     settings = values_of(config)
-    del settings["graph"]["path"]  # of this machine, no business of others
+    # Paths of this machine are no business of others.
+    del settings["graph"]["path"]
+    for modality in config.features.paths:
+        del settings["features"][modality]
     next_epoch = state["progress"]["epoch"] if state else 1
     with (
         loggers.opened(run.path, settings, next_epoch),
@@ -317,7 +328,8 @@ def load_run(run: RunDirectory, graph_folder: Path | None, device: str = "auto")
     if metadata.get("order_id") != graph.order_id or metadata.get("scorer") != config.scorer:
         raise DataError(f"{run.weights}: belongs to another run; train again")
     where = pick_device(device)
-    scorer = build_scorer(config, graph, torch.device("cpu"))
+    features = placeholders(config, len(graph.entities))
+    scorer = build_scorer(config, graph, torch.device("cpu"), features)
     try:
         load_tensors(scorer, tensors)
     except RuntimeError as error:
@@ -370,6 +382,8 @@ def run_evaluation(
             "change": loaded.plugin_change or None,
         },
     }
+    if loaded.config.stores:
+        model["features"] = {m: store.model_dump() for m, store in loaded.config.stores.items()}
     if loaded.scorer.scores_triples_only():
         model["path"] = "whole triples"
     results = split_report(graph, split, ranks, model, loaded.config.training.eval_sample)

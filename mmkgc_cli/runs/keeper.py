@@ -12,6 +12,7 @@ from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.runs.config import RunConfig
 from mmkgc_cli.runs.directory import RunDirectory
 from mmkgc_cli.scoring import Scorer
+from mmkgc_cli.scoring.pieces import kept_tensors
 from mmkgc_cli.state.checkpoints import Checkpoints
 from mmkgc_cli.state.trace import Trace
 from mmkgc_cli.state.weights import save_weights
@@ -49,7 +50,7 @@ class RunKeeper:
             "order_id": self.graph.order_id,
         }
         with self.averaged():
-            save_weights(self.run.weights, self.scorer.state_dict(), about)
+            save_weights(self.run.weights, kept_tensors(self.scorer), about)
 
     def averaged(self) -> contextlib.AbstractContextManager[None]:
         """The scorer with the weights that are ranked and kept."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,10 @@ from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.triples import Triples
 from mmkgc_cli.ops import SideChoice
 from mmkgc_cli.runs.config import RunConfig
-from mmkgc_cli.scoring import Scorer, load_scorer
+from mmkgc_cli.runs.features import read_features
+from mmkgc_cli.scoring import Features, Scorer, load_scorer
+from mmkgc_cli.scoring.contract import NO_FEATURES
+from mmkgc_cli.scoring.pieces import kept_tensors
 from mmkgc_cli.state.memory import keep_freed_memory, peak_mib
 from mmkgc_cli.state.rng import generator, stream_seed
 from mmkgc_cli.training import captured
@@ -67,15 +71,27 @@ def known_triples(graph: Graph) -> KnownTriples:
     return KnownTriples(list(graph.splits.values()), len(graph.entities), len(graph.relations))
 
 
-def build_scorer(config: RunConfig, graph: Graph, device: torch.device) -> Scorer:
-    """A fresh scorer on `device`, its initial values from the seed alone."""
+def build_scorer(
+    config: RunConfig,
+    graph: Graph,
+    device: torch.device,
+    features: Mapping[str, Features] = NO_FEATURES,
+) -> Scorer:
+    """A fresh scorer on `device`, its initial values from the seed and `features` alone."""
     scorer_class = load_scorer(config.scorer)
     rng = generator(config.training.seed, "initial values")
-    scorer = scorer_class(config.model, len(graph.entities), len(graph.relations), rng)
+    # Whoever declares no modalities need not take any.
+    told: dict[str, Any] = {"features": features} if features else {}
+    scorer = scorer_class(config.model, len(graph.entities), len(graph.relations), rng, **told)
     return scorer.to(device)
 
 
-def initial_scorer(config: RunConfig, graph: Graph, device: torch.device) -> Scorer:
+def initial_scorer(
+    config: RunConfig,
+    graph: Graph,
+    device: torch.device,
+    features: Mapping[str, Features] = NO_FEATURES,
+) -> Scorer:
     """The scorer at the start of a run, and the process made ready to train it.
 
     Raises:
@@ -87,7 +103,7 @@ def initial_scorer(config: RunConfig, graph: Graph, device: torch.device) -> Sco
         torch.set_num_threads(config.training.threads)
     # What layers such as dropout draw; everything of ours has streams of its own.
     torch.manual_seed(stream_seed(config.training.seed, "layers"))
-    return build_scorer(config, graph, device)
+    return build_scorer(config, graph, device, features)
 
 
 def build_program(config: RunConfig, scorer: Scorer, triples: Tensor) -> ScorerProgram:
@@ -175,9 +191,10 @@ def valid_triples(config: RunConfig, graph: Graph) -> Triples:
 
 def state_mib(config: RunConfig, scorer: Scorer) -> tuple[float, float]:
     """Size of the weights, and of a checkpoint with what the optimizer keeps of them."""
-    weights = sum(p.numel() * p.element_size() for p in scorer.parameters()) / 2**20
+    trained = sum(p.numel() * p.element_size() for p in scorer.parameters()) / 2**20
+    whole = sum(t.numel() * t.element_size() for t in kept_tensors(scorer).values()) / 2**20
     moments = 1 if config.training.optimizer == "adagrad" else 2
-    return weights, weights * (1 + moments + bool(config.training.average))
+    return whole, trained * (1 + moments + bool(config.training.average))
 
 
 def check_room(config: RunConfig, scorer: Scorer, run: Path) -> None:
@@ -249,14 +266,19 @@ class Prepared:
     known: KnownTriples
 
 
-def prepare(config: RunConfig, graph: Graph, run: Path) -> Prepared:
+def prepare(
+    config: RunConfig,
+    graph: Graph,
+    run: Path,
+    features: Mapping[str, Features] = NO_FEATURES,
+) -> Prepared:
     """Makes what a training needs, so that what fails there fails before a run is touched.
 
     Raises:
         MmkgcError: when settings do not go together, something does not fit, or ranking fails.
     """
     device = pick_device(config.training.device)
-    scorer = initial_scorer(config, graph, device)
+    scorer = initial_scorer(config, graph, device, features)
     check_room(config, scorer, run)
     triples = torch.from_numpy(graph.train).to(device=device, dtype=torch.int64)
     scorer.fit(triples)
@@ -276,7 +298,8 @@ def estimate(config: RunConfig, graph: Graph, run: Path) -> Estimate:
     """
     settings = config.training
     device = pick_device(settings.device)
-    scorer = initial_scorer(config, graph, device)
+    features = read_features(config, graph).given
+    scorer = initial_scorer(config, graph, device, features)
     triples = torch.from_numpy(graph.train).to(device=device, dtype=torch.int64)
     scorer.fit(triples)
     known = known_triples(graph)

@@ -13,6 +13,7 @@ import torch
 
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.runs.config import RunConfig
+from mmkgc_cli.runs.features import read_features
 from mmkgc_cli.runs.preflight import build_program, initial_scorer, pick_device
 from mmkgc_cli.scoring import Scorer
 from mmkgc_cli.scoring.paths import candidate_width
@@ -76,7 +77,7 @@ def profile(config: RunConfig, graph: Graph, steps: int) -> Profile:
         NothingToTrain: when there are no steps to time.
     """
     device = pick_device(config.training.device)
-    scorer = initial_scorer(config, graph, device)
+    scorer = initial_scorer(config, graph, device, read_features(config, graph).given)
     triples = torch.from_numpy(graph.train).to(device=device, dtype=torch.int64)
     scorer.fit(triples)
     if not list(scorer.parameters()):

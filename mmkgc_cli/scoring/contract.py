@@ -67,7 +67,8 @@ class Scorer(nn.Module):
     per_relation: ClassVar[bool] = False
     # Whether a training step is the same work on the device each time; see `training.captured`.
     capturable: ClassVar[bool] = True
-    # Which features it is constructed with, and whether it looks at which of them are observed.
+    # Which features it is constructed with (at most; see `modalities_of`), and whether it looks at
+    # which of them are observed.
     modalities: ClassVar[tuple[str, ...]] = ()
     uses_mask: ClassVar[bool] = False
 
@@ -81,13 +82,15 @@ class Scorer(nn.Module):
     ) -> None:
         """Creates a scorer whose initial values come from `generator` alone.
 
-        `features` are given where the class declares `modalities`, and only those.
+        `features` are those of `modalities_of(config)`, and given only where there are some. What
+        is kept of them as it is becomes a buffer with ``persistent=False``: weights hold it,
+        checkpoints need not.
 
         Raises:
             DataError: when features are missing or do not belong to these entities.
         """
         super().__init__()
-        check_features(type(self), self.modalities, features, n_entities)
+        check_features(type(self), self.modalities_of(config), features, n_entities)
         self.config = config
         self.n_entities = n_entities
         self.n_relations = n_relations
@@ -101,6 +104,21 @@ class Scorer(nn.Module):
     def scores_triples_only(cls) -> bool:
         """Whether it has no queries: then every triple is scored by itself, which takes longer."""
         return cls.query is Scorer.query
+
+    @classmethod
+    def modalities_of(cls, config: ScorerConfig) -> tuple[str, ...]:
+        """Which of `modalities` it needs with these hyper-parameters; by default all."""
+        return cls.modalities
+
+    @property
+    def is_two_way(self) -> bool:
+        """`two_way`, which may depend on hyper-parameters."""
+        return self.two_way
+
+    @property
+    def trains_features(self) -> bool:
+        """Whether features begin a table that is trained; by default they stay as they are."""
+        return False
 
     def is_plain(self) -> bool:
         """Whether one table of candidates serves all queries, unscaled, under one metric."""

@@ -255,7 +255,8 @@ def sampled_loss_of(
     # In the order of `Side`.
     known = ((heads, Side.tail), (tails, Side.head))
     queries = torch.stack([query_rows(scorer, e, relations, s)[0] for e, s in known])
-    (table,) = candidate_rows(scorer, None, None, Side.tail)
+    met, ids = _entities_met(scorer, ids)
+    (table,) = candidate_rows(scorer, met, None, Side.tail)
     queries, table = _as_the_op_takes(queries, table)
     pairs = terms(scorer, 0, queries.shape[-1], table.shape[-1])
     return sampled_loss(
@@ -275,13 +276,27 @@ def _as_the_op_takes(queries: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
     return queries.float(), table if reads_low else table.float()
 
 
+def _entities_met(scorer: Scorer, ids: Tensor) -> tuple[Tensor | None, Tensor]:
+    """Whose candidate rows a step needs, and where among them `ids` are; None for all in order.
+
+    Rows that are made of features cost a projection each, so those of a small batch are made alone.
+    `order` still sorts the new ids. Not on a GPU, which would have to be waited for.
+    """
+    costly = bool(scorer.modalities_of(scorer.config))
+    if not costly or ids.numel() >= scorer.n_entities or ids.device.type != "cpu":
+        return None, ids
+    met, at = torch.unique(ids, return_inverse=True)
+    return met, at
+
+
 def _sampled_tables(
     scorer: Scorer, relations: Tensor, ids: Tensor, side: Tensor, order: Tensor | None
 ) -> tuple[list[Tensor], Tensor, Tensor | None]:
     """Candidate rows of a step, and where in them each candidate is."""
     n = scorer.n_entities
     if not (scorer.per_relation or scorer.roles):
-        return candidate_rows(scorer, None, None, Side.tail), ids, order
+        met, ids = _entities_met(scorer, ids)
+        return candidate_rows(scorer, met, None, Side.tail), ids, order
     if not scorer.per_relation:
         # A table a side, one above the other.
         both = [candidate_rows(scorer, None, None, s) for s in Side]

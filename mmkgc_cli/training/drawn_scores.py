@@ -25,15 +25,36 @@ from mmkgc_cli.training.samplers import (
 def drawn_loss(
     scorer: Scorer, positives: Tensor, drawn: Drawn, loss: RowLoss, whole_tables: bool = True
 ) -> Tensor:
-    """The loss of what `drawn_scores` gives, in the scorer's own way for entities by id."""
-    if isinstance(drawn, Pools) and not _multiplies(scorer, whole_tables):
+    """The loss of what `drawn_scores` gives, in the scorer's own way for entities by id.
+
+    A scorer that is not two-way has a score of the positive for each side, and negatives are
+    compared with that of theirs: a positive then makes two rows of the loss.
+    """
+    if isinstance(drawn, Pools) and not (_multiplies(scorer, whole_tables) and scorer.is_two_way):
         drawn = drawn.negatives(positives)
+    if isinstance(drawn, Negatives) and not scorer.is_two_way:
+        return _loss_by_side(scorer, positives, drawn, loss)
     if isinstance(drawn, Negatives):
         heads, relations, tails = positives.unbind(1)
         return scorer.loss_sampled(
             heads, relations, tails, drawn.entities, drawn.side, drawn.usable, loss, drawn.order
         )
     return loss(*drawn_scores(scorer, positives, drawn, whole_tables))
+
+
+def _loss_by_side(scorer: Scorer, positives: Tensor, drawn: Negatives, loss: RowLoss) -> Tensor:
+    """The mean of the losses of tails and of heads, each with the positive as its own answer."""
+    heads, relations, tails = positives.unbind(1)
+    # The positive is the first already, as a tail.
+    ids = torch.cat([heads[:, None], drawn.entities], 1)
+    side = torch.cat([torch.full_like(drawn.side[:, :1], Side.head), drawn.side], 1)
+    scores = scorer.score_sampled(heads, relations, tails, ids, side)
+    usable, sides = drawn.usable[:, 1:], drawn.side[:, 1:]
+    return loss(
+        torch.cat([scores[:, 1], scores[:, 0]]),
+        scores[:, 2:].repeat(2, 1),
+        torch.cat([usable & (sides == of) for of in (Side.tail, Side.head)]),
+    )
 
 
 def batch_of(positives: Tensor, drawn: Drawn) -> Batch:

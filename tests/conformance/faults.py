@@ -21,6 +21,7 @@ from tests.scoring.extended import (
     Small,
     TransE,
     WholeTriples,
+    WithImage,
 )
 
 Entities = Tensor | None
@@ -302,6 +303,19 @@ class Unregistered(DistMult):
         return rows * self.mix.to(rows)
 
 
+class LeavesFeaturesOut(WithImage):
+    """Whoever evaluates it would need its store."""
+
+    def __init__(self, *args: Any, **features: Any) -> None:
+        super().__init__(*args, **features)
+        del self.image
+        self.image = features["features"]["image"].vectors.double()
+
+    def candidates(self, entities: Entities, relation: Relation = None, side: Any = None) -> Rows:
+        self.image = self.image.to(self.entities)
+        return super().candidates(entities, relation, side)
+
+
 class LooksAtIds(DistMult):
     def candidates(self, entities: Entities, relation: Relation = None, side: Any = None) -> Rows:
         ids = torch.arange(self.n_entities) if entities is None else entities
@@ -360,5 +374,6 @@ FAULTS: tuple[tuple[str, type[Scorer], str], ...] = (
     ("hooks", ReservedName, "expected names other than loss and gradient_norm, got 'loss'"),
     ("parameter groups", ForgottenParameter, "expected 'relations' in one group, got it in 0"),
     ("state", Unregistered, "expected the scores of the saved scorer, got others after loading"),
+    ("state", LeavesFeaturesOut, "expected the scores of the saved scorer, got others after"),
     ("permutation", LooksAtIds, "the same scores when entities are numbered in another order"),
 )

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from mmkgc_cli.errors import MmkgcError
 from mmkgc_cli.kg.graph import Graph
-from mmkgc_cli.ops import Metric, Pair, SideChoice
+from mmkgc_cli.ops import Metric, Pair, SelfAdversarial, SideChoice
 from mmkgc_cli.scoring import Scorer, ScorerConfig, Side, load_scorer
-from mmkgc_cli.training.drawn_scores import drawn_scores
+from mmkgc_cli.training.drawn_scores import drawn_loss, drawn_scores
 from mmkgc_cli.training.link_prediction import LinkPrediction, LinkPredictionSettings
 from mmkgc_cli.training.optimization import OptimizationSettings
 from mmkgc_cli.training.samplers import (
@@ -266,3 +266,34 @@ def test_what_cannot_be_scored_is_one_line() -> None:
     with pytest.raises(MmkgcError, match="are no row of blocks"):
         by_view = ByView(SamplerConfig(), task, overlapping).draw(positives, overlapping)
         drawn_scores(overlapping, positives, by_view)
+
+
+class Mirror(DistMult):
+    """Heads are asked for by another relation row: not two-way."""
+
+    two_way = False
+
+    def query(self, entities: Tensor, relations: Tensor, side: Side) -> Tensor:
+        rows = super().query(entities, relations, side)
+        return rows * 2 if side is Side.head else rows
+
+
+def test_a_scorer_that_is_not_two_way_compares_each_side_with_its_own_positive() -> None:
+    rng = torch.Generator().manual_seed(0)
+    scorer = Mirror(Mirror.Config(), N, R, rng).double()
+    positives = triples()[:6]
+    ids = torch.randint(N, (6, NEGATIVES), generator=rng)
+    side = torch.randint(2, (6, NEGATIVES), generator=rng, dtype=torch.int8)
+    usable = torch.rand(6, NEGATIVES, generator=rng) > 0.2
+    drawn = Negatives.of(positives, ids, side, usable)
+    loss = SelfAdversarial(0.5)
+    found = drawn_loss(scorer, positives, drawn, loss)
+    h, r, t = positives.unbind(1)
+    rows = []
+    for of, known, answer in ((Side.tail, h, t), (Side.head, t, h)):
+        own = scorer.score_answers(known, r, answer, of)
+        against = torch.stack(
+            [scorer.score_answers(known, r, ids[:, i], of) for i in range(NEGATIVES)], 1
+        )
+        rows.append(loss(own, against, usable & (side == of)))
+    torch.testing.assert_close(found, (rows[0] + rows[1]) / 2)

@@ -1,0 +1,229 @@
+"""RSME: ComplEx on entities mixed with their images, and how alike the images of a pair are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from mmkgc_cli.ops import Metric, Pair, lookup
+from mmkgc_cli.scoring.contract import (
+    NO_FEATURES,
+    Batch,
+    Features,
+    Scorer,
+    ScorerConfig,
+    Side,
+)
+from mmkgc_cli.scoring.features import FeatureTable, Projection, unit
+
+# Triples whose candidates are compared at once for the forget gate.
+CHUNK = 1024
+
+
+class RSMEConfig(ScorerConfig):
+    """Hyper-parameters of RSME."""
+
+    dim: int = Field(128, ge=1, le=2**15, description="complex width, 2 x dim real numbers")
+    variant: Literal["paper", "released"] = Field(
+        "paper",
+        description="released: images beside the entity's row, no inverse relations, no gate, and "
+        "similar images making a triple less plausible, as MACO's code",
+    )
+    alpha: float = Field(0.7, ge=0, le=1, description="share of the image in a row; paper only")
+    beta: float = Field(
+        0.95, ge=0, le=1, description="share of ComplEx in the score; 0.99 under released"
+    )
+    gate: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="relations whose tails rank, by images, at this share of all entities or "
+        "worse, on average, forget images; 1 forgets none; paper only",
+    )
+    penalty: float = Field(
+        0.0,
+        ge=0,
+        le=1e6,
+        description="of N3, or under released of mean squares, where it is 1 unless you say",
+    )
+    init: float = Field(0.1, gt=0, le=1e6, description="numbers start uniform in +- this")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_released(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("variant") == "released":
+            return {"beta": 0.99, "penalty": 1.0, **values}
+        return values
+
+
+class RSME(Scorer):
+    """score = beta Re<e_h, r, conj(e_t)> + (1 - beta) g_r cos(v_h, v_t), e = (1-a) E + a P v.
+
+    Wang et al. 2021, section 4. Images v stay as they are. Training sees the first term alone, not
+    scaled, as the authors' code; the second, and the forget gate g_r, act when ranking. Their
+    filter gate chooses among the images of an entity, of which a store has one.
+    """
+
+    Config = RSMEConfig
+    metric = Metric.dot
+    two_way = False  # inverse relations answer for heads; the released form has none
+    modalities: ClassVar[tuple[str, ...]] = ("image",)
+    citation: ClassVar[str] = (
+        "Meng Wang, Sen Wang, Han Yang, Zheng Zhang, Xi Chen and Guilin Qi. Is visual context "
+        "really helpful for knowledge graph? A representation learning perspective. ACM MM, 2021."
+    )
+
+    def __init__(
+        self,
+        config: RSMEConfig,
+        n_entities: int,
+        n_relations: int,
+        generator: torch.Generator,
+        features: Mapping[str, Features] = NO_FEATURES,
+    ) -> None:
+        """Rows are laid out [re | im]."""
+        super().__init__(config, n_entities, n_relations, generator, features)
+        self._released = config.variant == "released"
+        self._alpha, self._beta = config.alpha, config.beta
+        self._gate_at, self._penalty = config.gate, config.penalty
+        d = 2 * config.dim
+
+        def table(rows: int, width: int) -> nn.Parameter:
+            values = torch.empty(rows, width)
+            return nn.Parameter(values.uniform_(-config.init, config.init, generator=generator))
+
+        self.entities = table(n_entities, d)
+        # The released code sets images beside the entity's row, so relations are twice as wide.
+        self.relations = table(n_relations, 2 * d) if self._released else table(2 * n_relations, d)
+        self.images = FeatureTable(features["image"], frozen=True)
+        bound = self.images.width**-0.5 * (1.0 if self._released else config.init)
+        self.projection = Projection(self.images.width, d, bound, self._released, generator)
+        self.register_buffer("gates", torch.ones(n_relations))
+        self.gates: Tensor
+
+    def fit(self, triples: Tensor) -> None:
+        """Closes the gates of relations for which images say little."""
+        if self._released or self._gate_at == 1:
+            return
+        ranks = mean_relative_ranks(unit(self.images(None)), triples, self.n_relations)
+        self.gates.copy_(ranks < self._gate_at)
+
+    @property
+    def is_two_way(self) -> bool:
+        """In the released form."""
+        return self._released
+
+    def query(self, entities: Tensor, relations: Tensor, side: Side) -> Tensor:
+        """Blocks [e r | g_r v], r being that of the inverse for heads; in training only the first.
+
+        In the released form r is conjugated for heads.
+        """
+        if self._released:
+            row, images = self._released_rows(entities)
+            sign = -1 if side is Side.head else 1
+            first = rotated(row, lookup(self.relations, relations), sign)
+            return torch.cat([first, unit(images)], -1)
+        inverse = self.n_relations if side is Side.head else 0
+        first = rotated(self._mixed(entities), lookup(self.relations, relations + inverse))
+        if self.training:
+            return first
+        gates = self.gates[relations][:, None]
+        return torch.cat([first, gates * unit(self.images(entities))], -1)
+
+    def candidates(
+        self,
+        entities: Tensor | None,
+        relation: int | Tensor | None = None,
+        side: Side | None = None,
+    ) -> Tensor:
+        """Blocks [e | v], v at length 1; in training only e."""
+        if self._released:
+            row, images = self._released_rows(entities)
+            return torch.cat([row, unit(images)], -1)
+        mixed = self._mixed(entities)
+        return mixed if self.training else torch.cat([mixed, unit(self.images(entities))], -1)
+
+    def pairs(self, query_width: int, branch: int = 0) -> Sequence[Pair]:
+        """ComplEx and cosine with their shares; both negative in the released form."""
+        d = self.relations.shape[1]
+        if not self._released and self.training:
+            return [Pair(0, 0, d)]
+        sign = -1 if self._released else 1
+        rest = query_width - d
+        return [Pair(0, 0, d, sign * self._beta), Pair(d, d, rest, sign * (1 - self._beta))]
+
+    def extra_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """The penalty on the rows of the batch's triples."""
+        if not self._penalty:
+            return {}
+        heads, relations, tails = batch.triples.unbind(1)
+        if self._released:
+            parts = [lookup(self.relations, relations)]
+            for ends in (heads, tails):
+                parts += [lookup(self.entities, ends), self.projection(self.images(ends))]
+            # Eight parts in their code: re and im apart, but images, of the same weight, whole.
+            weights = (2, 2, 1, 2, 1)
+            squares = [w * part.square().mean() for w, part in zip(weights, parts, strict=True)]
+            return {"penalty": self._penalty * torch.stack(squares).sum() / 8}
+        rows = [self._mixed(heads), self._mixed(tails)]
+        rows += [lookup(self.relations, relations + i * self.n_relations) / 2 ** (1 / 3)
+                 for i in (0, 1)]  # fmt: skip
+        cubes = [modulus_cubed(row).sum() for row in rows]
+        return {"penalty": self._penalty * torch.stack(cubes).sum() / len(heads)}
+
+    def _mixed(self, entities: Tensor | None) -> Tensor:
+        own = self.entities if entities is None else lookup(self.entities, entities)
+        seen = self.projection(self.images(entities))
+        mixed: Tensor = (1 - self._alpha) * own + self._alpha * seen
+        return mixed
+
+    def _released_rows(self, entities: Tensor | None) -> tuple[Tensor, Tensor]:
+        """[re of entity and image | im of both], and the projected image."""
+        own = self.entities if entities is None else lookup(self.entities, entities)
+        images = self.projection(self.images(entities))
+        both = zip(own.chunk(2, -1), images.chunk(2, -1), strict=True)
+        return torch.cat([part for pair in both for part in pair], -1), images
+
+
+def rotated(rows: Tensor, relations: Tensor, sign: int = 1) -> Tensor:
+    """rows * relations in complex numbers, or times their conjugates where `sign` is -1."""
+    re, im = rows.chunk(2, -1)
+    r_re, r_im = relations.chunk(2, -1)
+    r_im = sign * r_im
+    return torch.cat([re * r_re - im * r_im, re * r_im + im * r_re], -1)
+
+
+def modulus_cubed(rows: Tensor) -> Tensor:
+    """|row_k|^3 of complex numbers (Lacroix et al. 2018, N3); its gradient is finite at 0."""
+    re, im = rows.chunk(2, -1)
+    return (re.square() + im.square() + 1e-30).pow(1.5)
+
+
+def mean_relative_ranks(images: Tensor, triples: Tensor, n_relations: int) -> Tensor:
+    """Where tails rank among all entities by cosine with the head, ``[R]`` within 0..1.
+
+    Args:
+        images: ``[E, F]``, rows of length 1.
+        triples: ``[n, 3]``.
+        n_relations: R. Those without triples get 1.
+    """
+    triples = triples[triples[:, 0].argsort(stable=True)]
+    total = images.new_zeros(n_relations, dtype=torch.float64)
+    count = torch.zeros_like(total)
+    for start in range(0, len(triples), CHUNK):
+        part = triples[start : start + CHUNK]
+        heads, relations, tails = part.unbind(1)
+        met, row = torch.unique_consecutive(heads, return_inverse=True)
+        alike = (images[met] @ images.T)[row]
+        own = alike.gather(1, tails[:, None])
+        ranks = (alike > own).sum(1) + ((alike == own).sum(1) + 1) / 2  # ties in the middle
+        total.index_add_(0, relations, ranks.double() / len(images))
+        count.index_add_(0, relations, torch.ones_like(ranks, dtype=torch.float64))
+    return torch.where(count > 0, total / count, 1.0)
+
+
+SCORER = RSME
