@@ -17,10 +17,10 @@ from mmkgc_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from mmkgc_cli.kg.graph import Graph
-    from mmkgc_cli.runs.config import RunConfig
     from mmkgc_cli.runs.directory import RunDirectory
     from mmkgc_cli.runs.jobs import Trained
     from mmkgc_cli.runs.preflight import Estimate
+    from mmkgc_cli.runs.sections import RunConfig
     from mmkgc_cli.training.loop import EpochReport
 
 

@@ -12,7 +12,7 @@ import torch
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.features.loading import LoadedFeatures, load_features
 from mmkgc_cli.kg.graph import Graph
-from mmkgc_cli.runs.config import FeaturesConfig, RunConfig, StoreConfig
+from mmkgc_cli.runs.sections import FeaturesConfig, RunConfig, StoreConfig
 from mmkgc_cli.scoring import Features, Scorer, load_scorer
 from mmkgc_cli.words import counted
 

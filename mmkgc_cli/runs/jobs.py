@@ -19,7 +19,7 @@ from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import load_graph
 from mmkgc_cli.kg.triples import Triples
 from mmkgc_cli.plugins import blame
-from mmkgc_cli.runs.config import GraphConfig, RunConfig, to_toml, values_of
+from mmkgc_cli.runs.config import to_toml, values_of
 from mmkgc_cli.runs.directory import RunDirectory, environment
 from mmkgc_cli.runs.features import features_to_resume, placeholders, read_features, recorded
 from mmkgc_cli.runs.keeper import RunKeeper
@@ -35,6 +35,7 @@ from mmkgc_cli.runs.preflight import (
     valid_triples,
 )
 from mmkgc_cli.runs.results import rank_table, split_report
+from mmkgc_cli.runs.sections import GraphConfig, RunConfig
 from mmkgc_cli.scoring import Scorer, Side
 from mmkgc_cli.scoring.pieces import load_tensors
 from mmkgc_cli.scoring.registry import SCORERS

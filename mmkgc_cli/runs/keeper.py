@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from mmkgc_cli.kg.graph import Graph
-from mmkgc_cli.runs.config import RunConfig
 from mmkgc_cli.runs.directory import RunDirectory
+from mmkgc_cli.runs.sections import RunConfig
 from mmkgc_cli.scoring import Scorer
 from mmkgc_cli.scoring.pieces import kept_tensors
 from mmkgc_cli.state.checkpoints import Checkpoints

@@ -19,8 +19,8 @@ from mmkgc_cli.evaluation.ranker import rank
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.triples import Triples
 from mmkgc_cli.ops import SideChoice
-from mmkgc_cli.runs.config import RunConfig
 from mmkgc_cli.runs.features import read_features
+from mmkgc_cli.runs.sections import RunConfig
 from mmkgc_cli.scoring import Features, Scorer, load_scorer
 from mmkgc_cli.scoring.contract import NO_FEATURES
 from mmkgc_cli.scoring.pieces import kept_tensors

@@ -5,7 +5,13 @@ from pathlib import Path
 import pytest
 
 from mmkgc_cli.errors import DataError
-from mmkgc_cli.runs.config import from_toml, parse_override, read_config_file, resolve, to_toml
+from mmkgc_cli.runs.config import (
+    from_toml,
+    parse_override,
+    read_config_file,
+    resolve,
+    to_toml,
+)
 from mmkgc_cli.scoring import load_scorer
 
 ROTATE = load_scorer("rotate").Config

@@ -12,8 +12,9 @@ from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import write_graph
 from mmkgc_cli.ops import SideChoice
 from mmkgc_cli.runs import jobs
-from mmkgc_cli.runs.config import RunConfig, resolve
+from mmkgc_cli.runs.config import resolve
 from mmkgc_cli.runs.directory import RunDirectory
+from mmkgc_cli.runs.sections import RunConfig
 from mmkgc_cli.scoring import load_scorer
 from mmkgc_cli.state.checkpoints import pack
 from mmkgc_cli.state.trace import read_trace
