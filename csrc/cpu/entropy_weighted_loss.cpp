@@ -9,6 +9,7 @@ namespace {
 template <bool Masked, typename T>
 MMKGC_INLINE T count_usable(const uint8_t* usable, int64_t n, T* ones) {
   int64_t count = 0;
+  MMKGC_INDEPENDENT
   for (int64_t i = 0; i < n; ++i) {
     ones[i] = is_usable<Masked>(usable, i) ? T(1) : T(0);
     count += is_usable<Masked>(usable, i);
@@ -38,6 +39,7 @@ MMKGC_INLINE void work_on_rows(const EntropyWeightedTask<T>& task, int64_t begin
     }
     const T inverse = sum == 0 ? T(0) : 1 / sum;  // 0: no negative is usable
     T loss = 0;
+    MMKGC_INDEPENDENT
     for (int64_t i = 0; i < rows.n; ++i) {
       T slope;
       const T value = softplus(s[i], &slope);

@@ -1,5 +1,6 @@
 // What the losses share on the CPU. Rows are summed by one function each, in blocks that do not
-// depend on the number of threads.
+// depend on the number of threads. Loops that write are marked independent: else they have a second
+// version for arrays that lie close together in memory, which rounds differently.
 #pragma once
 
 #include <cstdint>
@@ -37,6 +38,7 @@ MMKGC_INLINE T exponentials(const T* s, const uint8_t* usable, int64_t n, T temp
   }
   const T extreme = direction * from_ordered(highest);
   T sum = 0;
+  MMKGC_INDEPENDENT
   for (int64_t i = 0; i < n; ++i) {
     const T x = is_usable<Masked>(usable, i) ? temperature * (s[i] - extreme) : kLowest;
     weights[i] = exp_nonpositive(x);

@@ -24,11 +24,13 @@ namespace {
   }                                                                                            \
   MMKGC_CLONES void phase_row(const T* q0, const T* g0, const T* q1, const T* g1, int64_t d,   \
                               T* to) {                                                         \
+    MMKGC_INDEPENDENT                                                                          \
     for (int64_t k = 0; k < d; ++k) {                                                          \
       to[k] = g0[k + d] * q0[k] - g0[k] * q0[k + d] + g1[k] * q1[k + d] - g1[k + d] * q1[k];   \
     }                                                                                          \
   }                                                                                            \
   MMKGC_CLONES void angles_row(const T* phase, int64_t d, T* cosine, T* sine) {                \
+    MMKGC_INDEPENDENT                                                                          \
     for (int64_t k = 0; k < d; ++k) sine_cosine(phase[k], sine + k, cosine + k);               \
   }
 MMKGC_ROTATE(float)

@@ -20,6 +20,7 @@ template <bool Masked, typename T>
 MMKGC_INLINE T log_sigmoid_row(const Row<T>& row, T sum, T scale) {
   const T inverse = 1 / sum;
   T loss = 0;
+  MMKGC_INDEPENDENT
   for (int64_t i = 0; i < row.n; ++i) {
     T slope;
     const T value = softplus(row.negative[i], &slope), weight = inverse * row.d[i];
@@ -35,6 +36,7 @@ template <bool Masked, typename T>
 MMKGC_INLINE T margin_inside_row(const Row<T>& row, T sum, T margin, T scale, T* d_positive) {
   const T inverse = 1 / sum, gap = margin - row.positive;
   T loss = 0, slopes = 0;
+  MMKGC_INDEPENDENT
   for (int64_t i = 0; i < row.n; ++i) {
     T slope;
     const T value = hinge(gap + row.negative[i], &slope), weight = inverse * row.d[i];
@@ -52,12 +54,14 @@ template <bool Masked, typename T>
 MMKGC_INLINE T margin_outside_row(const Row<T>& row, T sum, T margin, T scale, T* d_positive) {
   const T inverse = 1 / sum;
   T mean = 0;
+  MMKGC_INDEPENDENT
   for (int64_t i = 0; i < row.n; ++i) {
     row.d[i] *= inverse;
     mean += is_usable<Masked>(row.usable, i) ? row.d[i] * row.negative[i] : T(0);
   }
   T slope;
   const T loss = hinge(margin - row.positive + mean, &slope);
+  MMKGC_INDEPENDENT
   for (int64_t i = 0; i < row.n; ++i) row.d[i] *= scale * slope;
   *d_positive = -scale * slope;
   return loss;

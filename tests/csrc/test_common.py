@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -17,5 +19,19 @@ def test_what_cpu_and_gpu_share_holds_its_properties(tmp_path: Path) -> None:
     command += ["-fno-sanitize-recover=all", f"-I{ROOT / 'csrc'}", "-o", str(program)]
     source = Path(__file__).with_name("common.cpp")
     subprocess.run([*command, str(source)], check=True)
+    done = subprocess.run([str(program)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
+def test_results_do_not_depend_on_what_lies_beside_them_in_memory(tmp_path: Path) -> None:
+    program = tmp_path / "neighbours"
+    sources = ["self_adversarial_loss", "entropy_weighted_loss", "rotate_score", "rows"]
+    flags = re.search(r"^FLOAT_FLAGS = (\[.*\])$", (ROOT / "setup.py").read_text(), re.MULTILINE)
+    assert flags is not None
+    command = ["g++", "-std=c++20", "-O3", *json.loads(flags[1]), f"-I{ROOT / 'csrc'}"]
+    command += [str(ROOT / "csrc" / "cpu" / f"{name}.cpp") for name in sources]
+    source = Path(__file__).with_name("neighbours.cpp")
+    subprocess.run([*command, str(source), "-o", str(program)], check=True)
     done = subprocess.run([str(program)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
