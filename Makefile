@@ -1,6 +1,8 @@
 # `make demo` and `make test` set up everything they need in .venv; the other targets build on them.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
+# Tests at a time; waiting threads sleep, since each test may start several.
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
@@ -72,7 +74,7 @@ lint: dev
 	@$(BIN)/mypy
 
 test: lint
-	@$(BIN)/python -m pytest -m "not slow and not cuda"
+	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow and not cuda"
 
 test-slow: dev
 	@$(BIN)/python -m pytest -m slow

@@ -168,8 +168,10 @@ class OptionalBuild(BaseBuild):  # type: ignore[misc, valid-type]
     def build_extensions(self) -> None:
         if not isinstance(extension, str) and ("USE_CUDA", "1") in extension.define_macros:
             nvcc = CUDA_BUILD.find_nvcc()
-            debug = ["-DMMKGC_DEBUG=1"] if os.getenv("MMKGC_DEBUG") == "1" else []
-            objects = CUDA_BUILD.compile_all(nvcc, Path(self.build_temp) / "cuda", *debug)
+            options = CUDA_BUILD.code_for(CUDA_BUILD.ARCHITECTURES)
+            if os.getenv("MMKGC_DEBUG") == "1":
+                options.append("-DMMKGC_DEBUG=1")
+            objects = CUDA_BUILD.compile_all(nvcc, Path(self.build_temp) / "cuda", *options)
             extension.extra_objects = [str(path) for path, _ in objects.values()]
             extension.extra_link_args += CUDA_BUILD.runtime_libraries(nvcc)
         super().build_extensions()

@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -57,15 +58,14 @@ def sources() -> list[Path]:
     return sorted(FOLDER.glob("*.cu"))
 
 
-def command(nvcc: str, source: Path, target: Path, *extra: str) -> list[str]:
-    """The call that compiles one file for all architectures."""
-    last = ARCHITECTURES[-1]
-    codes = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in ARCHITECTURES]
-    codes.append(f"-gencode=arch=compute_{last},code=compute_{last}")
-    return [nvcc, *FLAGS, *codes, *extra, "-c", str(source), "-o", str(target)]
+def code_for(architectures: Sequence[str], portable: bool = True) -> list[str]:
+    """Options for machine code for these, and portable code of the last."""
+    codes = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in architectures]
+    last = architectures[-1]
+    return [*codes, *([f"-gencode=arch=compute_{last},code=compute_{last}"] if portable else [])]
 
 
-def compile_all(nvcc: str, folder: Path, *extra: str) -> dict[Path, tuple[Path, str]]:
+def compile_all(nvcc: str, folder: Path, *options: str) -> dict[Path, tuple[Path, str]]:
     """Objects of all kernels in `folder`, and what the compiler said of each.
 
     Raises:
@@ -76,8 +76,9 @@ def compile_all(nvcc: str, folder: Path, *extra: str) -> dict[Path, tuple[Path, 
     def one(source: Path) -> tuple[Path, str]:
         target = folder / f"{source.stem}.o"
         done = subprocess.run(
-            command(nvcc, source, target, *extra), capture_output=True, text=True, check=False
-        )
+            [nvcc, *FLAGS, *options, "-c", str(source), "-o", str(target)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
         if done.returncode:
             raise RuntimeError(f"{source.name}: {done.stderr.strip() or done.stdout.strip()}")
         return target, done.stdout + done.stderr
@@ -126,20 +127,24 @@ def demangle(names: list[str]) -> list[str]:
     return done.stdout.splitlines()
 
 
-def resources(nvcc: str, folder: Path) -> dict[str, list[dict[str, str | int]]]:
+def resources(
+    nvcc: str, folder: Path, architectures: Sequence[str] = ARCHITECTURES
+) -> dict[str, list[dict[str, str | int]]]:
     """Compiles all kernels into `folder`; what each of each file needs.
 
     What was compiled there before from the same text, by the same compiler, is not compiled again.
     """
     known = folder / "resources.json"
-    key = _fingerprint(nvcc)
+    # Portable code says nothing of registers, and takes as long as machine code.
+    options = [*code_for(architectures, portable=len(architectures) > 1), *STRICT]
+    key = _fingerprint(nvcc, options)
     if known.is_file():
         told = json.loads(known.read_text())
         if told["of"] == key:
             found: dict[str, list[dict[str, str | int]]] = told["resources"]
             return found
     out = {}
-    for source, (_, said) in compile_all(nvcc, folder, *STRICT).items():
+    for source, (_, said) in compile_all(nvcc, folder, *options).items():
         rows = read_resources(said)
         names = demangle([str(row["kernel"]) for row in rows])
         for row, name in zip(rows, names, strict=True):
@@ -149,10 +154,10 @@ def resources(nvcc: str, folder: Path) -> dict[str, list[dict[str, str | int]]]:
     return out
 
 
-def _fingerprint(nvcc: str) -> str:
+def _fingerprint(nvcc: str, options: Sequence[str]) -> str:
     """Of the compiler, its options, and every text that it reads."""
     version = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
-    digest = hashlib.sha256(" ".join([version, *FLAGS, *STRICT, *ARCHITECTURES]).encode())
+    digest = hashlib.sha256(" ".join([version, *FLAGS, *options]).encode())
     for path in sorted([*sources(), *FOLDER.parent.glob("c*/*.h")]):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()
