@@ -6,9 +6,10 @@ from typing import ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmkgc_cli.ops import Metric, lookup
+from mmkgc_cli.scoring.blocks import complex_product, uniform
 from mmkgc_cli.scoring.contract import Batch, Scorer, Side
 from mmkgc_cli.scoring.regularization import RegularizedConfig, penalty
 
@@ -40,20 +41,14 @@ class ComplEx(Scorer):
         """Rows are laid out [re | im] and start uniform in +-init."""
         super().__init__(config, n_entities, n_relations, generator)
         self._regularization = config
-        for name, count in (("entities", n_entities), ("relations", n_relations)):
-            rows = torch.empty(count, 2 * config.dim)
-            rows.uniform_(-config.init, config.init, generator=generator)
-            self.register_parameter(name, nn.Parameter(rows))
-        self.entities: nn.Parameter
-        self.relations: nn.Parameter
+        width, bound = 2 * config.dim, config.init
+        self.entities = uniform(n_entities, width, bound=bound, generator=generator)
+        self.relations = uniform(n_relations, width, bound=bound, generator=generator)
 
     def query(self, entities: Tensor, relations: Tensor, side: Side) -> Tensor:
         """h r for tails; t conj(r) for heads, since Re h r conj(t) = Re h conj(t conj(r))."""
-        re, im = lookup(self.entities, entities).chunk(2, -1)
-        r_re, r_im = lookup(self.relations, relations).chunk(2, -1)
-        if side is Side.head:
-            r_im = -r_im
-        return torch.cat([re * r_re - im * r_im, re * r_im + im * r_re], -1)
+        known, r = lookup(self.entities, entities), lookup(self.relations, relations)
+        return complex_product(known, r, conjugate=side is Side.head)
 
     def candidates(
         self,
@@ -62,7 +57,7 @@ class ComplEx(Scorer):
         side: Side | None = None,
     ) -> Tensor:
         """The entity rows themselves."""
-        return self.entities if entities is None else lookup(self.entities, entities)
+        return lookup(self.entities, entities)
 
     def extra_losses(self, batch: Batch) -> dict[str, Tensor]:
         """The penalty that is configured: l3 on both parts alike, n3 on moduli."""

@@ -6,9 +6,10 @@ from typing import ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmkgc_cli.ops import Metric, lookup
+from mmkgc_cli.scoring.blocks import uniform
 from mmkgc_cli.scoring.contract import Batch, Scorer, Side
 from mmkgc_cli.scoring.regularization import RegularizedConfig, penalty
 
@@ -40,12 +41,8 @@ class DistMult(Scorer):
         """Rows start uniform in +-init."""
         super().__init__(config, n_entities, n_relations, generator)
         self._regularization = config
-        for name, count in (("entities", n_entities), ("relations", n_relations)):
-            rows = torch.empty(count, config.dim)
-            rows.uniform_(-config.init, config.init, generator=generator)
-            self.register_parameter(name, nn.Parameter(rows))
-        self.entities: nn.Parameter
-        self.relations: nn.Parameter
+        self.entities = uniform(n_entities, config.dim, bound=config.init, generator=generator)
+        self.relations = uniform(n_relations, config.dim, bound=config.init, generator=generator)
 
     def query(self, entities: Tensor, relations: Tensor, side: Side) -> Tensor:
         """h r for tails and t r for heads."""
@@ -58,7 +55,7 @@ class DistMult(Scorer):
         side: Side | None = None,
     ) -> Tensor:
         """The entity rows themselves."""
-        return self.entities if entities is None else lookup(self.entities, entities)
+        return lookup(self.entities, entities)
 
     def extra_losses(self, batch: Batch) -> dict[str, Tensor]:
         """The penalty that is configured, on |x|."""

@@ -7,11 +7,12 @@ from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmkgc_cli.ops import Metric, Pair, lookup
+from mmkgc_cli.scoring.blocks import uniform, unit
 from mmkgc_cli.scoring.contract import NO_FEATURES, Features, Scorer, ScorerConfig, Side
-from mmkgc_cli.scoring.features import FeatureTable, Projection, unit
+from mmkgc_cli.scoring.features import FeatureTable, Projection
 
 
 class IKRLConfig(ScorerConfig):
@@ -57,13 +58,9 @@ class IKRL(Scorer):
         released = config.variant == "released"
         self._weight = 0.25 if released else 1.0
         self._margin = config.margin * 4 * self._weight
-        self._frozen = config.freeze_features
         bound = (3 / config.dim) ** 0.5
-        for name, count in (("entities", n_entities), ("relations", n_relations)):
-            rows = torch.empty(count, config.dim).uniform_(-bound, bound, generator=generator)
-            self.register_parameter(name, nn.Parameter(rows))
-        self.entities: nn.Parameter
-        self.relations: nn.Parameter
+        self.entities = uniform(n_entities, config.dim, bound=bound, generator=generator)
+        self.relations = uniform(n_relations, config.dim, bound=bound, generator=generator)
         self.images = FeatureTable(features["image"], config.freeze_features)
         width = self.images.width
         self.projection = Projection(width, config.dim, width**-0.5, released, generator)
@@ -72,11 +69,6 @@ class IKRL(Scorer):
     def margin(self) -> float:
         """Added to minus the distances."""
         return self._margin
-
-    @property
-    def trains_features(self) -> bool:
-        """Unless they are to be frozen."""
-        return not self._frozen
 
     def query(self, entities: Tensor, relations: Tensor, side: Side) -> Tensor:
         """Blocks [s + r | i + r] for tails, and with - r for heads."""
@@ -91,7 +83,7 @@ class IKRL(Scorer):
         side: Side | None = None,
     ) -> Tensor:
         """Blocks [s | i]."""
-        own = self.entities if entities is None else lookup(self.entities, entities)
+        own = lookup(self.entities, entities)
         return torch.cat([unit(own), unit(self.projection(self.images(entities)))], -1)
 
     def pairs(self, query_width: int, branch: int = 0) -> Sequence[Pair]:

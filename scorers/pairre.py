@@ -6,9 +6,10 @@ from typing import ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmkgc_cli.ops import Metric, lookup
+from mmkgc_cli.scoring.blocks import uniform, unit
 from mmkgc_cli.scoring.contract import Scorer, ScorerConfig, Side
 
 
@@ -40,14 +41,8 @@ class PairRE(Scorer):
         super().__init__(config, n_entities, n_relations, generator)
         self._margin = config.margin
         bound = (config.margin + 2) / config.dim
-        for name, shape in (
-            ("entities", (n_entities, config.dim)),
-            ("relations", (n_relations, 2 * config.dim)),
-        ):
-            rows = torch.empty(shape).uniform_(-bound, bound, generator=generator)
-            self.register_parameter(name, nn.Parameter(rows))
-        self.entities: nn.Parameter
-        self.relations: nn.Parameter
+        self.entities = uniform(n_entities, config.dim, bound=bound, generator=generator)
+        self.relations = uniform(n_relations, 2 * config.dim, bound=bound, generator=generator)
 
     @property
     def margin(self) -> float:
@@ -75,8 +70,7 @@ class PairRE(Scorer):
         side: Side | None = None,
     ) -> Tensor:
         """The entity rows at length 1."""
-        rows = self.entities if entities is None else lookup(self.entities, entities)
-        return nn.functional.normalize(rows, dim=-1)
+        return unit(lookup(self.entities, entities))
 
 
 SCORER = PairRE

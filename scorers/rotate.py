@@ -7,9 +7,10 @@ from typing import ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmkgc_cli.ops import Metric, RowLoss, lookup, rotate_loss, rotate_score
+from mmkgc_cli.scoring.blocks import uniform
 from mmkgc_cli.scoring.contract import Scorer, ScorerConfig, Side
 
 
@@ -41,10 +42,8 @@ class RotatE(Scorer):
         super().__init__(config, n_entities, n_relations, generator)
         self._margin = config.margin
         bound = (config.margin + 2) / config.dim
-        entities = torch.empty(n_entities, 2 * config.dim)
-        phases = torch.empty(n_relations, config.dim)
-        self.entities = nn.Parameter(entities.uniform_(-bound, bound, generator=generator))
-        self.phases = nn.Parameter(phases.uniform_(-math.pi, math.pi, generator=generator))
+        self.entities = uniform(n_entities, 2 * config.dim, bound=bound, generator=generator)
+        self.phases = uniform(n_relations, config.dim, bound=math.pi, generator=generator)
 
     @property
     def margin(self) -> float:
@@ -98,7 +97,7 @@ class RotatE(Scorer):
         side: Side | None = None,
     ) -> Tensor:
         """The entity rows themselves."""
-        return self.entities if entities is None else lookup(self.entities, entities)
+        return lookup(self.entities, entities)
 
 
 SCORER = RotatE

@@ -7,9 +7,10 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmkgc_cli.ops import Metric, Pair, lookup
+from mmkgc_cli.scoring.blocks import complex_product, uniform, unit
 from mmkgc_cli.scoring.contract import (
     NO_FEATURES,
     Batch,
@@ -18,7 +19,8 @@ from mmkgc_cli.scoring.contract import (
     ScorerConfig,
     Side,
 )
-from mmkgc_cli.scoring.features import FeatureTable, Projection, unit
+from mmkgc_cli.scoring.features import FeatureTable, Projection
+from mmkgc_cli.scoring.regularization import cubes
 
 # Triples whose candidates are compared at once for the forget gate.
 CHUNK = 1024
@@ -91,14 +93,10 @@ class RSME(Scorer):
         self._alpha, self._beta = config.alpha, config.beta
         self._gate_at, self._penalty = config.gate, config.penalty
         d = 2 * config.dim
-
-        def table(rows: int, width: int) -> nn.Parameter:
-            values = torch.empty(rows, width)
-            return nn.Parameter(values.uniform_(-config.init, config.init, generator=generator))
-
-        self.entities = table(n_entities, d)
+        self.entities = uniform(n_entities, d, bound=config.init, generator=generator)
         # The released code sets images beside the entity's row, so relations are twice as wide.
-        self.relations = table(n_relations, 2 * d) if self._released else table(2 * n_relations, d)
+        shape = (n_relations, 2 * d) if self._released else (2 * n_relations, d)
+        self.relations = uniform(*shape, bound=config.init, generator=generator)
         self.images = FeatureTable(features["image"], frozen=True)
         bound = self.images.width**-0.5 * (1.0 if self._released else config.init)
         self.projection = Projection(self.images.width, d, bound, self._released, generator)
@@ -124,11 +122,12 @@ class RSME(Scorer):
         """
         if self._released:
             row, images = self._released_rows(entities)
-            sign = -1 if side is Side.head else 1
-            first = rotated(row, lookup(self.relations, relations), sign)
+            r = lookup(self.relations, relations)
+            first = complex_product(row, r, conjugate=side is Side.head)
             return torch.cat([first, unit(images)], -1)
         inverse = self.n_relations if side is Side.head else 0
-        first = rotated(self._mixed(entities), lookup(self.relations, relations + inverse))
+        r = lookup(self.relations, relations + inverse)
+        first = complex_product(self._mixed(entities), r)
         if self.training:
             return first
         gates = self.gates[relations][:, None]
@@ -172,35 +171,21 @@ class RSME(Scorer):
         rows = [self._mixed(heads), self._mixed(tails)]
         rows += [lookup(self.relations, relations + i * self.n_relations) / 2 ** (1 / 3)
                  for i in (0, 1)]  # fmt: skip
-        cubes = [modulus_cubed(row).sum() for row in rows]
-        return {"penalty": self._penalty * torch.stack(cubes).sum() / len(heads)}
+        each = torch.stack([cubes(row, modulus=True) for row in rows])
+        return {"penalty": self._penalty * each.sum() / len(heads)}
 
     def _mixed(self, entities: Tensor | None) -> Tensor:
-        own = self.entities if entities is None else lookup(self.entities, entities)
+        own = lookup(self.entities, entities)
         seen = self.projection(self.images(entities))
         mixed: Tensor = (1 - self._alpha) * own + self._alpha * seen
         return mixed
 
     def _released_rows(self, entities: Tensor | None) -> tuple[Tensor, Tensor]:
         """[re of entity and image | im of both], and the projected image."""
-        own = self.entities if entities is None else lookup(self.entities, entities)
+        own = lookup(self.entities, entities)
         images = self.projection(self.images(entities))
         both = zip(own.chunk(2, -1), images.chunk(2, -1), strict=True)
         return torch.cat([part for pair in both for part in pair], -1), images
-
-
-def rotated(rows: Tensor, relations: Tensor, sign: int = 1) -> Tensor:
-    """rows * relations in complex numbers, or times their conjugates where `sign` is -1."""
-    re, im = rows.chunk(2, -1)
-    r_re, r_im = relations.chunk(2, -1)
-    r_im = sign * r_im
-    return torch.cat([re * r_re - im * r_im, re * r_im + im * r_re], -1)
-
-
-def modulus_cubed(rows: Tensor) -> Tensor:
-    """|row_k|^3 of complex numbers (Lacroix et al. 2018, N3); its gradient is finite at 0."""
-    re, im = rows.chunk(2, -1)
-    return (re.square() + im.square() + 1e-30).pow(1.5)
 
 
 def mean_relative_ranks(images: Tensor, triples: Tensor, n_relations: int) -> Tensor:

@@ -10,8 +10,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from mmkgc_cli.ops import Metric, Pair, lookup
+from mmkgc_cli.scoring.blocks import uniform, unit
 from mmkgc_cli.scoring.contract import NO_FEATURES, Features, Scorer, ScorerConfig, Side
-from mmkgc_cli.scoring.features import FeatureTable, Projection, unit
+from mmkgc_cli.scoring.features import FeatureTable, Projection
 
 
 class TBKGCConfig(ScorerConfig):
@@ -57,13 +58,9 @@ class TBKGC(Scorer):
         released = config.variant == "released"
         self._weight = 0.2 if released else 1.0
         self._margin = config.margin * 5 * self._weight
-        self._frozen = config.freeze_features
         bound = (3 / config.dim) ** 0.5
-        for name, count in (("entities", n_entities), ("relations", n_relations)):
-            rows = torch.empty(count, config.dim).uniform_(-bound, bound, generator=generator)
-            self.register_parameter(name, nn.Parameter(rows))
-        self.entities: nn.Parameter
-        self.relations: nn.Parameter
+        self.entities = uniform(n_entities, config.dim, bound=bound, generator=generator)
+        self.relations = uniform(n_relations, config.dim, bound=bound, generator=generator)
         names = self.modalities_of(config)
         # Each has an equal part of the row; the first has what is left over.
         parts = [config.dim // len(names)] * len(names)
@@ -87,11 +84,6 @@ class TBKGC(Scorer):
         """Added to minus the distances."""
         return self._margin
 
-    @property
-    def trains_features(self) -> bool:
-        """Unless they are to be frozen."""
-        return not self._frozen
-
     def query(self, entities: Tensor, relations: Tensor, side: Side) -> Tensor:
         """Blocks [s + r | m + r | j + r] for tails, and with - r for heads."""
         r = unit(lookup(self.relations, relations)).repeat(1, 3)
@@ -105,7 +97,7 @@ class TBKGC(Scorer):
         side: Side | None = None,
     ) -> Tensor:
         """Blocks [s | m | j]."""
-        own = self.entities if entities is None else lookup(self.entities, entities)
+        own = lookup(self.entities, entities)
         parts = [self.projections[name](table(entities)) for name, table in self.tables.items()]
         seen = torch.cat(parts, -1)
         return torch.cat([unit(own), unit(seen), unit(own + seen)], -1)

@@ -6,9 +6,10 @@ from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmkgc_cli.ops import Metric, lookup
+from mmkgc_cli.scoring.blocks import uniform, unit
 from mmkgc_cli.scoring.contract import Scorer, ScorerConfig, Side
 
 
@@ -46,11 +47,8 @@ class TransE(Scorer):
         self._margin = config.margin
         self._normalize = config.normalize
         bound = (config.margin + 2) / config.dim
-        for name, count in (("entities", n_entities), ("relations", n_relations)):
-            rows = torch.empty(count, config.dim).uniform_(-bound, bound, generator=generator)
-            self.register_parameter(name, nn.Parameter(rows))
-        self.entities: nn.Parameter
-        self.relations: nn.Parameter
+        self.entities = uniform(n_entities, config.dim, bound=bound, generator=generator)
+        self.relations = uniform(n_relations, config.dim, bound=bound, generator=generator)
 
     @property
     def margin(self) -> float:
@@ -70,10 +68,10 @@ class TransE(Scorer):
         side: Side | None = None,
     ) -> Tensor:
         """The entity rows."""
-        return self._unit(self.entities if entities is None else lookup(self.entities, entities))
+        return self._unit(lookup(self.entities, entities))
 
     def _unit(self, rows: Tensor) -> Tensor:
-        return nn.functional.normalize(rows, dim=-1) if self._normalize else rows
+        return unit(rows) if self._normalize else rows
 
 
 SCORER = TransE

@@ -99,7 +99,7 @@ class TuckER(Reciprocal):
         side: Side | None = None,
     ) -> Tensor:
         """The entity rows themselves."""
-        return self.entities if entities is None else lookup(self.entities, entities)
+        return lookup(self.entities, entities)
 
 
 def _normed(norm: nn.BatchNorm1d, rows: Tensor) -> Tensor:

@@ -69,6 +69,7 @@ def test_every_room_has_its_place() -> None:
 # What scorers may import: the contract, ops, and what several of them are built from.
 BLOCKS = (
     "mmkgc_cli.ops",
+    "mmkgc_cli.scoring.blocks",
     "mmkgc_cli.scoring.contract",
     "mmkgc_cli.scoring.features",
     "mmkgc_cli.scoring.regularization",

@@ -63,12 +63,14 @@ def deferred_gradients(table: Tensor) -> list[Deferred] | None:
     return wanted if _native.has_kernel("table_adam", table.device.type) else None
 
 
-def lookup(table: Tensor, ids: Tensor) -> Tensor:
-    """Rows ``[*ids.shape, D]`` of `table` [E, D], as `torch.nn.functional.embedding`.
+def lookup(table: Tensor, ids: Tensor | None) -> Tensor:
+    """Rows ``[*ids.shape, D]`` of `table` [E, D], as `torch.nn.functional.embedding`; None: all.
 
     Where an optimizer makes the gradient of the table, it gets these rows' too, and no gradient as
     large as the table is written for them.
     """
+    if ids is None:
+        return table
     deferred = deferred_gradients(table)
     if deferred is None:
         return torch.nn.functional.embedding(ids, table)

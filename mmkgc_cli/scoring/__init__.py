@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from mmkgc_cli.scoring.registry import load_scorer, load_scorer_file, scorer_names
+from mmkgc_cli.scoring.registry import load_scorer, load_scorer_file
 
 if TYPE_CHECKING:
     from mmkgc_cli.scoring.contract import Features, Scorer, ScorerConfig, Side
@@ -17,7 +17,6 @@ __all__ = [
     "Side",
     "load_scorer",
     "load_scorer_file",
-    "scorer_names",
 ]
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from mmkgc_cli.ops import Metric, Pair, RowLoss, score_rows, whole_row
 from mmkgc_cli.scoring import paths
+from mmkgc_cli.scoring.features import FeatureTable
 from mmkgc_cli.scoring.pieces import (
     NO_FEATURES,
     Batch,
@@ -117,8 +118,8 @@ class Scorer(nn.Module):
 
     @property
     def trains_features(self) -> bool:
-        """Whether features begin a table that is trained; by default they stay as they are."""
-        return False
+        """Whether features begin a table that is trained: whether a `FeatureTable` is."""
+        return any(isinstance(m, FeatureTable) and not m.frozen for m in self.modules())
 
     def is_plain(self) -> bool:
         """Whether one table of candidates serves all queries, unscaled, under one metric."""

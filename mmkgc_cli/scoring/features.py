@@ -1,4 +1,4 @@
-"""What scorers with features are made of: tables of vectors, projections, rows of length 1."""
+"""What scorers with features are made of: tables of vectors and projections."""
 
 from __future__ import annotations
 
@@ -6,16 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from mmkgc_cli.ops import lookup
+from mmkgc_cli.scoring.blocks import uniform
 from mmkgc_cli.scoring.pieces import Features
-
-# Shorter rows count as zero: the slope of their direction would drown all others.
-SHORTEST = 1e-12
-
-
-def unit(rows: Tensor) -> Tensor:
-    """Rows ``[..., d]`` at length 1; zero rows stay zero, and have gradient zero."""
-    lengths = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
-    return rows / torch.where(lengths > SHORTEST, lengths, torch.inf)
 
 
 class FeatureTable(nn.Module):
@@ -26,6 +18,7 @@ class FeatureTable(nn.Module):
     def __init__(self, features: Features, frozen: bool) -> None:
         """A trained table is a copy; a frozen one is a buffer that checkpoints leave out."""
         super().__init__()
+        self.frozen = frozen
         if frozen:
             self.register_buffer("vectors", features.vectors, persistent=False)
         else:
@@ -38,7 +31,7 @@ class FeatureTable(nn.Module):
 
     def forward(self, entities: Tensor | None) -> Tensor:
         """Vectors of `entities` [n], or of all when None."""
-        return self.vectors if entities is None else lookup(self.vectors, entities)
+        return lookup(self.vectors, entities)
 
 
 class Projection(nn.Module):
@@ -49,12 +42,8 @@ class Projection(nn.Module):
     ) -> None:
         """All numbers start uniform in +-`bound`."""
         super().__init__()
-
-        def start(*shape: int) -> nn.Parameter:
-            return nn.Parameter(torch.empty(shape).uniform_(-bound, bound, generator=generator))
-
-        self.weight = start(dim, width)
-        self.bias = start(dim) if bias else None
+        self.weight = uniform(dim, width, bound=bound, generator=generator)
+        self.bias = uniform(dim, bound=bound, generator=generator) if bias else None
 
     def forward(self, rows: Tensor) -> Tensor:
         """``rows @ weight.T + bias``."""

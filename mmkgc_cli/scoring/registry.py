@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmkgc_cli.plugins import Complaint, PluginKind, discover, load, load_file
+from mmkgc_cli.plugins import Complaint, PluginKind, load, load_file
 from mmkgc_cli.plugins.checks import described, shown, takes
 
 if TYPE_CHECKING:
@@ -63,11 +63,6 @@ SCORERS: PluginKind[Scorer] = PluginKind(
     base=_base,
     check=_check,
 )
-
-
-def scorer_names() -> list[str]:
-    """Names of all scorers, sorted; nothing is imported."""
-    return sorted(discover(SCORERS).plugins)
 
 
 def load_scorer(name: str) -> type[Scorer]:

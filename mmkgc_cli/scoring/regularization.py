@@ -52,17 +52,17 @@ def penalty(
     if config.regularization == "none":
         return {}
     if config.regularization == "l3":
-        cubes = _cubes(entities) + _cubes(relations)
+        total = cubes(entities) + cubes(relations)
     else:
         h, r, t = triples.unbind(1)
         factors = lookup(entities, h), lookup(relations, r), lookup(entities, t)
-        each = torch.stack([_cubes(factor, modulus) for factor in factors])
-        cubes = each.sum() / max(1, len(triples))
-    return {config.regularization: config.regularization_weight * cubes}
+        each = torch.stack([cubes(factor, modulus) for factor in factors])
+        total = each.sum() / max(1, len(triples))
+    return {config.regularization: config.regularization_weight * total}
 
 
-def _cubes(rows: Tensor, modulus: bool = False) -> Tensor:
-    """Sum of the cubes of absolute values."""
+def cubes(rows: Tensor, modulus: bool = False) -> Tensor:
+    """Sum of ``|x|^3`` over all numbers, or over complex ones laid out [re | im]."""
     if not modulus:
         return rows.abs().pow(3).sum()
     re, im = rows.chunk(2, -1)

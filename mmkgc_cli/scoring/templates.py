@@ -12,9 +12,10 @@ from typing import ClassVar
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmkgc_cli.ops import Metric, lookup
+from mmkgc_cli.scoring.blocks import uniform
 from mmkgc_cli.scoring.contract import Scorer, ScorerConfig, Side
 
 
@@ -48,14 +49,9 @@ class MyScorer(Scorer):
         """Tables of entities and relations. All that is random comes from `generator`."""
         super().__init__(config, n_entities, n_relations, generator)
         bound = config.margin / config.dim
-
-        def table(rows: int) -> nn.Parameter:
-            values = torch.empty(rows, config.dim)
-            return nn.Parameter(values.uniform_(-bound, bound, generator=generator))
-
         self._margin = config.margin
-        self.entities = table(n_entities)
-        self.relations = table(n_relations)
+        self.entities = uniform(n_entities, config.dim, bound=bound, generator=generator)
+        self.relations = uniform(n_relations, config.dim, bound=bound, generator=generator)
 
     @property
     def margin(self) -> float:
@@ -74,7 +70,7 @@ class MyScorer(Scorer):
 
     def candidates(self, entities: Tensor | None) -> Tensor:
         """One row [n, D] for each entity [n], or for all entities when `entities` is None."""
-        return self.entities if entities is None else lookup(self.entities, entities)
+        return lookup(self.entities, entities)
 
 
 SCORER = MyScorer

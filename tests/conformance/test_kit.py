@@ -6,7 +6,9 @@ import torch
 from mmkgc_cli.conformance import PROPERTIES, Finding, check_scorer
 from mmkgc_cli.conformance.subject import ENTITIES, RELATIONS, Subject, small_config
 from mmkgc_cli.ops import library
-from mmkgc_cli.scoring import Scorer, load_scorer, scorer_names
+from mmkgc_cli.plugins import discover
+from mmkgc_cli.scoring import Scorer, load_scorer
+from mmkgc_cli.scoring.registry import SCORERS
 from tests.conformance.faults import FAULTS, LooseConfig, NoDefault
 from tests.scoring.extended import EXTENDED, TransE
 
@@ -17,7 +19,7 @@ def failures(findings: list[Finding]) -> dict[str, Finding]:
     return {of.name: of for of in findings if of.outcome == "failed"}
 
 
-@pytest.mark.parametrize("name", scorer_names())
+@pytest.mark.parametrize("name", sorted(discover(SCORERS).plugins))
 def test_every_built_in_scorer_keeps_the_contract(name: str) -> None:
     findings = check_scorer(load_scorer(name))
     assert [of.name for of in findings] == NAMES

@@ -7,7 +7,8 @@ import torch
 
 from mmkgc_cli.ops import SelfAdversarial
 from mmkgc_cli.scoring import Features, Scorer, load_scorer
-from mmkgc_cli.scoring.features import FeatureTable, Projection, unit
+from mmkgc_cli.scoring.blocks import unit
+from mmkgc_cli.scoring.features import FeatureTable, Projection
 
 E, R, B, N = 90, 3, 4, 6
 
