@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "common/losses.h"
+#include "loss_checks.h"
 #include "loss_scores.h"
 
 namespace mmkgc {
@@ -25,12 +26,10 @@ struct EntropyWeightedArguments {
   EntropyWeightedArguments(const char* op, const Tensor& positive, const Tensor& negative,
                            const std::optional<Tensor>& usable, const EntropySettings& s)
       : scores(op, positive, negative, usable), settings(s) {
-    STD_TORCH_CHECK(s.easy_above >= s.hard_upto, op, "cuts are ", s.easy_above, " and ",
-                    s.hard_upto, ", expected the first no smaller than the second");
+    check_cuts(op, s.easy_above, s.hard_upto);
     STD_TORCH_CHECK(s.weights.size() == 3, op, "weights holds ", s.weights.size(),
                     " numbers, expected 3 (easy, ambiguous, hard)");
-    STD_TORCH_CHECK(s.reduction >= 0 && s.reduction <= 2, op, "reduction is ", s.reduction,
-                    ", expected 0 (mean), 1 (sum) or 2 (self_adversarial)");
+    check_reduction(op, static_cast<double>(s.reduction));
   }
 
   template <typename T>

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cpu/loss_rows.h"
+#include "loss_checks.h"
 #include "loss_scores.h"
 
 namespace mmkgc {
@@ -24,11 +25,7 @@ void pass_over_rows(const LossScores& scores, Task task, Work work) {
   torch::stable::parallel_for(0, blocks, grain, [&](int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; ++block) work(task, block);
   });
-  double sum = 0;
-  for (const double of_row : losses) sum += of_row;
-  // The mean of no rows is 0: a batch without triples teaches nothing.
-  const double divisor = static_cast<double>(std::max<int64_t>(1, batch));
-  *scores.loss.mutable_data_ptr<T>() = static_cast<T>(sum / divisor);
+  *scores.loss.mutable_data_ptr<T>() = static_cast<T>(mean_of_rows(losses));
 }
 
 }  // namespace mmkgc

@@ -3,12 +3,12 @@
 
 #include <torch/csrc/stable/ops.h>
 
-#include <algorithm>
 #include <optional>
 #include <vector>
 
 #include "candidates.h"
 #include "cpu/sampled_loss.h"
+#include "loss_checks.h"
 #include "loss_settings.h"
 
 namespace mmkgc {
@@ -41,11 +41,7 @@ void pass_over_candidates(cpu::SampledLossTask<T> task, const Candidates& candid
   torch::stable::parallel_for(0, task.batch, 8, [&](int64_t begin, int64_t end) {
     cpu::sampled_loss_rows(task, begin, end);
   });
-  double sum = 0;
-  for (const double of_row : losses) sum += of_row;
-  // The mean of no rows is 0: a batch without triples teaches nothing.
-  *loss.mutable_data_ptr<T>() =
-      static_cast<T>(sum / static_cast<double>(std::max<int64_t>(1, task.batch)));
+  *loss.mutable_data_ptr<T>() = static_cast<T>(mean_of_rows(losses));
 }
 
 }  // namespace mmkgc

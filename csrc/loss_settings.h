@@ -8,6 +8,7 @@
 
 #include "arguments.h"
 #include "cpu/row_loss.h"
+#include "loss_checks.h"
 
 namespace mmkgc {
 
@@ -27,6 +28,12 @@ struct LossSettings {
     const size_t expected = kind == LossKind::self_adversarial ? 3 : 8;
     STD_TORCH_CHECK(settings.size() == expected, op, "settings holds ", settings.size(),
                     " numbers, expected ", expected);
+    if (kind == LossKind::self_adversarial) {
+      check_form(op, settings[1]);
+    } else {
+      check_cuts(op, settings[0], settings[1]);
+      check_reduction(op, settings[5]);
+    }
   }
 
   template <typename T>

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "common/losses.h"
+#include "loss_checks.h"
 #include "loss_scores.h"
 
 namespace mmkgc {
@@ -21,8 +22,7 @@ struct SelfAdversarialArguments {
         temperature(temperature_in),
         form(form_in),
         margin(margin_in) {
-    STD_TORCH_CHECK(form >= 0 && form <= 2, op, "form is ", form,
-                    ", expected 0 (log_sigmoid), 1 (margin_inside) or 2 (margin_outside)");
+    check_form(op, static_cast<double>(form));
   }
 
   template <typename T>

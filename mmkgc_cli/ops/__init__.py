@@ -15,7 +15,7 @@ from mmkgc_cli.ops.rgcn_propagate import rgcn_propagate
 from mmkgc_cli.ops.rgcn_transform import rgcn_transform
 from mmkgc_cli.ops.rotate_loss import rotate_loss
 from mmkgc_cli.ops.rotate_score import rotate_score
-from mmkgc_cli.ops.row_loss import EntropyWeighted, RowLoss, SelfAdversarial
+from mmkgc_cli.ops.row_loss import EntropyWeighted, RowLoss, SelfAdversarial, loss_of_scores
 from mmkgc_cli.ops.sampled_loss import sampled_loss
 from mmkgc_cli.ops.sampled_score import sampled_score
 from mmkgc_cli.ops.self_adversarial_loss import AdversarialForm, self_adversarial_loss
@@ -55,6 +55,7 @@ __all__ = [
     "filtered_negatives",
     "library",
     "lookup",
+    "loss_of_scores",
     "modulus",
     "path_of",
     "rank_candidates",

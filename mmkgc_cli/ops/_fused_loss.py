@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from mmkgc_cli.ops import _native
+from mmkgc_cli.ops import _losses, _native
 from mmkgc_cli.ops._arguments import Checks
 from mmkgc_cli.ops.deferred import Deferred, DeferredGradient, deferred_gradients
 from mmkgc_cli.ops.entropy_weighted_loss import twin as entropy_weighted
@@ -20,11 +20,6 @@ def is_fused(op: str, table: Tensor, loss: RowLoss) -> bool:
     if loss.native is None or not _native.has_kernel(op, table.device.type):
         return False
     return not table.requires_grad or deferred_gradients(table) is not None
-
-
-def of_scores(loss: RowLoss, scores: Tensor, usable: Tensor | None) -> Tensor:
-    """The loss of scores ``[B, 1 + N]``, the positive first."""
-    return loss(scores[:, 0], scores[:, 1:], None if usable is None else usable[:, 1:])
 
 
 def twin_of_scores(
@@ -62,6 +57,11 @@ def check_settings(
         len(settings) == expected,
         f"settings holds {len(settings)} numbers, expected {expected}",
     )
+    if kind == 0:
+        _losses.check_form(checks, settings[1])
+    else:
+        _losses.check_cuts(checks, settings[0], settings[1])
+        _losses.check_reduction(checks, settings[5])
 
 
 def scaled(grad: Tensor, *gradients: Tensor) -> tuple[Tensor, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmkgc_cli.ops._arguments import Checks
 from mmkgc_cli.ops._autograd import first_order
 
 
@@ -24,6 +25,30 @@ def adversarial_weights(negative: Tensor, usable: Tensor, temperature: float) ->
 def mean_of_rows(losses: Tensor) -> Tensor:
     """The mean; 0 for no rows, since a batch without triples teaches nothing."""
     return losses.sum() / max(1, losses.shape[0])
+
+
+def check_form(checks: Checks, form: float) -> None:
+    """One of the three, as ``csrc/loss_checks.h`` has it."""
+    checks.require(
+        form in (0, 1, 2),
+        f"form is {form:g}, expected 0 (log_sigmoid), 1 (margin_inside) or 2 (margin_outside)",
+    )
+
+
+def check_cuts(checks: Checks, easy_above: float, hard_upto: float) -> None:
+    """In their order."""
+    checks.require(
+        easy_above >= hard_upto,
+        f"cuts are {easy_above:g} and {hard_upto:g}, expected the first no smaller than the second",
+    )
+
+
+def check_reduction(checks: Checks, reduction: float) -> None:
+    """One of the three."""
+    checks.require(
+        reduction in (0, 1, 2),
+        f"reduction is {reduction:g}, expected 0 (mean), 1 (sum) or 2 (self_adversarial)",
+    )
 
 
 def fake(positive: Tensor, negative: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:

@@ -54,6 +54,20 @@ def entropy_cut(bits: float) -> float:
     return high
 
 
+def entropy_cuts(thresholds: tuple[float, float]) -> tuple[float, float]:
+    """The cuts of both thresholds, easy_above and hard_upto.
+
+    Raises:
+        RuntimeError: when the thresholds are in the wrong order, or NaN.
+    """
+    easy, hard = thresholds
+    if easy > hard:
+        raise RuntimeError(
+            f"{NAME}: thresholds are {easy:g} and {hard:g} bits, expected the first no larger"
+        )
+    return entropy_cut(easy), entropy_cut(hard)
+
+
 def entropy_weighted_loss(
     positive: Tensor,
     negative: Tensor,
@@ -89,13 +103,8 @@ def entropy_weighted_loss(
     Raises:
         RuntimeError: on wrong shapes, dtypes or thresholds, naming the argument.
     """
-    easy, hard = thresholds
-    if easy > hard:
-        raise RuntimeError(
-            f"{NAME}: thresholds are {easy:g} and {hard:g} bits, expected the first no larger"
-        )
     args = (
-        positive, negative, usable, entropy_cut(easy), entropy_cut(hard),
+        positive, negative, usable, *entropy_cuts(thresholds),
         [float(weight) for weight in weights], int(reduction), float(temperature), one_sided,
     )  # fmt: skip
     if _native.has_kernel(NAME, positive.device.type):
@@ -115,18 +124,12 @@ def _check_arguments(
     """The checks of ``csrc/entropy_weighted_arguments.h``, word for word (a test compares them)."""
     c = _CHECKS
     c.loss_scores(positive, negative, usable)
-    c.require(
-        easy_above >= hard_upto,
-        f"cuts are {easy_above:g} and {hard_upto:g}, expected the first no smaller than the second",
-    )
+    _losses.check_cuts(c, easy_above, hard_upto)
     c.require(
         len(weights) == 3,
         f"weights holds {len(weights)} numbers, expected 3 (easy, ambiguous, hard)",
     )
-    c.require(
-        0 <= reduction <= 2,
-        f"reduction is {reduction}, expected 0 (mean), 1 (sum) or 2 (self_adversarial)",
-    )
+    _losses.check_reduction(c, reduction)
 
 
 def twin(

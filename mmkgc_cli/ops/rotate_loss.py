@@ -19,7 +19,7 @@ from mmkgc_cli.ops.deferred import Deferred, DeferredGradient, deferred_gradient
 from mmkgc_cli.ops.metric import Metric, whole_row
 from mmkgc_cli.ops.rotate_score import check_arguments, rotate_score
 from mmkgc_cli.ops.rotate_score import twin as score_twin
-from mmkgc_cli.ops.row_loss import RowLoss
+from mmkgc_cli.ops.row_loss import RowLoss, loss_of_scores
 
 NAME = "rotate_loss"
 _CHECKS = Checks(NAME)
@@ -61,7 +61,7 @@ def rotate_loss(
     """
     known = (table, phases, heads, relations, tails, ids, side)
     if not _fused_loss.is_fused(NAME, table, loss):
-        return _fused_loss.of_scores(loss, offset + rotate_score(*known, order), usable)
+        return loss_of_scores(loss, offset + rotate_score(*known, order), usable)
     assert loss.native is not None
     made: Tensor = _Fused.apply(  # type: ignore[no-untyped-call]
         deferred_gradients(table), order, *known, usable, float(offset), *loss.native

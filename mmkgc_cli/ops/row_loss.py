@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mmkgc_cli.ops.entropy_weighted_loss import (
     NegativeReduction,
-    entropy_cut,
+    entropy_cuts,
     entropy_weighted_loss,
 )
 from mmkgc_cli.ops.self_adversarial_loss import AdversarialForm, self_adversarial_loss
@@ -24,6 +24,11 @@ class RowLoss(Protocol):
     @property
     def native(self) -> tuple[int, list[float]] | None:
         """Kind and numbers as the schemas take them; None: the kernels do not know it."""
+
+
+def loss_of_scores(loss: RowLoss, scores: Tensor, usable: Tensor | None) -> Tensor:
+    """The loss of scores ``[B, 1 + N]``, the positive first; of `usable`, if any, all columns."""
+    return loss(scores[:, 0], scores[:, 1:], None if usable is None else usable[:, 1:])
 
 
 @dataclass(frozen=True)
@@ -66,12 +71,6 @@ class EntropyWeighted:
     @property
     def native(self) -> tuple[int, list[float]]:
         """See `RowLoss`."""
-        easy, hard = self.thresholds
-        if easy > hard:
-            raise RuntimeError(
-                f"entropy_weighted_loss: thresholds are {easy:g} and {hard:g} bits, expected the "
-                "first no larger"
-            )
-        cuts = [entropy_cut(easy), entropy_cut(hard)]
+        cuts = entropy_cuts(self.thresholds)
         rest = [float(self.reduction), float(self.temperature), float(self.one_sided)]
         return 1, [*cuts, *(float(weight) for weight in self.weights), *rest]

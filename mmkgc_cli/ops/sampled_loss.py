@@ -18,7 +18,7 @@ from mmkgc_cli.ops._arguments import Checks, flat_pairs
 from mmkgc_cli.ops._autograd import first_order
 from mmkgc_cli.ops.deferred import Deferred, DeferredGradient, deferred_gradients
 from mmkgc_cli.ops.metric import Metric, Pair
-from mmkgc_cli.ops.row_loss import RowLoss
+from mmkgc_cli.ops.row_loss import RowLoss, loss_of_scores
 from mmkgc_cli.ops.sampled_score import sampled_score
 from mmkgc_cli.ops.sampled_score import twin as score_twin
 
@@ -60,7 +60,7 @@ def sampled_loss(
     """
     if not _fused_loss.is_fused(NAME, table, loss):
         scores = sampled_score(queries, table, ids, side, metric, pairs, order=order)
-        return _fused_loss.of_scores(loss, offset + scores, usable)
+        return loss_of_scores(loss, offset + scores, usable)
     numbers, weights = flat_pairs(pairs)
     assert loss.native is not None
     made: Tensor = _Fused.apply(  # type: ignore[no-untyped-call]

@@ -65,10 +65,7 @@ def self_adversarial_loss(
 def _check_arguments(positive: Tensor, negative: Tensor, usable: Tensor | None, form: int) -> None:
     """The checks of ``csrc/self_adversarial_arguments.h``, word for word (a test compares them)."""
     _CHECKS.loss_scores(positive, negative, usable)
-    _CHECKS.require(
-        0 <= form <= 2,
-        f"form is {form}, expected 0 (log_sigmoid), 1 (margin_inside) or 2 (margin_outside)",
-    )
+    _losses.check_form(_CHECKS, form)
 
 
 def twin(

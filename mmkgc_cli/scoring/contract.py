@@ -19,7 +19,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from mmkgc_cli.ops import Metric, Pair, RowLoss, score_rows, whole_row
+from mmkgc_cli.ops import Metric, Pair, RowLoss, loss_of_scores, score_rows, whole_row
 from mmkgc_cli.scoring import paths
 from mmkgc_cli.scoring.features import FeatureTable
 from mmkgc_cli.scoring.pieces import (
@@ -120,6 +120,11 @@ class Scorer(nn.Module):
     def trains_features(self) -> bool:
         """Whether features begin a table that is trained: whether a `FeatureTable` is."""
         return any(isinstance(m, FeatureTable) and not m.frozen for m in self.modules())
+
+    @classmethod
+    def adds_losses(cls) -> bool:
+        """Whether it has terms of the loss of its own."""
+        return cls.extra_losses is not Scorer.extra_losses
 
     def is_plain(self) -> bool:
         """Whether one table of candidates serves all queries, unscaled, under one metric."""
@@ -267,7 +272,7 @@ class Scorer(nn.Module):
         """
         if type(self).score_sampled is not Scorer.score_sampled or not self.is_plain():
             scores = self.score_sampled(heads, relations, tails, ids, side, order)
-            return loss(scores[:, 0], scores[:, 1:], None if usable is None else usable[:, 1:])
+            return loss_of_scores(loss, scores, usable)
         return paths.sampled_loss_of(self, heads, relations, tails, ids, side, usable, loss, order)
 
     def score_all(self, entities: Tensor, relations: Tensor, side: Side) -> Tensor:

@@ -218,6 +218,15 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "usable dtype": ({"usable": torch.ones(6, 8)}, "usable must be bool"),
     "loss": ({"loss": 2}, r"loss is 2, expected 0 \(self_adversarial\) or 1 \(entropy_weighted\)"),
     "settings": ({"settings": [1.0]}, "settings holds 1 numbers, expected 3"),
+    "form": ({"settings": [1.0, 0.5, 0.0]}, r"form is 0.5, expected 0 \(log_sigmoid\), 1"),
+    "cuts": (
+        {"loss": 1, "settings": [1.0, 2.0, *(1.0,) * 3, 0.0, 1.0, 0.0]},
+        "cuts are 1 and 2, expected the first no smaller than the second",
+    ),
+    "reduction": (
+        {"loss": 1, "settings": [2.0, 1.0, *(1.0,) * 3, 3.0, 1.0, 0.0]},
+        r"reduction is 3, expected 0 \(mean\), 1 \(sum\) or 2",
+    ),
 }
 
 
