@@ -1,4 +1,4 @@
-"""The jobs behind `mmkgc train` and `mmkgc eval`: from a configuration to files in a run."""
+"""The job behind `mmkgc train`: from a configuration to files in a run."""
 
 from __future__ import annotations
 
@@ -14,37 +14,29 @@ import torch
 from mmkgc_cli.errors import DataError, UsageError
 from mmkgc_cli.evaluation.metrics import side_metrics
 from mmkgc_cli.evaluation.ranker import rank
-from mmkgc_cli.evaluation.ranks import SideRanks
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import load_graph
-from mmkgc_cli.kg.triples import Triples
 from mmkgc_cli.plugins import blame
 from mmkgc_cli.runs.config import to_toml, values_of
 from mmkgc_cli.runs.directory import RunDirectory, environment
-from mmkgc_cli.runs.features import features_to_resume, placeholders, read_features, recorded
+from mmkgc_cli.runs.features import features_to_resume, read_features, recorded
 from mmkgc_cli.runs.keeper import RunKeeper
+from mmkgc_cli.runs.loading import graph_of
 from mmkgc_cli.runs.loggers import Loggers
-from mmkgc_cli.runs.plugins import config_and_change, config_to_resume, plugin_of, recorded_plugins
+from mmkgc_cli.runs.plugins import config_to_resume, recorded_plugins
 from mmkgc_cli.runs.preflight import (
     Prepared,
-    build_scorer,
-    known_triples,
     pick_device,
     prepare,
     replayed,
     valid_triples,
 )
-from mmkgc_cli.runs.results import rank_table, split_report
 from mmkgc_cli.runs.sections import GraphConfig, RunConfig
-from mmkgc_cli.scoring import Scorer, Side
-from mmkgc_cli.scoring.pieces import load_tensors
-from mmkgc_cli.scoring.registry import SCORERS
-from mmkgc_cli.state.atomic import read_json, write_bytes, write_json, write_text
+from mmkgc_cli.state.atomic import write_json, write_text
 from mmkgc_cli.state.checkpoints import Checkpoints
 from mmkgc_cli.state.memory import peak_mib, settled_objects
 from mmkgc_cli.state.signals import StopRequest
 from mmkgc_cli.state.trace import Trace, read_trace
-from mmkgc_cli.state.weights import checksum, load_weights
 from mmkgc_cli.training.loop import FINISHED, EpochReport, Outcome, Schedule, train
 
 
@@ -128,7 +120,7 @@ def resume_training(
     """
     run.require()
     config = config_to_resume(run)
-    graph = _graph_of(run, config, graph_folder)
+    graph = graph_of(run, config, graph_folder)
     if epochs is not None:
         training = config.training.model_copy(update={"epochs": epochs})
         config = config.model_copy(update={"training": training})
@@ -272,141 +264,3 @@ def _drive(
         progress.stopped = ""  # more epochs were asked for
     steps = replayed(config, program, keeper.tell_of_graph)
     return train(steps, schedule, len(graph.train), validate, keeper, Reports(), stop, progress)
-
-
-def _graph_of(run: RunDirectory, config: RunConfig, graph_folder: Path | None) -> Graph:
-    """The graph of a run.
-
-    Raises:
-        DataError: when what is there now is not the one it was trained on.
-    """
-    folder = graph_folder or Path(config.graph.path)
-    graph = load_graph(folder)
-    if graph.fingerprint != config.graph.fingerprint:
-        raise DataError(
-            f"{run.path}: trained on graph {config.graph.name!r} ({config.graph.fingerprint[:12]}…)"
-            f", but {folder} holds {graph.name!r} ({graph.fingerprint[:12]}…); give its --graph"
-        )
-    if graph.order_id != config.graph.order_id:
-        raise DataError(
-            f"{run.path}: {folder} holds the same triples with ids in another order, so the "
-            "weights would meet the wrong entities; prepare the graph from the same files"
-        )
-    return graph
-
-
-@dataclasses.dataclass(frozen=True)
-class LoadedRun:
-    """A finished run: its configuration, graph, scorer (in eval mode) and what it was saved as.
-
-    `plugin_change` says in one line how the scorer's file differs from the one that was trained;
-    empty where it does not.
-    """
-
-    config: RunConfig
-    graph: Graph
-    scorer: Scorer
-    epoch: int
-    checksum: str
-    plugin_change: str
-
-
-def load_run(run: RunDirectory, graph_folder: Path | None, device: str = "auto") -> LoadedRun:
-    """Opens a finished run.
-
-    Args:
-        run: where the run is.
-        graph_folder: where its graph is now; None takes the place it was trained from.
-        device: where to put the scorer: ``auto``, ``cpu`` or ``cuda``, wherever it was trained.
-
-    Raises:
-        DataError: when the run is not whole, or the graph is not the one it was trained on.
-    """
-    run.require()
-    config, plugin_change = config_and_change(run)
-    graph = _graph_of(run, config, graph_folder)
-    tensors, metadata = load_weights(run.weights)
-    if metadata.get("order_id") != graph.order_id or metadata.get("scorer") != config.scorer:
-        raise DataError(f"{run.weights}: belongs to another run; train again")
-    where = pick_device(device)
-    features = placeholders(config, len(graph.entities))
-    scorer = build_scorer(config, graph, torch.device("cpu"), features)
-    try:
-        load_tensors(scorer, tensors)
-    except RuntimeError as error:
-        why = f"; {plugin_change}" if plugin_change else ""
-        raise DataError(f"{run.weights}: does not fit the configuration of the run{why}") from error
-    return LoadedRun(
-        config,
-        graph,
-        scorer.to(where).eval(),
-        int(metadata["epoch"]),
-        checksum(tensors),
-        plugin_change,
-    )
-
-
-def run_evaluation(
-    run: RunDirectory, graph_folder: Path | None, split: str, device: str = "auto"
-) -> dict[str, Any]:
-    """Ranks a split with a trained run and writes ``results.json`` and the ranks.
-
-    Returns:
-        The contents of ``results.json``.
-
-    Raises:
-        DataError: as `load_run`.
-        NonFiniteScores: when the model gives NaN or infinity.
-    """
-    loaded = load_run(run, graph_folder, device)
-    graph = loaded.graph
-    triples: Triples = graph.splits[split]
-    if not len(triples):
-        raise DataError(f"{graph.name}: the graph has no {split} triples")
-    ranks: dict[Side, SideRanks] = rank(loaded.scorer, triples, known_triples(graph))
-    model = {
-        "scorer": loaded.config.scorer,
-        "config": loaded.config.model.model_dump(),
-        "epoch": loaded.epoch,
-        "sha256": loaded.checksum,
-        "precision": loaded.config.training.precision,
-        "candidates": loaded.config.training.candidates,
-        "sampler": {
-            "name": loaded.config.training.sampler,
-            "config": loaded.config.sampler.model_dump(),
-            "plugin": loaded.config.sampler_plugin.model_dump(),
-        }
-        if loaded.config.training.candidates == "sampled"
-        else None,
-        "plugin": {
-            **plugin_of(SCORERS, loaded.config.scorer).model_dump(),
-            "change": loaded.plugin_change or None,
-        },
-    }
-    if loaded.config.stores:
-        model["features"] = {m: store.model_dump() for m, store in loaded.config.stores.items()}
-    if loaded.scorer.scores_triples_only():
-        model["path"] = "whole triples"
-    results = split_report(graph, split, ranks, model, loaded.config.training.eval_sample)
-    results = _merge(_earlier_results(run), results)
-    write_bytes(run.ranks(split), rank_table(graph, triples, ranks))
-    write_json(run.results, results)
-    return results
-
-
-def _earlier_results(run: RunDirectory) -> Any:
-    """The results that are there; None for none, or for a file that was damaged."""
-    try:
-        return read_json(run.results) if run.results.is_file() else None
-    except DataError:
-        return None
-
-
-def _merge(old: Any, new: dict[str, Any]) -> dict[str, Any]:
-    """Keeps results of other splits that came from the same weights under the same protocol."""
-    if not isinstance(old, dict) or any(old.get(k) != new[k] for k in ("protocol", "model")):
-        return new
-    nested = ("metrics", "categories", "relations")
-    if not all(isinstance(old.get(key), dict) for key in nested):
-        return new
-    return {**new, **{key: {**old[key], **new[key]} for key in nested}}

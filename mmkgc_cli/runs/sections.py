@@ -8,9 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mmkgc_cli.plugins import BUILT_IN
 from mmkgc_cli.scoring.contract import ScorerConfig
-from mmkgc_cli.training.all_candidates import LOSSES
+from mmkgc_cli.training.all_candidates import LOSSES, SmoothingAdds
+from mmkgc_cli.training.captured import GraphSetting
+from mmkgc_cli.training.losses import LossName, ReductionName
+from mmkgc_cli.training.optimization import OptimizerName, ScheduleName
+from mmkgc_cli.training.precision import Precision
 from mmkgc_cli.training.sampler_registry import DEFAULT
-from mmkgc_cli.training.samplers import SamplerConfig
+from mmkgc_cli.training.samplers import SamplerConfig, SideDraw
 
 
 class _Strict(BaseModel):
@@ -95,19 +99,17 @@ class TrainingConfig(_Strict):
         "sampled", description="whom an answer is told from: sampled negatives, or all entities"
     )
     negatives: int = Field(32, ge=1, le=10**6, description="negatives of each positive")
-    negative_sampling: Literal["bernoulli", "uniform"] = Field(
+    negative_sampling: SideDraw = Field(
         "bernoulli", description="how each negative picks the side it replaces"
     )
-    loss: Literal[
-        "self-adversarial", "margin-inside", "margin-outside", "entropy-weighted", "bce", "softmax"
-    ] = Field("self-adversarial", description="of a positive and its negatives")
+    loss: LossName = Field("self-adversarial", description="of a positive and its negatives")
     sampler: str = Field(
         DEFAULT, description="where negatives come from: filtered, shared, or one of your own"
     )
     label_smoothing: float = Field(
         0.0, ge=0, lt=1, description="taken off a true answer, where all are candidates"
     )
-    label_smoothing_adds: Literal["one", "epsilon"] = Field(
+    label_smoothing_adds: SmoothingAdds = Field(
         "one",
         description="what smoothing shares out among all entities: 1, as TuckER's code, or itself",
     )
@@ -115,7 +117,7 @@ class TrainingConfig(_Strict):
         1.0, ge=0, le=1e6, description="0 weighs all negatives alike, more looks at the hard ones"
     )
     loss_margin: float = Field(1.0, ge=0, le=1e6, description="of margin-inside and margin-outside")
-    negative_reduction: Literal["mean", "sum", "self-adversarial"] = Field(
+    negative_reduction: ReductionName = Field(
         "mean", description="how negatives add up under entropy-weighted and bce"
     )
     entropy_thresholds: list[float] = Field(
@@ -133,12 +135,12 @@ class TrainingConfig(_Strict):
     negative_side: Literal["per-negative", "per-positive", "alternating"] = Field(
         "per-negative", description="what a draw of the side decides about"
     )
-    optimizer: Literal["adam", "adamw", "adagrad", "lazy-adam"] = Field(
+    optimizer: OptimizerName = Field(
         "adam", description="lazy-adam steps only the rows that a batch met, for very large tables"
     )
     lr: float = Field(1e-3, gt=0, le=1e6, description="learning rate")
     weight_decay: float = Field(0.0, ge=0, le=1e6, description="of adam, adamw and adagrad")
-    schedule: Literal["constant", "linear", "cosine", "exponential"] = Field(
+    schedule: ScheduleName = Field(
         "constant", description="of the learning rate, after the warm-up"
     )
     warmup_epochs: float = Field(0.0, ge=0, le=1e9, description="of a linear warm-up")
@@ -160,10 +162,10 @@ class TrainingConfig(_Strict):
     )
     keep_checkpoints: int = Field(2, ge=1, description="how many of the last checkpoints stay")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
-    precision: Literal["float32", "tf32", "bf16"] = Field(
+    precision: Precision = Field(
         "float32", description="of matrix products in training, on a GPU; tables stay float32"
     )
-    cuda_graph: Literal["auto", "off"] = Field(
+    cuda_graph: GraphSetting = Field(
         "auto", description="auto replays steps from a CUDA graph where that is possible"
     )
     threads: int = Field(0, ge=0, le=4096, description="CPU threads; 0 leaves torch's choice")

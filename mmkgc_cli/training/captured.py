@@ -15,6 +15,7 @@ from mmkgc_cli.training.loop import StepProgram
 WARM_UP = 3
 
 Watched = dict[str, Tensor]
+GraphSetting = Literal["auto", "off"]
 
 
 class Capturable(StepProgram, Protocol):
@@ -162,7 +163,7 @@ class CapturedProgram:
 
 def replayed(
     program: Capturable,
-    setting: Literal["auto", "off"],
+    setting: GraphSetting,
     tell: Callable[[str | None], None],
     new_graph: Callable[[], StepGraph] = CudaGraph,
 ) -> StepProgram:

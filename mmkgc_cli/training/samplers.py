@@ -26,6 +26,9 @@ from mmkgc_cli.scoring.contract import ParameterGroup, Scorer
 from mmkgc_cli.sides import Side
 from mmkgc_cli.state.rng import generator
 
+# How the side that a negative replaces is drawn.
+SideDraw = Literal["bernoulli", "uniform"]
+
 
 class SamplerConfig(BaseModel):
     """Hyper-parameters of a sampler; subclasses add typed fields with defaults and help."""
@@ -44,7 +47,7 @@ class SamplingTask:
     n_entities: int
     n_relations: int
     negatives: int
-    mode: Literal["bernoulli", "uniform"]
+    mode: SideDraw
     choice: SideChoice
     seed: int
 

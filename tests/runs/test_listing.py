@@ -18,8 +18,9 @@ from mmkgc_cli.kg.storage import write_graph
 from mmkgc_cli.runs.cleaning import plan, remove
 from mmkgc_cli.runs.config import resolve
 from mmkgc_cli.runs.directory import OWN_FILES, RunDirectory
+from mmkgc_cli.runs.evaluating import run_evaluation
 from mmkgc_cli.runs.inspection import State, inspect, is_run
-from mmkgc_cli.runs.jobs import resume_training, run_evaluation, run_training
+from mmkgc_cli.runs.jobs import resume_training, run_training
 from mmkgc_cli.runs.listing import list_runs
 from mmkgc_cli.scoring import load_scorer
 from mmkgc_cli.state.atomic import abandoned

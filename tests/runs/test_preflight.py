@@ -12,7 +12,8 @@ from mmkgc_cli.kg.storage import write_graph
 from mmkgc_cli.runs import preflight
 from mmkgc_cli.runs.config import resolve
 from mmkgc_cli.runs.directory import RunDirectory
-from mmkgc_cli.runs.jobs import run_evaluation, run_training
+from mmkgc_cli.runs.evaluating import run_evaluation
+from mmkgc_cli.runs.jobs import run_training
 from mmkgc_cli.runs.sections import RunConfig
 from mmkgc_cli.scoring import load_scorer
 from tests.runs.test_jobs import Silent
