@@ -181,7 +181,7 @@ def hooks(s: Subject) -> None:
     ids = torch.stack([triples[:, 2], triples[:, 0]], 1)
     side = torch.zeros_like(ids, dtype=torch.int8)
     batch = Batch(triples, ids, side, torch.ones_like(ids, dtype=torch.bool))
-    for name, term in extra_losses(scorer, batch).items():
+    for name, term in extra_losses(scorer, lambda: batch).items():
         if not math.isfinite(float(term)):
             raise Failed(
                 f"{where(scorer, 'extra_losses')}: expected a finite {name!r}, got {float(term)}"

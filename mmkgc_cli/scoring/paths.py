@@ -6,7 +6,7 @@ line which names its file and method.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,9 +27,6 @@ from mmkgc_cli.sides import Side
 if TYPE_CHECKING:
     from mmkgc_cli.scoring.contract import Scorer
 
-# Scores that are joined at once, and what each tile's size is a multiple of.
-TILE = 1 << 14
-LANES = 64
 # What a training step reports beside the terms that a scorer adds.
 RESERVED = ("loss", "gradient_norm")
 
@@ -100,13 +97,15 @@ def candidate_rows(
     return _checked(scorer, "candidates", rows, n)
 
 
-def extra_losses(scorer: Scorer, batch: Batch) -> dict[str, Tensor]:
-    """The terms that a scorer adds to the loss.
+def extra_losses(scorer: Scorer, batch_of: Callable[[], Batch]) -> dict[str, Tensor]:
+    """The terms that a scorer adds to the loss; the batch is made where it has any to add.
 
     Raises:
         ScorerFault: for one that is no scalar, or has the name of another number.
     """
-    found = scorer.extra_losses(batch)
+    if not scorer.adds_losses():
+        return {}
+    found = scorer.extra_losses(batch_of())
     if not isinstance(found, dict):
         raise fault(scorer, "extra_losses", "scalars by name", shape(found))
     for name, term in found.items():
@@ -185,7 +184,7 @@ def triple_scores(scorer: Scorer, triples: Tensor) -> Tensor:
     return scores.view(triples.shape[:-1])
 
 
-def _triples(known: Tensor, relations: Tensor, answers: Tensor, side: Side) -> Tensor:
+def triples_of(known: Tensor, relations: Tensor, answers: Tensor, side: Side) -> Tensor:
     """Triples ``[..., 3]`` from queries and answers of one shape."""
     ends = (known, answers) if side is Side.tail else (answers, known)
     return torch.stack([ends[0], relations, ends[1]], -1)
@@ -196,7 +195,7 @@ def answer_scores(
 ) -> Tensor:
     """Scores ``[B]`` of one answer to each query."""
     if scorer.scores_triples_only():
-        return triple_scores(scorer, _triples(entities, relations, answers, side))
+        return triple_scores(scorer, triples_of(entities, relations, answers, side))
     queries = query_rows(scorer, entities, relations, side)
     rows = candidate_rows(scorer, answers, relations, side)
     scale = [
@@ -323,7 +322,7 @@ def all_scores(scorer: Scorer, entities: Tensor, relations: Tensor, side: Side) 
         everyone = torch.arange(scorer.n_entities, device=entities.device)
         answers = everyone.expand(len(entities), -1)
         known, middle = (x[:, None].expand_as(answers) for x in (entities, relations))
-        return triple_scores(scorer, _triples(known, middle, answers, side))
+        return triple_scores(scorer, triples_of(known, middle, answers, side))
     if not scorer.per_relation:
         return _scores_of_all(scorer, entities, relations, side, None)
     # A table a relation: queries are grouped by theirs, and put back in their places.
@@ -351,7 +350,7 @@ def _scores_of_all(
             scores.append(_products(q, table, pairs, scale))
         else:
             ids = torch.arange(len(table), device=q.device).expand(len(q), -1)
-            scores.append(_against(q, table, ids, metric, pairs, scale))
+            scores.append(against(q, table, ids, metric, pairs, scale))
     return scorer.margin + join(scorer, scores)
 
 
@@ -369,7 +368,7 @@ def _products(q: Tensor, table: Tensor, pairs: Sequence[Pair], scale: Tensor | N
     return total
 
 
-def _against(
+def against(
     q: Tensor,
     table: Tensor,
     ids: Tensor,
@@ -382,42 +381,3 @@ def _against(
     side = torch.zeros(ids.shape, dtype=torch.int8, device=ids.device)
     factor = None if scale is None else scale[None]
     return sampled_score(q[None], table, ids.contiguous(), side, metric, pairs, factor)
-
-
-def block_scores(
-    scorer: Scorer,
-    queries: list[Tensor],
-    scales: list[Tensor | None],
-    tables: list[Tensor],
-) -> Tensor:
-    """Scores ``[b, E]`` of a few queries, joined tile by tile; without margin, for ranking.
-
-    A score must not depend on where it stands: equal rows tie. The metrics see to it. Functions of
-    torch such as `sigmoid` compute the last few elements of a tensor another way than the rest,
-    and large tensors in parts, so tiles are whole multiples of what is computed at once, and small.
-    """
-    tiles = list(_tiles(len(queries[0]), len(tables[0]), queries[0].device))
-    everyone = torch.cat(tiles, 1)
-    parts = []
-    for i, (q, table, metric) in enumerate(zip(queries, tables, metrics(scorer), strict=True)):
-        pairs = terms(scorer, i, q.shape[1], table.shape[1])
-        scores = _against(q, table, everyone, metric, pairs, scales[i])
-        parts.append([tile.contiguous() for tile in torch.split(scores, tiles[0].shape[1], 1)])
-    joined = [join(scorer, list(of_tile)) for of_tile in zip(*parts, strict=True)]
-    return torch.cat(joined, 1)[:, : len(tables[0])]
-
-
-def triple_block(scorer: Scorer, entities: Tensor, relations: Tensor, side: Side) -> Tensor:
-    """Scores ``[b, E]`` of a few queries from `score` alone, in tiles of the same kind."""
-    tiles = []
-    for ids in _tiles(len(entities), scorer.n_entities, entities.device):
-        known, middle = (x[:, None].expand_as(ids) for x in (entities, relations))
-        tiles.append(triple_scores(scorer, _triples(known, middle, ids, side)))
-    return torch.cat(tiles, 1)[:, : scorer.n_entities]
-
-
-def _tiles(b: int, n: int, device: torch.device) -> Iterator[Tensor]:
-    """Ids ``[b, w]`` of all n candidates in turn; the last is repeated to fill its tile."""
-    width = min(max(TILE // b // LANES, 1) * LANES, -(-n // LANES) * LANES)
-    for start in range(0, n, width):
-        yield torch.arange(start, start + width, device=device).clamp(max=n - 1).expand(b, -1)

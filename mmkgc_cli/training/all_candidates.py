@@ -14,6 +14,7 @@ from mmkgc_cli.training.optimization import OptimizationSettings
 from mmkgc_cli.training.program import ScorerProgram, StepSettings
 
 AllCandidatesLoss = Literal["bce", "softmax"]
+SmoothingAdds = Literal["one", "epsilon"]
 LOSSES: tuple[str, ...] = get_args(AllCandidatesLoss)
 
 
@@ -23,7 +24,7 @@ class AllCandidatesSettings(StepSettings):
 
     loss: AllCandidatesLoss
     smoothing: float = 0.0
-    smoothing_adds: Literal["one", "epsilon"] = "one"
+    smoothing_adds: SmoothingAdds = "one"
 
 
 class AllCandidates(ScorerProgram):
@@ -96,13 +97,12 @@ class AllCandidates(ScorerProgram):
         """Scores all entities for the queries of `batch` [B, 2], and steps."""
         queries, answers = batch.T.contiguous().unbind(0)
 
-        def loss_of() -> tuple[Tensor, Batch]:
+        def loss_of() -> Tensor:
             scores = self._scores(queries).float()
             softmax = self.settings.loss == "softmax"
-            loss = self._softmax(scores, answers) if softmax else self._bce(scores, queries)
-            return loss, Batch(self._triples(queries, answers))
+            return self._softmax(scores, answers) if softmax else self._bce(scores, queries)
 
-        return self.descend(loss_of)
+        return self.descend(loss_of, lambda: Batch(self._triples(queries, answers)))
 
     def _scores(self, queries: Tensor) -> Tensor:
         """Scores [B, E] of all entities."""

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from mmkgc_cli.ops import SideChoice
-from mmkgc_cli.scoring.contract import Batch, Scorer
+from mmkgc_cli.scoring.contract import Scorer
 from mmkgc_cli.state.rng import stream_seed
 from mmkgc_cli.training.drawn_scores import batch_of, drawn_loss
 from mmkgc_cli.training.losses import LossSettings, make_loss
 from mmkgc_cli.training.optimization import OptimizationSettings
 from mmkgc_cli.training.program import ScorerProgram, StepSettings
-from mmkgc_cli.training.samplers import Sampler, SamplerConfig, SamplingTask
+from mmkgc_cli.training.samplers import Sampler, SamplerConfig, SamplingTask, SideDraw
 from mmkgc_cli.training.sampling.filtered import FilteredNegatives
 
 
@@ -23,7 +23,7 @@ class LinkPredictionSettings(StepSettings):
     """What one step needs to know; see `TrainingConfig` for the meaning of the fields."""
 
     negatives: int
-    negative_sampling: Literal["bernoulli", "uniform"]
+    negative_sampling: SideDraw
     negative_side: SideChoice
     loss: LossSettings = field(default_factory=LossSettings)
     sampler: type[Sampler] = FilteredNegatives
@@ -66,11 +66,10 @@ class LinkPrediction(ScorerProgram):
             drawn = self.sampler.draw(batch, self.scorer)
             self.sampler.counter += 1
 
-        def loss_of() -> tuple[Tensor, Batch]:
-            loss = drawn_loss(self.scorer, batch, drawn, self._loss, self._whole_tables)
-            return loss, batch_of(batch, drawn)
-
-        return self.descend(loss_of)
+        return self.descend(
+            lambda: drawn_loss(self.scorer, batch, drawn, self._loss, self._whole_tables),
+            lambda: batch_of(batch, drawn),
+        )
 
     def why_not_captured(self) -> str | None:
         """Why a CUDA graph cannot replay the step; None when it can."""

@@ -104,13 +104,18 @@ class ScorerProgram:
         """What the device does in a step, see `training.captured`; as `step` returns."""
         raise NotImplementedError(f"{type(self).__name__} defines no train_on")
 
-    def descend(self, loss_of: Callable[[], tuple[Tensor, Batch]]) -> dict[str, Tensor]:
-        """One step down a loss and the scorer's own terms, for the batch that they are about."""
+    def descend(
+        self, loss_of: Callable[[], Tensor], batch_of: Callable[[], Batch]
+    ) -> dict[str, Tensor]:
+        """One step down a loss and the scorer's own terms, which are about the batch of the step.
+
+        That is made for scorers with terms alone.
+        """
         device = self.rows.device
         with self.optimization.collecting(), products(self.precision, device):
             with self.watch("loss"), forward(self.precision, device):
-                loss, batch = loss_of()
-                terms = extra_losses(self.scorer, batch)
+                loss = loss_of()
+                terms = extra_losses(self.scorer, batch_of)
                 loss = sum(terms.values(), loss)
             with self.watch("gradients"):
                 loss.backward()  # type: ignore[no-untyped-call]
