@@ -12,7 +12,12 @@ from mmkgc_cli.features.importing import Imported, ImportRequest, import_feature
 from mmkgc_cli.kg import datasets
 from mmkgc_cli.kg.downloads import Cache, Unavailable
 from mmkgc_cli.kg.graph import Graph
-from mmkgc_cli.kg.modality_files import FeatureFile, obtain_features, obtain_upstream
+from mmkgc_cli.kg.modality_files import (
+    FeatureFile,
+    obtain_features,
+    obtain_upstream,
+    require_address,
+)
 from mmkgc_cli.kg.readers.lines import read_lines
 from mmkgc_cli.kg.readers.openke import read_vocabulary
 from mmkgc_cli.state.atomic import write_text
@@ -27,8 +32,6 @@ class FetchRequest:
     file: FeatureFile
     cache: Cache  # its folder is not used
     source: Path | None = None
-    dtype: str | None = None
-    compression: str | None = None
     zero_is_missing: bool = False
     unsafe_pickle: bool = False
 
@@ -71,10 +74,12 @@ def fetch_features(request: FetchRequest, path: Path, graph: Graph) -> Imported:
 
     Raises:
         Unavailable: when a file has to be downloaded and cannot be.
-        DataError: as `obtain_features` and `import_features`, or when no entity of the graph is
-            among the file's.
+        DataError: as `obtain_features` and `import_features`, or when the file has no entity of
+            the graph.
     """
     file = request.file
+    if request.source is None:
+        require_address(file)
     folder = datasets.cache_folder(request.name) / "features"
     cache = dataclasses.replace(request.cache, folder=folder)
     ids, doubles = _whose(request, graph)
@@ -84,15 +89,11 @@ def fetch_features(request: FetchRequest, path: Path, graph: Graph) -> Imported:
     notes = [f"published by {file.publisher}, {file.page}"]
     if doubles:
         notes.append(f"{counted(doubles, 'entity')} had several vectors, the first was taken")
-    about = About(
-        file.modality, file.encoder, "", file.preprocess, file.pooling, notes=tuple(notes)
-    )
+    about = About(file.modality, file.encoder, notes=tuple(notes))
     imported = ImportRequest(
         source=vectors,
         about=about,
         ids=id_map,
-        dtype=request.dtype,
-        compression=request.compression,
         zero_is_missing=request.zero_is_missing,
         unsafe_pickle=request.unsafe_pickle,
     )
@@ -102,14 +103,18 @@ def fetch_features(request: FetchRequest, path: Path, graph: Graph) -> Imported:
 def _whose(request: FetchRequest, graph: Graph) -> tuple[list[str], int]:
     """Lines of an id map as `mmkgc features import` takes it, and how many ids had several keys.
 
-    A file by keys may hold more of them than a graph has entities, and other graphs' keys may not
-    be in it, so the map stops at the graph; one by rows names them all.
+    A map by rows names every row. One by keys stops at the graph: it may list entities of others
+    whose vectors are elsewhere.
     """
-    file = request.file
+    file, entities = request.file, set(graph.entities)
     if file.parser == "rows":
-        return read_vocabulary(_vocabulary(request), "entity"), 0
+        if graph.order_id == datasets.published(request.name).order_id:
+            return list(graph.entities), 0
+        path = _vocabulary(request)
+        names = read_vocabulary(path, "entity")
+        _hold_overlap(path, request, graph, not entities.isdisjoint(names))
+        return names, 0
     path = obtain_upstream(file.ids, datasets.upstream()[file.ids], None, request.cache)
-    entities = set(graph.entities)
     keys: dict[str, str] = {}
     doubles: set[str] = set()
     for number, text in read_lines(path):
@@ -118,12 +123,16 @@ def _whose(request: FetchRequest, graph: Graph) -> tuple[list[str], int]:
             raise DataError(f"{path}:{number}: {text[:80]!r} is not 'entity<TAB>key'")
         if entity in entities and keys.setdefault(entity, key) != key:
             doubles.add(entity)
-    if not keys:
-        raise DataError(
-            f"{path}: none of its ids is an entity of {graph.name!r} (one of them is "
-            f"{graph.entities[0]!r}); was it prepared from {request.name}?"
-        )
+    _hold_overlap(path, request, graph, bool(keys))
     return [f"{entity}\t{key}" for entity, key in keys.items()], len(doubles)
+
+
+def _hold_overlap(path: Path, request: FetchRequest, graph: Graph, overlap: bool) -> None:
+    if not overlap:
+        raise DataError(
+            f"{path}: none of its ids is an entity of {graph.name!r} (one of those is "
+            f"{graph.entities[0]!r}); was that prepared from {request.name}?"
+        )
 
 
 def _vocabulary(request: FetchRequest) -> Path:
@@ -135,4 +144,7 @@ def _vocabulary(request: FetchRequest) -> Path:
     try:
         return cache.fetch([base + ids for base in bases], ids, dataset.sha256[ids])
     except Unavailable as error:
-        raise Unavailable(f"{error}; the rows of {request.file.file} are in its order") from None
+        raise Unavailable(
+            f"{error}; the rows of {request.file.file} are in its order, which the graph "
+            f"lacks: fetch for a graph from `mmkgc prepare {request.name}`"
+        ) from None

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mmkgc_cli.errors import DataError, UsageError, nearest
 from mmkgc_cli.kg.downloads import Cache, Unavailable, home, sha256_of
 from mmkgc_cli.kg.graph import Graph
-from mmkgc_cli.kg.modality_files import FeatureFile, TableFile, UpstreamFile
+from mmkgc_cli.kg.modality_files import SHA256, FeatureFile, TableFile, UpstreamFile
 
 ELEMENTS = "elements"
 UPSTREAM = "upstream"
@@ -36,7 +36,7 @@ class _Entry(BaseModel):
     train: int = Field(gt=0)
     valid: int = Field(gt=0)
     test: int = Field(gt=0)
-    fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
+    fingerprint: str = Field(pattern=SHA256)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -55,6 +55,7 @@ class Dataset(_Entry):
     licence: str = Field(min_length=1)
     citation: str = Field(min_length=1)
     bibtex: str = Field(min_length=1)
+    order_id: str = Field(pattern=SHA256)
     sha256: dict[str, str] = Field(min_length=1)
     tables: dict[str, TableFile] = {}
     features: tuple[FeatureFile, ...] = ()

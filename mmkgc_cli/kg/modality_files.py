@@ -1,7 +1,4 @@
-"""What ``datasets.toml`` says of modalities: published files, the tables and features made of them.
-
-Nothing here has read the registry; `mmkgc_cli.kg.datasets` does, with these types.
-"""
+"""What ``datasets.toml`` says of modalities: published files, and how they are had."""
 
 from __future__ import annotations
 
@@ -59,8 +56,6 @@ class FeatureFile(_Entry):
     ids: str = Field(min_length=1)
     parser: Literal["rows", "keys"]
     encoder: str = ""
-    preprocess: str = ""
-    pooling: str = ""
     licence: str = Field(min_length=1)
     evidence: str = Field(min_length=1)  # who says that it is there, and when
     verified: bool  # whether the file itself was looked at
@@ -75,6 +70,11 @@ class FeatureFile(_Entry):
     def urls(self) -> tuple[str, ...]:
         """The addresses that give the file itself; none where it takes a browser."""
         return () if self.url is None else (self.url, *self.mirrors)
+
+    @property
+    def by_hand(self) -> str:
+        """What to do where nothing can be downloaded."""
+        return f"get {self.file} at {self.page} and give --source FILE"
 
 
 def obtain_upstream(
@@ -116,28 +116,36 @@ def obtain_features(file: FeatureFile, source: Path | None, cache: Cache) -> Pat
         if file.sha256 is not None:
             _hold(source, file.sha256, "`mmkgc features import` takes other files")
         return source
+    require_address(file)
     pin = cache.folder / f"{file.file}.sha256"
     pinned = _pinned(pin)
-    by_hand = f"get {file.file} at {file.page} and give --source FILE"
-    if not file.urls:
-        raise Unavailable(f"{file.file}: no address gives it without a browser; {by_hand}")
     try:
         path = cache.fetch(file.urls, file.file, file.sha256 or pinned)
     except (Unavailable, DataError) as error:
         why = f"; it was pinned by an earlier download, remove {pin} to take another file"
         changed = isinstance(error, DataError) and file.sha256 is None and pinned is not None
-        raise type(error)(f"{error}{why if changed else ''}; or {by_hand}") from None
+        raise type(error)(f"{error}{why if changed else ''}; or {file.by_hand}") from None
     with path.open("rb") as opened:
         is_page = _PAGE.match(opened.read(256))
     if is_page:
         path.unlink()
         raise Unavailable(
             f"{file.file}: {public(file.urls[0])} answered with a web page, as addresses do that "
-            f"are dead or want a click; {by_hand}"
+            f"are dead or want a click; {file.by_hand}"
         )
     if file.sha256 is None and pinned is None:
         write_text(pin, f"{sha256_of(path)}\n")
     return path
+
+
+def require_address(file: FeatureFile) -> None:
+    """Checks that a file of vectors can be downloaded at all.
+
+    Raises:
+        Unavailable: when it takes a browser.
+    """
+    if not file.urls:
+        raise Unavailable(f"{file.file}: no address gives it without a browser; {file.by_hand}")
 
 
 def _pinned(pin: Path) -> str | None:

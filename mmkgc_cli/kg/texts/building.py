@@ -48,53 +48,71 @@ def build_tables(
 
     Raises:
         UsageError: for a benchmark without registered tables.
-        DataError: when a published file cannot be used, no entity of the graph is in them, another
-            file is in the way, or the storage refuses.
+        DataError: when a published file cannot be used, no entity of the graph is in them, a table
+            is not the registered one though files and entities are, another file is in the way, or
+            the storage refuses.
         Unavailable: when a file has to be downloaded and cannot be.
     """
     dataset = _with_tables(request.name)
-    name = datasets.published_name(request.name)
-    tables: dict[str, tuple[Table, dict[str, str]]] = {}
-    for table, file in dataset.tables.items():
-        paths = {
-            upstream: obtain_upstream(
-                upstream,
-                datasets.upstream()[upstream],
-                request.source,
-                request.cache,
-                verify=not request.allow_unverified,
-            )
-            for upstream in file.made_of
-        }
-        made = BUILDERS[name][table](paths, graph.entities)
-        tables[table] = (made, {key: str(path) for key, path in paths.items()})
-    found = [made.found for made, _ in tables.values() if made.found is not None]
-    if not any(found):
+    made = {table: _made(request, table, graph) for table in dataset.tables}
+    if not any(table.found for table, _ in made.values()):
         raise DataError(
             f"{graph.name}: none of its {counted(len(graph.entities), 'entity')} is named as in "
             f"{dataset.title} (the first is {graph.entities[0]!r}); which graph is it?"
         )
-    present = {table: _present(folder / table) for table in tables}
-    for table, (made, _) in tables.items():
-        if present[table] not in (None, made.content) and not overwrite:
-            raise DataError(f"{folder / table}: holds something else; --overwrite replaces it")
-    built = []
-    for table, (made, sources) in tables.items():
-        if present[table] != made.content:
-            write_bytes(folder / table, made.content)
-        digest = hashlib.sha256(made.content).hexdigest()
-        built.append(
-            Built(
-                folder / table,
-                made.entities,
-                made.found,
-                digest,
-                digest == dataset.tables[table].sha256,
-                present[table] == made.content,
-                sources,
-            )
+    registered = {name: _as_registered(request, name, made[name][0], graph) for name in made}
+    present = {name: _present(folder / name) for name in made}
+    for name, (table, _) in made.items():
+        if present[name] not in (None, table.content) and not overwrite:
+            raise DataError(f"{folder / name}: holds something else; --overwrite replaces it")
+    for name, (table, _) in made.items():
+        if present[name] != table.content:
+            write_bytes(folder / name, table.content)
+    return [
+        Built(
+            path=folder / name,
+            entities=table.entities,
+            found=table.found,
+            sha256=_digest(table),
+            as_registered=registered[name],
+            already_there=present[name] == table.content,
+            made_of={file: str(path) for file, path in files.items()},
         )
-    return built
+        for name, (table, files) in made.items()
+    ]
+
+
+def _made(request: BuildRequest, name: str, graph: Graph) -> tuple[Table, dict[str, Path]]:
+    """A table, and where the published files lie that it is made of."""
+    upstream = datasets.upstream()
+    verify = not request.allow_unverified
+    files = {
+        file: obtain_upstream(file, upstream[file], request.source, request.cache, verify)
+        for file in datasets.published(request.name).tables[name].made_of
+    }
+    builder = BUILDERS[datasets.published_name(request.name)][name]
+    return builder(files, graph.entities), files
+
+
+def _as_registered(request: BuildRequest, name: str, table: Table, graph: Graph) -> bool:
+    """Whether a table is the registered one, which it must be where all that it is made of is.
+
+    Raises:
+        DataError: when it should be and is not.
+    """
+    dataset = datasets.published(request.name)
+    found, expected = _digest(table), dataset.tables[name].sha256
+    known = not request.allow_unverified and graph.order_id == dataset.order_id
+    if known and found != expected:
+        raise DataError(
+            f"{name}: SHA-256 {found[:12]}…, expected {expected[:12]}… for {dataset.title}; please "
+            "report it"
+        )
+    return found == expected
+
+
+def _digest(table: Table) -> str:
+    return hashlib.sha256(table.content).hexdigest()
 
 
 def _with_tables(name: str) -> datasets.Dataset:

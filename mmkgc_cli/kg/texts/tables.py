@@ -1,6 +1,6 @@
 """The tables of texts and numbers of each benchmark, from published files and a list of entities.
 
-What looks odd is how the tables that results are measured on were made; they come out byte for byte:
+What looks odd is how the tables that results are measured on were made, byte for byte:
 
 - Where several Freebase ids are linked to one address, the last one of the file counts; where
   several have one Wikidata id, the first.
