@@ -14,6 +14,7 @@ from mmkgc_cli.commands import (
     profile,
     runs,
     scorers,
+    texts,
     train,
 )
 from mmkgc_cli.commands._features_flag import WithFeatures
@@ -30,6 +31,7 @@ app.callback()(version_callback)
 app.command("prepare")(prepare.prepare)
 app.command("audit")(audit.audit)
 app.command("datasets")(datasets.datasets)
+app.add_typer(texts.app, name="texts")
 app.add_typer(features.app, name="features")
 app.command("train", cls=WithFeatures)(train.train)
 app.command("eval")(evaluate.evaluate)

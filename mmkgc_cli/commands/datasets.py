@@ -63,7 +63,7 @@ def datasets(
 
 def describe(name: str, entry: Dataset | Variant) -> dict[str, Any]:
     """Everything the registry says of an entry, and whether its files are in the cache."""
-    from mmkgc_cli.kg.datasets import Variant, cache_folder, published
+    from mmkgc_cli.kg.datasets import Variant, cache_folder, published, upstream
 
     dataset = published(name)
     folder = cache_folder(name)
@@ -82,6 +82,12 @@ def describe(name: str, entry: Dataset | Variant) -> dict[str, Any]:
         "sha256": dict(dataset.sha256),
         "cache": str(folder),
         "cached": all((folder / file).is_file() for file in dataset.sha256),
+        "tables": {name: table.model_dump() for name, table in dataset.tables.items()},
+        "upstream": {
+            name: upstream()[name].model_dump()
+            for name in dict.fromkeys(n for t in dataset.tables.values() for n in t.made_of)
+        },
+        "features": [file.model_dump() for file in dataset.features],
     }
     if isinstance(entry, Variant):
         about |= {"made_from": entry.of, "recipe": entry.recipe}
@@ -120,5 +126,30 @@ def _print_one(name: str, about: dict[str, Any]) -> None:
     for title, text in lines.items():
         for i, line in enumerate((text or "").splitlines()):
             out.print(f"  {'' if i else title:<12} {line}")
+    _print_modalities(name, about)
     out.print(about["bibtex"].strip())
     out.print(f"prepare it: mmkgc prepare {name}")
+
+
+def _print_modalities(name: str, about: dict[str, Any]) -> None:
+    if about["tables"]:
+        out.print(f"texts and numbers: mmkgc texts build {name} --graph DIR")
+        for table, file in about["tables"].items():
+            out.print(f"  {table} from {', '.join(file['made_of'])}")
+        for upstream, file in about["upstream"].items():
+            out.print(f"  {upstream}  {file['url']}  ({file['licence']})")
+    if about["features"]:
+        out.print(f"published features: mmkgc features fetch {name} MODALITY --graph DIR")
+    for file in about["features"]:
+        checksum = f"sha256 {file['sha256']}" if file["sha256"] else "pinned at first use"
+        out.print(f"  {file['modality']} by {file['publisher']}: {file['file']}  {checksum}")
+        lines = {
+            "address": file["url"] or f"none without a browser; {file['page']}",
+            "page": file["page"] if file["url"] else "",
+            "rows": f"by {file['parser']} of {file['ids']}",
+            "licence": file["licence"],
+            "evidence": file["evidence"],
+        }
+        for title, text in lines.items():
+            if text:
+                out.print(f"    {title:<10} {text}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmkgc_cli.commands import features_fetch
 from mmkgc_cli.commands._features_view import (
     print_check,
     print_imported,
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from mmkgc_cli.kg.graph import Graph
 
 app = typer.Typer(
-    help="Show, check, import, export, merge and mask feature stores.",
+    help="Show, check, import, fetch, export, merge and mask feature stores.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -205,6 +206,9 @@ def import_(
     else:
         say(f"{done.path} written")
         print_imported(done, zero_is_missing, nan_is_missing, graph)
+
+
+app.command("fetch")(features_fetch.fetch)
 
 
 @app.command("export")

@@ -1,6 +1,7 @@
 """The registry of benchmarks in ``datasets.toml``: counts, checksums, sources, licences, citations.
 
-An entry is either published (`Dataset`) or made from a published one (`Variant`).
+An entry is either published (`Dataset`) or made from a published one (`Variant`). The table
+`upstream` has the published files that tables of texts and numbers are made from.
 """
 
 from __future__ import annotations
@@ -9,15 +10,17 @@ import functools
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from mmkgc_cli.errors import DataError, UsageError, nearest
 from mmkgc_cli.kg.downloads import Cache, Unavailable, home, sha256_of
 from mmkgc_cli.kg.graph import Graph
+from mmkgc_cli.kg.modality_files import SHA256, FeatureFile, TableFile, UpstreamFile
 
 ELEMENTS = "elements"
+UPSTREAM = "upstream"
 
 FormatName = Literal["openke", "hrt", "htr", "libkge", "nt"]
 
@@ -33,7 +36,7 @@ class _Entry(BaseModel):
     train: int = Field(gt=0)
     valid: int = Field(gt=0)
     test: int = Field(gt=0)
-    fingerprint: str = Field(pattern=r"^[0-9a-f]{64}$")
+    fingerprint: str = Field(pattern=SHA256)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -52,7 +55,10 @@ class Dataset(_Entry):
     licence: str = Field(min_length=1)
     citation: str = Field(min_length=1)
     bibtex: str = Field(min_length=1)
+    order_id: str = Field(pattern=SHA256)
     sha256: dict[str, str] = Field(min_length=1)
+    tables: dict[str, TableFile] = {}
+    features: tuple[FeatureFile, ...] = ()
 
 
 class Variant(_Entry):
@@ -71,21 +77,36 @@ def _registry_path() -> Path:
 
 
 @functools.cache
+def _document() -> dict[str, Any]:
+    with _registry_path().open("rb") as file:
+        return tomllib.load(file)
+
+
+@functools.cache
 def registry() -> dict[str, Dataset | Variant]:
     """All registered benchmarks by name."""
-    with _registry_path().open("rb") as file:
-        entries = tomllib.load(file)
     return {
         name: Variant(**entry) if "of" in entry else Dataset(**entry)
-        for name, entry in entries.items()
+        for name, entry in _document().items()
+        if name != UPSTREAM
     }
+
+
+@functools.cache
+def upstream() -> dict[str, UpstreamFile]:
+    """The published files that tables and id maps are made from, by name."""
+    return {name: UpstreamFile(**entry) for name, entry in _document()[UPSTREAM].items()}
+
+
+def published_name(name: str) -> str:
+    """The name of the published benchmark that `name` is, or is made from."""
+    entry = registry()[name]
+    return entry.of if isinstance(entry, Variant) else name
 
 
 def published(name: str) -> Dataset:
     """The published benchmark that `name` is, or is made from."""
-    entry = registry()[name]
-    if isinstance(entry, Variant):
-        entry = registry()[entry.of]
+    entry = registry()[published_name(name)]
     assert isinstance(entry, Dataset), f"{name}: made from a variant"
     return entry
 
@@ -117,8 +138,7 @@ def unknown_dataset(name: str) -> UsageError:
 
 def cache_folder(name: str) -> Path:
     """Where downloads of a benchmark are kept; its variants share them."""
-    entry = registry()[name]
-    return home() / "datasets" / (entry.of if isinstance(entry, Variant) else name)
+    return home() / "datasets" / published_name(name)
 
 
 def fetch_files(

@@ -1,0 +1,95 @@
+"""``mmkgc texts``: tables of texts and numbers of known graphs, made from published files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mmkgc_cli.commands._downloads import Downloads, OfflineFlag
+from mmkgc_cli.commands._shell import JsonFlag, out, print_json, printable, say
+from mmkgc_cli.words import counted
+
+if TYPE_CHECKING:
+    from mmkgc_cli.kg.texts.building import Built
+
+app = typer.Typer(
+    help="Make tables of texts and numbers.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def texts() -> None:
+    """Make tables of texts and numbers."""
+
+
+@app.command("build")
+def build(
+    name: Annotated[str, typer.Argument(help="fb15k-237, db15k, mkg-w or mkg-y.")],
+    graph_folder: Annotated[
+        Path, typer.Option("--graph", help="Folder of a prepared graph with its entities.")
+    ],
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder with published files, under the names that mmkgc datasets NAME prints; "
+            "what it lacks is downloaded."
+        ),
+    ] = None,
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", help="Where to write; GRAPH/texts when left out.")
+    ] = None,
+    allow_unverified: Annotated[
+        bool,
+        typer.Option(
+            "--allow-unverified", help="Take files in --source whose checksum is not the known one."
+        ),
+    ] = False,
+    offline: OfflineFlag = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace tables that hold something else.")
+    ] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Make the tables of texts and numbers of a known graph again, byte for byte.
+
+    Each is made from files published elsewhere, and compared with its registered checksum.
+    """
+    from mmkgc_cli.errors import UsageError
+    from mmkgc_cli.kg.downloads import Cache
+    from mmkgc_cli.kg.storage import load_graph
+    from mmkgc_cli.kg.texts.building import BuildRequest, build_tables
+
+    if allow_unverified and source is None:
+        raise UsageError("--allow-unverified: only files in --source can have other checksums")
+    graph = load_graph(graph_folder)
+    folder = graph_folder.parent if graph_folder.is_file() else graph_folder
+    with Downloads() as downloads:
+        cache = Cache(Path(), offline=offline, progress=downloads.progress)
+        request = BuildRequest(name, source, cache, allow_unverified)
+        built = build_tables(request, graph, out_folder or folder / "texts", overwrite)
+    if as_json:
+        tables = [{**vars(table), "path": str(table.path)} for table in built]
+        print_json({"name": name, "graph": graph.name, "tables": tables})
+        return
+    for table in built:
+        _print(table, len(graph.entities), graph.name)
+
+
+def _print(table: Built, entities: int, graph: str) -> None:
+    say(f"{table.path} {'is there already' if table.already_there else 'written'}")
+    if table.entities is None:
+        covers = "as published"
+    else:
+        covers = f"{counted(table.entities, 'entity')} of {entities:,} of {printable(graph)}"
+        if table.found != table.entities:
+            covers += f", {table.found:,} of them known to the published files"
+    state = "equal to the registered table"
+    if not table.as_registered:
+        state = f"not the registered table (SHA-256 {table.sha256[:12]}…)"
+    out.print(f"{table.path.name}: {covers}; {state}")
+    out.print(f"  from {', '.join(table.made_of)}")

@@ -1,0 +1,1 @@
+"""Tables of texts and numbers by entity, made again from published files."""
