@@ -34,7 +34,8 @@ def profile(
     """Time the parts of a training step against what memory alone would take; writes nothing."""
     from mmkgc_cli.kg.storage import load_graph
     from mmkgc_cli.runs import profiling
-    from mmkgc_cli.runs.config import read_config_file, resolve
+    from mmkgc_cli.runs.config import resolve
+    from mmkgc_cli.runs.toml_file import NO_FILE, read_toml
     from mmkgc_cli.scoring import load_scorer
 
     flags: dict[tuple[str, str], Any] = {
@@ -43,13 +44,15 @@ def profile(
     if device is not None:
         flags["training", "device"] = device.value
     scorer_class = load_scorer(scorer)
+    file = read_toml(config) if config else NO_FILE
     resolved = resolve(
         scorer,
         scorer_class.Config,
-        read_config_file(config) if config else {},
-        str(config),
+        file.values,
+        file.name,
         flags,
         overrides or [],
+        lines=file.lines,
     )
     loaded = load_graph(graph)
     try:

@@ -99,11 +99,12 @@ def train(
     as_json: JsonFlag = False,
 ) -> None:
     """Train SCORER, keep the weights that rank valid best, and leave a run directory."""
-    from mmkgc_cli.runs.config import read_config_file, resolve
+    from mmkgc_cli.runs.config import resolve
     from mmkgc_cli.runs.directory import RunDirectory
     from mmkgc_cli.runs.jobs import resume_training, run_training
     from mmkgc_cli.runs.loggers import Loggers
     from mmkgc_cli.runs.plugins import names_taken
+    from mmkgc_cli.runs.toml_file import NO_FILE, read_toml
     from mmkgc_cli.scoring import load_scorer
 
     loggers = Loggers([name.value for name in dict.fromkeys(log_to or [])], say)
@@ -137,13 +138,15 @@ def train(
         ("features", "fill"): None if fill is None else fill.value,
         **{("features", modality): path for modality, path in stores(features).items()},
     }
+    file = read_toml(config) if config else NO_FILE
     resolved = resolve(
         scorer,
         load_scorer(scorer).Config,
-        read_config_file(config) if config else {},
-        str(config),
+        file.values,
+        file.name,
         {key: value for key, value in flags.items() if value is not None},
         overrides or [],
+        lines=file.lines,
     )
     for problem in names_taken(scorer, resolved.training.sampler):
         say(f"warning: {problem}")

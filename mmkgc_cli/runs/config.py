@@ -20,8 +20,8 @@ from mmkgc_cli.runs.sections import (
     StoreConfig,
     TrainingConfig,
 )
+from mmkgc_cli.runs.toml_file import NO_LINES, Keys, read_toml, where
 from mmkgc_cli.scoring.contract import ScorerConfig
-from mmkgc_cli.state.atomic import read_text
 from mmkgc_cli.training.sampler_registry import DEFAULT, load_sampler
 from mmkgc_cli.training.samplers import SamplerConfig
 
@@ -39,15 +39,12 @@ RECORDS = ("graph", "plugin", "sampler_plugin", "stores")
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
-    """Reads a TOML configuration.
+    """The values of a TOML configuration.
 
     Raises:
         DataError: when it is missing or not TOML, with the line.
     """
-    try:
-        return tomllib.loads(read_text(path))
-    except tomllib.TOMLDecodeError as error:
-        raise DataError(f"{path}: not valid TOML: {error}") from None
+    return read_toml(path).values
 
 
 def parse_override(text: str) -> tuple[str, str, Any]:
@@ -75,6 +72,7 @@ def resolve(
     flags: Mapping[tuple[str, str], Any],
     overrides: Sequence[str],
     for_training: bool = True,
+    lines: Mapping[Keys, int] = NO_LINES,
 ) -> RunConfig:
     """Joins defaults, a file, flags and ``--set``, later ones winning, and checks everything.
 
@@ -84,6 +82,7 @@ def resolve(
         flags: values of command-line flags by (section, key).
         overrides: texts of ``--set``.
         for_training: whether the sampler, which may be a plugin, has to be there.
+        lines: of the file, where its keys stand (`read_toml`).
 
     Raises:
         DataError: with every unknown key and bad value at once, one per line.
@@ -115,8 +114,8 @@ def resolve(
             merged[section][key] = value
             origin[section, key] = source
 
-    for source, section, key, value in _file_entries(file_values, file_name, scorer, problems):
-        entries.append((section, key, value, source))
+    for section, key, value in _file_entries(file_values, file_name, lines, scorer, problems):
+        entries.append((section, key, value, where(file_name, lines, section, key)))
     for (section, key), value in flags.items():
         of_store = section == "features" and key not in FeaturesConfig.model_fields
         flag = f"--features {key}" if of_store else f"--{key.replace('_', '-')}"
@@ -145,9 +144,10 @@ def resolve(
                     problems.append(f"{section}: {issue['msg'].removeprefix('Value error, ')}")
                     continue
                 key = str(issue["loc"][0])
-                where = origin.get((section, key), f"{section}.{key}")
+                name, source = f"{section}.{key}", origin.get((section, key), "")
+                place = source if name in source else f"{source}: {name}".removeprefix(": ")
                 message = issue["msg"][0].lower() + issue["msg"][1:]
-                problems.append(f"{where}: {message}, got {issue['input']!r}")
+                problems.append(f"{place}: {message}, got {issue['input']!r}")
     if problems:
         raise DataError("\n".join(problems))
     # model_construct keeps the scorer's own config class, validated just now.
@@ -177,19 +177,24 @@ def _dotted(classes: Mapping[str, type[BaseModel]]) -> list[str]:
 
 
 def _file_entries(
-    values: Mapping[str, Any], name: str, scorer: str, problems: list[str]
-) -> Iterator[tuple[str, str, str, Any]]:
+    values: Mapping[str, Any],
+    name: str,
+    lines: Mapping[Keys, int],
+    scorer: str,
+    problems: list[str],
+) -> Iterator[tuple[str, str, Any]]:
     for section, entries in values.items():
+        at = where(name, lines, section)
         if section == "scorer":
             if entries != scorer:
-                problems.append(f"{name}: scorer is {entries!r}, the command says {scorer!r}")
+                problems.append(f"{at}: scorer is {entries!r}, the command says {scorer!r}")
         elif section in RECORDS:
             continue  # the record of another run; the command line names graph and scorer
         elif not isinstance(entries, Mapping):
-            problems.append(f"{name}: {section!r} is not a section; known: {', '.join(SECTIONS)}")
+            problems.append(f"{at}: {section!r} is not a section; known: {', '.join(SECTIONS)}")
         else:
             for key, value in entries.items():
-                yield name, section, key, value
+                yield section, key, value
 
 
 def unlike_defaults(
@@ -251,11 +256,14 @@ def from_toml(path: Path, model_class_of: Any, for_training: bool = True) -> Run
     Raises:
         DataError: when the file is not a resolved configuration.
     """
-    values = read_config_file(path)
+    file = read_toml(path)
+    values = file.values
     scorer = values.get("scorer")
     if not isinstance(scorer, str):
         raise DataError(f"{path}: names no scorer; is this a run directory?")
-    config = resolve(scorer, model_class_of(scorer), values, str(path), {}, [], for_training)
+    config = resolve(
+        scorer, model_class_of(scorer), values, str(path), {}, [], for_training, file.lines
+    )
     return config.model_copy(
         update={
             "graph": read_record(path, values, "graph", GraphConfig),

@@ -12,6 +12,7 @@ from mmkgc_cli.runs.config import (
     resolve,
     to_toml,
 )
+from mmkgc_cli.runs.toml_file import read_toml
 from mmkgc_cli.scoring import load_scorer
 
 ROTATE = load_scorer("rotate").Config
@@ -28,17 +29,25 @@ def test_later_sources_win() -> None:
     assert config.training.batch_size == 1024
 
 
-def test_every_mistake_is_shown_at_once_with_its_source_and_the_nearest_key() -> None:
-    file = {"training": {"epoch": 3}, "modell": {"dim": 4}, "model": {"dim": 0}}
+def test_every_mistake_is_shown_at_once_with_its_source_and_the_nearest_key(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "a.toml").write_text(
+        "[training]\nepoch = 3\n\n[modell]\ndim = 4\n\n[model]\ndim = 0\n"
+    )
+    file = read_toml(tmp_path / "a.toml")
+    overrides = ["training.batchsize=7", "training.lr=fast"]
     with pytest.raises(DataError) as caught:
-        resolve("rotate", ROTATE, file, "a.toml", {}, ["training.batchsize=7", "training.lr=fast"])
+        resolve("rotate", ROTATE, file.values, "a.toml", {}, overrides, lines=file.lines)
     lines = str(caught.value).splitlines()
-    assert lines[0] == "a.toml: no key training.epoch; did you mean 'training.epochs'?"
-    assert lines[1] == "a.toml: no section 'modell'; did you mean 'model'?"
+    assert lines[0] == "a.toml:2: no key training.epoch; did you mean 'training.epochs'?"
+    assert lines[1] == "a.toml:5: no section 'modell'; did you mean 'model'?"
     assert lines[2] == (
         "--set training.batchsize: no key training.batchsize; did you mean 'training.batch_size'?"
     )
-    assert lines[3].startswith("a.toml: input should be greater than or equal to 1, got 0")
+    assert lines[3].startswith(
+        "a.toml:8: model.dim: input should be greater than or equal to 1, got 0"
+    )
     assert lines[4].startswith("--set training.lr: input should be a valid number")
     assert len(lines) == 5
 
@@ -154,7 +163,7 @@ def test_files_that_are_no_configuration_are_one_line(tmp_path: Path) -> None:
         read_config_file(tmp_path / "none.toml")
     path = tmp_path / "bad.toml"
     path.write_text("[training]\nlr = = 3\n")
-    with pytest.raises(DataError, match=r"bad.toml: not valid TOML: .*line 2"):
+    with pytest.raises(DataError, match="bad.toml:2: not valid TOML"):
         read_config_file(path)
     with pytest.raises(DataError, match="scorer is 'transe', the command says 'rotate'"):
         resolve("rotate", ROTATE, {"scorer": "transe"}, "a.toml", {}, [])

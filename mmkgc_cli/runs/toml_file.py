@@ -1,0 +1,110 @@
+"""A TOML file with the line on which each of its keys stands, for messages."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from mmkgc_cli.errors import DataError
+from mmkgc_cli.state.atomic import read_text
+
+# Keys from the outermost table inwards; tables of an array go by their number, from 0.
+Keys = tuple[str | int, ...]
+NO_LINES: Mapping[Keys, int] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class TomlFile:
+    """The values of a file, its name, and the line of each key and table, counted from 1."""
+
+    values: dict[str, Any]
+    name: str
+    lines: Mapping[Keys, int]
+
+    def at(self, *keys: str | int) -> str:
+        """Where a key stands, or else the table around it: ``FILE:LINE``."""
+        return where(self.name, self.lines, *keys)
+
+
+NO_FILE = TomlFile({}, "", NO_LINES)
+
+
+def where(name: str, lines: Mapping[Keys, int], *keys: str | int) -> str:
+    """See `TomlFile.at`; the name alone where no line is known."""
+    for n in range(len(keys), 0, -1):
+        if line := lines.get(keys[:n]):
+            return f"{name}:{line}"
+    return name
+
+
+def read_toml(path: Path) -> TomlFile:
+    """Reads a TOML file.
+
+    Raises:
+        DataError: when it is missing or not TOML, with the line.
+    """
+    text = read_text(path)
+    try:
+        return TomlFile(tomllib.loads(text), str(path), dict(_lines(text)))
+    except tomllib.TOMLDecodeError as error:
+        place = re.search(r" \(at line (\d+), column \d+\)$", str(error))
+        at, said = (f"{path}:{place[1]}", str(error)[: place.start()]) if place else (path, error)
+        raise DataError(f"{at}: not valid TOML: {said}") from None
+
+
+def _lines(text: str) -> Iterator[tuple[Keys, int]]:
+    """Keys and lines of a text that is TOML, statement by statement."""
+    table: Keys = ()
+    arrays: dict[Keys, int] = {}
+    first, statement = 0, ""
+    for number, line in enumerate(text.splitlines(keepends=True), start=1):
+        if not statement:
+            first = number
+            if line.lstrip().startswith("["):
+                found = tomllib.loads(line)
+                is_array = line.lstrip().startswith("[[")
+                table = _within(arrays, _path(found, array=is_array), is_array)
+                yield table, number
+                continue
+        statement += line
+        try:
+            found = tomllib.loads(statement)
+        except tomllib.TOMLDecodeError:
+            continue  # a string or an array that goes on
+        statement = ""
+        for keys in _nested(found):
+            yield (*table, *keys), first
+
+
+def _path(found: Any, array: bool) -> tuple[str, ...]:
+    """The keys of a header, which is all that `found` holds."""
+    keys = []
+    while isinstance(found, dict) and found:
+        ((key, found),) = found.items()
+        keys.append(key)
+    assert isinstance(found, list) == array
+    return tuple(keys)
+
+
+def _within(arrays: dict[Keys, int], path: tuple[str, ...], is_array: bool) -> Keys:
+    """The keys of a header with the numbers of the arrays that it is in."""
+    keys: Keys = ()
+    for n, key in enumerate(path, start=1):
+        keys = (*keys, key)
+        if n == len(path) and is_array:
+            arrays[keys] = arrays.get(keys, -1) + 1
+        if keys in arrays:
+            keys = (*keys, arrays[keys])
+    return keys
+
+
+def _nested(found: Mapping[str, Any]) -> Iterator[Keys]:
+    for key, value in found.items():
+        yield (key,)
+        if isinstance(value, dict):
+            yield from ((key, *rest) for rest in _nested(value))
