@@ -11,11 +11,12 @@ import time
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from mmkgc_cli import __version__
 from mmkgc_cli.errors import DataError, MmkgcError, UsageError
 from mmkgc_cli.state.atomic import make_folder, storage_errors
+from mmkgc_cli.state.locks import is_locked, try_lock
 
 # Everything a run writes; nothing else is ever removed by --overwrite.
 OWN_FILES = (
@@ -119,58 +120,21 @@ class RunDirectory:
         Raises:
             MmkgcError: while another process trains it.
         """
-        if os.name != "posix":  # no such locks there
-            yield
-            return
         make_folder(self.path)  # or says that it is a file
         make_folder(self.lock.parent)
         for attempt in range(LOCK_ATTEMPTS):
             if attempt:  # somebody may only have looked, see `is_locked`
                 time.sleep(0.05)
-            if file := self._try_lock():
+            if file := try_lock(self.lock):
                 break
         else:
             raise MmkgcError(f"{self.path}: another process trains this run")
         with file:
             yield
 
-    def _try_lock(self) -> IO[bytes] | None:
-        """The lock, held as long as the file is open; None while another process has it."""
-        import fcntl
-
-        with storage_errors(self.lock):
-            file = self.lock.open("ab")
-        with contextlib.suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Whoever cleaned the run away may have taken the file that was opened with it.
-            if os.path.samestat(os.fstat(file.fileno()), self.lock.stat()):
-                return file
-        file.close()
-        return None
-
     def is_locked(self) -> bool:
-        """Whether a process trains this run; False where the system has no such locks.
-
-        To ask is to hold a shared lock for a moment, which `locked` waits out.
-        """
-        if os.name != "posix":
-            return False
-        import fcntl
-
-        try:
-            # Not to wait where somebody put a pipe.
-            descriptor = os.open(self.lock, os.O_RDONLY | os.O_NONBLOCK)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        finally:
-            os.close(descriptor)
-        return False
+        """Whether a process trains this run; `locked` waits out who asks."""
+        return is_locked(self.lock)
 
     def require(self) -> None:
         """Checks that a run is there.

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from mmkgc_cli.errors import DataError, MmkgcError
 from mmkgc_cli.runs.directory import OWN_FILES, RunDirectory
+from mmkgc_cli.runs.toml_file import read_toml
 from mmkgc_cli.state.atomic import abandoned, read_json
 from mmkgc_cli.state.peek import CHECKSUM, peek_metadata, peek_state
 from mmkgc_cli.state.trace import read_trace
@@ -314,14 +315,7 @@ def _object(path: Path) -> dict[str, Any]:
 
 
 def _toml(path: Path) -> dict[str, Any]:
-    import tomllib
-
-    from mmkgc_cli.state.atomic import read_text
-
-    try:
-        return tomllib.loads(read_text(_regular(path)))
-    except tomllib.TOMLDecodeError as error:
-        raise DataError(f"{path}: not valid TOML: {error}") from None
+    return read_toml(_regular(path)).values
 
 
 def _scorer(config: Path) -> str | None:
