@@ -86,7 +86,9 @@ def fetch_features(request: FetchRequest, path: Path, graph: Graph) -> Imported:
     vectors = obtain_features(file, request.source, cache)
     id_map = folder / f"{file.publisher}-{file.file}.ids.tsv"
     write_text(id_map, "".join(f"{line}\n" for line in ids))
-    notes = [f"published by {file.publisher}, {file.page}"]
+    # Nothing shows that a file of one's own without a registered checksum is the published one.
+    known = request.source is None or file.sha256 is not None
+    notes = [f"{'' if known else 'said to be '}{file.file} of {file.publisher}, {file.page}"]
     if doubles:
         notes.append(f"{counted(doubles, 'entity')} had several vectors, the first was taken")
     about = About(file.modality, file.encoder, notes=tuple(notes))
