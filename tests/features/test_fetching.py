@@ -12,7 +12,13 @@ import numpy as np
 import pytest
 
 from mmkgc_cli.errors import DataError, UsageError
-from mmkgc_cli.features.fetching import FetchRequest, chosen_file, fetch_features, known_files
+from mmkgc_cli.features.fetching import (
+    FetchRequest,
+    chosen_file,
+    downloadable_files,
+    fetch_features,
+    known_files,
+)
 from mmkgc_cli.features.store import FeatureStore
 from mmkgc_cli.kg import datasets
 from mmkgc_cli.kg.downloads import Cache, Unavailable
@@ -197,3 +203,15 @@ def test_the_first_listed_file_of_a_modality_is_chosen_unless_a_publisher_is_nam
 
 def test_a_variant_has_the_features_of_its_original() -> None:
     assert known_files("db15k-clean") == known_files("db15k") != ()
+
+
+def test_without_a_modality_the_first_file_with_an_address_of_each_is_fetched(
+    server: Server,
+) -> None:
+    chosen, by_hand = downloadable_files("mkg-y", None)
+    assert [file.file for file in chosen] == ["v.npy"]
+    assert [file.file for file in by_hand] == ["x.npy"]
+    chosen, by_hand = downloadable_files("mkg-y", "else")
+    assert ([file.file for file in chosen], by_hand) == (["w.npy"], [])
+    files = [file.modality for file in downloadable_files("db15k", None)[0]]
+    assert files == ["image", "text"]
