@@ -255,6 +255,45 @@ def test_a_file_on_wikidata_that_is_another_is_one_line(
             build("mkg-w", table, files, [WD.format("Q1")])
 
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text() | st.sampled_from(["\ud800", "Q1"]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(["/m/1", "Q1", "label", "description", "wikidata_id", "alternatives"]),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@pytest.mark.parametrize("name", [tables.ITEMS, tables.CODEX_TYPES, tables.CODEX_TYPE_TEXTS])
+@given(value=JSON)
+def test_any_json_gives_a_table_or_one_line_that_names_the_file(
+    tmp_path_factory: pytest.TempPathFactory, name: str, value: object
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / f"json {name}"
+    files = (
+        {key: folder / key for key in write(folder)}
+        if not folder.exists()
+        else {path.name: path for path in folder.iterdir()}
+    )
+    files[name].write_text(json.dumps(value))
+    try:
+        build("mkg-w", "entity_text.tsv", files, [WD.format("Q1")])
+    except DataError as error:
+        assert str(files[name]) in str(error)
+        assert "\n" not in str(error)
+
+
+def test_json_that_nests_too_deeply_is_one_line(files: dict[str, Path]) -> None:
+    files[tables.ITEMS].write_text("[" * 100_000)
+    with pytest.raises(DataError, match="nested too deeply"):
+        build("fb15k-237", "entity_text.tsv", files, ["/m/1"])
+
+
 def test_items_keep_their_texts_as_published(files: dict[str, Path]) -> None:
     files[tables.ITEMS].write_text(json.dumps({"/m/1": item("Q1", " a\nb ", alternatives=["c|d"])}))
     found = read_items(files[tables.ITEMS])["/m/1"]
