@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from mmkgc_cli.commands._downloads import Downloads, OfflineFlag
 from mmkgc_cli.commands._features_view import print_imported
 from mmkgc_cli.commands._shell import JsonFlag, out, print_json, printable, say
-
-if TYPE_CHECKING:
-    from mmkgc_cli.kg.modality_files import FeatureFile
 
 
 def fetch(
@@ -51,8 +48,8 @@ def fetch(
     from mmkgc_cli.features.fetching import (
         FetchRequest,
         chosen_file,
+        downloadable_files,
         fetch_features,
-        known_files,
     )
     from mmkgc_cli.kg.downloads import Cache
     from mmkgc_cli.kg.storage import load_graph
@@ -61,7 +58,9 @@ def fetch(
         for option, value in (("--source", source), ("--out", out_file)):
             if value is not None:
                 raise UsageError(f"{option}: say of which modality")
-        files = _downloadable(name, known_files(name), publisher)
+        files, by_hand = downloadable_files(name, publisher)
+        for file in by_hand:
+            say(f"left out: {file.modality}, which takes a browser ({file.page})")
     else:
         files = [chosen_file(name, modality, publisher)]
     graph = load_graph(graph_folder)
@@ -92,27 +91,3 @@ def fetch(
             print_imported(done, zero_is_missing, nan_is_missing=False, graph=graph)
     if as_json:
         print_json({"name": name, "graph": graph.name, "stores": stores})
-
-
-def _downloadable(
-    name: str, known: tuple[FeatureFile, ...], publisher: str | None
-) -> list[FeatureFile]:
-    """The first file of each modality that has an address; the others are told about."""
-    from mmkgc_cli.errors import UsageError
-
-    chosen: dict[str, FeatureFile] = {}
-    for file in known:
-        if file.urls and publisher in (None, file.publisher):
-            chosen.setdefault(file.modality, file)
-    listed = {file.modality: file for file in reversed(known)}
-    missing = [file for modality, file in listed.items() if modality not in chosen]
-    if not chosen:
-        first = known[0]
-        raise UsageError(
-            f"{name}: none of its known features can be downloaded without a browser"
-            f"{' from ' + publisher if publisher else ''}; get {first.file} at {first.page} and "
-            f"give the modality and --source FILE"
-        )
-    for file in missing:
-        say(f"left out: {file.modality}, which takes a browser ({file.page})")
-    return list(chosen.values())

@@ -69,6 +69,29 @@ def chosen_file(name: str, modality: str, publisher: str | None) -> FeatureFile:
     raise UsageError(f"--publisher {publisher}: has no {modality} features of {name}; {known}")
 
 
+def downloadable_files(
+    name: str, publisher: str | None
+) -> tuple[list[FeatureFile], list[FeatureFile]]:
+    """The first file of each modality that has an address, and a file of each other modality.
+
+    Raises:
+        UsageError: for an unknown name or publisher, or when no file has an address.
+    """
+    files = [file for file in known_files(name) if publisher in (None, file.publisher)]
+    if not files:
+        known = nearest(str(publisher), {file.publisher for file in known_files(name)})
+        raise UsageError(f"--publisher {publisher}: has no features of {name}; {known}")
+    first = {file.modality: file for file in reversed(files)}
+    chosen = {file.modality: file for file in reversed(files) if file.urls}
+    if not chosen:
+        raise UsageError(
+            f"{name}: none of the known features can be downloaded without a browser; say which "
+            f"modality and {files[0].by_hand}"
+        )
+    by_hand = [file for modality, file in first.items() if modality not in chosen]
+    return list(reversed(chosen.values())), list(reversed(by_hand))
+
+
 def fetch_features(request: FetchRequest, path: Path, graph: Graph) -> Imported:
     """Downloads a file of vectors and imports it as the store `path`, by the ids of its entry.
 
@@ -86,7 +109,9 @@ def fetch_features(request: FetchRequest, path: Path, graph: Graph) -> Imported:
     vectors = obtain_features(file, request.source, cache)
     id_map = folder / f"{file.publisher}-{file.file}.ids.tsv"
     write_text(id_map, "".join(f"{line}\n" for line in ids))
-    notes = [f"published by {file.publisher}, {file.page}"]
+    # Nothing shows that a file of one's own without a registered checksum is the published one.
+    known = request.source is None or file.sha256 is not None
+    notes = [f"{'' if known else 'said to be '}{file.file} of {file.publisher}, {file.page}"]
     if doubles:
         notes.append(f"{counted(doubles, 'entity')} had several vectors, the first was taken")
     about = About(file.modality, file.encoder, notes=tuple(notes))

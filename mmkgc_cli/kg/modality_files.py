@@ -97,9 +97,9 @@ def obtain_upstream(
     try:
         return cache.fetch([file.url, *file.mirrors], name, file.sha256)
     except Unavailable as error:
-        raise Unavailable(
-            f"{error}; or get {file.url} yourself and give --source FOLDER with it as {name}"
-        ) from None
+        if cache.offline:
+            raise
+        raise Unavailable(f"{error}; or put it at {cache.folder / name} yourself") from None
 
 
 def obtain_features(file: FeatureFile, source: Path | None, cache: Cache) -> Path:

@@ -62,6 +62,7 @@ def test_every_benchmark_prepares_with_its_registered_counts(
     prepared = prepare(Request(name, real_data / FOLDERS[name]), tmp_path)
     assert prepared.graph.counts == datasets.registry()[name].counts
     assert prepared.graph.fingerprint == datasets.registry()[name].fingerprint
+    assert prepared.graph.order_id == datasets.published(name).order_id
     assert prepared.graph.provenance.verified
     assert prepare(Request(name, real_data / FOLDERS[name]), tmp_path).already_there
 

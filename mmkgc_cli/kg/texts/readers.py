@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -92,7 +93,14 @@ def read_type_texts(path: Path) -> dict[str, tuple[str, str]]:
 
 def _object(path: Path) -> dict[str, Any]:
     open_source(path)
-    found = read_json(path)
+    try:
+        found = read_json(path)
+        # JSON can escape half a surrogate pair, which no table could be written with.
+        json.dumps(found, ensure_ascii=False).encode()
+    except RecursionError:
+        raise DataError(f"{path}: nested too deeply to be what it should be") from None
+    except UnicodeEncodeError:
+        raise DataError(f"{path}: a text holds half a surrogate pair; is it damaged?") from None
     if not isinstance(found, dict):
         raise DataError(f"{path}: holds {type(found).__name__}, expected an object by entity")
     return found
