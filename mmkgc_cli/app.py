@@ -6,6 +6,7 @@ import typer
 
 from mmkgc_cli.commands import (
     audit,
+    batch,
     datasets,
     doctor,
     evaluate,
@@ -35,6 +36,7 @@ app.add_typer(texts.app, name="texts")
 app.add_typer(features.app, name="features")
 app.command("train", cls=WithFeatures)(train.train)
 app.command("eval")(evaluate.evaluate)
+app.add_typer(batch.app, name="batch")
 app.add_typer(runs.app, name="runs")
 app.add_typer(scorers.app, name="scorers")
 app.command("profile", cls=WithFeatures)(profile.profile)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from mmkgc_cli.runs.batches.recipe import read_recipe
 from mmkgc_cli.runs.config import read_config_file, resolve
 from mmkgc_cli.scoring import load_scorer
 from tests.conftest import ROOT
@@ -13,6 +14,10 @@ RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
 def test_a_recipe_opens_with_its_command_and_holds_valid_settings(path) -> None:
     first = path.read_text().splitlines()[0]
     values = read_config_file(path)
+    if "batch" in values:
+        assert first.startswith(f"# mmkgc batch recipes/{path.name}")
+        read_recipe(path)
+        return
     scorer = values["scorer"]
     assert first.startswith(f"# mmkgc train {scorer} --graph ")
     assert f"--config recipes/{path.name}" in first

@@ -1,0 +1,166 @@
+"""How batches are shown: plans, jobs as they run, results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.live import Live
+from rich.table import Table
+
+from mmkgc_cli.commands._shell import log, out, print_json, printable, say, table
+from mmkgc_cli.words import counted
+
+if TYPE_CHECKING:
+    from mmkgc_cli.runs.batches.folder import BatchFolder, Ending
+    from mmkgc_cli.runs.batches.plan import Job
+
+METRICS = ("mrr", "mr", "hits@1", "hits@10")
+
+
+def duration(seconds: float) -> str:
+    """``12 s``, ``3 min 05 s`` or ``2 h 05 min``."""
+    whole = round(seconds)
+    if whole < 100:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes} min {rest:02} s" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02}"
+
+
+def print_plan(
+    folder: BatchFolder, jobs: Sequence[Job], seconds: Mapping[str, float], as_json: bool
+) -> None:
+    """Says which jobs there are and, where it was measured, how long they would take."""
+    listed: list[dict[str, Any]] = [
+        {
+            "job": job.name, "graph": job.graph, "scorer": job.scorer, "seed": job.seed,
+            "rate": job.rate, "varied": dict(job.varied),
+            "state": folder.job(job.name).state().value, "seconds": seconds.get(job.name),
+        }
+        for job in jobs
+    ]  # fmt: skip
+    if as_json:
+        print_json({"folder": str(folder.path), "jobs": listed})
+        return
+    rows = [
+        [
+            printable(row["job"]),
+            row["state"],
+            *([duration(row["seconds"])] if seconds else []),
+        ]
+        for row in listed
+    ]
+    out.print(table("", ["job", "state", *(["at most"] if seconds else [])], rows, texts=2))
+    left = [row for row in listed if row["state"] not in ("finished", "failed")]
+    say(f"{counted(len(jobs), 'job')}, {len(left)} to run, into {folder.path}")
+    if seconds:
+        total = sum(row["seconds"] for row in left)
+        say(f"in all some {duration(total)} one after the other, if none stops early")
+
+
+def print_status(rows: Sequence[Mapping[str, Any]]) -> None:
+    """A line a job."""
+    shown = [
+        [
+            printable(row["job"]),
+            row["state"],
+            "" if row["epochs"] is None else str(row["epochs"]),
+            f"{100 * row['metrics']['mrr']:.2f}" if "mrr" in row["metrics"] else "",
+            duration(row["seconds"]),
+        ]
+        for row in rows
+    ]
+    out.print(table("", ["job", "state", "epochs", "MRR %", "ran"], shown, texts=2))
+    for row in rows:
+        if row["message"]:
+            say(f"{row['job']}: {row['message']}")
+    states = [row["state"] for row in rows]
+    counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
+    say(", ".join(counts))
+
+
+def print_results(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Means over seeds."""
+    from mmkgc_cli.runs.batches.summary import groups, shown
+
+    found = groups(rows)
+    if not found:
+        say("no results yet")
+        return
+    varied = list(dict.fromkeys(key for group in found for key, _ in group.varied))
+    with_rates = any(group.rate for group in found)
+    lines = []
+    for group in found:
+        own = dict(group.varied)
+        cells = []
+        for metric in METRICS:
+            mean = shown(metric, group.mean[metric])
+            spread = group.deviation.get(metric)
+            cell = f"{mean:,.1f}" if metric == "mr" else f"{mean:.2f}"
+            cells.append(cell + (f" ± {shown(metric, spread):.2f}" if spread is not None else ""))
+        lines.append(
+            [
+                printable(group.graph), printable(group.scorer),
+                *(str(own.get(key, "")) for key in varied),
+                *([f"{group.rate:g}"] if with_rates else []), str(group.seeds), *cells,
+            ]
+        )  # fmt: skip
+    header = ["graph", "scorer", *varied, *(["rate"] if with_rates else []), "seeds"]
+    names = ["MRR %", "MR", "hits@1 %", "hits@10 %"]
+    out.print(table("", [*header, *names], lines, texts=2))
+
+
+class Display:
+    """A live table on a terminal, a line an event elsewhere."""
+
+    def __init__(self, jobs: Sequence[Job]) -> None:
+        self._total = len(jobs)
+        self._running: dict[str, tuple[str, float]] = {}
+        self._ended = self._failed = 0
+        self._waited = False
+        self._live = Live(self._table(), console=log, transient=True, auto_refresh=False)
+
+    def __enter__(self) -> Display:
+        if log.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def started(self, job: Job, step: str) -> None:
+        """Shows a command that has begun."""
+        self._running[job.name] = step, time.monotonic()
+        if not log.is_terminal:
+            say(f"{job.name}: {step}")
+
+    def ended(self, job: Job, ending: Ending) -> None:
+        """Counts a job that has ended."""
+        self._ended += 1
+        self._failed += ending.state.value == "failed"
+        began = self._running.pop(job.name, None)
+        if began or ending.message:
+            said = f": {ending.message}" if ending.message else ""
+            say(f"{job.name}: {ending.state.value} after {duration(ending.seconds)}{said}")
+
+    def waiting(self, jobs: Sequence[Job]) -> None:
+        """Says so once."""
+        if not self._waited:
+            self._waited = True
+            say(f"waiting for {counted(len(jobs), 'job')} of another process")
+
+    def tick(self) -> None:
+        """Draws the table again, twice a second at most."""
+        if log.is_terminal and int(2 * time.monotonic()) != getattr(self, "_drawn", None):
+            self._drawn = int(2 * time.monotonic())
+            self._live.update(self._table(), refresh=True)
+
+    def _table(self) -> Table:
+        now = time.monotonic()
+        rows = [
+            [printable(name), step, duration(now - start)]
+            for name, (step, start) in self._running.items()
+        ]
+        failed = f", {self._failed} failed" if self._failed else ""
+        return table(f"{self._ended} of {self._total} jobs{failed}", ["", "", ""], rows, texts=2)

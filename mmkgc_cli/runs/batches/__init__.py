@@ -1,0 +1,1 @@
+"""Batches: recipes, the jobs that they plan, and running them."""
