@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from mmkgc_cli.runs.batches.folder import BatchFolder, rows
 from mmkgc_cli.state.trace import read_trace
 from tests.batches.small import write_broken, write_graph, write_recipe
-from tests.conftest import command
+from tests.conftest import Outcome, command
 
 RECIPE = """
 [batch]
@@ -75,16 +76,18 @@ def check_each_job_ran_once(folder: Path, failing: int) -> None:
 
 @posix
 @pytest.mark.parametrize(
-    ("scorers", "failing", "kills"),
+    ("scorers", "failing", "kills", "with_children"),
     [
-        pytest.param(("rotate", "broken"), 2, 1, id="short"),
-        pytest.param(
-            ("transe", "distmult", "complex", "rotate", "pairre", "broken"), 2, 2, id="twelve",
-            marks=pytest.mark.slow,
+        pytest.param(("rotate", "broken"), 2, 1, True, id="short"),
+        *(
+            pytest.param(
+                ("transe", "distmult", "complex", "rotate", "pairre", "broken"), 2, 2, also,
+                id=f"twelve, {'commands too' if also else 'alone'}", marks=pytest.mark.slow,
+            )
+            for also in (False, True)
         ),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("with_children", [False, True])
 def test_a_batch_that_is_killed_goes_on_and_runs_no_job_twice(
     tmp_path: Path, scorers: tuple[str, ...], failing: int, kills: int, with_children: bool
 ) -> None:
@@ -117,7 +120,7 @@ def test_a_batch_that_is_killed_goes_on_and_runs_no_job_twice(
 
 @posix
 def test_two_batches_in_one_directory_share_the_jobs(tmp_path: Path) -> None:
-    write_batch(tmp_path, "transe", "distmult")
+    write_batch(tmp_path, "transe")
     both = [
         subprocess.Popen(
             command("batch", "r.toml", "--json"), cwd=tmp_path, stdout=subprocess.PIPE,
@@ -149,17 +152,17 @@ def test_a_stopped_batch_saves_and_goes_on(tmp_path: Path) -> None:
     assert states == ["interrupted", "waiting"]
 
 
-def test_shards_are_parts_of_the_plan(tmp_path: Path) -> None:
+def test_shards_are_parts_of_the_plan(tmp_path: Path, mmkgc: Callable[..., Outcome]) -> None:
     write_batch(tmp_path, "transe", "rotate", "pairre")
 
     def names(*arguments: str) -> list[str]:
-        done = batch(tmp_path, "--dry-run", "--json", *arguments)
-        return [row["job"] for row in json.loads(done.stdout)["jobs"]]
+        done = mmkgc("batch", "r.toml", "--dry-run", "--json", *arguments)
+        return [row["job"] for row in json.loads(done.out)["jobs"]]
 
     parts = [names("--shard", f"{i}/4") for i in range(1, 5)]
     assert sorted(name for part in parts for name in part) == sorted(names())
     assert [len(part) for part in parts] == [2, 2, 1, 1]
-    assert batch(tmp_path, "--shard", "5/4").returncode == 2
+    assert mmkgc("batch", "r.toml", "--shard", "5/4").code == 2
 
 
 def test_a_job_that_takes_too_long_is_stopped_and_can_go_on(tmp_path: Path) -> None:
