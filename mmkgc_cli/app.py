@@ -9,6 +9,7 @@ from mmkgc_cli.commands import (
     datasets,
     doctor,
     evaluate,
+    extract,
     features,
     prepare,
     profile,
@@ -30,6 +31,7 @@ app.callback()(version_callback)
 app.command("prepare")(prepare.prepare)
 app.command("audit")(audit.audit)
 app.command("datasets")(datasets.datasets)
+app.command("extract")(extract.extract)
 app.add_typer(features.app, name="features")
 app.command("train", cls=WithFeatures)(train.train)
 app.command("eval")(evaluate.evaluate)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Generic, TypeVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +52,7 @@ class Found(Generic[T]):
 
 @dataclass(frozen=True)
 class EncoderAbout:
-    """What a store records of its encoder (`features.about.About`)."""
+    """What a store records of its encoder, as in `features.about.About`."""
 
     name: str
     revision: str
@@ -62,18 +63,22 @@ class EncoderAbout:
 class Encoder(ABC, Generic[T]):
     """Turns inputs into vectors.
 
-    `about` and `width` may be set as late as in `fit`. The vector of an input must not depend on
-    where a resume began: batches follow from the job alone, the driver sees to that.
+    `about`, `width` and `notes` may be set as late as in `fit`. The vector of an input must not
+    depend on where a resume began: batches follow from the job alone, the driver sees to that.
     """
 
     about: EncoderAbout
     width: int
     notes: tuple[str, ...] = ()  # for whoever reads the store: what the columns are
+    conditions: Mapping[str, str] = {}  # what else the last bits depend on: the kind of device
 
-    def fit(self, items: Iterable[T]) -> None:  # noqa: B027
-        """Sees all usable inputs of the job once, before the first is encoded; for quantiles."""
+    def fit(self, items: Iterable[T]) -> None:
+        """Meets all inputs of the job that can be read, before the first is encoded.
 
-    def admit(self, item: T) -> None:  # noqa: B027
+        Most encoders have nothing to learn from them and leave `items` alone.
+        """
+
+    def admit(self, item: T) -> None:
         """Looks at an input before it is encoded.
 
         Raises:
@@ -83,6 +88,14 @@ class Encoder(ABC, Generic[T]):
     @abstractmethod
     def encode(self, items: Sequence[T]) -> NDArray[np.float32]:
         """Vectors float32 ``[n, width]``, one an input."""
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """What the command line says of inputs."""
+
+    path: Path | None = None
+    columns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,7 +114,7 @@ class EncoderEntry:
     """An encoder of the registry."""
 
     name: str
-    about: str  # one line
-    make: Callable[[EncoderOptions], Encoder[object]]
-    options: frozenset[str] = frozenset()  # of `EncoderOptions`, those that it takes
+    help: str  # one line
+    make: Callable[[EncoderOptions], Encoder[Any]]
+    options: frozenset[str] = field(default_factory=frozenset)  # of `EncoderOptions`, that it takes
     default: bool = False

@@ -29,7 +29,6 @@ from mmkgc_cli.runs.preflight import (
     Prepared,
     build_scorer,
     known_triples,
-    pick_device,
     prepare,
     replayed,
     valid_triples,
@@ -41,6 +40,7 @@ from mmkgc_cli.scoring.pieces import load_tensors
 from mmkgc_cli.scoring.registry import SCORERS
 from mmkgc_cli.state.atomic import read_json, write_bytes, write_json, write_text
 from mmkgc_cli.state.checkpoints import Checkpoints
+from mmkgc_cli.state.device import pick_device
 from mmkgc_cli.state.memory import peak_mib, settled_objects
 from mmkgc_cli.state.signals import StopRequest
 from mmkgc_cli.state.trace import Trace, read_trace
