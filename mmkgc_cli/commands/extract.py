@@ -1,4 +1,4 @@
-"""``mmkgc extract``: from texts, numbers and triples to feature stores."""
+"""``mmkgc extract``: from what modalities are made of to feature stores."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ SECONDS_BETWEEN_LINES = 30.0  # without a terminal
 
 
 class Pooling(StrEnum):
-    """How vectors of tokens become one."""
+    """How a model's vectors become one."""
 
     cls = "cls"
     mean = "mean"
+    pooler = "pooler"
 
 
 class Precision(StrEnum):
@@ -39,21 +40,26 @@ class Precision(StrEnum):
 
 
 def extract(
-    modality: Annotated[str, typer.Argument(help="What to make: text, numeric, structure.")],
+    modality: Annotated[
+        str, typer.Argument(help="What to make: image, text, numeric, audio, video, structure.")
+    ],
     graph_folder: Annotated[Path, typer.Option("--graph", help="Folder of a prepared graph.")],
     source: Annotated[
         Path | None,
         typer.Option(
             "--input",
-            help="Table by tabs, JSON lines, or folder of texts; structure takes none.",
+            help="Table by tabs, JSON lines, or folder of texts; for image, audio and video a "
+            "folder, an archive, or an index by tabs; structure takes none.",
         ),
     ] = None,
     encoder: Annotated[
         str | None,
         typer.Option(
             metavar="NAME|PATH",
-            help="bert-base-uncased for text and structure, quantiles for numeric when left out; "
-            "hashed-ngrams needs no weights; or any model of transformers, by folder or hub name.",
+            help="When left out, bert-base-uncased for text and structure, quantiles for numeric, "
+            "ViT for image, AST for audio, VideoMAE for video. hashed-ngrams, colour-grid and "
+            "log-mel-stats need no weights, vgg16 takes --weights; or any model of transformers, "
+            "by folder or hub name.",
         ),
     ] = None,
     out_file: Annotated[
@@ -64,17 +70,20 @@ def extract(
         str | None,
         typer.Option(
             help="Which columns of a table (names or numbers) or JSON keys hold texts, with "
-            "commas between."
+            "commas between; which one of an index holds paths."
         ),
     ] = None,
     pooling: Annotated[
-        Pooling | None, typer.Option(help="Of tokens; else as the model was made for.")
+        Pooling | None, typer.Option(help="Of tokens or places; else as the model was made for.")
     ] = None,
     min_count: Annotated[
         int | None,
         typer.Option(
             min=1, help="Entities that an attribute needs for a column of quantiles. [default: 10]"
         ),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights of vgg16, a safetensors file.")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Inputs at a time.")] = 64,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
@@ -113,9 +122,11 @@ def extract(
         pooling=None if pooling is None else pooling.value,
         precision=None if precision is None else precision.value,
         min_count=min_count,
+        weights=weights,
     )
     graph = load_graph(graph_folder)
     folder = graph_folder.parent if graph_folder.is_file() else graph_folder
+    made = kind.encoder(encoder, options)  # what it lacks is told before all inputs are read
     found = kind.find(graph, InputOptions(source, chosen))
     request = ExtractRequest(
         modality=modality,
@@ -130,7 +141,7 @@ def extract(
     if found.preprocess:
         say(f"{modality}: {found.preprocess}")
     with ExtractDisplay(kind) as display:
-        done = run(request, graph, found, kind.encoder(encoder, options), display)
+        done = run(request, graph, found, made, display)
     if as_json:
         print_json(_as_object(done))
     else:
@@ -208,8 +219,9 @@ def _as_object(done: Extracted) -> dict[str, Any]:
 def _print(done: Extracted, kind: Modality) -> None:
     """Says what came of it, and what was left out."""
     say(f"{done.path} {'is there already, made in the same way' if done.already else 'written'}")
+    article = "an" if kind.name[0] in "aeiou" else "a"
     missing = [
-        (done.without_input, f"without a {kind.name} input"),
+        (done.without_input, f"without {article} {kind.name} input"),
         (done.failed, "whose input cannot be used"),
         (done.not_tried, "beyond --limit"),
     ]

@@ -107,6 +107,7 @@ class EncoderOptions:
     pooling: str | None = None
     precision: str | None = None
     min_count: int | None = None
+    weights: Path | None = None
 
 
 @dataclass(frozen=True)

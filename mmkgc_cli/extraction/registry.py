@@ -21,6 +21,13 @@ from mmkgc_cli.extraction.contract import (
 from mmkgc_cli.kg.graph import Graph
 
 BERT = "bert-base-uncased"
+# As MACO.
+VIT = "google/vit-base-patch16-224"
+# Tuned on AudioSet it tells 527 kinds of sound: animals, instruments, engines, weather, speech.
+# wav2vec 2.0 and its kin have heard speech alone.
+AST = "MIT/ast-finetuned-audioset-10-10-0.4593"
+# Tuned to tell the 400 actions of Kinetics: before that its states serve to paint what was hidden.
+VIDEOMAE = "MCG-NJU/videomae-base-finetuned-kinetics"
 _OF_MODELS = frozenset({"device", "pooling", "precision"})
 
 
@@ -59,6 +66,7 @@ def _require_taken(options: EncoderOptions, takes: frozenset[str], name: str | N
         "pooling": options.pooling is not None,
         "precision": options.precision is not None,
         "min_count": options.min_count is not None,
+        "weights": options.weights is not None,
     }
     for option, given in idle.items():
         if given and option not in takes:
@@ -118,6 +126,67 @@ def _quantiles(options: EncoderOptions) -> Encoder[Any]:
     return Quantiles(options)
 
 
+def _find_pictures(graph: Graph, options: InputOptions) -> Found[Any]:
+    from mmkgc_cli.extraction.picture_inputs import find
+
+    return find(graph, options)
+
+
+def _find_sounds(graph: Graph, options: InputOptions) -> Found[Any]:
+    from mmkgc_cli.extraction.sound_encoder import find
+
+    return find(graph, options)
+
+
+def _find_videos(graph: Graph, options: InputOptions) -> Found[Any]:
+    from mmkgc_cli.extraction.video_inputs import find
+
+    return find(graph, options)
+
+
+def _vision_model(name: str, options: EncoderOptions, registered: Iterable[str]) -> Encoder[Any]:
+    from mmkgc_cli.extraction.vision_models import VisionModel
+
+    return VisionModel(name, options, registered)
+
+
+def _sound_model(name: str, options: EncoderOptions, registered: Iterable[str]) -> Encoder[Any]:
+    from mmkgc_cli.extraction.sound_models import SoundModel
+
+    return SoundModel(name, options, registered)
+
+
+def _video_model(name: str, options: EncoderOptions, registered: Iterable[str]) -> Encoder[Any]:
+    from mmkgc_cli.extraction.video_models import video_model
+
+    return video_model(name, options, registered)
+
+
+def _vgg16(options: EncoderOptions) -> Encoder[Any]:
+    from mmkgc_cli.extraction.vgg16 import Vgg16
+
+    return Vgg16(options)
+
+
+def _colour_grid(options: EncoderOptions) -> Encoder[Any]:
+    from mmkgc_cli.extraction.colour_grid import ColourGrid
+
+    return ColourGrid()
+
+
+def _colours_of_frames(options: EncoderOptions) -> Encoder[Any]:
+    from mmkgc_cli.extraction.colour_grid import ColourGrid
+    from mmkgc_cli.extraction.video_encoder import PooledFrames
+
+    return PooledFrames(ColourGrid())
+
+
+def _log_mel_stats(options: EncoderOptions) -> Encoder[Any]:
+    from mmkgc_cli.extraction.log_mel import LogMelStats
+
+    return LogMelStats()
+
+
 _BERT_ENTRY = EncoderEntry(
     BERT,
     "BERT (Devlin et al. 2019), 768 columns",
@@ -129,7 +198,52 @@ _NGRAMS_ENTRY = EncoderEntry(
     "hashed-ngrams", "hashed counts of character n-grams, 512 columns, no weights", _hashed_ngrams
 )
 
+_VIT_ENTRY = EncoderEntry(
+    VIT,
+    "ViT (Dosovitskiy et al. 2021), 768 columns",
+    lambda options: _vision_model(VIT, options, ()),
+    _OF_MODELS,
+    default=True,
+)
+_VGG16_ENTRY = EncoderEntry(
+    "vgg16",
+    "VGG16 (Simonyan and Zisserman 2015) from --weights, 4,096 columns",
+    _vgg16,
+    frozenset({"device", "precision", "weights"}),
+)
+_GRID_ENTRY = EncoderEntry(
+    "colour-grid", "mean colours over a grid of 8 x 8, 256 columns, no weights", _colour_grid
+)
+_AST_ENTRY = EncoderEntry(
+    AST,
+    "AST (Gong et al. 2021) tuned on AudioSet, 768 columns",
+    lambda options: _sound_model(AST, options, ()),
+    _OF_MODELS,
+    default=True,
+)
+_MEL_ENTRY = EncoderEntry(
+    "log-mel-stats", "mean and deviation of 64 mel bands, 128 columns, no weights", _log_mel_stats
+)
+_VIDEOMAE_ENTRY = EncoderEntry(
+    VIDEOMAE,
+    "VideoMAE (Tong et al. 2022) tuned on Kinetics, 768 columns",
+    lambda options: _video_model(VIDEOMAE, options, ()),
+    _OF_MODELS,
+    default=True,
+)
+_FRAMES_ENTRY = EncoderEntry(
+    "colour-grid", "mean colours over a grid of 8 x 8, of 16 frames, no weights", _colours_of_frames
+)
+
 MODALITIES = {
+    "image": Modality(
+        "image",
+        "picture",
+        _find_pictures,
+        (_VIT_ENTRY, _VGG16_ENTRY, _GRID_ENTRY),
+        _vision_model,
+        input_options=frozenset({"columns"}),
+    ),
     "text": Modality(
         "text",
         "text",
@@ -152,6 +266,22 @@ MODALITIES = {
             ),
         ),
         _number_model,
+    ),
+    "audio": Modality(
+        "audio",
+        "sound",
+        _find_sounds,
+        (_AST_ENTRY, _MEL_ENTRY),
+        _sound_model,
+        input_options=frozenset({"columns"}),
+    ),
+    "video": Modality(
+        "video",
+        "video",
+        _find_videos,
+        (_VIDEOMAE_ENTRY, _FRAMES_ENTRY),
+        _video_model,
+        input_options=frozenset({"columns"}),
     ),
     "structure": Modality(
         "structure", "entity", _find_triples, (_BERT_ENTRY, _NGRAMS_ENTRY), _text_model

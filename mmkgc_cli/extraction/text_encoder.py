@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmkgc_cli.errors import DataError
+from mmkgc_cli.errors import DataError, UsageError
 from mmkgc_cli.extraction.contract import Encoder, EncoderAbout, EncoderOptions, Skip
 from mmkgc_cli.extraction.pretrained import Pretrained, library, locate
 from mmkgc_cli.state.device import pick_device
@@ -49,6 +49,8 @@ class TextEncoder(Encoder[str]):
         if self._room < 1:
             raise DataError(f"{found.name}: takes {self._length} tokens, too few for a text")
         has_cls = self._before[:1] == [self._tokenizer.cls_token_id]
+        if options.pooling == "pooler":
+            raise UsageError("--pooling pooler: texts are pooled by cls or mean")
         self._pooling = options.pooling or _own_pooling(found, sentence, has_cls)
         if self._pooling == "cls" and not has_cls:
             raise DataError(f"{found.name}: puts no CLS token first; say --pooling mean")

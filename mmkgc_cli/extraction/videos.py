@@ -1,0 +1,120 @@
+"""Frames of videos, of animations, and of folders of pictures."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+from mmkgc_cli.errors import DataError
+from mmkgc_cli.extraction.contract import Skip
+from mmkgc_cli.extraction.files import File
+from mmkgc_cli.extraction.pictures import MOST_PIXELS, decode, decode_frames, is_picture
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_HEAD = 64
+# Containers that hold their own data: playlists, for instance, would open other files.
+_FORMATS = (
+    "avi,asf,flv,h264,hevc,ivf,m4v,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mpeg,mpegts,mpegvideo,"
+    "mxf,ogg,rm,swf,wtv,y4m,yuv4mpegpipe"
+)
+DECODING = "the frame in the middle of each of {} equal parts"
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A video: one file, or its frames as pictures in order."""
+
+    files: tuple[File, ...]
+
+
+def middles(total: int, count: int) -> list[int]:
+    """The middles of `count` equal parts of `total` frames; some come twice where it is less."""
+    return [(2 * i + 1) * total // (2 * count) for i in range(count)]
+
+
+def frames(clip: Clip, count: int) -> list[Image]:
+    """`count` frames of a video as RGB pictures, evenly spread (`middles`).
+
+    Raises:
+        Skip: when it is no video, or damaged, cut off or too large.
+        DataError: when it can only be read by a package that is not installed.
+    """
+    if len(clip.files) > 1:
+        return [_frame(clip.files[i]) for i in middles(len(clip.files), count)]
+    file = clip.files[0]
+    with file.open() as opened:
+        if is_picture(opened.read(_HEAD)):
+            return decode_frames(file.read(), lambda total: middles(total, count))
+        if importlib.util.find_spec("av") is None:
+            raise DataError("videos need PyAV to be read: pip install 'mmkgc[video]'")
+        return _of_video(opened, count)
+
+
+def _frame(file: File) -> Image:
+    try:
+        return decode(file.read())
+    except Skip as reason:
+        raise Skip(f"frame {file.origin}: {reason}") from None
+
+
+def _of_video(file: IO[bytes], count: int) -> list[Image]:
+    import av
+
+    av.logging.set_level(av.logging.PANIC)
+    try:
+        total = _packets(file)
+        found = _decoded(file, middles(total, count))
+        if isinstance(found, int):  # packets that show nothing are none of its frames
+            if not found:
+                raise Skip("no frame of it can be decoded")
+            found = _decoded(file, middles(found, count))
+    except av.FFmpegError as error:
+        raise Skip(f"damaged, cut off or no video: {error.strerror or error}") from None
+    if isinstance(found, int):
+        raise Skip("does not decode to the same frames twice")
+    return found
+
+
+def _opened(file: IO[bytes]) -> Any:
+    import av
+
+    file.seek(0)
+    container = av.open(file, metadata_errors="ignore", options={"format_whitelist": _FORMATS})
+    if not container.streams.video:
+        container.close()
+        raise Skip("has no pictures, only sound or text")
+    return container
+
+
+def _packets(file: IO[bytes]) -> int:
+    """How many frames there are, without decoding them."""
+    with _opened(file) as container:
+        stream = container.streams.video[0]
+        width, height = stream.codec_context.width, stream.codec_context.height
+        if width * height > MOST_PIXELS:
+            raise Skip(f"has {width:,} x {height:,} pixels, more than {MOST_PIXELS:,}")
+        total = sum(1 for packet in container.demux(stream) if packet.size)
+        if total < stream.frames:
+            raise Skip(f"cut off: {stream.frames:,} frames announced, {total:,} found")
+    if not total:
+        raise Skip("has no frame")
+    return total
+
+
+def _decoded(file: IO[bytes], wanted: Sequence[int]) -> list[Image] | int:
+    """These frames, in order; or how many there are, where they are fewer."""
+    found: dict[int, Image] = {}
+    number = -1
+    with _opened(file) as container:
+        container.streams.video[0].thread_type = "AUTO"
+        for number, frame in zip(itertools.count(), container.decode(video=0)):
+            if number in wanted:
+                found[number] = frame.to_image()
+            if number == wanted[-1]:
+                return [found[i] for i in wanted]
+    return number + 1
