@@ -7,7 +7,7 @@ import struct
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageFile import ImageFile
 
+T = TypeVar("T")
 # Pixels; Pillow's own limit on bombs is a third higher, and this is more than cameras make.
 MOST_PIXELS = 1 << 26
 # Formats that are decoded in this process: EPS, for instance, would start Ghostscript.
@@ -52,22 +53,25 @@ def decode(data: bytes) -> Image:
         return _finished(picture)
 
 
-def decode_frames(data: bytes, choose: Callable[[int], Sequence[int]]) -> list[Image]:
+def decode_frames(
+    data: bytes, choose: Callable[[int], Sequence[int]], keep: Callable[[Image], T]
+) -> list[T]:
     """Frames of an animation, each as `decode` has a picture; any other picture has one.
 
     Args:
         data: of the file.
         choose: the numbers of frames wanted, from how many there are.
+        keep: makes what is kept of a frame.
 
     Raises:
         Skip: as `decode`.
     """
-    found: dict[int, Image] = {}
+    found: dict[int, T] = {}
     with _opened(data) as picture:
         wanted = choose(getattr(picture, "n_frames", 1))
         for number in sorted(set(wanted)):
             picture.seek(number)
-            found[number] = _finished(picture.copy())
+            found[number] = keep(_finished(picture.copy()))
     return [found[number] for number in wanted]
 
 

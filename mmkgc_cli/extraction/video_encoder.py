@@ -24,10 +24,14 @@ class VideoEncoder(MediaEncoder[Clip]):
 
     def prepare(self, source: Clip) -> Array:
         """The vector of a video."""
-        return self.vector(frames(source, self.count))
+        return self.vector(frames(source, self.count, self.pixels))
 
     @abstractmethod
-    def vector(self, found: Sequence[Image]) -> Array:
+    def pixels(self, frame: Image) -> Array:
+        """A frame, in RGB, as an input of `vector`."""
+
+    @abstractmethod
+    def vector(self, found: Sequence[Array]) -> Array:
         """The vector ``[width]`` of `count` frames."""
 
     @property
@@ -49,8 +53,11 @@ class PooledFrames(VideoEncoder):
             pooling=f"{about.pooling}; mean over frames",
         )  # fmt: skip
 
-    def vector(self, found: Sequence[Image]) -> Array:
+    def pixels(self, frame: Image) -> Array:
+        """As the encoder of pictures has it."""
+        return self._pictures.pixels(frame)
+
+    def vector(self, found: Sequence[Array]) -> Array:
         """The vector ``[width]`` of the frames."""
-        vectors = self._pictures.vectors([self._pictures.pixels(frame) for frame in found])
-        mean: Array = vectors.mean(axis=0)
+        mean: Array = self._pictures.vectors(found).mean(axis=0)
         return mean

@@ -60,13 +60,18 @@ class VideoModel(VideoEncoder):
             found.name, found.revision,
             f"{self.decoding}; {described(self._processor)}{self._forward.about}", self._pooling,
         )  # fmt: skip
-        self.width = self.vector([grey()] * self.count).shape[0]
+        self.width = self.vector([self.pixels(grey())] * self.count).shape[0]
 
-    def vector(self, found: Sequence[Image]) -> Array:
-        """The vector ``[width]`` of the frames."""
-        batch = self._processor(list(found), return_tensors="np", input_data_format="channels_last")
+    def pixels(self, frame: Image) -> Array:
+        """Numbers ``[3, height, width]`` as the model wants them."""
+        batch = self._processor([frame], return_tensors="np", input_data_format="channels_last")
         values: Array = np.asarray(batch["pixel_values"], dtype=np.float32)
-        one: Array = self._forward.run(self._pooled, values)[0]
+        one: Array = values[0, 0]
+        return one
+
+    def vector(self, found: Sequence[Array]) -> Array:
+        """The vector ``[width]`` of the frames."""
+        one: Array = self._forward.run(self._pooled, np.stack(found)[None])[0]
         return one
 
     def _pooled(self, values: torch.Tensor) -> torch.Tensor:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.extraction.contract import Skip
@@ -16,7 +15,10 @@ from mmkgc_cli.extraction.pictures import MOST_PIXELS, decode, decode_frames, is
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+T = TypeVar("T")
 _HEAD = 64
+_MICROSECONDS = 1_000_000
+_LONG, _WHOLE = 1.0, 0.8  # a last packet may last long; seconds, and a share
 # Containers that hold their own data: playlists, for instance, would open other files.
 _FORMATS = (
     "avi,asf,flv,h264,hevc,ivf,m4v,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mpeg,mpegts,mpegvideo,"
@@ -37,22 +39,27 @@ def middles(total: int, count: int) -> list[int]:
     return [(2 * i + 1) * total // (2 * count) for i in range(count)]
 
 
-def frames(clip: Clip, count: int) -> list[Image]:
-    """`count` frames of a video as RGB pictures, evenly spread (`middles`).
+def frames(clip: Clip, count: int, keep: Callable[[Image], T]) -> list[T]:
+    """What is kept of `count` frames of a video, evenly spread (`middles`).
+
+    Args:
+        clip: the video.
+        count: of frames; some come twice where the video has fewer.
+        keep: makes what is kept of a frame, an RGB picture; no other one is held then.
 
     Raises:
         Skip: when it is no video, or damaged, cut off or too large.
         DataError: when it can only be read by a package that is not installed.
     """
     if len(clip.files) > 1:
-        return [_frame(clip.files[i]) for i in middles(len(clip.files), count)]
+        return [keep(_frame(clip.files[i])) for i in middles(len(clip.files), count)]
     file = clip.files[0]
     with file.open() as opened:
         if is_picture(opened.read(_HEAD)):
-            return decode_frames(file.read(), lambda total: middles(total, count))
+            return decode_frames(file.read(), lambda total: middles(total, count), keep)
         if importlib.util.find_spec("av") is None:
             raise DataError("videos need PyAV to be read: pip install 'mmkgc[video]'")
-        return _of_video(opened, count)
+        return _of_video(opened, count, keep)
 
 
 def _frame(file: File) -> Image:
@@ -62,17 +69,17 @@ def _frame(file: File) -> Image:
         raise Skip(f"frame {file.origin}: {reason}") from None
 
 
-def _of_video(file: IO[bytes], count: int) -> list[Image]:
+def _of_video(file: IO[bytes], count: int, keep: Callable[[Image], T]) -> list[T]:
     import av
 
     av.logging.set_level(av.logging.PANIC)
     try:
         total = _packets(file)
-        found = _decoded(file, middles(total, count))
+        found = _decoded(file, middles(total, count), keep)
         if isinstance(found, int):  # packets that show nothing are none of its frames
             if not found:
                 raise Skip("no frame of it can be decoded")
-            found = _decoded(file, middles(found, count))
+            found = _decoded(file, middles(found, count), keep)
     except av.FFmpegError as error:
         raise Skip(f"damaged, cut off or no video: {error.strerror or error}") from None
     if isinstance(found, int):
@@ -98,23 +105,31 @@ def _packets(file: IO[bytes]) -> int:
         width, height = stream.codec_context.width, stream.codec_context.height
         if width * height > MOST_PIXELS:
             raise Skip(f"has {width:,} x {height:,} pixels, more than {MOST_PIXELS:,}")
-        total = sum(1 for packet in container.demux(stream) if packet.size)
+        total, last = 0, 0.0
+        for packet in container.demux():
+            total += bool(packet.size and packet.stream.index == stream.index)
+            if packet.pts is not None and packet.time_base is not None:
+                last = max(last, float(packet.pts * packet.time_base))
         if total < stream.frames:
             raise Skip(f"cut off: {stream.frames:,} frames announced, {total:,} found")
+        start = (container.start_time or 0) / _MICROSECONDS
+        lasts = (container.duration or 0) / _MICROSECONDS
+        if lasts > _LONG and last - start < _WHOLE * lasts:
+            raise Skip(f"cut off: {lasts:.1f} s announced, {last - start:.1f} s found")
     if not total:
         raise Skip("has no frame")
     return total
 
 
-def _decoded(file: IO[bytes], wanted: Sequence[int]) -> list[Image] | int:
+def _decoded(file: IO[bytes], wanted: Sequence[int], keep: Callable[[Image], T]) -> list[T] | int:
     """These frames, in order; or how many there are, where they are fewer."""
-    found: dict[int, Image] = {}
+    found: dict[int, T] = {}
     number = -1
     with _opened(file) as container:
         container.streams.video[0].thread_type = "AUTO"
-        for number, frame in zip(itertools.count(), container.decode(video=0)):
+        for number, frame in enumerate(container.decode(video=0)):
             if number in wanted:
-                found[number] = frame.to_image()
+                found[number] = keep(frame.to_image())
             if number == wanted[-1]:
                 return [found[i] for i in wanted]
     return number + 1
