@@ -80,8 +80,9 @@ def _of_video(file: IO[bytes], count: int, keep: Callable[[Image], T]) -> list[T
             if not found:
                 raise Skip("no frame of it can be decoded")
             found = _decoded(file, middles(found, count), keep)
-    except av.FFmpegError as error:
-        raise Skip(f"damaged, cut off or no video: {error.strerror or error}") from None
+    except (av.FFmpegError, ValueError) as error:
+        words = getattr(error, "strerror", None) or error
+        raise Skip(f"damaged, cut off or no video: {words}") from None
     if isinstance(found, int):
         raise Skip("does not decode to the same frames twice")
     return found
@@ -92,9 +93,13 @@ def _opened(file: IO[bytes]) -> Any:
 
     file.seek(0)
     container = av.open(file, metadata_errors="ignore", options={"format_whitelist": _FORMATS})
-    if not container.streams.video:
+    video = container.streams.video
+    if not video or video[0].codec_context is None:
         container.close()
-        raise Skip("has no pictures, only sound or text")
+        raise Skip(
+            "is in a format that is not known here" if video
+            else "has no pictures, only sound or text"
+        )  # fmt: skip
     return container
 
 
