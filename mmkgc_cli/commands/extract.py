@@ -231,4 +231,4 @@ def _print(done: Extracted, kind: Modality) -> None:
     more = "" if len(done.skipped) <= SHOWN else ", the first:"
     out.print(f"{counted(len(done.skipped), 'input')} skipped; {done.table} lists them{more}")
     for one in done.skipped[:SHOWN]:
-        out.print(printable(f"  {one.entity or '(nobody known)'} ({one.origin}): {one.reason}"))
+        out.print(printable(f"  {one.entity or '(unknown entity)'} ({one.origin}): {one.reason}"))
