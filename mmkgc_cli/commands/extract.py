@@ -130,7 +130,7 @@ def extract(
     if found.preprocess:
         say(f"{modality}: {found.preprocess}")
     with ExtractDisplay(kind) as display:
-        done = run(request, graph, found, kind.encoder(encoder, options), display)
+        done = run(request, graph, found, lambda: kind.encoder(encoder, options), display)
     if as_json:
         print_json(_as_object(done))
     else:
@@ -223,7 +223,8 @@ def _print(done: Extracted, kind: Modality) -> None:
     out.print(line)
     if done.outside:
         out.print(
-            f"  {counted(done.outside, 'id')} that are no entity of the graph, such as "
+            f"  {counted(done.outside, 'id')} that {'is' if done.outside == 1 else 'are'} no "
+            "entity of the graph, such as "
             f"{printable(done.outside_example)!r}, left out"
         )
     if not done.skipped:

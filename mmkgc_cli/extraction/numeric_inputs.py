@@ -125,7 +125,7 @@ def _columns(path: Path, first: Line, entities: frozenset[str]) -> tuple[_Column
         return _Columns(len(fields), *(fields.index(name) for name in _COLUMNS)), True
     if len(fields) != 3:
         raise DataError(
-            f"{path}:{first.number}: {counted(len(fields), 'column')} and no header with 'attribute' and "
-            "'value', expected entity, attribute and value, separated by tabs"
+            f"{path}:{first.number}: {counted(len(fields), 'column')} and no header with "
+            "'attribute' and 'value', expected entity, attribute and value, separated by tabs"
         )
     return _Columns(3, 1, 2), False

@@ -283,8 +283,9 @@ def _reader(
         chosen, about = (1,), ""
     else:
         raise DataError(
-            f"{path}:{first.number}: {counted(len(fields), 'column')} and no header with a name that ends in "
-            "label, name, title, description or text; say which hold texts, as in --columns 2,3"
+            f"{path}:{first.number}: {counted(len(fields), 'column')} and no header with a name "
+            "that ends in label, name, title, description or text; say which hold texts, as in "
+            "--columns 2,3"
         )
     return _Table(path, header, len(fields), chosen, about)
 

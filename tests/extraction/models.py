@@ -27,6 +27,7 @@ def tiny_bert(folder: Path, seed: int = 0, positions: int = POSITIONS) -> Path:
     config = BertConfig(
         vocab_size=len(words), hidden_size=WIDTH, num_hidden_layers=2, num_attention_heads=2,
         intermediate_size=32, max_position_embeddings=positions,
+        initializer_range=0.5,  # so that every token matters
     )  # fmt: skip
     torch.manual_seed(seed)
     BertModel(config).save_pretrained(folder)

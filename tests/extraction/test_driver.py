@@ -84,7 +84,7 @@ def run(
 ) -> Extracted:  # fmt: skip
     request = ExtractRequest("text", path, **{"batch_size": 4, **options})
     return extract(
-        request, graph or graph_of(NAMES), found or found_of(numbered()), encoder or Batchy(),
+        request, graph or graph_of(NAMES), found or found_of(numbered()), lambda: encoder or Batchy(),
         Silent(),
     )  # fmt: skip
 
@@ -343,6 +343,6 @@ def test_the_display_hears_of_all_that_is_left_to_do(tmp_path: Path) -> None:
     display = Silent()
     values = {**numbered(), "e3": [None, 3.0]}
     request = ExtractRequest("text", tmp_path / "s.h5", batch_size=4)
-    extract(request, graph_of(NAMES), found_of(values), Batchy(), display)
+    extract(request, graph_of(NAMES), found_of(values), Batchy, display)
     assert display.begun == (24, 24)
     assert (display.inputs, display.work, display.skipped) == (24, 24, 1)
