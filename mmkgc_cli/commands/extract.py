@@ -126,7 +126,6 @@ def extract(
     )
     graph = load_graph(graph_folder)
     folder = graph_folder.parent if graph_folder.is_file() else graph_folder
-    made = kind.encoder(encoder, options)  # what it lacks is told before all inputs are read
     found = kind.find(graph, InputOptions(source, chosen))
     request = ExtractRequest(
         modality=modality,
@@ -141,7 +140,7 @@ def extract(
     if found.preprocess:
         say(f"{modality}: {found.preprocess}")
     with ExtractDisplay(kind) as display:
-        done = run(request, graph, found, made, display)
+        done = run(request, graph, found, lambda: kind.encoder(encoder, options), display)
     if as_json:
         print_json(_as_object(done))
     else:
@@ -235,7 +234,8 @@ def _print(done: Extracted, kind: Modality) -> None:
     out.print(line)
     if done.outside:
         out.print(
-            f"  {counted(done.outside, 'id')} that are no entity of the graph, such as "
+            f"  {counted(done.outside, 'id')} that {'is' if done.outside == 1 else 'are'} no "
+            "entity of the graph, such as "
             f"{printable(done.outside_example)!r}, left out"
         )
     if not done.skipped:
@@ -243,4 +243,4 @@ def _print(done: Extracted, kind: Modality) -> None:
     more = "" if len(done.skipped) <= SHOWN else ", the first:"
     out.print(f"{counted(len(done.skipped), 'input')} skipped; {done.table} lists them{more}")
     for one in done.skipped[:SHOWN]:
-        out.print(printable(f"  {one.entity or '(nobody known)'} ({one.origin}): {one.reason}"))
+        out.print(printable(f"  {one.entity or '(unknown entity)'} ({one.origin}): {one.reason}"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -79,10 +79,12 @@ class Display(Protocol):
 
 
 def extract(
-    request: ExtractRequest, graph: Graph, found: Found[Any], encoder: Encoder[Any],
-    display: Display,
+    request: ExtractRequest, graph: Graph, found: Found[Any],
+    make_encoder: Callable[[], Encoder[Any]], display: Display,
 ) -> Extracted:  # fmt: skip
-    """Makes a store of what `encoder` sees in the inputs, or goes on making it.
+    """Makes a store of what an encoder sees in the inputs, or goes on making it.
+
+    The encoder, which may have to be downloaded, is made once there is something to encode.
 
     Several inputs of an entity become the mean of their vectors. An input that cannot be used is
     left out and told of; an entity without any other is unobserved.
@@ -97,6 +99,7 @@ def extract(
     if request.strict and found.skipped:
         raise _refusal(found.skipped[0])
     order = _order(request, graph, found)
+    encoder = make_encoder()
     encoder.fit(_readable(found, order))
     about = _about(request, graph, found, encoder)
     if request.out.exists() and not request.overwrite:

@@ -12,6 +12,7 @@ from mmkgc_cli.errors import DataError, UsageError
 from mmkgc_cli.extraction.contract import Found, Input, InputOptions, Skip, Skipped
 from mmkgc_cli.extraction.lines import LONGEST, HashedLines, Line, name_of, text_of, too_long
 from mmkgc_cli.kg.graph import Graph
+from mmkgc_cli.words import counted
 
 # Python's own parser takes 1_000, inf, and digits of any script.
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
@@ -91,7 +92,7 @@ class _Columns:
             raise too_long(line.length)
         fields = text_of(line.raw).split("\t")
         if len(fields) != self.width:
-            raise Skip(f"{len(fields)} columns, expected {self.width}")
+            raise Skip(f"{counted(len(fields), 'column')}, expected {self.width}")
         attribute, written = fields[self.attribute].strip(), fields[self.value].strip()
         if not attribute:
             raise Skip("the attribute has no name")
@@ -124,7 +125,7 @@ def _columns(path: Path, first: Line, entities: frozenset[str]) -> tuple[_Column
         return _Columns(len(fields), *(fields.index(name) for name in _COLUMNS)), True
     if len(fields) != 3:
         raise DataError(
-            f"{path}:{first.number}: {len(fields)} columns and no header with 'attribute' and "
-            "'value', expected entity, attribute and value, separated by tabs"
+            f"{path}:{first.number}: {counted(len(fields), 'column')} and no header with "
+            "'attribute' and 'value', expected entity, attribute and value, separated by tabs"
         )
     return _Columns(3, 1, 2), False

@@ -7,6 +7,7 @@ reads as weights only), and HF_HUB_OFFLINE is obeyed, as transformers does it.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import hashlib
 import json
 import os
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmkgc_cli.errors import DataError, MmkgcError, is_out_of_memory, nearest
+from mmkgc_cli.errors import DataError, MmkgcError, is_out_of_memory
 
 # What decides about vectors in a folder of a model; pickled weights only where there are no others.
 _WEIGHTS = re.compile(r"(?:model|adapter).*\.safetensors")
@@ -124,7 +125,6 @@ def library() -> Any:
     """
     # A model without safetensors would otherwise be sent to a service that converts it.
     os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     try:
         import huggingface_hub.utils
         import transformers
@@ -136,6 +136,7 @@ def library() -> Any:
     told.disable_progress_bar()
     hub: Any = huggingface_hub.utils
     hub.disable_progress_bars()
+    hub.logging.set_verbosity_error()
     return transformers
 
 
@@ -190,9 +191,11 @@ def _of_hub(encoder: str, registered: Iterable[str]) -> Pretrained:
         RepositoryNotFoundError,
     )
 
+    match = difflib.get_close_matches(encoder, list(registered), n=1, cutoff=0.7)
+    meant = f"; did you mean {match[0]!r}?" if match and match[0] != encoder else ""
     get = (
         f"get it with `hf download {encoder}`, where there is a network, or give the folder of a "
-        "copy as --encoder"
+        f"copy as --encoder{meant}"
     )
     try:
         with guarded(encoder):
@@ -208,10 +211,7 @@ def _of_hub(encoder: str, registered: Iterable[str]) -> Pretrained:
         if isinstance(error.__cause__, GatedRepoError):
             raise DataError(f"{encoder}: the hub asks you to log in: `hf auth login`") from None
         if isinstance(error.__cause__, RepositoryNotFoundError):
-            hint = nearest(encoder, registered)
-            raise DataError(
-                f"{encoder}: no such folder, encoder, or model of the hub; {hint}"
-            ) from None
+            raise DataError(f"{encoder}: no such folder or model of the hub{meant}") from None
         raise
     commit = config.parent.name
     return Pretrained(encoder, commit, encoder, commit)

@@ -24,6 +24,7 @@ from mmkgc_cli.extraction.lines import (
     too_long,
 )
 from mmkgc_cli.kg.graph import Graph
+from mmkgc_cli.words import counted
 
 # Columns of a header, or keys of JSON lines, that hold texts: by themselves, or after an underscore
 # as in `wikidata_label`; titles before descriptions.
@@ -187,7 +188,7 @@ class _Table:
     def texts(self, raw: bytes) -> list[str]:
         fields = text_of(raw).split("\t")
         if len(fields) != self.width:
-            raise Skip(f"{len(fields)} columns, expected {self.width}")
+            raise Skip(f"{counted(len(fields), 'column')}, expected {self.width}")
         return _texts(fields[column] for column in self.columns)
 
 
@@ -282,8 +283,9 @@ def _reader(
         chosen, about = (1,), ""
     else:
         raise DataError(
-            f"{path}:{first.number}: {len(fields)} columns and no header with a name that ends in "
-            "label, name, title, description or text; say which hold texts, as in --columns 2,3"
+            f"{path}:{first.number}: {counted(len(fields), 'column')} and no header with a name "
+            "that ends in label, name, title, description or text; say which hold texts, as in "
+            "--columns 2,3"
         )
     return _Table(path, header, len(fields), chosen, about)
 

@@ -100,7 +100,7 @@ class StorePart:
         with self.part.open("rb") as file:
             found = file.read(len(start))
         end = len(start)
-        if start.startswith(found):  # new, or killed before the header was whole
+        if len(found) < len(start) and start.startswith(found):  # new, or killed in the header
             self._file.truncate(0)
             self._file.write(start)
             self._file.flush()
@@ -176,6 +176,8 @@ class StorePart:
     def _ordered(self, ids: Sequence[str]) -> Iterator[Rows]:
         """The rows in the order of `ids`, from the places where they stand in the part."""
         check_distinct(self.ids, self.path)
+        if others := set(self.ids).difference(ids):
+            raise ValueError(f"{self.path}: {min(others)!r} is not among the rows of the store")
         row_bytes = self.width * np.dtype(self.dtype).itemsize
         place: dict[str, tuple[int, bool]] = {}
         for rows, _, behind in self._records():
