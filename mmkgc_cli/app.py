@@ -10,6 +10,7 @@ from mmkgc_cli.commands import (
     datasets,
     doctor,
     evaluate,
+    extract,
     features,
     prepare,
     profile,
@@ -33,6 +34,7 @@ app.command("prepare")(prepare.prepare)
 app.command("audit")(audit.audit)
 app.command("datasets")(datasets.datasets)
 app.add_typer(texts.app, name="texts")
+app.command("extract")(extract.extract)
 app.add_typer(features.app, name="features")
 app.command("train", cls=WithFeatures)(train.train)
 app.command("eval")(evaluate.evaluate)

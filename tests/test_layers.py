@@ -16,7 +16,7 @@ LAYERS = [
     {"commands"},
     {"runs"},
     {"conformance"},
-    {"training", "evaluation", "completion"},
+    {"training", "evaluation", "completion", "extraction"},
     {"scoring", "features"},
     {"kg"},
     {"ops"},

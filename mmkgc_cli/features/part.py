@@ -8,18 +8,19 @@ import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from mmkgc_cli.errors import DataError
+from mmkgc_cli.errors import DataError, MmkgcError
 from mmkgc_cli.features.about import About
-from mmkgc_cli.features.layout import Floats, Mask
-from mmkgc_cli.features.writing import Rows, check_format, write_store
+from mmkgc_cli.features.layout import SLAB_BYTES, Floats, Mask
+from mmkgc_cli.features.writing import Rows, check_distinct, check_format, write_store
 from mmkgc_cli.state.atomic import make_folder, storage_errors
 
-_MAGIC = b"mmkgc part 1\n"
+_MAGIC = b"mmkgc part 2\n"
 _RECORD = struct.Struct("<QI")  # length and CRC-32 of what follows
+_LENGTHS = struct.Struct("<QQQ")  # rows, bytes of their ids, bytes of notes
 
 
 class StorePart:
@@ -27,7 +28,8 @@ class StorePart:
 
     Each `append` is a record with a checksum. A writer that is killed leaves whole records, and at
     most one torn at the end, which goes when the next one begins; PATH is not touched before
-    `finish`, which replaces it at once. One process writes at a time; who calls sees to that.
+    `finish`, which replaces it at once. One process writes at a time: the part is locked, where
+    the system has such locks.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class StorePart:
 
         Raises:
             DataError: when the part that is there was made by another job.
+            MmkgcError: while another process writes it.
         """
         check_format(dtype, None)
         self.path = path
@@ -53,15 +56,38 @@ class StorePart:
         self.width, self.dtype = width, dtype
         self._about = about
         self.ids: list[str] = []  # of the rows that are there, in order
+        self.observed: list[bool] = []  # which of them were
+        self.notes: list[Any] = []  # all that came with them
         header = {"about": about.as_object(), "width": width, "dtype": dtype, "job": dict(job)}
         self._header = json.dumps(header, ensure_ascii=False, sort_keys=True).encode() + b"\n"
         make_folder(path.parent)
         with storage_errors(self.part):
-            if resume and self.part.is_file():
-                self._go_on()
-            else:
-                self.part.write_bytes(_MAGIC + self._header)
             self._file = self.part.open("ab")
+        try:
+            with storage_errors(self.part):
+                self._lock()
+                if not resume:
+                    self._file.truncate(0)
+                self._go_on()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _lock(self) -> None:
+        if os.name != "posix":  # no such locks there
+            return
+        import fcntl
+
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever held it may have finished and removed it in between.
+            mine = self.part.exists() and os.path.samestat(
+                os.fstat(self._file.fileno()), self.part.stat()
+            )
+        except BlockingIOError:
+            mine = False
+        if not mine:
+            raise MmkgcError(f"{self.path}: another process is making this store")
 
     def __enter__(self) -> StorePart:
         return self
@@ -71,33 +97,45 @@ class StorePart:
 
     def _go_on(self) -> None:
         start = _MAGIC + self._header
-        with self.part.open("r+b") as file:
+        with self.part.open("rb") as file:
             found = file.read(len(start))
-            if start.startswith(found):  # killed before the header was whole
-                file.seek(0)
-                file.write(start)
-            elif found != start:
-                raise DataError(
-                    f"{self.part}: left by another job (other inputs, encoder or settings); "
-                    "remove it to begin anew"
-                )
-            end = len(start)
-            for rows, behind in self._records():
-                self.ids.extend(rows.ids)
-                end = behind
-            file.truncate(end)
+        end = len(start)
+        if len(found) < len(start) and start.startswith(found):  # new, or killed in the header
+            self._file.truncate(0)
+            self._file.write(start)
+            self._file.flush()
+        elif found != start:
+            raise DataError(
+                f"{self.part}: left by another job (other inputs, encoder or settings); "
+                "remove it to begin anew"
+            )
+        for rows, notes, behind in self._records():
+            self.ids.extend(rows.ids)
+            self.observed.extend(rows.observed.tolist())
+            self.notes.extend(notes)
+            end = behind
+        self._file.truncate(end)
 
-    def append(self, ids: Sequence[str], vectors: Floats, observed: Mask) -> None:
+    def append(
+        self, ids: Sequence[str], vectors: Floats, observed: Mask, notes: Sequence[Any] = ()
+    ) -> None:
         """Adds rows ``[k, width]``; they are safe from a kill of the process when this returns.
+
+        Args:
+            ids: of the rows.
+            vectors: of the rows.
+            observed: which rows were.
+            notes: whatever whoever goes on should know of them, plain JSON; not in the store.
 
         Raises:
             DataError: when they cannot be stored (`Rows.checked`), or the storage refuses.
         """
         rows = Rows(ids, vectors, observed).checked(self.path, self.width, self.dtype)
         names = "\n".join(rows.ids).encode()
+        said = json.dumps(list(notes), ensure_ascii=False).encode()
         data = b"".join(
             [
-                struct.pack("<QQ", len(rows.ids), len(names)), names,
+                _LENGTHS.pack(len(rows.ids), len(names), len(said)), names, said,
                 rows.observed.tobytes(), rows.vectors.tobytes(),
             ]
         )  # fmt: skip
@@ -105,27 +143,65 @@ class StorePart:
             self._file.write(_RECORD.pack(len(data), zlib.crc32(data)) + data)
             self._file.flush()
         self.ids.extend(rows.ids)
+        self.observed.extend(rows.observed.tolist())
+        self.notes.extend(notes)
 
-    def finish(self, compression: str | None = None) -> Path:
+    def finish(self, compression: str | None = None, ids: Sequence[str] | None = None) -> Path:
         """Makes the store from all rows and removes the part.
+
+        Args:
+            compression: None, "gzip" or "lzf".
+            ids: the rows of the store, in order, those that were appended among them; the others
+                become unobserved. None for what was appended, as it was.
 
         Raises:
             DataError: when an id came twice, there is no row, or the storage refuses.
         """
-        with storage_errors(self.part):
-            self._file.flush()
-        blocks = (rows for rows, _ in self._records())
+        blocks = (rows for rows, _, _ in self._records()) if ids is None else self._ordered(ids)
         write_store(
-            self.path, self._about, blocks, n=len(self.ids), width=self.width, dtype=self.dtype,
-            compression=compression,
+            self.path, self._about, blocks, n=len(self.ids if ids is None else ids),
+            width=self.width, dtype=self.dtype, compression=compression,
         )  # fmt: skip
-        self._file.close()
-        with storage_errors(self.part):
-            self.part.unlink()
+        self.discard()
         return self.path
 
-    def _records(self) -> Iterator[tuple[Rows, int]]:
-        """The whole records, each with the place behind it."""
+    def discard(self) -> None:
+        """Removes the part."""
+        with storage_errors(self.part):
+            if os.name != "posix":  # where open files cannot be removed
+                self._file.close()
+            self.part.unlink()
+            self._file.close()
+
+    def _ordered(self, ids: Sequence[str]) -> Iterator[Rows]:
+        """The rows in the order of `ids`, from the places where they stand in the part."""
+        check_distinct(self.ids, self.path)
+        if others := set(self.ids).difference(ids):
+            raise ValueError(f"{self.path}: {min(others)!r} is not among the rows of the store")
+        row_bytes = self.width * np.dtype(self.dtype).itemsize
+        place: dict[str, tuple[int, bool]] = {}
+        for rows, _, behind in self._records():
+            first = behind - len(rows.ids) * row_bytes
+            for i, (name, seen) in enumerate(zip(rows.ids, rows.observed.tolist(), strict=True)):
+                place[name] = (first + i * row_bytes, seen)
+        step = max(1, SLAB_BYTES // row_bytes)
+        with self.part.open("rb") as file:
+            for start in range(0, len(ids), step):
+                chosen = ids[start : start + step]
+                vectors = np.zeros((len(chosen), self.width), dtype=self.dtype)
+                observed = np.zeros(len(chosen), dtype=bool)
+                for row, name in enumerate(chosen):
+                    at, observed[row] = place.get(name, (0, False))
+                    if observed[row]:
+                        vectors[row] = self._row(file, at, row_bytes)
+                yield Rows(chosen, vectors, observed)
+
+    def _row(self, file: IO[bytes], at: int, size: int) -> Floats:
+        file.seek(at)
+        return np.frombuffer(file.read(size), dtype=self.dtype)
+
+    def _records(self) -> Iterator[tuple[Rows, list[Any], int]]:
+        """The whole records, with their notes, each with the place behind it."""
         with self.part.open("rb") as file:
             file.seek(len(_MAGIC) + len(self._header))
             size = os.fstat(file.fileno()).st_size
@@ -139,12 +215,13 @@ class StorePart:
                 data = file.read(length)
                 if len(data) < length or zlib.crc32(data) != checksum:
                     return
-                yield self._parsed(data), file.tell()
+                yield *self._parsed(data), file.tell()
 
-    def _parsed(self, data: bytes) -> Rows:
-        k, length = struct.unpack_from("<QQ", data)
-        at = 16 + length
-        ids = data[16:at].decode().split("\n") if k else []
-        observed = np.frombuffer(data, dtype=bool, count=k, offset=at)
-        vectors = np.frombuffer(data, dtype=self.dtype, offset=at + k)
-        return Rows(ids, vectors.reshape(k, self.width), observed)
+    def _parsed(self, data: bytes) -> tuple[Rows, list[Any]]:
+        k, of_names, of_notes = _LENGTHS.unpack_from(data)
+        at = _LENGTHS.size + of_names
+        ids = data[_LENGTHS.size : at].decode().split("\n") if k else []
+        notes = json.loads(data[at : at + of_notes])
+        observed = np.frombuffer(data, dtype=bool, count=k, offset=at + of_notes)
+        vectors = np.frombuffer(data, dtype=self.dtype, offset=at + of_notes + k)
+        return Rows(ids, vectors.reshape(k, self.width), observed), notes

@@ -24,7 +24,7 @@ _SINGLE: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".
 _ROOM = 64 << 20  # bytes to leave free on the disk
 _PIECE = 1 << 20
 # What the libraries raise for archives that are damaged or cut off.
-_DAMAGED = (
+DAMAGED = (
     tarfile.TarError,
     zipfile.BadZipFile,
     zlib.error,
@@ -77,7 +77,7 @@ def unpacked(path: Path) -> Iterator[Path]:
 
 def _unpack(path: Path, folder: Path) -> None:
     name = path.name.casefold()
-    budget = _Budget(path, max(0, shutil.disk_usage(folder).free - _ROOM))
+    budget = Budget(path, folder)
     try:
         if name.endswith(_TAR):
             with tarfile.open(path) as tar:
@@ -89,12 +89,12 @@ def _unpack(path: Path, folder: Path) -> None:
             suffix = next(s for s in _SINGLE if name.endswith(s))
             with _SINGLE[suffix](path, "rb") as source:
                 budget.copy(source, folder / path.name[: -len(suffix)])
-    except _DAMAGED as error:
+    except DAMAGED as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{path}: damaged, cut off or not an archive: {reason}") from None
 
 
-def _unpack_tar(path: Path, tar: tarfile.TarFile, folder: Path, budget: _Budget) -> None:
+def _unpack_tar(path: Path, tar: tarfile.TarFile, folder: Path, budget: Budget) -> None:
     members = tar.getmembers()
     targets = _targets(path, [member.name for member in members], folder)
     for member in members:
@@ -110,7 +110,7 @@ def _unpack_tar(path: Path, tar: tarfile.TarFile, folder: Path, budget: _Budget)
                 budget.copy(source, target)
 
 
-def _unpack_zip(path: Path, archive: zipfile.ZipFile, folder: Path, budget: _Budget) -> None:
+def _unpack_zip(path: Path, archive: zipfile.ZipFile, folder: Path, budget: Budget) -> None:
     members = archive.infolist()
     targets = _targets(path, [member.filename for member in members], folder)
     for member in members:
@@ -130,6 +130,15 @@ def _unpack_zip(path: Path, archive: zipfile.ZipFile, folder: Path, budget: _Bud
                 budget.copy(source, target)
 
 
+def leads_out(name: str) -> bool:
+    """Whether a name in an archive is absolute or leads upwards, on any system."""
+    pure, windows = PurePosixPath(name), PureWindowsPath(name)
+    parts = {*pure.parts, *windows.parts}
+    return bool(
+        pure.is_absolute() or windows.drive or windows.root or ".." in parts or "\0" in name
+    )
+
+
 def _targets(path: Path, names: list[str], folder: Path) -> list[Path | None]:
     """Where each member goes; None for the top folder itself and for what a Mac adds.
 
@@ -139,13 +148,12 @@ def _targets(path: Path, names: list[str], folder: Path) -> list[Path | None]:
     targets: list[Path | None] = []
     seen: set[str] = set()
     for name in names:
-        pure, windows = PurePosixPath(name), PureWindowsPath(name)
-        parts = {*pure.parts, *windows.parts}
-        if pure.is_absolute() or windows.drive or windows.root or ".." in parts or "\0" in name:
+        if leads_out(name):
             raise DataError(f"{path}: {name!r} leads out of the archive; refused")
+        pure = PurePosixPath(name)
         if (
             not pure.parts
-            or "__MACOSX" in parts
+            or "__MACOSX" in pure.parts
             or pure.name.startswith("._")
             or pure.name == ".DS_Store"
         ):
@@ -159,14 +167,19 @@ def _targets(path: Path, names: list[str], folder: Path) -> list[Path | None]:
     return targets
 
 
-class _Budget:
+class Budget:
     """How much may be unpacked: what the disk has room for."""
 
-    def __init__(self, path: Path, left: int) -> None:
+    def __init__(self, path: Path, folder: Path) -> None:
         self._path = path
-        self._left = left
+        self._left = max(0, shutil.disk_usage(folder).free - _ROOM)
 
     def require(self, size: int) -> None:
+        """Refuses what there is no room for.
+
+        Raises:
+            DataError: naming the archive, and how to make room.
+        """
         if size > self._left:
             raise DataError(
                 f"{self._path}: unpacks to {size >> 20:,} MiB or more, but the temporary folder "
@@ -180,8 +193,12 @@ class _Budget:
             target.parent.mkdir(parents=True, exist_ok=True)
             file = target.open("wb")
         with file:
-            while piece := source.read(_PIECE):
-                self.require(len(piece))
-                self._left -= len(piece)
-                with storage_errors(target):
-                    file.write(piece)
+            self.pour(source, file, target)
+
+    def pour(self, source: IO[bytes], file: IO[bytes], target: Path) -> None:
+        """Writes all of `source` to an open file, called `target` in messages."""
+        while piece := source.read(_PIECE):
+            self.require(len(piece))
+            self._left -= len(piece)
+            with storage_errors(target):
+                file.write(piece)

@@ -19,9 +19,10 @@ from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import load_graph
 from mmkgc_cli.runs.config import resolve
 from mmkgc_cli.runs.features import made_up, needed, read_features
-from mmkgc_cli.runs.preflight import build_program, initial_scorer, known_triples, pick_device
+from mmkgc_cli.runs.preflight import build_program, initial_scorer, known_triples
 from mmkgc_cli.runs.sections import RunConfig
 from mmkgc_cli.scoring import load_scorer
+from mmkgc_cli.state.device import pick_device
 from mmkgc_cli.state.memory import settled_objects
 from mmkgc_cli.words import counted
 

@@ -26,7 +26,6 @@ from mmkgc_cli.runs.loggers import Loggers
 from mmkgc_cli.runs.plugins import config_to_resume, recorded_plugins
 from mmkgc_cli.runs.preflight import (
     Prepared,
-    pick_device,
     prepare,
     replayed,
     valid_triples,
@@ -34,6 +33,7 @@ from mmkgc_cli.runs.preflight import (
 from mmkgc_cli.runs.sections import GraphConfig, RunConfig
 from mmkgc_cli.state.atomic import write_json, write_text
 from mmkgc_cli.state.checkpoints import Checkpoints
+from mmkgc_cli.state.device import pick_device
 from mmkgc_cli.state.memory import peak_mib, settled_objects
 from mmkgc_cli.state.signals import StopRequest
 from mmkgc_cli.state.trace import Trace, read_trace

@@ -13,10 +13,11 @@ from mmkgc_cli.kg.storage import load_graph
 from mmkgc_cli.runs.directory import RunDirectory
 from mmkgc_cli.runs.features import placeholders
 from mmkgc_cli.runs.plugins import config_and_change
-from mmkgc_cli.runs.preflight import build_scorer, pick_device
+from mmkgc_cli.runs.preflight import build_scorer
 from mmkgc_cli.runs.sections import RunConfig
 from mmkgc_cli.scoring import Scorer
 from mmkgc_cli.scoring.pieces import load_tensors
+from mmkgc_cli.state.device import pick_device
 from mmkgc_cli.state.weights import checksum, load_weights
 
 

@@ -24,6 +24,7 @@ from mmkgc_cli.runs.sections import RunConfig
 from mmkgc_cli.scoring import Features, Scorer, load_scorer
 from mmkgc_cli.scoring.contract import NO_FEATURES
 from mmkgc_cli.scoring.pieces import kept_tensors
+from mmkgc_cli.state.device import pick_device
 from mmkgc_cli.state.memory import keep_freed_memory, peak_mib
 from mmkgc_cli.state.rng import generator, stream_seed
 from mmkgc_cli.training import captured
@@ -51,19 +52,6 @@ class Estimate:
     seconds_per_epoch: float
     seconds_per_validation: float
     seconds: float  # of all epochs and validations
-
-
-def pick_device(name: str) -> torch.device:
-    """The device for ``auto``, ``cpu`` or ``cuda``.
-
-    Raises:
-        MmkgcError: when CUDA is asked for and not there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise MmkgcError("training.device=cuda: torch sees no CUDA device; see `mmkgc doctor`")
-    return torch.device(name)
 
 
 def known_triples(graph: Graph) -> KnownTriples:

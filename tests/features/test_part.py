@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -7,9 +8,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from mmkgc_cli.errors import DataError
+from mmkgc_cli.errors import DataError, MmkgcError
 from mmkgc_cli.features.about import About
 from mmkgc_cli.features.part import StorePart
 from mmkgc_cli.features.store import FeatureStore
@@ -26,6 +28,48 @@ def test_a_writer_that_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
         assert path.exists() == (stop == N)
     assert path.read_bytes() == (tmp_path / "whole.h5").read_bytes()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["s.h5", "whole.h5"]
+
+
+def test_what_was_appended_is_there_when_a_writer_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "s.h5"
+    with StorePart(path, About("text"), 2, {"a": 1}) as part:
+        part.append(["x", "y"], vectors(2, 2), np.array([True, False]), [["y", "empty"]])
+        part.append([], vectors(0, 2), np.zeros(0, dtype=bool), ["nothing"])
+    with StorePart(path, About("text"), 2, {"a": 1}) as part:
+        assert (part.ids, part.observed) == (["x", "y"], [True, False])
+        assert part.notes == [["y", "empty"], "nothing"]
+        part.append(["z"], vectors(3, 2)[2:], np.array([True]))
+        part.finish(ids=["a", "z", "b", "y", "x"])
+    with FeatureStore(path) as store:
+        assert store.ids == ["a", "z", "b", "y", "x"]
+        assert store.observed.tolist() == [False, True, False, False, True]
+        assert np.array_equal(store.read()[[1, 4]], vectors(3, 2)[[2, 0]])
+        assert not store.read()[[0, 2, 3]].any()
+
+
+def test_rows_for_another_order_must_be_in_it_and_come_once(tmp_path: Path) -> None:
+    path = tmp_path / "s.h5"
+    with StorePart(path, About("text"), 2, {}) as part:
+        part.append(["x", "y"], vectors(2, 2), np.ones(2, dtype=bool))
+        with pytest.raises(ValueError, match="'y' is not among the rows of the store"):
+            part.finish(ids=["x"])
+        part.append(["x"], vectors(1, 2), np.ones(1, dtype=bool))
+        with pytest.raises(DataError, match="the id 'x' comes twice"):
+            part.finish(ids=["x", "y"])
+    assert not path.exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs locks")
+def test_one_process_writes_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "s.h5"
+    with StorePart(path, About("text"), 2, {}) as part:
+        part.append(["x"], vectors(1, 2), np.ones(1, dtype=bool))
+        with pytest.raises(MmkgcError, match="s.h5: another process is making this store"):
+            StorePart(path, About("text"), 2, {}, resume=False)
+    with StorePart(path, About("text"), 2, {}) as part:
+        assert part.ids == ["x"]
+        part.discard()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_part_torn_anywhere_is_gone_on_with(tmp_path: Path) -> None:

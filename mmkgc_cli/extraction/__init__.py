@@ -1,0 +1,1 @@
+"""From pictures, texts and numbers to feature stores: inputs, encoders, and what drives them."""

@@ -1,0 +1,188 @@
+"""The files in an archive, read where they lie: nothing is unpacked to a path."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import lzma
+import tarfile
+import tempfile
+import threading
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from mmkgc_cli.errors import DataError
+from mmkgc_cli.extraction.contract import Skip
+from mmkgc_cli.kg.archives import DAMAGED, Budget, leads_out
+
+LARGEST = 1 << 30  # bytes of a compressed member, which is held in memory
+_PACKED: dict[bytes, Callable[..., Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
+}
+_HEAD = 262  # bytes, up to the magic of a tar
+
+
+@dataclass(frozen=True, eq=False)
+class Members:
+    """The plain files of an archive by name, and what was refused."""
+
+    sizes: Mapping[str, int]
+    refused: Sequence[tuple[str, str]]  # name, reason
+    open: Callable[[str], IO[bytes]]  # seekable; raises Skip
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file is a zip or tar, packed or not, by what it begins with."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+        if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
+            return True
+        return head[257:262] == b"ustar" or any(head.startswith(magic) for magic in _PACKED)
+
+
+def members(path: Path) -> Members:
+    """Lists an archive.
+
+    A compressed tar has no way to one member: it is decompressed once, into a temporary file
+    without a name. Of members with one name the last counts, as when unpacking. Names that lead
+    out of the archive, links, devices and encrypted members are refused.
+
+    Raises:
+        DataError: for an archive that is damaged, or decompresses to more than the free disk.
+    """
+    try:
+        if zipfile.is_zipfile(path):
+            return _zip_members(path)
+        return _Tar(path).members()
+    except DAMAGED as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path}: damaged, cut off or not an archive: {reason}") from None
+
+
+def _zip_members(path: Path) -> Members:
+    archive = zipfile.ZipFile(path)
+    found: dict[str, zipfile.ZipInfo] = {}
+    refused = []
+    for info in archive.infolist():
+        # The upper half of the external attributes holds a Unix mode, if anything.
+        kind = (info.external_attr >> 16) & 0o170000
+        if leads_out(info.filename):
+            refused.append((info.filename, "leads out of the archive"))
+        elif kind not in (0, 0o100000, 0o040000):
+            refused.append((info.filename, "a link or a special file"))
+        elif info.flag_bits & 1:
+            refused.append((info.filename, "encrypted"))
+        elif not info.is_dir():
+            found[info.filename] = info
+
+    def read(name: str) -> IO[bytes]:
+        if found[name].file_size > LARGEST:
+            raise Skip(f"unpacks to more than {LARGEST >> 20:,} MiB; unpack the archive yourself")
+        try:
+            # No more than it says of itself: zipfile stops there, and misses the checksum.
+            with archive.open(found[name]) as file:
+                return io.BytesIO(file.read())
+        except DAMAGED as error:
+            raise Skip(f"damaged in the archive: {_words(error)}") from None
+
+    return Members({name: info.file_size for name, info in found.items()}, refused, read)
+
+
+def _plain(path: Path) -> IO[bytes]:
+    """A tar that can be read anywhere."""
+    raw = path.open("rb")
+    head = raw.read(_HEAD)
+    raw.seek(0)
+    opener = next((o for magic, o in _PACKED.items() if head.startswith(magic)), None)
+    if opener is None:
+        return raw
+    folder = Path(tempfile.gettempdir())
+    plain = tempfile.TemporaryFile(prefix="mmkgc-")  # noqa: SIM115 - lives as long as its reader
+    try:
+        with raw, opener(raw) as source:
+            Budget(path, folder).pour(source, plain, folder)
+    except BaseException:
+        plain.close()
+        raise
+    plain.seek(0)
+    return plain
+
+
+class _Tar:
+    """A tar whose members are read where they lie."""
+
+    def __init__(self, path: Path) -> None:
+        self._raw = _plain(path)
+        self._lock = threading.Lock()
+        self._places: dict[str, tuple[int, int]] = {}
+        self._refused: list[tuple[str, str]] = []
+        with tarfile.open(fileobj=self._raw, mode="r:") as tar:
+            for info in tar:
+                tar.members = []  # type: ignore[attr-defined]  # it would keep a kilobyte of each
+                self._note(info)
+        end = self._raw.seek(0, io.SEEK_END)
+        if cut := [name for name, (at, size) in self._places.items() if at + size > end]:
+            raise DataError(f"{path}: cut off within {cut[0]!r}")
+
+    def __del__(self) -> None:
+        if raw := getattr(self, "_raw", None):
+            raw.close()
+
+    def _note(self, info: tarfile.TarInfo) -> None:
+        if leads_out(info.name):
+            self._refused.append((info.name, "leads out of the archive"))
+        elif info.isfile() and not info.issparse():
+            self._places[info.name] = (info.offset_data, info.size)
+        elif not info.isdir():
+            self._refused.append((info.name, "a link or a special file"))
+
+    def members(self) -> Members:
+        sizes = {name: size for name, (_, size) in self._places.items()}
+        return Members(sizes, self._refused, self.open)
+
+    def open(self, name: str) -> IO[bytes]:
+        return io.BufferedReader(_Slice(self._raw, self._lock, *self._places[name]), 1 << 16)
+
+
+class _Slice(io.RawIOBase):
+    """A stretch of a file that others read as well."""
+
+    def __init__(self, file: IO[bytes], lock: threading.Lock, start: int, length: int) -> None:
+        self._file, self._lock = file, lock
+        self._start, self._length = start, length
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._length}[whence]
+        if base + offset < 0:
+            raise OSError("seek before the start")
+        self._at = base + offset
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        wanted = min(len(buffer), max(0, self._length - self._at))
+        with self._lock:
+            self._file.seek(self._start + self._at)
+            data = self._file.read(wanted)
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+def _words(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

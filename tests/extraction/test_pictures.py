@@ -1,0 +1,192 @@
+"""Pictures from bytes: what comes out in RGB, and what is refused with a reason."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from mmkgc_cli.extraction.contract import Skip
+from mmkgc_cli.extraction.pictures import MOST_PIXELS, decode, decode_frames
+
+
+def encoded(picture: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, kind, **options)
+    return file.getvalue()
+
+
+def noise(width: int, height: int, seed: int = 0) -> Image.Image:
+    values = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+def png(width: int, height: int, data: bytes = b"") -> bytes:
+    """A PNG of RGB that says what it likes of its size."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    parts = [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(data)), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "WEBP", "PPM"])
+def test_formats_without_loss_give_the_pixels_that_were_put_in(kind: str) -> None:
+    picture = noise(31, 17)
+    options = {"lossless": True} if kind == "WEBP" else {}
+    assert np.array_equal(np.asarray(decode(encoded(picture, kind, **options))), picture)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGBA", "CMYK", "YCbCr", "I;16", "HSV"])
+def test_every_mode_becomes_rgb_of_the_same_colour(mode: str) -> None:
+    """White is white in all of them."""
+    white = Image.new("RGB", (8, 8), "white")
+    picture = Image.new("I;16", (8, 8), 0xFFFF) if mode == "I;16" else white.convert(mode)
+    kind = "TIFF" if mode in ("CMYK", "YCbCr") else "PNG"
+    if mode == "HSV":
+        picture = white.convert("HSV").convert("RGB")
+    found = decode(encoded(picture, kind))
+    assert found.mode == "RGB"
+    assert (np.asarray(found) == 255).all()
+
+
+def test_cmyk_jpegs_are_converted() -> None:
+    found = decode(encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=100))
+    assert found.mode == "RGB"
+    red, green, blue = np.asarray(found).reshape(-1, 3).mean(axis=0)
+    assert red > 200 > 60 > max(green, blue)
+
+
+def test_sixteen_bits_are_scaled_and_not_cut_off() -> None:
+    """Pillow's own conversion would make every value above 255 white."""
+    levels = np.linspace(0, 0xFFFF, 64, dtype=np.uint16).reshape(8, 8)
+    found = np.asarray(decode(encoded(Image.fromarray(levels))))[..., 0]
+    assert np.array_equal(found, np.floor(levels / 257.0 + 0.5).astype(np.uint8))
+
+
+@pytest.mark.parametrize("alpha", [0, 64, 255])
+def test_what_is_transparent_lies_on_white(alpha: int) -> None:
+    picture = Image.new("RGBA", (4, 4), (200, 0, 40, alpha))
+    expected = [c * alpha / 255 + 255 * (1 - alpha / 255) for c in (200, 0, 40)]
+    found = np.asarray(decode(encoded(picture))).reshape(-1, 3)
+    assert np.abs(found - np.array(expected)).max() <= 1
+
+
+def test_a_transparent_colour_of_a_palette_is_white() -> None:
+    picture = Image.new("P", (4, 4), 1)
+    picture.putpalette([0, 0, 0, 10, 20, 30])
+    assert (np.asarray(decode(encoded(picture, transparency=1))) == 255).all()
+    assert (np.asarray(decode(encoded(picture))) == (10, 20, 30)).all()
+
+
+def test_pictures_stand_as_exif_says() -> None:
+    picture = noise(6, 4)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter to the right
+    found = decode(encoded(picture, exif=exif))
+    assert found.size == (4, 6)
+    assert np.array_equal(np.asarray(found), np.rot90(np.asarray(picture), -1))
+
+
+def test_exif_that_is_damaged_changes_nothing() -> None:
+    picture = noise(6, 4)
+    data = encoded(picture, exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    assert np.array_equal(np.asarray(decode(data)), np.asarray(picture))
+
+
+def animation(colours: list[str], kind: str = "GIF") -> bytes:
+    first, *rest = (Image.new("RGB", (8, 8), colour) for colour in colours)
+    options: dict[str, Any] = {"lossless": True} if kind == "WEBP" else {}
+    return encoded(first, kind, save_all=True, append_images=rest, duration=50, **options)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_of_an_animation_the_first_frame_is_taken(kind: str) -> None:
+    found = decode(animation(["red", "green", "blue"], kind))
+    assert np.asarray(found)[0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
+def test_frames_come_as_asked_for(kind: str) -> None:
+    data = animation(["red", "lime", "blue", "white"], kind)
+    asked: list[int] = []
+
+    def choose(total: int) -> list[int]:
+        asked.append(total)
+        return [2, 0, 0, 3]
+
+    found = [frame[0, 0].tolist() for frame in decode_frames(data, choose, np.asarray)]
+    assert asked == [4]
+    assert found == [[0, 0, 255], [255, 0, 0], [255, 0, 0], [255, 255, 255]]
+
+
+def test_other_kinds_of_pictures_have_one_frame() -> None:
+    (found,) = decode_frames(encoded(noise(5, 5)), lambda n: [n - 1], np.asarray)
+    assert np.array_equal(found, noise(5, 5))
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"GIF89a", "damaged or cut off|not a picture"),
+        (b"plain words", "not a picture in a known format .begins 70 6c 61"),
+        (b"<!DOCTYPE html><html>", "not a picture but text that begins '<!DOCTYPE html>"),
+        (b"<svg xmlns='x'/>", "not a picture but text"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "but text that begins .version"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "not a picture but text"),
+        (encoded(Image.new("RGB", (1, 1))), "1 x 1 pixels and shows nothing"),
+        (encoded(Image.new("RGB", (1, 90))), "1 x 90 pixels and shows nothing"),
+        (png(100_000, 100_000), "has more than|100,000 x 100,000 pixels, more than 67,108,864"),
+        (png(8_193, 8_192), "8,193 x 8,192 pixels, more than 67,108,864"),
+        (png(64, 64, b"\0" * 9), "damaged or cut off"),
+        (encoded(Image.fromarray(np.zeros((4, 4), np.float32)), "TIFF"), "floating-point"),
+        (encoded(Image.fromarray(np.full((4, 4), 70_000, np.int32)), "TIFF"), "32-bit"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_used_is_skipped_with_the_reason(data: bytes, reason: str) -> None:
+    with pytest.raises(Skip, match=reason) as caught:
+        decode(data)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_limit_on_pixels_is_below_that_of_pillow() -> None:
+    limit = Image.MAX_IMAGE_PIXELS
+    assert limit is not None
+    assert limit > MOST_PIXELS
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP"])
+def test_a_picture_cut_off_anywhere_is_skipped_or_the_same(kind: str) -> None:
+    data = encoded(noise(40, 30), kind)
+    whole = np.asarray(decode(data))
+    for end in range(0, len(data), max(1, len(data) // 60)):
+        try:
+            found = np.asarray(decode(data[:end]))
+        except Skip:
+            continue
+        # Nothing but what stands behind the pixels may be missing.
+        assert np.array_equal(found, whole), (kind, end, len(data))
+
+
+@given(st.data())
+def test_no_damage_raises_anything_but_a_skip(data: st.DataObject) -> None:
+    kind = data.draw(st.sampled_from(["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "ICO"]))
+    found = bytearray(encoded(noise(24, 24), kind))
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(found) - 1))
+        found[at] = data.draw(st.integers(0, 255))
+    try:
+        assert decode(bytes(found)).mode == "RGB"
+    except Skip as reason:
+        assert str(reason)

@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmkgc_cli.errors import DataError
+from mmkgc_cli.extraction.contract import EncoderOptions
+from mmkgc_cli.extraction.pretrained import locate
+from mmkgc_cli.extraction.text_encoder import TextEncoder
+from mmkgc_cli.kg.storage import write_graph
+from tests.conftest import command
+from tests.extraction.models import WIDTH, tiny_bert
+from tests.features.small import graph_of
+
+
+def load(folder: Path) -> TextEncoder:
+    return TextEncoder(str(folder), EncoderOptions(device="cpu"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tiny_bert(tmp_path / "org" / "model")
+
+
+def test_the_revision_of_a_folder_follows_from_what_decides_about_vectors(
+    folder: Path, tmp_path: Path
+) -> None:
+    first = locate(str(folder))
+    assert first.name == "org/model"
+    assert first.revision.startswith("sha256 ")
+    (folder / "README.md").write_text("other words")
+    assert locate(str(folder)) == first
+    other = tiny_bert(tmp_path / "moved" / "model")
+    assert locate(str(other)).revision == first.revision
+    tiny_bert(other, seed=1)
+    assert locate(str(other)).revision != first.revision
+    (folder / "tokenizer_config.json").write_text("{}")
+    assert locate(str(folder)).revision != first.revision
+
+
+def test_safetensors_are_preferred_to_pickles(folder: Path) -> None:
+    revision = locate(str(folder)).revision
+    (folder / "pytorch_model.bin").write_bytes(b"a pickle that nobody reads")
+    assert locate(str(folder)).revision == revision
+    assert load(folder).width == WIDTH
+
+
+def test_a_folder_that_is_no_model_is_one_line(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nowhere/at/all: no such folder"):
+        locate("nowhere/at/all")
+    with pytest.raises(DataError, match="no config.json there, so it is no model"):
+        locate(str(tmp_path))
+    with pytest.raises(DataError, match="is a file, expected the folder of a model"):
+        locate(str(folder / "config.json"))
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(DataError, match="org/model: the model cannot be loaded: "):
+        load(folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(DataError, match=r"no weights there \(model.safetensors"):
+        locate(str(folder))
+
+
+def test_weights_that_are_missing_are_not_drawn_at_random(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    without = {k: v for k, v in tensors.items() if "pooler" not in k}
+    save_file(without, folder / "model.safetensors", metadata={"format": "pt"})
+    assert load(folder).width == WIDTH  # nothing here looks at the pooler
+    lacking = {k: v for k, v in without.items() if "layer.1.attention" not in k}
+    save_file(lacking, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DataError, match="its weights lack 10 of those .* they would be random"):
+        load(folder)
+
+
+def test_code_that_comes_with_a_model_is_never_run(folder: Path, tmp_path: Path) -> None:
+    settings = json.loads((folder / "config.json").read_text())
+    settings["auto_map"] = dict.fromkeys(("AutoConfig", "AutoModel"), "code.X")
+    settings["model_type"] = "own"
+    (folder / "config.json").write_text(json.dumps(settings))
+    (folder / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(DataError, match="needs code of its own, and none but"):
+        load(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_missing_library_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(DataError, match=r"needs transformers: pip install 'mmkgc\[extract\]'"):
+        locate("bert-base-uncased")
+
+
+def test_a_model_of_the_hub_comes_from_its_cache_and_a_missing_one_says_how_to_get_it(
+    tmp_path: Path,
+) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    cached = tmp_path / "hub" / "models--org--tiny"
+    tiny_bert(cached / "snapshots" / commit)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(commit)
+    write_graph(graph_of(["a", "b"]), tmp_path / "g")
+    (tmp_path / "t.tsv").write_text("a\tmetal\n")
+    environment = {
+        **os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "hub"),
+        "PYTHONWARNINGS": "default",
+    }  # fmt: skip
+
+    def extract(encoder: str) -> subprocess.CompletedProcess[str]:
+        words = ["extract", "text", "--graph", "g", "--input", "t.tsv", "--encoder", encoder]
+        return subprocess.run(
+            command(*words, "--json", "--device", "cpu"),
+            cwd=tmp_path, env=environment, capture_output=True, text=True,
+        )  # fmt: skip
+
+    done = extract("org/tiny")
+    assert done.returncode == 0, done.stderr
+    about = json.loads(done.stdout)["about"]
+    assert (about["encoder"], about["revision"]) == ("org/tiny", commit)
+    assert done.stderr == "1 text through org/tiny\n"
+    done = extract("org/tini")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == (
+        "error: org/tini: not in the cache of the Hugging Face hub, and HF_HUB_OFFLINE is set; get "
+        "it with `hf download org/tini`, where there is a network, or give the folder of a copy as "
+        "--encoder\n"
+    )
