@@ -181,6 +181,9 @@ class _Table:
     width: int
     columns: tuple[int, ...]
     about: str
+    # Columns of descriptions: published tables have the word None where there is none. Labels are
+    # taken as they are.
+    bodies: frozenset[int] = frozenset()
 
     def entity(self, line: Line) -> str:
         return name_of(line.raw.partition(b"\t")[0])
@@ -189,7 +192,10 @@ class _Table:
         fields = text_of(raw).split("\t")
         if len(fields) != self.width:
             raise Skip(f"{counted(len(fields), 'column')}, expected {self.width}")
-        return _texts(fields[column] for column in self.columns)
+        return _texts(
+            "" if column in self.bodies and fields[column] == "None" else fields[column]
+            for column in self.columns
+        )
 
 
 @dataclass(frozen=True)
@@ -287,7 +293,11 @@ def _reader(
             "that ends in label, name, title, description or text; say which hold texts, as in "
             "--columns 2,3"
         )
-    return _Table(path, header, len(fields), chosen, about)
+    bodies = frozenset(i for i in chosen if header and _BODY.fullmatch(fields[i]))
+    if bodies:
+        of = ", ".join(fields[i] for i in sorted(bodies))
+        about += f"; the word None in {of} is none"
+    return _Table(path, header, len(fields), chosen, about, bodies)
 
 
 def _any_in(columns: Sequence[str], fields: Sequence[str]) -> bool:

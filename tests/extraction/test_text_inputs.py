@@ -56,6 +56,7 @@ def test_quotes_and_commas_are_plain_characters(tmp_path: Path, end: bytes) -> N
         ("entity\tdescription\tname_label\tmid", "d\tD\tN\t/m/2", "N: D"),
         ("mid\tlabel\tdescription\timage", "/m/1\t\tcity\tx.png", "city"),
         ("entity\ttext", "d\tJeremy_Irons", "Jeremy Irons"),
+        ("mid\tlabel\tdescription", "/m/1\tNone\tNone", "None"),  # a commune of Piedmont
     ],
 )
 def test_a_header_says_where_texts_are_and_labels_come_first(
