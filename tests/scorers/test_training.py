@@ -1,17 +1,16 @@
-"""Scorers with features on the built-in graph, from a file of vectors to a result."""
+"""Scorers with features on the built-in graph, from texts and pictures to a result."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT, Outcome
-from tests.features import elements
 
 STORE = "graphs/elements/features/{}.h5"
+ENCODERS = {"image": "colour-grid", "text": "hashed-ngrams"}
 FREQUENCY = 0.2541  # test MRR of the baseline, docs/results.md
 
 
@@ -20,14 +19,13 @@ FREQUENCY = 0.2541  # test MRR of the baseline, docs/results.md
     [("ikrl", ["image"]), ("tbkgc", ["image", "text"]), ("rsme", ["image"])],
 )
 def test_a_scorer_with_features_beats_the_frequency_baseline(
-    mmkgc: Callable[..., Outcome], tmp_path: Path, scorer: str, modalities: list[str]
+    mmkgc: Callable[..., Outcome], scorer: str, modalities: list[str]
 ) -> None:
     assert mmkgc("prepare", "elements").code == 0
-    elements.write(tmp_path / "graphs" / "elements", tmp_path)
     for modality in modalities:
         done = mmkgc(
-            "features", "import", f"{modality}.npy", "--modality", modality,
-            "--graph", "graphs/elements", "--ids", f"{modality}.ids.txt",
+            "extract", modality, "--graph", "graphs/elements", "--encoder", ENCODERS[modality],
+            "--input", f"graphs/elements/modalities/{modality}.tsv",
         )  # fmt: skip
         assert done.code == 0, done.err
     pairs = [f"{modality}={STORE.format(modality)}" for modality in modalities]
