@@ -1,0 +1,1 @@
+"""Completion: vectors for entities that have none."""
