@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmkgc_cli.errors import DataError
 from mmkgc_cli.features.loading import load_features
 from mmkgc_cli.features.store import FeatureStore
 from mmkgc_cli.kg.storage import load_graph, write_graph
@@ -62,7 +63,6 @@ def test_structure_of_another_split_is_refused_in_training(mmkgc: Run, tmp_path:
     done = mmkgc("train", "ikrl", "--graph", "o", "--features", "image=g/features/structure.h5",
                  "--fill", "zero")  # fmt: skip
     assert done.code == 3
-    from mmkgc_cli.errors import DataError
 
     with pytest.raises(DataError, match="made from another train split"):
         load_features(tmp_path / "g" / "features" / "structure.h5", other, "zero")
@@ -126,9 +126,7 @@ def test_an_impossible_job_is_one_line(
 def test_a_command_killed_anywhere_goes_on_to_the_same_vectors(tmp_path: Path, mmkgc: Run) -> None:
     names = [f"e{i}" for i in range(3000)]
     write_graph(graph_of(names), tmp_path / "g")
-    rows = [
-        f"{name}\t{' '.join('abcdefgh'[: 1 + i % 8])} gas {i}\n" for i, name in enumerate(names)
-    ]
+    rows = [f"{name}\t{'a b ' * (i % 8)} gas {i}\n" for i, name in enumerate(names)]
     (tmp_path / "t.tsv").write_text("".join(rows))
     tiny_bert(tmp_path / "bert")
     words = ["extract", "text", "--graph", "g", "--input", "t.tsv", "--encoder", "bert",
@@ -136,11 +134,8 @@ def test_a_command_killed_anywhere_goes_on_to_the_same_vectors(tmp_path: Path, m
     assert mmkgc(*words, "--out", "whole.h5").code == 0
     part = tmp_path / "s.h5.part"
     codes = []
-    for number, rows_before in (
-        (signal.SIGKILL, 200),
-        (signal.SIGINT, 900),
-        (signal.SIGTERM, 1700),
-    ):
+    kills = ((signal.SIGKILL, 200), (signal.SIGINT, 900), (signal.SIGTERM, 1700))
+    for number, rows_before in kills:
         process = subprocess.Popen(
             command(*words, "--out", "s.h5"), cwd=tmp_path, stderr=subprocess.PIPE, text=True
         )

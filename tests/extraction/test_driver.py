@@ -83,10 +83,8 @@ def run(
     encoder: Encoder[float] | None = None, **options: Any,
 ) -> Extracted:  # fmt: skip
     request = ExtractRequest("text", path, **{"batch_size": 4, **options})
-    return extract(
-        request, graph or graph_of(NAMES), found or found_of(numbered()),
-        lambda: encoder or Batchy(), Silent(),
-    )  # fmt: skip
+    inputs = found or found_of(numbered())
+    return extract(request, graph or graph_of(NAMES), inputs, lambda: encoder or Batchy(), Silent())
 
 
 def vectors(path: Path) -> dict[str, tuple[float, ...] | None]:

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from mmkgc_cli.extraction.contract import EncoderOptions
 from mmkgc_cli.extraction.pretrained import locate
 from mmkgc_cli.extraction.text_encoder import TextEncoder
 from mmkgc_cli.kg.storage import write_graph
-from tests.conftest import command
+from tests.conftest import Outcome
 from tests.extraction.models import WIDTH, tiny_bert
 from tests.features.small import graph_of
 
@@ -97,8 +96,13 @@ def test_a_missing_library_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_model_of_the_hub_comes_from_its_cache_and_a_missing_one_says_how_to_get_it(
-    tmp_path: Path,
+    mmkgc: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from huggingface_hub import constants
+
+    # Which it reads from HF_HUB_CACHE and HF_HUB_OFFLINE when it is imported.
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     commit = "0123456789abcdef0123456789abcdef01234567"
     cached = tmp_path / "hub" / "models--org--tiny"
     tiny_bert(cached / "snapshots" / commit)
@@ -106,27 +110,18 @@ def test_a_model_of_the_hub_comes_from_its_cache_and_a_missing_one_says_how_to_g
     (cached / "refs" / "main").write_text(commit)
     write_graph(graph_of(["a", "b"]), tmp_path / "g")
     (tmp_path / "t.tsv").write_text("a\tmetal\n")
-    environment = {
-        **os.environ, "HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "hub"),
-        "PYTHONWARNINGS": "default",
-    }  # fmt: skip
-
-    def extract(encoder: str) -> subprocess.CompletedProcess[str]:
-        words = ["extract", "text", "--graph", "g", "--input", "t.tsv", "--encoder", encoder]
-        return subprocess.run(
-            command(*words, "--json", "--device", "cpu"),
-            cwd=tmp_path, env=environment, capture_output=True, text=True,
-        )  # fmt: skip
-
-    done = extract("org/tiny")
-    assert done.returncode == 0, done.stderr
-    about = json.loads(done.stdout)["about"]
+    words = ["extract", "text", "--graph", "g", "--input", "t.tsv", "--device", "cpu", "--json"]
+    done = mmkgc(*words, "--encoder", "org/tiny")
+    assert done.code == 0, done.err
+    about = json.loads(done.out)["about"]
     assert (about["encoder"], about["revision"]) == ("org/tiny", commit)
-    assert done.stderr == "1 text through org/tiny\n"
-    done = extract("org/tini")
-    assert (done.returncode, done.stdout) == (3, "")
-    assert done.stderr == (
+    assert done.err == "1 text through org/tiny\n"
+    done = mmkgc(*words, "--encoder", "org/tini", "--out", "t.h5")
+    assert (done.code, done.out) == (3, "")
+    assert done.err == (
         "error: org/tini: not in the cache of the Hugging Face hub, and HF_HUB_OFFLINE is set; get "
         "it with `hf download org/tini`, where there is a network, or give the folder of a copy as "
         "--encoder\n"
     )
+    done = mmkgc(*words, "--encoder", "hashed-ngram", "--out", "t.h5")
+    assert "did you mean 'hashed-ngrams'?" in done.err
