@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 from mmkgc_cli.errors import DataError
+from mmkgc_cli.extraction.registry import MODALITIES
 from mmkgc_cli.features.loading import load_features
 from mmkgc_cli.features.store import FeatureStore
 from mmkgc_cli.kg.storage import load_graph, write_graph
-from tests.conftest import Outcome, command, random_graph
+from tests.conftest import ROOT, Outcome, command, random_graph
 from tests.extraction.models import tiny_bert
 from tests.features.small import graph_of
 
@@ -94,9 +95,23 @@ def test_what_was_skipped_is_listed_by_entity_and_line(mmkgc: Run, tmp_path: Pat
     assert not (tmp_path / "s.h5").exists()
 
 
+def test_encoders_are_listed_and_documented(mmkgc: Run) -> None:
+    page = (ROOT / "docs" / "features.md").read_text(encoding="utf-8")
+    for name, kind in MODALITIES.items():
+        assert f"| `{name}` |" in page
+        shown = mmkgc("extract", name, "--list").out
+        listed = json.loads(mmkgc("extract", name, "--list", "--json").out)
+        assert list(listed) == [e.name for e in kind.encoders]
+        for encoder in kind.encoders:
+            assert f"`{encoder.name}`" in page
+            assert f"{encoder.name} " in shown
+            assert encoder.help + (" (default)" if encoder.default else "") in shown
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
+        (["text", "--input", "t.tsv"], 2, "say whose features these are with --graph DIR"),
         (["sound", "--graph", "g"], 2, "modality 'sound': "),
         (["text", "--graph", "g"], 2, "say where the texts are with --input FILE or FOLDER"),
         (["text", "--graph", "g", "--input", "no.tsv"], 3, "no.tsv: no such file"),
@@ -123,22 +138,28 @@ def test_an_impossible_job_is_one_line(
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
-def test_a_command_killed_anywhere_goes_on_to_the_same_vectors(tmp_path: Path, mmkgc: Run) -> None:
+def test_a_command_killed_anywhere_goes_on_to_the_same_vectors(tmp_path: Path) -> None:
     names = [f"e{i}" for i in range(3000)]
     write_graph(graph_of(names), tmp_path / "g")
     rows = [f"{name}\t{'a b ' * (i % 8)} gas {i}\n" for i, name in enumerate(names)]
     (tmp_path / "t.tsv").write_text("".join(rows))
     tiny_bert(tmp_path / "bert")
-    words = ["extract", "text", "--graph", "g", "--input", "t.tsv", "--encoder", "bert",
-             "--device", "cpu", "--batch-size", "4"]  # fmt: skip
-    assert mmkgc(*words, "--out", "whole.h5").code == 0
     part = tmp_path / "s.h5.part"
+
+    def start(out: str) -> subprocess.Popen[str]:
+        words = ["extract", "text", "--graph", "g", "--input", "t.tsv", "--encoder", "bert"]
+        words += ["--device", "cpu", "--batch-size", "4", "--out", out]
+        # One thread: several would wait for one another where others want the cores as well.
+        return subprocess.Popen(
+            command(*words), cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    assert "3,000 observed" in start("whole.h5").communicate()[0]
     codes = []
     kills = ((signal.SIGKILL, 200), (signal.SIGINT, 900), (signal.SIGTERM, 1700))
     for number, rows_before in kills:
-        process = subprocess.Popen(
-            command(*words, "--out", "s.h5"), cwd=tmp_path, stderr=subprocess.PIPE, text=True
-        )
+        process = start("s.h5")
         while process.poll() is None and (
             not part.exists() or part.stat().st_size < 70 * rows_before
         ):
@@ -149,8 +170,8 @@ def test_a_command_killed_anywhere_goes_on_to_the_same_vectors(tmp_path: Path, m
         assert "Traceback" not in said
         assert number == signal.SIGKILL or "the same command goes on from there" in said
     assert codes == [-signal.SIGKILL, 130, 143]
-    done = mmkgc(*words, "--out", "s.h5")
-    assert "were done before" in done.out
+    said, _ = start("s.h5").communicate()
+    assert "were done before" in said
     with FeatureStore(tmp_path / "s.h5") as one, FeatureStore(tmp_path / "whole.h5") as other:
         assert one.ids == other.ids == names
         assert np.array_equal(one.read(), other.read())
