@@ -11,8 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mmkgc_cli.commands._shell import Device, JsonFlag, log, out, print_json, printable, say
-from mmkgc_cli.commands.features import CompressionOption, Dtype, OverwriteFlag
+from mmkgc_cli.commands._shell import (
+    Device,
+    JsonFlag,
+    log,
+    out,
+    print_json,
+    printable,
+    say,
+    table,
+)
+from mmkgc_cli.commands.features import CompressionOption, Dtype, GraphOption, OverwriteFlag
 from mmkgc_cli.words import counted
 
 if TYPE_CHECKING:
@@ -43,7 +52,7 @@ def extract(
     modality: Annotated[
         str, typer.Argument(help="What to make: image, text, numeric, audio, video, structure.")
     ],
-    graph_folder: Annotated[Path, typer.Option("--graph", help="Folder of a prepared graph.")],
+    graph_folder: GraphOption = None,
     source: Annotated[
         Path | None,
         typer.Option(
@@ -99,6 +108,9 @@ def extract(
         bool, typer.Option("--strict", help="Stop at the first input that cannot be used.")
     ] = False,
     overwrite: OverwriteFlag = False,
+    list_encoders: Annotated[
+        bool, typer.Option("--list", help="Only show the encoders of MODALITY.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Make a feature store of MODALITY; when stopped or killed, the same command goes on.
@@ -113,6 +125,11 @@ def extract(
     from mmkgc_cli.kg.storage import load_graph
 
     kind = modality_of(modality)
+    if list_encoders:
+        _list(kind, as_json)
+        return
+    if graph_folder is None:
+        raise UsageError("say whose features these are with --graph DIR")
     if columns is not None and "columns" not in kind.input_options:
         raise UsageError(f"--columns: {modality} has no use for it")
     chosen = tuple(filter(None, (name.strip() for name in (columns or "").split(","))))
@@ -197,6 +214,15 @@ class ExtractDisplay:
         elif now - self._said_at > SECONDS_BETWEEN_LINES:
             self._said_at = now
             say(note)
+
+
+def _list(kind: Modality, as_json: bool) -> None:
+    if as_json:
+        print_json({e.name: {"about": e.help, "default": e.default} for e in kind.encoders})
+        return
+    rows = [(e.name, e.help + (" (default)" if e.default else "")) for e in kind.encoders]
+    out.print(table("", ["encoder", ""], rows, texts=2))
+    out.print("or any model of transformers that fits, by folder or hub name")
 
 
 def _rate(rate: float, kind: Modality) -> str:

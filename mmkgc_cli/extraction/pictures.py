@@ -27,7 +27,7 @@ FORMATS = (
 _MAGICS = (b"GIF8", b"\x89PNG\r\n", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*")
 _TEXTS = (b"<", b"{", b"%PDF", b"%!PS", b"version https://git-lfs")
 DECODING = (
-    "RGB; first frame; turned as EXIF says; transparent parts on white; 16 bits cut to 8; colour "
+    "RGB; first frame; turned as EXIF says; transparent parts on white; 16 bits to 8; colour "
     "profiles not applied"
 )
 

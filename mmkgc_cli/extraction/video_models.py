@@ -14,6 +14,7 @@ from mmkgc_cli.extraction.pretrained import library, locate
 from mmkgc_cli.extraction.video_encoder import PooledFrames, VideoEncoder
 from mmkgc_cli.extraction.vision_models import (
     POOLINGS,
+    THROUGH_PILLOW,
     VisionModel,
     check_pooling,
     described,
@@ -48,7 +49,7 @@ class VideoModel(VideoEncoder):
         found = locate(encoder, registered)
         self._forward = Forward(options)
         self.conditions = self._forward.conditions
-        self._processor = found.load(transformers.AutoImageProcessor, backend="pil")
+        self._processor = found.load(transformers.AutoImageProcessor, **THROUGH_PILLOW)
         unused = "(none)" if options.pooling == "pooler" else "pooler"
         model = found.load_model(transformers.AutoModel, unused)
         self.count = int(model.config.num_frames)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 POOLINGS = ("cls", "mean", "pooler")
+# So that no torchvision that is here or not changes the last bits; `use_fast` says so to releases
+# of transformers that know no `backend`.
+THROUGH_PILLOW: dict[str, Any] = {"backend": "pil", "use_fast": False}
 _CLASS_TOKENS = ("cls_token", "class_embedding")
 
 
@@ -49,8 +52,7 @@ class VisionModel(PictureEncoder):
         found = locate(encoder, registered)
         self._forward = Forward(options)
         self.conditions = self._forward.conditions
-        # Through Pillow, so that no torchvision that is here or not changes the last bits.
-        self._processor = found.load(transformers.AutoImageProcessor, backend="pil")
+        self._processor = found.load(transformers.AutoImageProcessor, **THROUGH_PILLOW)
         # Heads of classifiers leave the pooler out; it is random then, and must not be asked for.
         unused = "(none)" if options.pooling == "pooler" else "pooler"
         model = picture_half(found.load_model(transformers.AutoModel, unused))

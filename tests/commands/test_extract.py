@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 from mmkgc_cli.errors import DataError
+from mmkgc_cli.extraction.registry import MODALITIES
 from mmkgc_cli.features.loading import load_features
 from mmkgc_cli.features.store import FeatureStore
 from mmkgc_cli.kg.storage import load_graph, write_graph
-from tests.conftest import Outcome, command, random_graph
+from tests.conftest import ROOT, Outcome, command, random_graph
 from tests.extraction.models import tiny_bert
 from tests.features.small import graph_of
 
@@ -94,9 +95,23 @@ def test_what_was_skipped_is_listed_by_entity_and_line(mmkgc: Run, tmp_path: Pat
     assert not (tmp_path / "s.h5").exists()
 
 
+def test_encoders_are_listed_and_documented(mmkgc: Run) -> None:
+    page = (ROOT / "docs" / "features.md").read_text(encoding="utf-8")
+    for name, kind in MODALITIES.items():
+        assert f"| `{name}` |" in page
+        shown = mmkgc("extract", name, "--list").out
+        listed = json.loads(mmkgc("extract", name, "--list", "--json").out)
+        assert list(listed) == [e.name for e in kind.encoders]
+        for encoder in kind.encoders:
+            assert f"`{encoder.name}`" in page
+            assert f"{encoder.name} " in shown
+            assert encoder.help + (" (default)" if encoder.default else "") in shown
+
+
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
+        (["text", "--input", "t.tsv"], 2, "say whose features these are with --graph DIR"),
         (["sound", "--graph", "g"], 2, "modality 'sound': "),
         (["text", "--graph", "g"], 2, "say where the texts are with --input FILE or FOLDER"),
         (["text", "--graph", "g", "--input", "no.tsv"], 3, "no.tsv: no such file"),
