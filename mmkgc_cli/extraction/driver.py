@@ -107,9 +107,13 @@ def extract(
         with FeatureStore(request.out) as store:
             seen = _named(store.ids, store.observed.tolist())
         skipped = _read_table(request.out)
+        if request.strict and skipped:
+            raise _refusal(skipped[0])
         _drop_part(request, graph, about, encoder)
         return _result(request, graph, found, about, encoder, seen, order, skipped, already=True)
     with _open_part(request, graph, about, encoder) as part, StopRequest() as stop:
+        if request.strict and part.notes:
+            raise _refusal(Skipped(*part.notes[0]))
         run = _Run(request, found, encoder, part)
         resumed = len(part.ids)
         run.go(order, display, stop)

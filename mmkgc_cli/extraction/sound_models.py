@@ -82,7 +82,9 @@ class SoundModel(SoundEncoder):
 
     def _encoded(self, clips: Sequence[Samples]) -> Array:
         batch = self._extractor(list(clips), sampling_rate=self.rate, return_tensors="np")
-        return self._forward.run(self._pooled, np.asarray(batch[self._input], dtype=np.float32))
+        return self._forward.run(
+            self._pooled, list(np.asarray(batch[self._input], dtype=np.float32))
+        )
 
     def _pooled(self, values: torch.Tensor) -> torch.Tensor:
         return pooled(self._model(**{self._input: values}), self._pooling, self._has_class)

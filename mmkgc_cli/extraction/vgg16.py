@@ -93,7 +93,7 @@ class Vgg16(PictureEncoder):
 
     def vectors(self, ready: Sequence[Array]) -> Array:
         """Vectors ``[n, 4096]``."""
-        return self._forward.run(self._model, np.stack(ready))
+        return self._forward.run(self._model, ready)
 
 
 def network() -> torch.nn.Sequential:

@@ -72,7 +72,7 @@ class VideoModel(VideoEncoder):
 
     def vector(self, found: Sequence[Array]) -> Array:
         """The vector ``[width]`` of the frames."""
-        one: Array = self._forward.run(self._pooled, np.stack(found)[None])[0]
+        one: Array = self._forward.run(self._pooled, [np.stack(found)])[0]
         return one
 
     def _pooled(self, values: torch.Tensor) -> torch.Tensor:

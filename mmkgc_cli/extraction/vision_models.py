@@ -78,9 +78,8 @@ class VisionModel(PictureEncoder):
     def vectors(self, ready: Sequence[Array]) -> Array:
         """Vectors ``[n, width]``."""
         # Some models take pictures of any shape.
-        groups = [np.stack(ready)] if len({one.shape for one in ready}) == 1 else [
-            one[None] for one in ready
-        ]  # fmt: skip
+        alike = len({one.shape for one in ready}) == 1
+        groups = [ready] if alike else [[one] for one in ready]
         vectors: Array = np.concatenate([self._forward.run(self._pooled, g) for g in groups])
         return vectors
 

@@ -244,6 +244,20 @@ def test_strict_stops_at_the_first_input_that_cannot_be_used(tmp_path: Path) -> 
     assert (done.observed, done.failed, len(done.skipped)) == (23, 0, 1)
 
 
+def test_strict_looks_at_what_was_done_without_it(tmp_path: Path) -> None:
+    def stop(calls: int) -> None:
+        if calls == 2:
+            raise KeyboardInterrupt
+
+    values: dict[str, list[float | None]] = {**numbered(), "e0": [None]}
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "s.h5", found=found_of(values), encoder=Batchy(stop))
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"e0:0: cannot be read .* \(--strict\)"):
+            run(tmp_path / "s.h5", found=found_of(values), strict=True)
+        run(tmp_path / "s.h5", found=found_of(values))
+
+
 def test_a_job_without_a_usable_input_is_impossible(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"values: no text for any entity of 'ring'$"):
         run(tmp_path / "s.h5", found=found_of({}))
