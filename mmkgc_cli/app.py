@@ -7,6 +7,7 @@ import typer
 from mmkgc_cli.commands import (
     audit,
     batch,
+    complete,
     datasets,
     doctor,
     evaluate,
@@ -36,6 +37,7 @@ app.command("datasets")(datasets.datasets)
 app.add_typer(texts.app, name="texts")
 app.command("extract")(extract.extract)
 app.add_typer(features.app, name="features")
+app.command("complete")(complete.complete)
 app.command("train", cls=WithFeatures)(train.train)
 app.command("eval")(evaluate.evaluate)
 app.add_typer(batch.app, name="batch")

@@ -186,7 +186,7 @@ def import_(
         if graph_folder is None:
             raise UsageError("say whose features these are with --graph DIR, or where with --out")
         out_file = _folder(graph_folder) / "features" / f"{modality}.h5"
-    _may_write(out_file, overwrite)
+    may_write(out_file, overwrite)
     request = ImportRequest(
         source=source,
         about=about,
@@ -232,7 +232,7 @@ def export(
         rows = _rows(store, _graph(graph_folder))
         if observed_only:
             rows = rows[store.present[rows]]
-        _may_write(target, overwrite)
+        may_write(target, overwrite)
         files, without = export_features(store, rows, target)
     if as_json:
         names = [str(file) for file in files]
@@ -257,7 +257,7 @@ def merge(
     from mmkgc_cli.features.merging import merge_stores
     from mmkgc_cli.features.store import FeatureStore
 
-    _may_write(out_file, overwrite)
+    may_write(out_file, overwrite)
     stores = [FeatureStore(path) for path in paths]
     merge_stores(
         stores,
@@ -324,7 +324,7 @@ def mask(
             record = {"rate": rate, "seed": seed, "pattern": pattern.value}
             if request.needs_graph and graph is not None:
                 train_id = record["train_id"] = graph.train_id
-        _may_write(out_file, overwrite)
+        may_write(out_file, overwrite)
         if out_file.suffix == ".txt":
             write_text(out_file, "".join(f"{ids[i]}\n" for i in np.flatnonzero(gone).tolist()))
         else:
@@ -358,7 +358,12 @@ def _rows(store: FeatureStore, graph: Graph | None) -> Any:
     return np.arange(store.n) if graph is None else align(store, graph).rows
 
 
-def _may_write(path: Path, overwrite: bool) -> None:
+def may_write(path: Path, overwrite: bool) -> None:
+    """Refuses to replace a file that nobody said may go.
+
+    Raises:
+        DataError: naming it.
+    """
     from mmkgc_cli.errors import DataError
 
     if path.exists() and not overwrite:

@@ -1,1 +1,1 @@
-"""Completion: vectors for entities that have none."""
+"""Vectors for entities that have none: strategies, what they are worth, and stores of them."""
