@@ -15,15 +15,19 @@ PARTS = 10
 
 @dataclass(frozen=True)
 class Choice:
-    """What was tried, and the name of the best by centred cosine; the first of equals."""
+    """What was tried, and the best by centred cosine of what learns from vectors.
+
+    The others are baselines: a constant may lie by chance a little towards what was held out.
+    """
 
     best: str
     tried: dict[str, Measures]
+    able: Sequence[str]  # those that may be chosen
 
     @property
     def gain(self) -> float:
-        """By how much the best is ahead of the next, in centred cosine."""
-        values = sorted((m.centred_cosine for m in self.tried.values()), reverse=True)
+        """By how much the best is ahead of the next that may be chosen, in centred cosine."""
+        values = sorted((self.tried[name].centred_cosine for name in self.able), reverse=True)
         return values[0] - values[1] if len(values) > 1 else 0.0
 
 
@@ -47,4 +51,5 @@ def choose(
     rest = problem.seeing(observed)
     truth = Truth(problem.vectors[held], rest.mean)
     tried = {one.name: truth.measure(one.make(rest, held, iterations).vectors) for one in among}
-    return Choice(max(tried, key=lambda name: tried[name].centred_cosine), tried)
+    able = [one.name for one in among if one.learns]
+    return Choice(max(able, key=lambda name: tried[name].centred_cosine), tried, able)

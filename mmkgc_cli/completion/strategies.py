@@ -41,13 +41,15 @@ class Strategy:
     `make(problem, wanted, iterations)` returns those of the entities `wanted`, int64 ``[k]``. With
     `own`, it makes that of an observed entity without a look at the entity's own vector; the others
     are cross-fitted where such vectors are asked for (`without_own`). `structural` says whether
-    train triples take part.
+    train triples take part, and `learns` whether observed vectors do: the others are baselines,
+    which are measured and never chosen.
     """
 
     name: str
     make: Callable[[Problem, Tensor, int], Made]
     structural: bool = True
     own: bool = False
+    learns: bool = True
 
 
 def strategy(name: str) -> Strategy:
@@ -175,9 +177,9 @@ def _else_mean(
 STRATEGIES = {
     one.name: one
     for one in (
-        Strategy("random", _random, structural=False, own=True),
-        Strategy("one", _constant(1.0), structural=False, own=True),
-        Strategy("zero", _constant(0.0), structural=False, own=True),
+        Strategy("random", _random, structural=False, own=True, learns=False),
+        Strategy("one", _constant(1.0), structural=False, own=True, learns=False),
+        Strategy("zero", _constant(0.0), structural=False, own=True, learns=False),
         Strategy("mean", _mean, structural=False, own=True),
         Strategy("neighbours", _neighbours, own=True),
         Strategy("propagation", _propagation),
