@@ -11,7 +11,7 @@ from mmkgc_cli.errors import DataError
 from mmkgc_cli.extraction.contract import EncoderAbout, EncoderOptions
 from mmkgc_cli.extraction.forward import Forward
 from mmkgc_cli.extraction.media import Array
-from mmkgc_cli.extraction.pretrained import library, locate
+from mmkgc_cli.extraction.pretrained import guarded, library, locate
 from mmkgc_cli.extraction.sound_encoder import SoundEncoder
 from mmkgc_cli.extraction.sounds import Samples
 from mmkgc_cli.extraction.vision_models import check_pooling, has_class_token, pooled
@@ -70,7 +70,8 @@ class SoundModel(SoundEncoder):
             f"{self.decoding}; {_described(self._extractor)}{self._forward.about}",
             f"{self._pooling}, mean over clips",
         )  # fmt: skip
-        self.width = self.vector([np.zeros(rate, dtype=np.float32)]).shape[0]
+        with guarded(found.name):  # its parts may not fit together
+            self.width = self.vector([np.zeros(rate, dtype=np.float32)]).shape[0]
 
     def vector(self, found: Sequence[Samples]) -> Array:
         """The vector ``[width]`` of the clips of a sound."""

@@ -10,7 +10,7 @@ import numpy as np
 from mmkgc_cli.extraction.contract import EncoderAbout, EncoderOptions
 from mmkgc_cli.extraction.forward import Forward
 from mmkgc_cli.extraction.media import Array
-from mmkgc_cli.extraction.pretrained import library, locate
+from mmkgc_cli.extraction.pretrained import guarded, library, locate
 from mmkgc_cli.extraction.video_encoder import PooledFrames, VideoEncoder
 from mmkgc_cli.extraction.vision_models import (
     POOLINGS,
@@ -61,7 +61,8 @@ class VideoModel(VideoEncoder):
             found.name, found.revision,
             f"{self.decoding}; {described(self._processor)}{self._forward.about}", self._pooling,
         )  # fmt: skip
-        self.width = self.vector([self.pixels(grey())] * self.count).shape[0]
+        with guarded(found.name):  # its parts may not fit together
+            self.width = self.vector([self.pixels(grey())] * self.count).shape[0]
 
     def pixels(self, frame: Image) -> Array:
         """Numbers ``[3, height, width]`` as the model wants them."""

@@ -13,7 +13,7 @@ from mmkgc_cli.extraction.forward import Forward
 from mmkgc_cli.extraction.media import Array
 from mmkgc_cli.extraction.picture_encoder import PictureEncoder
 from mmkgc_cli.extraction.pictures import DECODING
-from mmkgc_cli.extraction.pretrained import library, locate
+from mmkgc_cli.extraction.pretrained import guarded, library, locate
 
 if TYPE_CHECKING:
     import torch
@@ -64,7 +64,8 @@ class VisionModel(PictureEncoder):
             found.name, found.revision,
             f"{DECODING}; {described(self._processor)}{self._forward.about}", self._pooling,
         )  # fmt: skip
-        self.width = self.vectors([self.pixels(grey())]).shape[1]
+        with guarded(found.name):  # its parts may not fit together
+            self.width = self.vectors([self.pixels(grey())]).shape[1]
 
     def pixels(self, picture: Image) -> Array:
         """Numbers ``[3, height, width]`` as the model wants them."""

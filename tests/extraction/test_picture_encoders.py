@@ -145,6 +145,13 @@ def test_other_weights_have_another_revision(tmp_path: Path) -> None:
         (lambda folder: (folder / "preprocessor_config.json").unlink(), "cannot be loaded"),
         (lambda folder: (folder / "config.json").write_text("{"), "cannot be loaded"),
         (
+            lambda folder: (folder / "preprocessor_config.json").write_text(
+                json.dumps({"image_processor_type": "ViTImageProcessor", "size": {"height": 8,
+                            "width": 8}})
+            ),
+            "cannot be loaded: Input image size .* doesn't match",
+        ),
+        (
             lambda folder: (folder / "config.json").write_text(
                 json.dumps({"auto_map": {"AutoModel": "evil.Evil", "AutoConfig": "evil.C"}})
             ),
