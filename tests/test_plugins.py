@@ -134,6 +134,11 @@ def test_helpers_and_tests_beside_plugins_are_none(local: Path) -> None:
     assert {plugin.origin for plugin in discover(SCORERS).plugins.values()} == {BUILT_IN}
 
 
+def line_of(start: str) -> int:
+    """Where in GOOD a line begins like this, from 1."""
+    return 1 + next(i for i, line in enumerate(GOOD.splitlines()) if line.startswith(start))
+
+
 # What the file is, what loading it says, and what reading it says where that shows it.
 BROKEN = {
     "syntax": ("\n\ndef f(:\n", ":3: not valid Python: invalid syntax", True),
@@ -165,7 +170,8 @@ BROKEN = {
     ),
     "arguments": (
         GOOD.replace("self, entities: Tensor, relations: Tensor, side: Side", "self, e: Tensor"),
-        ":63: MyScorer.query: expected the arguments (self, entities, relations, side), got ",
+        f":{line_of('    def query')}: MyScorer.query: expected the arguments (self, entities, "
+        "relations, side), got ",
         False,
     ),
     "start": (
@@ -175,7 +181,8 @@ BROKEN = {
     ),
     "metric": (
         GOOD.replace("metric = Metric.l1", 'metric = "l1"'),
-        ":32: MyScorer.metric: expected one of Metric.dot, Metric.l1, Metric.l2, Metric.modul",
+        f":{line_of('    metric = ')}: MyScorer.metric: expected one of Metric.dot, Metric.l1, "
+        "Metric.l2, Metric.modul",
         False,
     ),
     "no metric": (GOOD.replace("metric = Metric.l1", ""), "MyScorer.metric: expected one", False),

@@ -56,6 +56,8 @@ class Request:
             raise UsageError(f"variant {self.variant!r}: {nearest(self.variant, VARIANTS)}")
         if self.strategy not in ("auto", "all"):
             strategy(self.strategy)
+        if self.strategy == "all" and self.variant != "gen":
+            raise UsageError("strategy 'all' only measures: --variant is for one strategy")
         if self.missing_rate is not None:
             self.mask()
             if self.missing_rate in (0, 1):

@@ -28,18 +28,20 @@ def ridge(problem: Problem, wanted: Tensor) -> tuple[Tensor, Tensor, list[float]
     penalty, chosen one after the other, twice, by the squared error on a tenth of the observed.
 
     Returns:
-        float32 ``[k, d]``, bool ``[k]`` (False where an entity has no train triple), and the
-        penalties.
+        float32 ``[k, d]``, bool ``[k]`` (False where an entity has no train triple, or nothing is
+        observed), and the penalties.
     """
-    groups = regressors(problem)
     known = problem.known
+    degree = torch.from_numpy(np.bincount(problem.target, minlength=len(problem.names)))
+    if not len(known):
+        return torch.zeros(len(wanted), problem.vectors.shape[1]), degree[wanted] < 0, []
+    groups = regressors(problem)
     penalties = [START] * len(groups)
     if len(known) >= 2 * _HELD_OUT:
         held = problem.parts("ridge", _HELD_OUT) == 0
         penalties = _chosen(problem, groups, known[~held], known[held])
     moments = Moments.of(groups, problem.centred, known)
     values = moments.predict(groups, wanted, moments.solve(penalties))
-    degree = torch.from_numpy(np.bincount(problem.target, minlength=len(problem.names)))
     return (values + problem.mean).float(), degree[wanted] > 0, penalties
 
 
