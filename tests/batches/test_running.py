@@ -165,6 +165,7 @@ def test_shards_are_parts_of_the_plan(tmp_path: Path, mmkgc: Callable[..., Outco
     assert mmkgc("batch", "r.toml", "--shard", "5/4").code == 2
 
 
+@pytest.mark.slow
 def test_a_job_that_takes_too_long_is_stopped_and_can_go_on(tmp_path: Path) -> None:
     write_batch(tmp_path, "rotate", epochs=100_000)
     recipe = (tmp_path / "r.toml").read_text().replace("[0, 1]", "[0]")
