@@ -26,6 +26,7 @@ from mmkgc_cli.ops import (
     table_adam,
 )
 from mmkgc_cli.ops._arguments import flat_pairs
+from mmkgc_cli.ops._native import COMPOSED
 from mmkgc_cli.ops.rank_candidates import twin as rank_twin
 from mmkgc_cli.ops.rgcn_propagate import twin as rgcn_twin
 from mmkgc_cli.ops.rotate_score import twin as rotate_twin
@@ -67,7 +68,8 @@ def gradients(scores: Tensor, inputs: list[Tensor]) -> list[Tensor]:
 @on_gpu
 @pytest.mark.parametrize("op", ops.OPS)
 def test_every_op_takes_its_kernel(op: str) -> None:
-    assert ops.path_of(op, DEVICE.type) == ("native", "loaded")
+    by = COMPOSED.get(op)
+    assert ops.path_of(op, DEVICE.type) == ("native", f"by {by} and the loss" if by else "loaded")
 
 
 @on_gpu
