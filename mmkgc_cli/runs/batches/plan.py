@@ -14,7 +14,7 @@ from mmkgc_cli.errors import DataError, MmkgcError
 from mmkgc_cli.runs.batches.recipe import Chosen, Recipe, Selector, Settings, combinations, line_of
 from mmkgc_cli.runs.config import resolve
 from mmkgc_cli.runs.sections import FeaturesConfig, RunConfig
-from mmkgc_cli.runs.toml_file import NO_FILE, Keys, TomlFile, read_toml
+from mmkgc_cli.runs.toml_file import Keys, TomlFile, read_toml
 from mmkgc_cli.scoring import load_scorer
 
 # Characters of a name that are left of its settings; the rest is told by the digest.
@@ -214,7 +214,7 @@ class _Planner:
                 except MmkgcError as error:
                     for line in str(error).splitlines():
                         self.problem(line)
-        return self._bases[scorer] or (NO_FILE if scorer not in self.recipe.configs else None)
+        return self._bases[scorer]
 
     def _masked(self, values: Settings, graph: str, rate: float) -> tuple[Masked, ...]:
         mask, features = self.recipe.mask, values.get("features", {})
