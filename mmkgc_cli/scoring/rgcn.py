@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from mmkgc_cli.ops import MessageGraph, rgcn_propagate, rgcn_transform
+from mmkgc_cli.ops import MessageGraph, lookup, rgcn_propagate, rgcn_transform
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -63,7 +63,7 @@ class RelationalLayer(nn.Module):
         """
         own = x
         if rows is not None:
-            own = x[rows if sources is None else torch.searchsorted(sources, rows)]
+            own = lookup(x, rows if sources is None else torch.searchsorted(sources, rows))
         return self.activation(torch.addmm(self._received(x, graph, rows, sources), own, self.own))
 
     def _received(
@@ -134,7 +134,7 @@ class RelationalEncoder(nn.Module):
             last = wanted[-1]
             wanted.append(None if last is None else self.graph.with_neighbours(last))
         wanted.reverse()
-        x = self.input if wanted[0] is None else self.input[wanted[0]]
+        x = lookup(self.input, wanted[0])
         for layer, sources, targets in zip(self.layers, wanted[:-1], wanted[1:], strict=True):
             x = layer(x, self.graph, targets, sources)
         return x

@@ -34,7 +34,7 @@ class MacoProgram:
         self._order = torch.empty(0, dtype=torch.int64, device=device)
         self.optimizers = {
             name: torch.optim.Adam(
-                [p for p in module.parameters() if p.requires_grad], lr=settings.lr
+                [p for p in module.parameters() if p.requires_grad], lr=settings.lr, fused=True
             )
             for name, module in (
                 ("structure", model.structure),
