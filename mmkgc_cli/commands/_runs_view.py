@@ -34,6 +34,8 @@ def as_object(run: Run) -> dict[str, Any]:
         "state": run.state.value,
         "why": run.why,
         "scorer": run.scorer,
+        "strategy": run.strategy,
+        "completes": run.completes,
         "graph": run.graph,
         "epochs": run.epochs,
         "epochs_asked": run.epochs_asked,
@@ -51,7 +53,7 @@ def print_list(runs: Sequence[Run], now: float) -> None:
     rows = [
         {
             "run": printable(run.name),
-            "scorer": printable(run.scorer or "?"),
+            "scorer": printable(_who(run.scorer, run.strategy, run.completes)),
             "graph": printable(run.graph or "?"),
             "state": run.state.value,
             "epochs": _epochs(run),
@@ -73,6 +75,10 @@ def print_list(runs: Sequence[Run], now: float) -> None:
         out.print(printable(note))
     if missing := [column for column in COLUMNS if column not in shown]:
         say(f"no room for: {', '.join(missing)}")
+
+
+def _who(scorer: str | None, strategy: str | None, completes: str | None) -> str:
+    return scorer or (f"{strategy} ({completes})" if strategy else "?")
 
 
 def _note(run: Run) -> str:
@@ -141,9 +147,12 @@ def details(run: Run) -> dict[str, Any]:
 
 def _settings(run: Run) -> dict[str, tuple[Any, Any]]:
     from mmkgc_cli.errors import MmkgcError
+    from mmkgc_cli.runs import completion_config
     from mmkgc_cli.runs.config import unlike_defaults
     from mmkgc_cli.scoring import load_scorer
 
+    if run.completes is not None:
+        return completion_config.unlike_defaults(run.config)
     try:
         model_class = load_scorer(run.scorer).Config if run.scorer else None
     except MmkgcError:  # a plugin that is no longer installed
@@ -172,6 +181,8 @@ def _metrics(run: Run) -> dict[str, dict[str, float]]:
 def advice(run: Run) -> list[str]:
     """Commands that make sense now, the likeliest first."""
     where = shlex.quote(str(run.path))
+    if run.completes is not None and run.state.value != "running":
+        return _of_completion(run, where)
     resume, evaluate = f"mmkgc train --resume {where}", f"mmkgc eval {where}"
     # What came before the first validation is hardly worth to be evaluated.
     evaluations = [evaluate] if run.valid_mrr is not None and run.test_mrr is None else []
@@ -193,6 +204,18 @@ def advice(run: Run) -> list[str]:
     return usable or [again]
 
 
+def _of_completion(run: Run, where: str) -> list[str]:
+    resume = f"mmkgc complete --resume {where}"
+    match run.state.value:
+        case "finished":
+            store = shlex.quote(str(_section(run, "completion").get("out")))
+            return [f"mmkgc train SCORER --graph GRAPH --features {run.completes}={store}"]
+        case "damaged" if all(c.problem for c in run.checkpoints):
+            return [f"mmkgc complete {run.completes} --graph GRAPH --strategy "
+                    f"{run.strategy} --run {where} --overwrite"]  # fmt: skip
+    return [resume]
+
+
 def print_details(about: dict[str, Any], now: float) -> None:
     """One run, a block for each question."""
     why = f": {about['why']}" if about["why"] else ""
@@ -200,7 +223,10 @@ def print_details(about: dict[str, Any], now: float) -> None:
     for problem in about["problems"]:
         if problem != about["why"]:
             _line("", f"also: {problem}")
-    _line("scorer", about["scorer"] or "?")
+    if about["strategy"]:
+        _line("completes", f"{about['completes']} by {about['strategy']}")
+    else:
+        _line("scorer", about["scorer"] or "?")
     _line("graph", about["graph"] or "?")
     for i, (name, setting) in enumerate(about["settings"].items()):
         default = "" if setting["default"] is None else f"  (default {setting['default']})"

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmkgc_cli.commands._shell import JsonFlag, out, print_json, printable, say, table
+from mmkgc_cli.commands._shell import Device, JsonFlag, out, print_json, printable, say, table
 from mmkgc_cli.commands.features import Pattern
+from mmkgc_cli.commands.train import Display
+from mmkgc_cli.errors import UsageError
 from mmkgc_cli.words import counted
+
+if TYPE_CHECKING:
+    from mmkgc_cli.completion.completing import Request
+    from mmkgc_cli.kg.graph import Graph
+    from mmkgc_cli.runs.completion_config import CompletionConfig
+    from mmkgc_cli.training.loop import EpochReport
 
 
 class Variant(StrEnum):
@@ -20,20 +28,32 @@ class Variant(StrEnum):
     all_gen = "all-gen"
 
 
+class Preset(StrEnum):
+    """Settings that `--set` goes on from."""
+
+    paper = "paper"
+    released = "released"
+
+
 def complete(
-    modality: Annotated[str, typer.Argument(help="What is completed: image, text, …")],
-    graph_folder: Annotated[Path, typer.Option("--graph", help="Folder of a prepared graph.")],
+    modality: Annotated[
+        str | None, typer.Argument(help="What is completed: image, text, …")
+    ] = None,
+    graph_folder: Annotated[
+        Path | None, typer.Option("--graph", help="Folder of a prepared graph.")
+    ] = None,
     features: Annotated[
         Path | None,
         typer.Option(help="Feature store; GRAPH/features/MODALITY.h5 when left out."),
     ] = None,
     strategy: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="random, one, zero, mean, neighbours, propagation, ridge; auto takes the best on "
-            "a held-out tenth; all only measures each."
+            help="random, one, zero, mean, neighbours, propagation, ridge; maco, which is trained; "
+            "auto (the default) takes the best on a held-out tenth; all only measures each. "
+            "Neither trains maco."
         ),
-    ] = "auto",
+    ] = None,
     variant: Annotated[
         Variant, typer.Option(help="gen: entities without a vector; all-gen: all of them.")
     ] = Variant.gen,
@@ -46,7 +66,7 @@ def complete(
         Pattern, typer.Option(help="Who is hidden first, as in `features mask`.")
     ] = Pattern.random,
     seed: Annotated[
-        int, typer.Option(min=0, help="Of random vectors and of what is held out.")
+        int, typer.Option(min=0, help="Of all that is drawn, and of what is held out.")
     ] = 0,
     iterations: Annotated[int, typer.Option(min=1, help="Of propagation.")] = 40,
     out_file: Annotated[
@@ -57,41 +77,146 @@ def complete(
             "out. Measures go beside it as .json.",
         ),
     ] = None,
+    preset: Annotated[
+        Preset | None, typer.Option(help="Settings of maco: the paper's, or its released code's.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="maco.epochs")] = None,
+    device: Annotated[Device | None, typer.Option(help="training.device")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any maco.KEY or training.KEY."),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(help="Run directory of maco; runs/GRAPH-MODALITY-maco when left out."),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Go on with this run of maco, as if it had not been stopped."),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that are there.")
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Fill in vectors from what other entities and the train triples say, and measure them."""
+    if resume is not None:
+        given = (
+            modality, features, strategy, missing_rate, out_file, preset, epochs, device, overrides,
+            run,
+        )  # fmt: skip
+        if overwrite or any(value is not None for value in given):
+            raise UsageError(
+                "--resume takes its settings from the run; only --graph, --json go with it"
+            )
+        _resume(resume, graph_folder, as_json)
+        return
+    if modality is None or graph_folder is None:
+        raise UsageError("say which MODALITY on which --graph, or --resume RUN")
     from mmkgc_cli.commands.features import may_write
     from mmkgc_cli.completion.completing import Request
     from mmkgc_cli.completion.completing import complete as complete_store
-    from mmkgc_cli.errors import UsageError
+    from mmkgc_cli.completion.strategies import TRAINED
     from mmkgc_cli.kg.storage import load_graph
-    from mmkgc_cli.state.atomic import write_json
 
     request = Request(
-        modality, strategy, variant.value, missing_rate, mask_seed, pattern.value, seed, iterations
-    )
-    graph = load_graph(graph_folder)
+        modality, strategy or "auto", variant.value, missing_rate, mask_seed, pattern.value, seed,
+        iterations,
+    )  # fmt: skip
     folder = (graph_folder.parent if graph_folder.is_file() else graph_folder) / "features"
-    store = out_file or folder / f"{modality}.completed-{strategy}.h5"
+    store = out_file or folder / f"{modality}.completed-{request.strategy}.h5"
     if store.suffix != ".h5":
         raise UsageError(f"{store}: expected a name that ends in .h5; measures go to .json beside")
-    saved = store.with_suffix(".json")
-    if strategy != "all":
+    if request.strategy != "all":
         may_write(store, overwrite)
     if missing_rate is not None:
-        may_write(saved, overwrite)
-    report = complete_store(request, graph, features or folder / f"{modality}.h5", store)
-    if missing_rate is not None:
+        may_write(store.with_suffix(".json"), overwrite)
+    source = features or folder / f"{modality}.h5"
+    if request.strategy in TRAINED:
+        flags = {
+            ("maco", "epochs"): epochs,
+            ("training", "device"): None if device is None else device.value,
+        }
+        settings = {key: value for key, value in flags.items() if value is not None}
+        chosen = preset or Preset.paper
+        report = _train(
+            request, graph_folder, (source, store), run, chosen.value, settings, overrides or [],
+            overwrite,
+        )  # fmt: skip
+    else:
+        if any(value is not None for value in (preset, epochs, device, overrides, run)):
+            raise UsageError(
+                "--preset, --epochs, --device, --set and --run are for a strategy that is trained: "
+                f"say --strategy {' or '.join(TRAINED)}"
+            )
+        report = complete_store(request, load_graph(graph_folder), source, store)
+    _tell(report, store, as_json)
+
+
+def _train(
+    request: Request, graph_folder: Path, files: tuple[Path, Path], run: Path | None,
+    preset: str, flags: dict[tuple[str, str], Any], overrides: list[str], overwrite: bool,
+) -> dict[str, Any]:  # fmt: skip
+    from mmkgc_cli.runs.completing import run_completion
+    from mmkgc_cli.runs.completion_config import resolve_completion, section_of
+    from mmkgc_cli.runs.directory import RunDirectory
+
+    config = resolve_completion(
+        section_of(request, store=files[0], out=files[1]), preset, flags, overrides
+    )
+    name = f"{graph_folder.resolve().name}-{request.modality}-{request.strategy}"
+    directory = RunDirectory(run or Path("runs") / name)
+    with _Display() as display:
+        return run_completion(config, graph_folder, directory, overwrite, display)
+
+
+def _resume(run: Path, graph_folder: Path | None, as_json: bool) -> None:
+    from mmkgc_cli.runs.completing import resume_completion
+    from mmkgc_cli.runs.directory import RunDirectory
+
+    with _Display() as display:
+        report = resume_completion(RunDirectory(run), graph_folder, display)
+    _tell(report, Path(report["path"]), as_json)
+
+
+class _Display(Display):
+    """Progress of a completion."""
+
+    def begin_completion(
+        self, graph: Graph, config: CompletionConfig, parameters: int, device: str
+    ) -> None:
+        """Says what is about to be trained."""
+        say(
+            f"{config.strategy} on {graph.name}: {len(graph.entities):,} entities, "
+            f"{config.completion.modality}, {parameters:,} parameters, {device}"
+        )
+        self.start(config.maco.epochs)
+
+    def epoch(self, report: EpochReport) -> None:
+        """Shows loss, throughput and, where it was measured, completion of what was hidden."""
+        hidden = ""
+        if found := report.valid:
+            hidden = (
+                f"hidden: centred {found['centred_cosine']:.3f}, "
+                f"first 10 {100 * found['hits10']:.2f} %"
+            )
+        self.show(report, "entities", hidden)
+
+
+def _tell(report: dict[str, Any], store: Path, as_json: bool) -> None:
+    """Saves measures beside the store, and prints them."""
+    from mmkgc_cli.state.atomic import write_json
+
+    saved = store.with_suffix(".json")
+    measured = report["missing_rate"] is not None
+    if measured:
         write_json(saved, report)
     if as_json:
         print_json(report)
         return
-    if strategy != "all":
+    if report["strategy"] != "all":
         say(f"{printable(str(store))} written")
-    if missing_rate is not None:
+    if measured:
         say(f"{printable(str(saved))} written")
     _print(report)
 
@@ -103,7 +228,7 @@ def _print(report: dict[str, Any]) -> None:
     if "used" in report:
         out.print(
             f"{counted(report['generated'], 'vector')} made by {report['used']}, "
-            f"{report['fallback']:,} of them the mean for want of anything better; "
+            f"{report['fallback']:,} of them {report['fallback_is']}; "
             f"{report['observed']:,} observed"
         )
     if report["measures"]:

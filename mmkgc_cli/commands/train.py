@@ -6,7 +6,7 @@ import dataclasses
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -256,7 +256,7 @@ class Display:
                 transient=True,
             )
 
-    def __enter__(self) -> Display:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -265,16 +265,20 @@ class Display:
 
     def begin(self, graph: Graph, config: RunConfig, parameters: int, device: str) -> None:
         """Says what is about to be trained."""
-        self._epochs = config.training.epochs
         say(
             f"{config.scorer} on {graph.name}: {len(graph.train):,} train triples, "
             f"{parameters:,} parameters, {device}"
         )
         warn_of_contamination(graph)
         warn_of_the_generic_path(config.scorer)
-        if self._progress and parameters:
+        self.start(config.training.epochs, bool(parameters))
+
+    def start(self, epochs: int, steps: bool = True) -> None:
+        """Shows the bar, where there are steps to show."""
+        self._epochs = epochs
+        if self._progress and steps:
             self._progress.start()
-            self._task = self._progress.add_task("", total=self._epochs, note="")
+            self._task = self._progress.add_task("", total=epochs, note="")
 
     def step(self, epoch: int, done: int, total: int) -> None:
         """Moves the bar."""
@@ -283,14 +287,21 @@ class Display:
 
     def epoch(self, report: EpochReport) -> None:
         """Shows loss, throughput and, where there was one, the validation."""
-        note = f"loss {report.losses['loss']:.4f}, {report.triples_per_second:,.0f} triples/s"
+        valid = ""
         if report.valid:
             best = " (best)" if report.improved else ""
-            self._valid = f", valid MRR {100 * report.valid['mrr']:.2f} %{best}"
+            valid = f"valid MRR {100 * report.valid['mrr']:.2f} %{best}"
+        self.show(report, "triples", valid)
+
+    def show(self, report: EpochReport, items: str, valid: str) -> None:
+        """Moves the bar, and says how the epoch went if somebody may want to know now."""
+        note = f"loss {report.losses['loss']:.4f}, {report.triples_per_second:,.0f} {items}/s"
+        if valid:
+            self._valid = f", {valid}"
         if self._progress and self._task is not None:
             self._progress.update(self._task, completed=report.epoch, note=note + self._valid)
         now = time.monotonic()
         due = now - self._said_at > SECONDS_BETWEEN_LINES and not self._progress
-        if report.valid or due:
+        if valid or due:
             self._said_at = now
-            say(f"epoch {report.epoch}/{self._epochs}: {note}{self._valid if report.valid else ''}")
+            say(f"epoch {report.epoch}/{self._epochs}: {note}{self._valid if valid else ''}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from mmkgc_cli.completion.problem import Problem
 from mmkgc_cli.completion.strategies import (
     ITERATIONS,
     STRATEGIES,
+    TRAINED,
     Made,
     Strategy,
     strategy,
@@ -31,15 +32,20 @@ from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.words import counted
 
 VARIANTS = ("gen", "all-gen")
+# Measures vectors of hidden entities, which the function it gets makes from their ids.
+Measure = Callable[[Callable[[torch.Tensor], torch.Tensor]], dict[str, float]]
+# Makes a strategy that is trained; it may measure on the way, where something was hidden.
+Trained = Callable[[Measure | None], Strategy]
 
 
 @dataclass(frozen=True)
 class Request:
     """What to complete, and how.
 
-    `strategy` is one of `STRATEGIES`, "auto", or "all", which only measures. `variant` "gen" makes
-    vectors for entities without one, "all-gen" for all of them. `missing_rate` hides that share of
-    the observed vectors first (`masks.MaskRequest`); without it nothing can be measured.
+    `strategy` is one of `STRATEGIES` or `TRAINED`, "auto", or "all", which only measures. `variant`
+    "gen" makes vectors for entities without one, "all-gen" for all of them. `missing_rate` hides
+    that share of the observed vectors first (`masks.MaskRequest`); without it nothing can be
+    measured.
     """
 
     modality: str
@@ -54,7 +60,7 @@ class Request:
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
             raise UsageError(f"variant {self.variant!r}: {nearest(self.variant, VARIANTS)}")
-        if self.strategy not in ("auto", "all"):
+        if self.strategy not in ("auto", "all", *TRAINED):
             strategy(self.strategy)
         if self.strategy == "all" and self.variant != "gen":
             raise UsageError("strategy 'all' only measures: --variant is for one strategy")
@@ -81,7 +87,9 @@ class Request:
         return {**record, "train_id": graph.train_id} if self.mask().needs_graph else record
 
 
-def complete(request: Request, graph: Graph, store: Path, out: Path) -> dict[str, Any]:
+def complete(
+    request: Request, graph: Graph, store: Path, out: Path, trained: Trained | None = None
+) -> dict[str, Any]:
     """Completes a store, and measures it on what was hidden.
 
     Args:
@@ -89,6 +97,7 @@ def complete(request: Request, graph: Graph, store: Path, out: Path) -> dict[str
         graph: whose entities get vectors, and whose train triples say more of them.
         store: to complete.
         out: the completed store; for the strategy "all" nothing is written.
+        trained: makes the strategy, where it is one of `TRAINED`.
 
     Returns:
         A report, plain JSON: counts, and with a missing rate the measures of each strategy used.
@@ -134,7 +143,8 @@ def complete(request: Request, graph: Graph, store: Path, out: Path) -> dict[str
                 made = one.make(problem, asked, request.iterations)
                 report["measures"][one.name] = _measured(truth, made)
             return report
-        chosen, choice = _chosen(request, problem)
+        measure = None if truth is None else _measuring(truth, asked)
+        chosen, choice = _chosen(request, problem, trained, measure)
         if choice is not None:
             report["auto"] = {
                 "best": choice.best, "gain": choice.gain,
@@ -150,7 +160,7 @@ def complete(request: Request, graph: Graph, store: Path, out: Path) -> dict[str
             report["measures"][chosen.name] = _measured(truth, part)
         report |= {
             "used": chosen.name, "generated": len(wanted), "fallback": int(made.fallback.sum()),
-            "settings": dict(made.settings), "path": str(out),
+            "fallback_is": chosen.fallback, "settings": dict(made.settings), "path": str(out),
         }  # fmt: skip
         generated = torch.zeros(len(observed), dtype=torch.bool)
         generated[wanted] = True
@@ -199,7 +209,16 @@ def _check_finite(path: Path, vectors: np.ndarray[Any, Any], present: Mask, grap
         )
 
 
-def _chosen(request: Request, problem: Problem) -> tuple[Strategy, Choice | None]:
+def _measuring(truth: Truth, asked: torch.Tensor) -> Measure:
+    return lambda made: truth.measure(made(asked)).as_object()
+
+
+def _chosen(
+    request: Request, problem: Problem, trained: Trained | None, measure: Measure | None
+) -> tuple[Strategy, Choice | None]:
+    if request.strategy in TRAINED:
+        assert trained is not None, f"nobody trains {request.strategy}"
+        return trained(measure), None
     if request.strategy != "auto":
         return strategy(request.strategy), None
     choice = choose(problem, request.iterations)

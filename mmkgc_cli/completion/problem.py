@@ -130,6 +130,13 @@ class Problem:
         return other
 
     @property
+    def triples(self) -> Tensor:
+        """The distinct train triples (head, relation, tail), int64 ``[n, 3]``."""
+        n = len(self.target) // 2
+        head, link, tail = self.source[:n], self.relation[:n], self.target[:n]
+        return torch.from_numpy(np.stack([head, link, tail], axis=1))
+
+    @property
     def known(self) -> Tensor:
         """The observed entities, int64, in the order of their names."""
         return self.observed.nonzero()[:, 0]

@@ -39,10 +39,11 @@ class Strategy:
     """A way to make vectors.
 
     `make(problem, wanted, iterations)` returns those of the entities `wanted`, int64 ``[k]``. With
-    `own`, it makes that of an observed entity without a look at the entity's own vector; the others
-    are cross-fitted where such vectors are asked for (`without_own`). `structural` says whether
-    train triples take part, and `learns` whether observed vectors do: the others are baselines,
-    which are measured and never chosen.
+    `own`, it makes that of an observed entity without a look at the entity's own vector, or is
+    defined by its look at it; the others are cross-fitted where such vectors are asked for
+    (`without_own`). `structural` says whether train triples take part, and `learns` whether
+    observed vectors do: the others are baselines, which are measured and never chosen. `fallback`
+    is what stands where it knew nothing.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Strategy:
     structural: bool = True
     own: bool = False
     learns: bool = True
+    fallback: str = "the mean for want of anything better"
 
 
 def strategy(name: str) -> Strategy:
@@ -59,7 +61,7 @@ def strategy(name: str) -> Strategy:
         UsageError: with the nearest name, when there is none.
     """
     if name not in STRATEGIES:
-        raise UsageError(f"strategy {name!r}: {nearest(name, STRATEGIES)}")
+        raise UsageError(f"strategy {name!r}: {nearest(name, [*STRATEGIES, *TRAINED])}")
     return STRATEGIES[name]
 
 
@@ -173,7 +175,8 @@ def _else_mean(
     )
 
 
-# A strategy that is trained becomes an entry here; everything else works by name.
+# Strategies with a run of their own, which whoever trains them makes (`runs.completing`).
+TRAINED = ("maco",)
 STRATEGIES = {
     one.name: one
     for one in (

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from mmkgc_cli.errors import DataError, MmkgcError, nearest
 from mmkgc_cli.runs.sections import (
@@ -214,11 +215,18 @@ def unlike_defaults(
     }
     with contextlib.suppress(MmkgcError):  # a plugin that is no longer there
         sections["sampler"] = load_sampler(str(name)).Config
+    return unlike(values, {name: of.model_fields if of else {} for name, of in sections.items()})
+
+
+def unlike(
+    values: Mapping[str, Any], sections: Mapping[str, Mapping[str, FieldInfo]]
+) -> dict[str, tuple[Any, Any]]:
+    """As `unlike_defaults`, of any sections whose fields are known."""
     found: dict[str, tuple[Any, Any]] = {}
-    for section, model in sections.items():
+    for section, fields in sections.items():
         entries = values.get(section)
         for key, value in entries.items() if isinstance(entries, Mapping) else ():
-            known = model.model_fields.get(key) if model else None
+            known = fields.get(key)
             default = known.default if known and not known.is_required() else None
             if known is None or value != default:
                 found[f"{section}.{key}"] = (value, default)
@@ -259,6 +267,10 @@ def from_toml(path: Path, model_class_of: Any, for_training: bool = True) -> Run
     file = read_toml(path)
     values = file.values
     scorer = values.get("scorer")
+    if "strategy" in values:
+        raise DataError(
+            f"{path}: the run of a completion, which has no scorer; expected one of `mmkgc train`"
+        )
     if not isinstance(scorer, str):
         raise DataError(f"{path}: names no scorer; is this a run directory?")
     config = resolve(

@@ -61,6 +61,8 @@ class Run:
     name: str
     state: State = State.interrupted
     scorer: str | None = None
+    completes: str | None = None  # a modality, by a strategy; then it has no scorer
+    strategy: str | None = None
     graph: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
@@ -115,7 +117,7 @@ def is_run(path: Path) -> bool:
     if not (os.path.lexists(run.config) or os.path.lexists(run.trace)):
         return False
     others = (run.environment, run.trace, run.weights, run.results)
-    return any(map(os.path.lexists, others)) or _scorer(run.config) is not None
+    return any(map(os.path.lexists, others)) or _is_config(run.config)
 
 
 def inspect(path: Path, name: str | None = None, ask_lock: bool = True) -> Run:
@@ -193,9 +195,12 @@ def _take_config(run: Run, directory: RunDirectory) -> None:
         return  # `_decide` says whether that is wrong
     run.config = _attempt(run, lambda: _toml(directory.config)) or {}
     run.scorer = _string(run.config.get("scorer"))
+    run.strategy = _string(run.config.get("strategy"))
+    run.completes = _string(_mapping(run.config.get("completion")).get("modality"))
     run.graph = _string(_mapping(run.config.get("graph")).get("name")) or None
-    run.epochs_asked = _count(_mapping(run.config.get("training")).get("epochs"))
-    if run.config and (run.scorer is None or run.epochs_asked is None):
+    learning = "training" if run.completes is None else run.strategy or ""
+    run.epochs_asked = _count(_mapping(run.config.get(learning)).get("epochs"))
+    if run.config and ((run.scorer or run.strategy) is None or run.epochs_asked is None):
         run.problems.append(f"{directory.config}: not the configuration of a run")
 
 
@@ -318,11 +323,12 @@ def _toml(path: Path) -> dict[str, Any]:
     return read_toml(_regular(path)).values
 
 
-def _scorer(config: Path) -> str | None:
+def _is_config(config: Path) -> bool:
     try:
-        return _string(_toml(config).get("scorer"))
+        values = _toml(config)
     except (MmkgcError, OSError, ValueError, RecursionError):
-        return None
+        return False
+    return any(_string(values.get(name)) is not None for name in ("scorer", "strategy"))
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from mmkgc_cli.runs.directory import RunDirectory
 from mmkgc_cli.runs.features import placeholders
 from mmkgc_cli.runs.plugins import config_and_change
 from mmkgc_cli.runs.preflight import build_scorer
-from mmkgc_cli.runs.sections import RunConfig
+from mmkgc_cli.runs.sections import GraphConfig, RunConfig
 from mmkgc_cli.scoring import Scorer
 from mmkgc_cli.scoring.pieces import load_tensors
 from mmkgc_cli.state.device import pick_device
@@ -27,14 +27,19 @@ def graph_of(run: RunDirectory, config: RunConfig, graph_folder: Path | None) ->
     Raises:
         DataError: when what is there now is not the one it was trained on.
     """
-    folder = graph_folder or Path(config.graph.path)
+    return load_same_graph(run, config.graph, graph_folder)
+
+
+def load_same_graph(run: RunDirectory, then: GraphConfig, graph_folder: Path | None) -> Graph:
+    """The graph that a run recorded, at its old place or in `graph_folder`; see `graph_of`."""
+    folder = graph_folder or Path(then.path)
     graph = load_graph(folder)
-    if graph.fingerprint != config.graph.fingerprint:
+    if graph.fingerprint != then.fingerprint:
         raise DataError(
-            f"{run.path}: trained on graph {config.graph.name!r} ({config.graph.fingerprint[:12]}…)"
+            f"{run.path}: trained on graph {then.name!r} ({then.fingerprint[:12]}…)"
             f", but {folder} holds {graph.name!r} ({graph.fingerprint[:12]}…); give its --graph"
         )
-    if graph.order_id != config.graph.order_id:
+    if graph.order_id != then.order_id:
         raise DataError(
             f"{run.path}: {folder} holds the same triples with ids in another order, so the "
             "weights would meet the wrong entities; prepare the graph from the same files"

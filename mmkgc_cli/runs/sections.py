@@ -17,11 +17,13 @@ from mmkgc_cli.training.sampler_registry import DEFAULT
 from mmkgc_cli.training.samplers import SamplerConfig, SideDraw
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """A section that takes what it knows, in the type it is written in, and no more."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
-class GraphConfig(_Strict):
+class GraphConfig(Strict):
     """Which graph the run is about; `fingerprint` and `order_id` hold it to that one."""
 
     path: str = ""
@@ -30,7 +32,7 @@ class GraphConfig(_Strict):
     order_id: str = ""
 
 
-class PluginConfig(_Strict):
+class PluginConfig(Strict):
     """Which file a plugin was; a run without the record is of a built-in one."""
 
     origin: str = BUILT_IN
@@ -64,7 +66,7 @@ class FeaturesConfig(BaseModel):
         return dict(self.__pydantic_extra__ or {})
 
 
-class StoreConfig(_Strict):
+class StoreConfig(Strict):
     """What a run was given of one modality; see `features.about` for what a store says of itself.
 
     `observed`, `generated` and `missing` count entities of the graph.
@@ -88,7 +90,7 @@ class StoreConfig(_Strict):
     completion: dict[str, Any] = Field(default_factory=dict)
 
 
-class TrainingConfig(_Strict):
+class TrainingConfig(Strict):
     """How to train."""
 
     epochs: int = Field(100, ge=1, le=10**9, description="passes over the train triples")
@@ -193,7 +195,7 @@ class TrainingConfig(_Strict):
         return self
 
 
-class RunConfig(_Strict):
+class RunConfig(Strict):
     """Everything that decides a run."""
 
     scorer: str

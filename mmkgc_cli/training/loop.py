@@ -51,11 +51,15 @@ class Observer(Protocol):
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long to train and when to validate; `patience` 0 never stops early."""
+    """How long to train and when to validate; `patience` 0 never stops early.
+
+    Without `selects`, what is measured on the way is reported and decides nothing.
+    """
 
     epochs: int
     eval_every: int
     patience: int
+    selects: bool = True
 
 
 @dataclass(frozen=True)
@@ -119,13 +123,13 @@ def train(
     program: StepProgram,
     schedule: Schedule,
     n_triples: int,
-    validate: Callable[[], dict[str, float]],
+    validate: Callable[[], dict[str, float]] | None,
     keeper: Keeper,
     observer: Observer,
     stop: StopRequest,
     progress: Progress | None = None,
 ) -> Outcome:
-    """Runs the program and keeps the weights that rank valid best.
+    """Runs the program and keeps the weights that rank valid best, where the schedule selects.
 
     A signal ends the step that runs and no more: what came of it is kept in a checkpoint, without a
     validation that an undisturbed training would not have made.
@@ -134,7 +138,7 @@ def train(
         program: what a step does.
         schedule: epochs, validation interval and patience (in validations).
         n_triples: triples in an epoch, for the throughput.
-        validate: gives valid metrics with at least ``mrr``.
+        validate: gives valid metrics, with ``mrr`` where the schedule selects; None never does.
         keeper: saves weights and checkpoints.
         observer: is told of steps and epochs.
         stop: looked at after each step.
@@ -149,13 +153,14 @@ def train(
             break
         epoch, losses = at.epoch, _means(at)
         due = epoch == schedule.epochs or epoch % schedule.eval_every == 0
-        valid = validate() if due else None
-        improved = valid is not None and valid["mrr"] > at.best_mrr
+        valid = validate() if due and validate else None
+        improved = False
+        if valid is not None and schedule.selects:
+            improved = valid["mrr"] > at.best_mrr
+            at.stale += 1
         if valid is not None and improved:
             at.best_epoch, at.best_mrr, at.stale = epoch, valid["mrr"], 0
             keeper.best(epoch, valid)
-        elif valid is not None:
-            at.stale += 1
         rate = n_triples / at.seconds
         observer.epoch(EpochReport(epoch, losses, at.seconds, rate, valid, improved))
         at.epoch, at.done, at.totals, at.seconds = epoch + 1, 0, {}, 0.0
@@ -206,7 +211,7 @@ def _means(at: Progress) -> dict[str, float]:
     for name, mean in losses.items():
         if not math.isfinite(mean):
             raise NonFiniteLoss(
-                f"epoch {at.epoch}: the term {name!r} became {mean}; lower training.lr, or look at "
-                "the data"
+                f"epoch {at.epoch}: the term {name!r} became {mean}; lower the learning rate, or "
+                "look at the data"
             )
     return losses

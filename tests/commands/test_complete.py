@@ -193,3 +193,45 @@ def test_one_observed_vector_is_enough(mmkgc: Run, folder: Path) -> None:
     done = mmkgc(*COMPLETE, "--features", "c.h5", "--out", "e.h5", "--strategy", "auto")
     assert done.code == 3
     assert "needs 2 of them, got 1; name a strategy" in done.err
+
+
+MACO = ["maco.hidden=6", "maco.input_width=4", "maco.encoder_hidden=4", "maco.candidates=4"]
+
+
+def test_maco_is_trained_in_a_run_directory(mmkgc: Run, folder: Path) -> None:
+    small = [part for value in MACO for part in ("--set", value)]
+    command = [*COMPLETE, "--strategy", "maco", "--epochs", "3", *small]
+    done = mmkgc(*command, "--missing-rate", "0.2")
+    assert done.code == 0, done.err
+    assert "maco on small: 60 entities, image, " in done.err
+    assert "epoch 3/3: loss " in done.err
+    assert "hidden: centred " in done.err
+    assert "20 vectors made by maco, " in done.out
+    store = folder / "g" / "features" / "image.completed-maco.h5"
+    assert json.loads(store.with_suffix(".json").read_text())["epochs"] == 3
+    again = mmkgc(*command, "--out", "other.h5")
+    assert again.code == 2
+    assert "runs/g-image-maco: holds a run already" in again.err
+    before = store.read_bytes()
+    resumed = mmkgc("complete", "--resume", "runs/g-image-maco", "--json")
+    assert resumed.code == 0, resumed.err
+    assert json.loads(resumed.out)["measures"]["maco"]["count"] == 10
+    assert store.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--strategy", "ridge", "--epochs", "2"], "are for a strategy that is trained: say --str"),
+        (["--strategy", "mako"], "strategy 'mako': did you mean 'maco'?"),
+        (["--resume", "run"], "--resume takes its settings from the run"),
+        (["--strategy", "maco", "--set", "maco.epochs"], "expected section.key=value"),
+    ],
+)
+def test_flags_that_make_no_sense_are_refused(
+    mmkgc: Run, folder: Path, arguments: list[str], message: str
+) -> None:
+    done = mmkgc(*COMPLETE, *arguments)
+    assert done.code in (2, 3)
+    assert message in done.err
+    assert mmkgc("complete").code == 2

@@ -18,7 +18,7 @@ from mmkgc_cli.state.checkpoints import Checkpoints, pack, unpack
 from mmkgc_cli.state.trace import read_trace
 from mmkgc_cli.state.weights import checksum, load_weights
 
-TIMES = ("seconds", "epoch_seconds", "triples_per_second", "memory_mib")
+TIMES = ("seconds", "epoch_seconds", "triples_per_second", "entities_per_second", "memory_mib")
 CHECKPOINTS = "checkpoints"
 # Files of a training that are rewritten or grow, or tell of the machine; all others come but once.
 GROWING = ("trace.jsonl", "model.safetensors", "environment.json")
@@ -106,7 +106,7 @@ def _read(path: Path) -> None:
         tensors, _ = load_weights(path)
         if path.parent.name == CHECKPOINTS:
             unpack(tensors)
-    elif path.suffix == ".h5" and path.parent.name == "features":
+    elif path.suffix == ".h5" and path.name != "graph.h5":
         with FeatureStore(path) as store:
             store.verify()
     elif path.suffix == ".h5":

@@ -45,13 +45,13 @@ class Job:
 
     @property
     def trains(self) -> bool:
-        return self.arguments[0] == "train"
+        return self.arguments[0] in ("train", "complete")
 
     def now(self) -> list[str]:
         """What a user would type now: the command, or --resume once there is a run."""
         begun = (self.folder / "config.toml").is_file()
         if self.trains and begun and "--resume" not in self.arguments:
-            return ["train", "--resume", str(self.folder)]
+            return [self.arguments[0], "--resume", str(self.folder)]
         return self.arguments
 
 

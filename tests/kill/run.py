@@ -1,6 +1,6 @@
 """Kills mmkgc with SIGKILL at random times, goes on, and shows that nothing is lost.
 
-    python -m tests.kill.run [--kills 100] [--seed 0]          prepare, train and eval
+    python -m tests.kill.run [--kills 100] [--seed 0]      prepare, train, eval and complete
     python -m tests.kill.run --kills 20 -- COMMAND ...         any one command of mmkgc
 
 A kill must leave every file readable and under its final name whole, may cost a training no more
@@ -15,9 +15,13 @@ import random
 import shutil
 import sys
 import tempfile
+from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
+
 from mmkgc_cli.errors import MmkgcError
+from tests.features.small import write
 from tests.kill.contents import Broken
 from tests.kill.killer import Job, Tally, torment
 
@@ -27,16 +31,39 @@ TRAINING = [
 ]  # fmt: skip
 
 
+COMPLETION = [
+    "maco.hidden=16", "maco.input_width=8", "maco.encoder_hidden=8", "maco.candidates=8",
+    "training.eval_every=10", "training.checkpoint_seconds=0.1", "training.threads=1",
+]  # fmt: skip
+
+
 def usual_jobs(work: Path, epochs: int = 120) -> list[tuple[Job, float]]:
-    """A graph, a training on it and its evaluation, and the share of the kills for each."""
-    graph, run = work / "graph", work / "run"
+    """A graph, a training on it, its evaluation, and a completion; the share of the kills each."""
+    graph, run, completion = work / "graph", work / "run", work / "completion"
     settings = ["--epochs", str(epochs)]
     settings += [part for value in TRAINING for part in ("--set", value)]
+    complete = ["complete", "image", "--graph", str(graph), "--strategy", "maco"]
+    complete += ["--features", str(vectors(work)), "--run", str(completion)]
+    complete += ["--out", str(completion / "vectors.h5"), "--missing-rate", "0.4"]
+    complete += ["--epochs", str(epochs)]
+    complete += [part for value in COMPLETION for part in ("--set", value)]
     return [
-        (Job(["prepare", "elements", "--out", str(graph)], graph), 0.25),
-        (Job(["train", "rotate", "--graph", str(graph), "--run", str(run), *settings], run), 0.5),
-        (Job(["eval", str(run)], run), 0.25),
+        (Job(["prepare", "elements", "--out", str(graph)], graph), 0.2),
+        (Job(["train", "rotate", "--graph", str(graph), "--run", str(run), *settings], run), 0.4),
+        (Job(["eval", str(run)], run), 0.15),
+        (Job(complete, completion), 0.25),
     ]
+
+
+def vectors(work: Path) -> Path:
+    """A store of made-up vectors for the entities of `elements`."""
+    rows = (files("mmkgc_cli.kg.elements") / "entities.tsv").read_text().splitlines()
+    names = [row.split("\t")[0] for row in rows[1:]]
+    path = work / "vectors.h5"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.random.default_rng(0).standard_normal((len(names), 6)).astype(np.float32)
+    write(path, names, values, np.ones(len(names), dtype=bool))
+    return path
 
 
 def job_of(arguments: list[str], work: Path) -> Job:

@@ -30,7 +30,7 @@ def test_kills_lose_nothing(tmp_path: Path, mmkgc: Callable[..., Outcome]) -> No
     rng = random.Random(0)
     threads = torch.get_num_threads()
     try:
-        for (job, _), kills in zip(usual_jobs(tmp_path, epochs=60), (2, 3, 1), strict=True):
+        for (job, _), kills in zip(usual_jobs(tmp_path, epochs=60), (2, 3, 1, 3), strict=True):
             tally = Tally(job.arguments[0])
             torment(job, kills, rng, tally, undisturbed, usual=3.0)
             assert tally.places.total() == kills

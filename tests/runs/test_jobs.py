@@ -244,10 +244,12 @@ def test_a_training_that_diverges_says_so_in_its_trace(
     loss = scorer.loss_sampled
     monkeypatch.setattr(scorer, "loss_sampled", lambda *x: float("nan") * loss(*x))
     run = RunDirectory(tmp_path / "run")
-    with pytest.raises(MmkgcError, match=r"epoch 1: the term 'loss' became nan; lower training.lr"):
+    with pytest.raises(
+        MmkgcError, match=r"epoch 1: the term 'loss' became nan; lower the learning rate"
+    ):
         train(folder, run.path)
     last = read_trace(run.trace)[-1]
-    assert (last["event"], "lower training.lr" in last["message"]) == ("error", True)
+    assert (last["event"], "lower the learning rate" in last["message"]) == ("error", True)
     assert not run.weights.exists()
 
 

@@ -34,3 +34,8 @@ def contrastive_loss(structure: Tensor, made: Tensor, tau: float) -> Tensor:
     cosines = normalize(structure, dim=-1) @ normalize(made, dim=-1).T
     own = torch.arange(len(structure), device=structure.device)
     return cross_entropy(cosines / tau, own)
+
+
+def squared_error(made: Tensor, real: Tensor) -> Tensor:
+    """Mean over rows ``[n, F]`` of the squared distance; 0 for no rows."""
+    return (made - real).square().sum() / max(1, len(real))

@@ -105,7 +105,7 @@ class Maco(nn.Module):
             self.structure = RelationalEncoder(
                 graph,
                 (settings.input_width, settings.encoder_hidden, width),
-                settings.bases,
+                settings.bases or None,
                 None if two else (torch.tanh, torch.relu),
                 rng,
             )

@@ -11,6 +11,7 @@ from mmkgc_cli.completion.maco.losses import (
     contrastive_loss,
     discriminator_loss,
     generator_loss,
+    squared_error,
 )
 from mmkgc_cli.completion.maco.model import Maco
 from mmkgc_cli.state.rng import generator as stream
@@ -20,8 +21,8 @@ class MacoProgram:
     """A step program over all entities, in a fresh permutation each epoch.
 
     On a batch: the discriminator and the structure descend eq. 4; then, with noise and states of
-    their own, the generator and the structure descend -mean log p(s, g) + alpha eq. 6. Each of the
-    three networks has an Adam.
+    their own, the generator and the structure descend -mean log p(s, g) + alpha eq. 6, and where
+    the settings ask for it the squared error. Each of the three networks has an Adam.
     """
 
     def __init__(self, model: Maco, vectors: Tensor, observed: Tensor) -> None:
@@ -70,8 +71,11 @@ class MacoProgram:
         fooled = generator_loss(model.discriminator(states, made))
         contrast = contrastive_loss(states, made, model.settings.tau)
         total = fooled + model.settings.alpha * contrast
-        self._descend(total, "generator", "structure")
         terms = {"discriminator": own, "generator": fooled, "contrastive": contrast}
+        if weight := model.settings.regression:
+            terms["regression"] = squared_error(made[real], self.vectors[batch[real]])
+            total = total + weight * terms["regression"]
+        self._descend(total, "generator", "structure")
         return {"loss": (own + total).detach(), **{k: v.detach() for k, v in terms.items()}}
 
     def _made(self, batch: Tensor) -> tuple[Tensor, Tensor]:
@@ -95,6 +99,15 @@ class MacoProgram:
         loss.backward()  # type: ignore[no-untyped-call]
         for name in names:
             self.optimizers[name].step()
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.vectors.device
+
+    def weights(self) -> dict[str, Tensor]:
+        """All that is learnt, by name: what must stay finite."""
+        return dict(self.model.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, optimizers, and where the random streams are."""
