@@ -181,6 +181,7 @@ benchmark: dev
 	@$(BIN)/python -m benchmarks.negatives --graph "$(GRAPH)"
 	@$(BIN)/python -m benchmarks.rgcn --graph "$(GRAPH)"
 	@$(BIN)/python -m benchmarks.losses
+	@$(BIN)/python -m benchmarks.maco --graph "$(GRAPH)"
 
 wheel: build
 	@rm -rf build/lib*  # modules that have gone would be packed again
