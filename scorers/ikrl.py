@@ -25,6 +25,9 @@ class IKRLConfig(ScorerConfig):
         description="paper: the sum of the four terms; released: their mean, and a projection with "
         "a bias, as MACO's code",
     )
+    modality: Literal["image", "text", "numeric", "structure", "audio", "video"] = Field(
+        "image", description="whose vectors stand for the images"
+    )
     freeze_features: bool = Field(
         False, description="keep the images as they are instead of training them"
     )
@@ -39,7 +42,9 @@ class IKRL(Scorer):
 
     Config = IKRLConfig
     metric = Metric.l1
-    modalities: ClassVar[tuple[str, ...]] = ("image",)
+    modalities: ClassVar[tuple[str, ...]] = (
+        "image", "text", "numeric", "structure", "audio", "video",
+    )  # fmt: skip
     citation: ClassVar[str] = (
         "Ruobing Xie, Zhiyuan Liu, Huanbo Luan and Maosong Sun. Image-embodied knowledge "
         "representation learning. IJCAI, 2017."
@@ -61,9 +66,15 @@ class IKRL(Scorer):
         bound = (3 / config.dim) ** 0.5
         self.entities = uniform(n_entities, config.dim, bound=bound, generator=generator)
         self.relations = uniform(n_relations, config.dim, bound=bound, generator=generator)
-        self.images = FeatureTable(features["image"], config.freeze_features)
+        self.images = FeatureTable(features[config.modality], config.freeze_features)
         width = self.images.width
         self.projection = Projection(width, config.dim, width**-0.5, released, generator)
+
+    @classmethod
+    def modalities_of(cls, config: ScorerConfig) -> tuple[str, ...]:
+        """The one that is set."""
+        assert isinstance(config, IKRLConfig)
+        return (config.modality,)
 
     @property
     def margin(self) -> float:

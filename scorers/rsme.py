@@ -53,6 +53,9 @@ class RSMEConfig(ScorerConfig):
         description="of N3, or under released of mean squares, where it is 1 unless you say",
     )
     init: float = Field(0.1, gt=0, le=1e6, description="numbers start uniform in +- this")
+    modality: Literal["image", "text", "numeric", "structure", "audio", "video"] = Field(
+        "image", description="whose vectors stand for the images"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -73,7 +76,9 @@ class RSME(Scorer):
     Config = RSMEConfig
     metric = Metric.dot
     two_way = False  # inverse relations answer for heads; the released form has none
-    modalities: ClassVar[tuple[str, ...]] = ("image",)
+    modalities: ClassVar[tuple[str, ...]] = (
+        "image", "text", "numeric", "structure", "audio", "video",
+    )  # fmt: skip
     citation: ClassVar[str] = (
         "Meng Wang, Sen Wang, Han Yang, Zheng Zhang, Xi Chen and Guilin Qi. Is visual context "
         "really helpful for knowledge graph? A representation learning perspective. ACM MM, 2021."
@@ -97,11 +102,17 @@ class RSME(Scorer):
         # The released code sets images beside the entity's row, so relations are twice as wide.
         shape = (n_relations, 2 * d) if self._released else (2 * n_relations, d)
         self.relations = uniform(*shape, bound=config.init, generator=generator)
-        self.images = FeatureTable(features["image"], frozen=True)
+        self.images = FeatureTable(features[config.modality], frozen=True)
         bound = self.images.width**-0.5 * (1.0 if self._released else config.init)
         self.projection = Projection(self.images.width, d, bound, self._released, generator)
         self.register_buffer("gates", torch.ones(n_relations))
         self.gates: Tensor
+
+    @classmethod
+    def modalities_of(cls, config: ScorerConfig) -> tuple[str, ...]:
+        """The one that is set."""
+        assert isinstance(config, RSMEConfig)
+        return (config.modality,)
 
     def fit(self, triples: Tensor) -> None:
         """Closes the gates of relations for which images say little."""

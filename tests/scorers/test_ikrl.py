@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from mmkgc_cli.errors import DataError
 from mmkgc_cli.scoring import Scorer
 from tests.scorers.featured import distance, featured, unit
 from tests.scorers.small import score_of
@@ -38,6 +39,17 @@ def test_released_is_the_mean_with_a_bias_in_the_projection() -> None:
         scorer.get_parameter("projection.bias").copy_(torch.tensor([1.0, -1.0]))
     expected = 5 - sum(terms(H, unit([2, 1]), T, unit([7, -5]))) / 4
     assert score_of(scorer, 0, 0, 1) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["ikrl", "rsme"])
+def test_any_one_modality_can_stand_for_images(name: str) -> None:
+    pictured = featured(name, {}, {"image": IMAGES}, dim=2)
+    for modality in ("text", "numeric", "structure", "audio", "video"):
+        other = featured(name, {}, {modality: IMAGES}, dim=2, modality=modality)
+        assert type(other).modalities_of(other.config) == (modality,)
+        assert score_of(other, 0, 0, 1) == score_of(pictured, 0, 0, 1)
+    with pytest.raises(DataError, match="image"):
+        featured(name, {}, {"text": IMAGES}, dim=2)
 
 
 def test_an_entity_without_a_picture_has_a_zero_row_that_moves_nothing() -> None:
