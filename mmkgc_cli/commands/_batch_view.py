@@ -34,8 +34,7 @@ def print_plan(
     """Says which jobs there are and, where it was measured, how long they would take."""
     listed: list[dict[str, Any]] = [
         {
-            "job": job.name, "graph": job.graph, "scorer": job.scorer, "seed": job.seed,
-            "rate": job.rate, "varied": dict(job.varied),
+            "job": job.name, **job.axes, "varied": dict(job.varied),
             "state": folder.job(job.name).state().value, "seconds": seconds.get(job.name),
         }
         for job in jobs
@@ -90,6 +89,7 @@ def print_results(rows: Sequence[Mapping[str, Any]]) -> None:
         return
     varied = list(dict.fromkeys(key for group in found for key, _ in group.varied))
     with_rates = any(group.rate for group in found)
+    with_strategies = any(group.strategy for group in found)
     lines = []
     for group in found:
         own = dict(group.varied)
@@ -103,10 +103,12 @@ def print_results(rows: Sequence[Mapping[str, Any]]) -> None:
             [
                 printable(group.graph), printable(group.scorer),
                 *(str(own.get(key, "")) for key in varied),
-                *([f"{group.rate:g}"] if with_rates else []), str(group.seeds), *cells,
+                *([f"{group.rate:g}"] if with_rates else []),
+                *([group.strategy] if with_strategies else []), str(group.seeds), *cells,
             ]
         )  # fmt: skip
-    header = ["graph", "scorer", *varied, *(["rate"] if with_rates else []), "seeds"]
+    header = ["graph", "scorer", *varied, *(["rate"] if with_rates else [])]
+    header += [*(["strategy"] if with_strategies else []), "seeds"]
     names = ["MRR %", "MR", "hits@1 %", "hits@10 %"]
     out.print(table("", [*header, *names], lines, texts=2))
 

@@ -120,6 +120,21 @@ def test_mistakes_in_settings_are_shown_once_however_many_jobs_have_them() -> No
     ]
 
 
+def test_features_are_those_that_a_scorer_takes_with_its_settings() -> None:
+    text = """
+    [batch]
+    graphs = ["graph"]
+    scorers = ["ikrl", "rsme", "rotate"]
+    [features]
+    image = "i.h5"
+    text = "{graph}/t.h5"
+    [scorer.ikrl]
+    model.modality = "text"
+    """
+    jobs = {job.scorer: job.config.features.paths for job in jobs_of(text)}
+    assert jobs == {"ikrl": {"text": "graph/t.h5"}, "rsme": {"image": "i.h5"}, "rotate": {}}
+
+
 def test_a_selector_that_means_no_job_is_a_mistake() -> None:
     text = WHOLE.replace('scorer = "transe"\nmodel', 'scorer = "distmult"\nmodel')
     (said,) = problems_of(text)

@@ -2,43 +2,39 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import itertools
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from mmkgc_cli.errors import DataError, MmkgcError
-from mmkgc_cli.runs.batches.recipe import Chosen, Recipe, Selector, Settings, combinations, line_of
+from pydantic import ValidationError
+
+from mmkgc_cli.completion.maco.settings import MacoSettings
+from mmkgc_cli.completion.strategies import STRATEGIES, TRAINED
+from mmkgc_cli.errors import DataError, MmkgcError, nearest
+from mmkgc_cli.runs.batches.recipe import (
+    Chosen,
+    Recipe,
+    Selector,
+    Settings,
+    combinations,
+    line_of,
+)
+from mmkgc_cli.runs.batches.stores import Completed, Masked, digest_of
 from mmkgc_cli.runs.config import resolve
 from mmkgc_cli.runs.sections import FeaturesConfig, RunConfig
 from mmkgc_cli.runs.toml_file import Keys, TomlFile, read_toml
-from mmkgc_cli.scoring import load_scorer
+from mmkgc_cli.scoring import Scorer, load_scorer
 
 # Characters of a name that are left of its settings; the rest is told by the digest.
 LONGEST = 100
 # The place of a graph in the path of a store.
 GRAPH = "{graph}"
-
-
-@dataclass(frozen=True)
-class Masked:
-    """A store with vectors taken away, which all jobs that want it share."""
-
-    source: str
-    modality: str
-    rate: float
-    pattern: str
-    seed: int
-    graph: str  # whose train triples a pattern counts; empty where it counts none
-
-    @property
-    def name(self) -> str:
-        """Of the file."""
-        digest = _digest([self.source, self.graph])
-        return f"{self.modality}-{self.pattern}-{self.rate:g}-seed{self.seed}-{digest}.h5"
+# Completes nothing.
+NONE = "none"
+STRATEGY_NAMES = tuple(dict.fromkeys((NONE, "auto", *STRATEGIES, *TRAINED)))
 
 
 @dataclass(frozen=True)
@@ -52,15 +48,21 @@ class Job:
     rate: float
     varied: Mapping[str, Any]  # the settings that tell it from others, by SECTION.KEY
     values: Settings
-    masked: tuple[Masked, ...]
+    stores: tuple[Masked | Completed, ...]  # made for it first
     config: RunConfig
+    strategy: str | None = None  # of completion; None for a recipe without
+
+    @property
+    def axes(self) -> dict[str, Any]:
+        """What tells it from others, settings aside."""
+        found = {"graph": self.graph, "scorer": self.scorer, "seed": self.seed, "rate": self.rate}
+        return found if self.strategy is None else {**found, "strategy": self.strategy}
 
     def agrees(self, chosen: Chosen) -> bool:
         """Whether a selector of the recipe means this job."""
-        about = chosen.about
-        own = {"graph": self.graph, "scorer": self.scorer, "seed": self.seed, "rate": self.rate}
-        wanted = about.model_dump(include=set(own), exclude_none=True)
-        return all(own[key] == value for key, value in wanted.items()) and all(
+        own = self.axes
+        wanted = chosen.about.model_dump(include=set(Selector.model_fields), exclude_none=True)
+        return all(own.get(key) == value for key, value in wanted.items()) and all(
             self.values.get(section, {}).get(key) == value
             for section, entries in chosen.settings.items()
             for key, value in entries.items()
@@ -77,6 +79,7 @@ def plan(recipe: Recipe) -> list[Job]:
     jobs: dict[str, Job] = {}
     for job in planner.jobs():
         jobs.setdefault(job.name, job)
+    planner.check_modalities()
     if not planner.problems:
         for kind, of_kind in (("exclude", recipe.exclude), ("expect", recipe.expect)):
             for chosen in of_kind:
@@ -95,6 +98,7 @@ class _Planner:
         self.recipe = recipe
         self.problems: list[str] = []
         self._bases: dict[str, TomlFile | None] = {}
+        self._modalities: set[str] = set()  # that some job has a store of
 
     def problem(self, message: str) -> None:
         """Remembers one; most are in many jobs."""
@@ -109,6 +113,7 @@ class _Planner:
                     f"{self.recipe.file.at('batch', 'graphs')}: graphs[{i}]: no prepared graph in "
                     f"{graph!r}; make it with `mmkgc prepare`"
                 )
+        self._check_completion()
         everything = Selector()
         for choice in combinations(self.recipe.grid):
             grid = {key: (value, ("grid", *key)) for key, value in choice.items()}
@@ -125,18 +130,25 @@ class _Planner:
         self, about: Selector, varied: Mapping[tuple[str, str], tuple[Any, Keys]]
     ) -> Iterator[Job]:
         batch = self.recipe.batch
-        for graph in batch.graphs if about.graph is None else [about.graph]:
-            for scorer in batch.scorers if about.scorer is None else [about.scorer]:
-                for rate in self.recipe.rates if about.rate is None else [about.rate]:
-                    for seed in batch.seeds if about.seed is None else [about.seed]:
-                        if job := self._job(graph, scorer, rate, seed, varied):
-                            yield job
+        strategies: Sequence[str | None] = [about.strategy]
+        if about.strategy is None and self.recipe.complete:
+            strategies = self.recipe.complete.strategies
+        for graph, scorer, rate, strategy, seed in itertools.product(
+            batch.graphs if about.graph is None else [about.graph],
+            batch.scorers if about.scorer is None else [about.scorer],
+            self.recipe.rates if about.rate is None else [about.rate],
+            strategies,
+            batch.seeds if about.seed is None else [about.seed],
+        ):
+            if job := self._job(graph, scorer, rate, strategy, seed, varied):
+                yield job
 
     def _job(
         self,
         graph: str,
         scorer: str,
         rate: float,
+        strategy: str | None,
         seed: int,
         varied: Mapping[tuple[str, str], tuple[Any, Keys]],
     ) -> Job | None:
@@ -173,7 +185,7 @@ class _Planner:
         except MmkgcError as error:
             self.problem(f"{file.at('batch', 'scorers')}: {error}")
             return None
-        modalities = scorer_class.modalities
+        modalities = _modalities_of(scorer_class, values.get("model", {}))
         for key in [k for k in values.get("features", {}) if k not in FeaturesConfig.model_fields]:
             # A recipe has scorers that take other modalities, or none.
             if key not in modalities:
@@ -183,6 +195,9 @@ class _Planner:
         if not modalities:
             values.pop("features", None)
         masked = self._masked(values, graph, rate)
+        completed = self._completed(values, graph, strategy, seed, masked)
+        if strategy is not None and not completed:
+            strategy = NONE  # a scorer without vectors has one job, whatever is made of them
         try:
             config = resolve(scorer, scorer_class.Config, values, file.name, {}, [], lines=lines)
         except DataError as error:
@@ -190,12 +205,19 @@ class _Planner:
                 self.problem(line)
             return None
         shown = {f"{s}.{k}": value for (s, k), (value, _) in varied.items()}
-        digest = _digest([graph, scorer, rate if masked else 0, values])
+        made: dict[str, Masked | Completed] = {store.modality: store for store in masked}
+        made.update({store.modality: store for store in completed})
+        digest = digest_of(
+            [graph, scorer, rate if masked else 0, values, *(store.identity for store in completed)]
+        )
         words = [Path(graph).resolve().name, scorer]
         words += [f"{name.rpartition('.')[2]}={value}" for name, value in shown.items()]
-        words += [f"rate={rate:g}"] * bool(recipe.mask) + [f"seed={seed}"]
+        words += [f"rate={rate:g}"] * bool(recipe.mask)
+        words += [f"strategy={strategy}"] * bool(strategy) + [f"seed={seed}"]
         name = re.sub(r"[^\w.=+-]+", "_", "-".join(words))[:LONGEST] + f"-{digest}"
-        return Job(name, graph, scorer, seed, rate, shown, values, masked, config)
+        return Job(
+            name, graph, scorer, seed, rate, shown, values, tuple(made.values()), config, strategy
+        )
 
     def _base(self, scorer: str) -> TomlFile | None:
         """The configuration that a scorer of the recipe begins with; checked on its own."""
@@ -229,7 +251,82 @@ class _Planner:
                 found.append(Masked(store, modality, rate, mask.pattern, mask.seed, counts))
         return tuple(found)
 
+    def _completed(
+        self,
+        values: Settings,
+        graph: str,
+        strategy: str | None,
+        seed: int,
+        masked: tuple[Masked, ...],
+    ) -> tuple[Completed, ...]:
+        complete, features = self.recipe.complete, values.get("features", {})
+        if not complete or strategy is None:
+            return ()
+        used = {m: s for m, s in features.items() if m not in FeaturesConfig.model_fields}
+        self._modalities.update(used)
+        if strategy == NONE:
+            return ()
+        masks = {store.modality: store for store in masked}
+        return tuple(
+            Completed(
+                store, modality, graph, strategy, complete.variant,
+                seed if complete.seed is None else complete.seed,
+                self.recipe.of_strategy.get(strategy, {}), strategy in TRAINED, masks.get(modality),
+            )
+            for modality, store in used.items()
+            if isinstance(store, str) and modality in (complete.modalities or used)
+        )  # fmt: skip
 
-def _digest(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    def check_modalities(self) -> None:
+        """Of what is to be completed, each must be a feature of some job."""
+        known = self._modalities
+        for name in self.recipe.complete.modalities if self.recipe.complete else []:
+            if known and name not in known:
+                self.problem(
+                    f"{self.recipe.file.at('complete', 'modalities')}: no job has a store of "
+                    f"{name!r}; {nearest(name, known)}"
+                )
+
+    def _check_completion(self) -> None:
+        """Names and settings of strategies."""
+        recipe, file = self.recipe, self.recipe.file
+        for kind, of_kind in (
+            ("include", recipe.include), ("exclude", recipe.exclude), ("expect", recipe.expect),
+        ):  # fmt: skip
+            for chosen in of_kind:
+                if (name := chosen.about.strategy) is None:
+                    continue
+                if not recipe.complete:
+                    self.problem(
+                        f"{chosen.line}: [[{kind}]] names a strategy, and there is no [complete]"
+                    )
+                elif name not in STRATEGY_NAMES:
+                    self.problem(
+                        f"{chosen.line}: no strategy {name!r}; {nearest(name, STRATEGY_NAMES)}"
+                    )
+        if not recipe.complete:
+            return
+        for name in recipe.complete.strategies:
+            if name not in STRATEGY_NAMES:
+                self.problem(
+                    f"{file.at('complete', 'strategies')}: no strategy {name!r}; "
+                    f"{nearest(name, STRATEGY_NAMES)}"
+                )
+        known = {field.name for field in fields(MacoSettings)} - {"seed"} | {"preset"}
+        for strategy, settings in recipe.of_strategy.items():
+            for key in settings:
+                if key not in known:
+                    self.problem(
+                        f"{file.at('complete', strategy, key)}: no key complete.{strategy}.{key}; "
+                        + ("it is complete.seed" if key == "seed" else nearest(key, known))
+                    )
+
+
+def _modalities_of(scorer: type[Scorer], model: Mapping[str, Any]) -> tuple[str, ...]:
+    """Which a scorer takes with these settings; all it may take where they are wrong, as `resolve`
+    is about to say.
+    """
+    try:
+        return scorer.modalities_of(scorer.Config(**model))
+    except ValidationError:
+        return scorer.modalities

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from mmkgc_cli.completion.maco.settings import PRESETS
+from mmkgc_cli.completion.strategies import TRAINED
 from mmkgc_cli.errors import DataError, nearest
 from mmkgc_cli.runs.config import SECTIONS
 from mmkgc_cli.runs.toml_file import TomlFile, read_toml
@@ -46,6 +48,15 @@ class MaskSection(_Strict):
     modalities: list[str] = Field([], description="which; all when left out")
 
 
+class CompleteSection(_Strict):
+    """``[complete]``: vectors made for entities without one; see `mmkgc complete`."""
+
+    strategies: Names = Field(description="names of strategies; none completes nothing")
+    modalities: list[str] = Field([], description="which; all when left out")
+    variant: Literal["gen", "all-gen"] = Field("gen", description="whose vectors are made")
+    seed: Seed | None = Field(None, description="of what is made; training.seed when left out")
+
+
 class Selector(_Strict):
     """Which jobs are meant: those that agree with all that is given."""
 
@@ -53,6 +64,7 @@ class Selector(_Strict):
     scorer: str | None = None
     seed: Seed | None = None
     rate: Rate | None = None
+    strategy: str | None = None
 
 
 class Expected(Selector):
@@ -80,6 +92,8 @@ class Recipe:
     batch: BatchSection
     features: dict[str, Any] = field(default_factory=dict)
     mask: MaskSection | None = None
+    complete: CompleteSection | None = None
+    of_strategy: dict[str, dict[str, Any]] = field(default_factory=dict)  # plain values
     settings: Settings = field(default_factory=dict)
     of_scorer: dict[str, Settings] = field(default_factory=dict)
     configs: dict[str, str] = field(default_factory=dict)  # configuration files by scorer
@@ -95,7 +109,8 @@ class Recipe:
 
 
 KNOWN = (
-    "batch", "features", "mask", "settings", "scorer", "grid", "include", "exclude", "expect",
+    "batch", "features", "mask", "complete", "settings", "scorer", "grid", "include", "exclude",
+    "expect",
 )  # fmt: skip
 
 
@@ -122,6 +137,7 @@ class _Reader:
         mask = None
         if "mask" in values:
             mask = self.model(MaskSection, ("mask",), self.table(values, "mask"))
+        complete, of_strategy = self.completion(values)
         of_scorer, configs = self.of_scorers(self.table(values, "scorer"))
         grid = {}
         for section, key, entries in self.settings(("grid",), self.table(values, "grid")):
@@ -139,8 +155,8 @@ class _Reader:
         if self.problems:
             raise DataError("\n".join(sorted(self.problems, key=line_of)))
         return Recipe(
-            self.file, batch, features, mask, settings, of_scorer, configs, grid, include, exclude,
-            expect,
+            self.file, batch, features, mask, complete, of_strategy, settings, of_scorer, configs,
+            grid, include, exclude, expect,
         )  # fmt: skip
 
     def problem(self, keys: tuple[str | int, ...], message: str) -> None:
@@ -169,6 +185,35 @@ class _Reader:
                     said = issue["msg"][0].lower() + issue["msg"][1:]
                     self.problem((*keys, key), f"{name}: {said}, got {issue['input']!r}")
             return None
+
+    def completion(
+        self, values: Mapping[str, Any]
+    ) -> tuple[CompleteSection | None, dict[str, dict[str, Any]]]:
+        """``[complete]``, and the ``[complete.STRATEGY]`` in it."""
+        if "complete" not in values:
+            return None, {}
+        rest = self.table(values, "complete")
+        tables = {k: v for k, v in rest.items() if k in TRAINED or isinstance(v, dict)}
+        found: dict[str, dict[str, Any]] = {}
+        for name, entries in tables.items():
+            if name not in TRAINED:
+                known = ", ".join(TRAINED)
+                self.problem(("complete", name), f"{name!r} has no settings; those with: {known}")
+            elif not isinstance(entries, dict):
+                self.problem(("complete", name), f"write [complete.{name}]")
+            else:
+                found[name] = entries
+                self.plain(name, entries)
+        section = {k: v for k, v in rest.items() if k not in tables}
+        return self.model(CompleteSection, ("complete",), section), found
+
+    def plain(self, strategy: str, entries: Mapping[str, Any]) -> None:
+        for key, value in entries.items():
+            keys, name = ("complete", strategy, key), f"complete.{strategy}.{key}"
+            if key == "preset" and value not in PRESETS:
+                self.problem(keys, f"{name}: expected {' or '.join(PRESETS)}, got {value!r}")
+            elif not isinstance(value, str | bool | int | float):
+                self.problem(keys, f"{name}: expected a text, a number or a bool, got {value!r}")
 
     def settings(
         self, keys: tuple[str | int, ...], values: Mapping[str, Any]

@@ -23,7 +23,7 @@ from mmkgc_cli.runs.batches.folder import (
     is_ranked,
     is_trained,
 )
-from mmkgc_cli.runs.batches.plan import Job, Masked
+from mmkgc_cli.runs.batches.plan import Job
 from mmkgc_cli.runs.inspection import State, is_run
 from mmkgc_cli.state.atomic import make_folder, storage_errors, write_json, write_text
 from mmkgc_cli.state.locks import try_lock
@@ -164,8 +164,7 @@ class BatchRunner:
             return
         write_text(folder.config, tomli_w.dumps(_configuration(self.folder, job)))
         about = {
-            "graph": job.graph, "scorer": job.scorer, "seed": job.seed, "rate": job.rate,
-            "varied": dict(job.varied), "split": self.options.split,
+            **job.axes, "varied": dict(job.varied), "split": self.options.split,
         }  # fmt: skip
         write_json(folder.about, about)
 
@@ -223,12 +222,12 @@ class BatchRunner:
     def _commands(self, running: _Running) -> Iterator[tuple[str, list[str]]]:
         """What is left to do, in order."""
         job, folder = running.job, running.folder
-        for masked in job.masked:
-            path = self.folder.stores / masked.name
+        for shared in job.stores:
+            path = self.folder.stores / shared.name
             if not path.exists():
                 self._take_store(running, path)
                 if not path.exists():  # made while the lock was waited for
-                    yield "mask", _mask(masked, path)
+                    yield shared.step, shared.command(path)
             self._release_store(running)
         run = folder.trained()
         name = str(folder.run.path)
@@ -324,19 +323,11 @@ class BatchRunner:
 
 
 def _configuration(folder: BatchFolder, job: Job) -> dict[str, Any]:
-    """For `mmkgc train --config`: the job's settings, with stores that vectors were taken from."""
+    """For `mmkgc train --config`: the job's settings, with the stores that are made for it."""
     values = {section: dict(entries) for section, entries in job.values.items() if entries}
-    for masked in job.masked:
-        values["features"][masked.modality] = str(folder.stores / masked.name)
+    for shared in job.stores:
+        values["features"][shared.modality] = str(folder.stores / shared.name)
     return {"scorer": job.scorer, **values}
-
-
-def _mask(masked: Masked, path: Path) -> list[str]:
-    arguments = [
-        "features", "mask", masked.source, "--rate", repr(masked.rate), "--pattern",
-        masked.pattern, "--seed", str(masked.seed), "--out", str(path),
-    ]  # fmt: skip
-    return [*arguments, "--graph", masked.graph] if masked.graph else arguments
 
 
 def _reason(log: Path, start: int, code: int) -> str:

@@ -29,6 +29,7 @@ class Group:
     graph: str
     scorer: str
     rate: float
+    strategy: str  # of completion; empty where there is none
     varied: tuple[tuple[str, Any], ...]
     seeds: int
     mean: Mapping[str, float]
@@ -41,29 +42,30 @@ def groups(rows: Sequence[Mapping[str, Any]]) -> list[Group]:
     for row in rows:
         if row["metrics"]:
             varied = tuple(sorted((k, str(v)) for k, v in row["varied"].items()))
-            key = (row["graph"], row["scorer"], row["rate"], varied)
+            key = (row["graph"], row["scorer"], row["rate"], row.get("strategy", ""), varied)
             found.setdefault(key, []).append(row)
     made = []
-    for (graph, scorer, rate, varied), of_key in found.items():
+    for (graph, scorer, rate, strategy, varied), of_key in found.items():
         values = {m: [row["metrics"][m] for row in of_key if m in row["metrics"]] for m in METRICS}
         mean = {m: statistics.fmean(v) for m, v in values.items() if v}
         spread = {m: statistics.stdev(v) for m, v in values.items() if len(v) > 1}
-        made.append(Group(graph, scorer, rate, varied, len(of_key), mean, spread))
+        made.append(Group(graph, scorer, rate, strategy, varied, len(of_key), mean, spread))
     return made
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """A line a job; settings and metrics have columns of their own, metrics as fractions."""
     varied = sorted({key for row in rows for key in row["varied"]})
+    axes = ["graph", "scorer", "seed", "rate"]
+    axes += ["strategy"] * any("strategy" in row for row in rows)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
-        ["job", "state", "graph", "scorer", "seed", "rate", *varied, "epochs", *METRICS, "seconds",
-         "run", "message"]
-    )  # fmt: skip
+        ["job", "state", *axes, *varied, "epochs", *METRICS, "seconds", "run", "message"]
+    )
     for row in rows:
         writer.writerow(
-            [row["job"], row["state"], row["graph"], row["scorer"], row["seed"], row["rate"],
+            [row["job"], row["state"], *(row.get(axis, "") for axis in axes),
              *(row["varied"].get(key, "") for key in varied), row["epochs"],
              *(row["metrics"].get(metric, "") for metric in METRICS), row["seconds"], row["run"],
              row["message"]]
