@@ -14,7 +14,7 @@ import torch
 
 from mmkgc_cli.completion.completing import Request
 from mmkgc_cli.completion.maco.completing import complete as generate
-from mmkgc_cli.completion.maco.settings import PAPER, RELEASED
+from mmkgc_cli.completion.maco.settings import PAPER, RELEASED, MacoSettings
 from mmkgc_cli.errors import DataError, Interrupted, UsageError
 from mmkgc_cli.features.masks import MaskRequest, missing
 from mmkgc_cli.features.store import FeatureStore
@@ -24,6 +24,7 @@ from mmkgc_cli.runs import completing
 from mmkgc_cli.runs.completing import resume_completion, run_completion
 from mmkgc_cli.runs.completion_config import (
     CompletionConfig,
+    CompletionTraining,
     read_completion,
     resolve_completion,
     section_of,
@@ -37,6 +38,7 @@ from mmkgc_cli.state.checkpoints import Checkpoints
 from mmkgc_cli.state.trace import read_trace
 from mmkgc_cli.training.loop import EpochReport, NonFiniteLoss
 from tests.completion.small import communities, graph_with
+from tests.conftest import ROOT
 from tests.features.small import edit, write
 from tests.kill.contents import epochs, last_state
 
@@ -305,3 +307,27 @@ def test_runs_of_completions_are_listed_and_shown(
         done = mmkgc(*command)
         assert done.code == 3
         assert "the run of a completion, which has no scorer; expected one of" in done.err
+
+
+def test_every_setting_is_documented_with_both_presets() -> None:
+    rows = {}
+    for line in (ROOT / "docs" / "maco.md").read_text().splitlines():
+        if line.startswith("| `"):
+            name, paper, released, about = (cell.strip() for cell in line.strip("|").split("|"))
+            rows[name.strip("`")] = (paper, released, about)
+    fields: dict[str, Any] = {
+        f"maco.{name}": field for name, field in vars(MacoSettings)["__pydantic_fields__"].items()
+    }
+    del fields["maco.seed"]
+    fields |= {f"training.{name}": of for name, of in CompletionTraining.model_fields.items()}
+    assert list(rows) == list(fields)
+
+    def shown(value: object) -> str:
+        return str(value).lower() if isinstance(value, bool) else str(value)
+
+    for name, (paper, released, about) in rows.items():
+        section, _, key = name.partition(".")
+        assert about == fields[name].description
+        assert paper == shown(fields[name].default)
+        other = getattr(RELEASED, key) if section == "maco" else fields[name].default
+        assert released == ("" if other == fields[name].default else shown(other))
