@@ -30,8 +30,8 @@ def complete(
     strategy: Annotated[
         str,
         typer.Option(
-            help="random, one, zero, mean, neighbours, propagation, ridge; auto takes the best on "
-            "a held-out tenth; all only measures each."
+            help="random, one, zero, mean, neighbours, propagation, ridge, kernel; auto takes the "
+            "best on a held-out tenth; all only measures each."
         ),
     ] = "auto",
     variant: Annotated[
