@@ -49,8 +49,8 @@ def complete(
     strategy: Annotated[
         str | None,
         typer.Option(
-            help="random, one, zero, mean, neighbours, propagation, ridge; maco, which is trained; "
-            "auto (the default) takes the best on a held-out tenth; all only measures each. "
+            help="random, one, zero, mean, neighbours, propagation, ridge, kernel; maco, which is "
+            "trained; auto (the default) takes the best on a held-out tenth; all only measures each. "
             "Neither trains maco."
         ),
     ] = None,

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmkgc_cli.completion.kernel import kernel
 from mmkgc_cli.completion.problem import Problem, Sparse
 from mmkgc_cli.completion.regression import ridge
 from mmkgc_cli.errors import UsageError, nearest
@@ -161,6 +162,11 @@ def _ridge(problem: Problem, wanted: Tensor, iterations: int) -> Made:
     return _else_mean(problem, wanted, vectors, ~known, {"penalties": penalties})
 
 
+def _kernel(problem: Problem, wanted: Tensor, iterations: int) -> Made:
+    vectors, known, settings = kernel(problem, wanted)
+    return _else_mean(problem, wanted, vectors, ~known, settings)
+
+
 def _all_made(vectors: Tensor) -> Made:
     return Made(vectors, torch.zeros(len(vectors), dtype=torch.bool))
 
@@ -187,5 +193,6 @@ STRATEGIES = {
         Strategy("neighbours", _neighbours, own=True),
         Strategy("propagation", _propagation),
         Strategy("ridge", _ridge),
+        Strategy("kernel", _kernel),
     )
 }

@@ -88,7 +88,7 @@ def test_all_gen_replaces_every_vector(mmkgc: Run, folder: Path) -> None:
 def test_auto_and_all_print_a_table_of_every_strategy(mmkgc: Run, folder: Path) -> None:
     done = mmkgc(*COMPLETE, "--strategy", "all", "--missing-rate", "0.4")
     assert done.code == 0, done.err
-    names = ("random", "one", "zero", "mean", "neighbours", "propagation", "ridge")
+    names = ("random", "one", "zero", "mean", "neighbours", "propagation", "ridge", "kernel")
     assert [line.split()[0] for line in done.out.splitlines()[2:]] == list(names)
     saved = folder / "g" / "features" / "image.completed-all.json"
     assert list(json.loads(saved.read_text())["measures"]) == list(names)
