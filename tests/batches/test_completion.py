@@ -221,17 +221,18 @@ def test_jobs_train_with_what_was_completed_once(mmkgc: Run, tmp_path: Path) -> 
     write(source, list(graph.entities), vectors, about=About("image"))
     text = WITHOUT.replace('["ikrl"]', '["ikrl"]\nseeds = [0, 1]').replace("[0.0, 0.5]", "[0.5]")
     text = text.replace("[mask]", 'fill = "zero"\n[mask]')
-    text += '[complete]\nstrategies = ["none", "mean", "ridge"]\nseed = 0\n'
+    text += '[complete]\nstrategies = ["none", "ridge"]\nseed = 0\n'
     text += "[settings]\ntraining.epochs = 1\nmodel.dim = 4\n"
+    text += '[[exclude]]\nstrategy = "none"\nseed = 1\n'
     write_recipe(tmp_path, text)
     plan = json.loads(mmkgc("batch", "r.toml", "--dry-run", "--json").out)["jobs"]
-    assert Counter(job["strategy"] for job in plan) == {"none": 2, "mean": 2, "ridge": 2}
+    assert Counter(job["strategy"] for job in plan) == {"none": 1, "ridge": 2}
     assert "strategy=ridge" in mmkgc("batch", "r.toml", "--dry-run").out
     done = mmkgc("batch", "r.toml", "--jobs", "2")
     assert done.code == 0, done.err
     folder = tmp_path / "batches" / "r"
     logs = "".join(path.read_text() for path in folder.glob("jobs/*/log.txt"))
-    assert logs.count("$ mmkgc complete") == 2
+    assert logs.count("$ mmkgc complete") == 1
     assert logs.count("$ mmkgc features mask") == 1
     hidden = {}
     for job in json.loads(mmkgc("batch", "results", "batches/r", "--json").out)["jobs"]:
@@ -248,7 +249,11 @@ def test_jobs_train_with_what_was_completed_once(mmkgc: Run, tmp_path: Path) -> 
     measured = json.loads(next(folder.glob("stores/image-ridge-*.json")).read_text())
     assert measured["hidden"] == 15
     table = list(csv.DictReader(io.StringIO(mmkgc("batch", "results", "batches/r", "--csv").out)))
-    assert Counter(row["strategy"] for row in table) == {"none": 2, "mean": 2, "ridge": 2}
+    assert Counter(row["strategy"] for row in table) == {"none": 1, "ridge": 2}
     shown = mmkgc("batch", "results", "batches/r").out.splitlines()
     assert "strategy" in shown[0]
-    assert sum(" 2 " in line for line in shown) == 3  # three groups of two seeds
+    assert sum(" ridge " in line and " 2 " in line for line in shown) == 1  # a group of two seeds
+    against = mmkgc("batch", "results", "batches/r", "--against", "none")
+    assert "one seed says nothing" in against.out
+    assert mmkgc("batch", "results", "batches/r", "--against", "mean").code == 2
+    assert mmkgc("batch", "results", "batches/r", "--against", "none", "--csv").code == 2
