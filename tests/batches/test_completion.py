@@ -163,6 +163,14 @@ def test_a_trained_strategy_has_a_run_and_goes_on_with_it(tmp_path: Path) -> Non
     assert closed.command(path)[-2:] == [str(path), "--overwrite"]
 
 
+def test_a_recipe_that_takes_stores_of_another_train_split_completes_them_too() -> None:
+    text = WITHOUT.replace("[mask]", "allow_other_train = true\n[mask]") + SECTION
+    for job in jobs_of(text):
+        for store in job.stores:
+            completes = isinstance(store, Completed)
+            assert completes == ("--allow-other-train" in store.command(Path("s.h5")))
+
+
 def test_every_mistake_about_completion_is_shown_with_its_line_and_the_nearest_name() -> None:
     text = WITHOUT + SECTION.replace('"mean"', '"meen"').replace("alpha", "alhpa")
     text = text.replace('modalities = ["image"]', 'modalities = ["imgae"]')
