@@ -72,7 +72,7 @@ demo: build
 	@$(BIN)/mmkgc eval demo/rotate
 	@echo "5/6 complete, train, eval: IKRL with random and with completed pictures, three seeds each"
 	@rm -rf demo/batch
-	@$(BIN)/mmkgc batch recipes/demo.toml --out demo/batch --jobs 2
+	@$(BIN)/mmkgc batch recipes/demo.toml --out demo/batch --jobs 2 > demo/batch.txt
 	@echo "6/6 what completion gained"
 	@$(BIN)/mmkgc batch results demo/batch --against random
 	@echo "done: everything is in demo/; per-triple ranks in demo/rotate/ranks-test.tsv"
