@@ -15,6 +15,7 @@ from mmkgc_cli.words import counted
 if TYPE_CHECKING:
     from mmkgc_cli.runs.batches.folder import BatchFolder, Ending
     from mmkgc_cli.runs.batches.plan import Job
+    from mmkgc_cli.runs.batches.summary import Gain
 
 METRICS = ("mrr", "mr", "hits@1", "hits@10")
 
@@ -111,6 +112,25 @@ def print_results(rows: Sequence[Mapping[str, Any]]) -> None:
     header += [*(["strategy"] if with_strategies else []), "seeds"]
     names = ["MRR %", "MR", "hits@1 %", "hits@10 %"]
     out.print(table("", [*header, *names], lines, texts=2))
+
+
+def print_gains(found: Sequence[Gain], against: str) -> None:
+    """What strategies of completion have over one of them."""
+    varied = list(dict.fromkeys(key for gain in found for key, _ in gain.varied))
+    lines = []
+    for gain in found:
+        own = dict(gain.varied)
+        error = "" if gain.error is None else f" ± {100 * gain.error:.2f}"
+        lines.append(
+            [
+                printable(gain.graph), printable(gain.scorer),
+                *(str(own.get(key, "")) for key in varied), f"{gain.rate:g}", gain.strategy,
+                str(gain.seeds), f"{100 * gain.mean:+.2f}{error}", gain.verdict,
+            ]
+        )  # fmt: skip
+    header = ["graph", "scorer", *varied, "rate", "strategy", "seeds", "MRR %", "which is"]
+    title = f"against {against}, by seed: mean and standard error; below two of those it is none"
+    out.print(table(title, header, lines, texts=2))
 
 
 class Display:

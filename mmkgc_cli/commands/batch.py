@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from mmkgc_cli.commands._batch_view import Display, print_plan, print_results, print_status
+from mmkgc_cli.commands._batch_view import (
+    Display,
+    print_gains,
+    print_plan,
+    print_results,
+    print_status,
+)
 from mmkgc_cli.commands._shell import JsonFlag, out, print_json, say
 from mmkgc_cli.errors import MmkgcError, UsageError
 from mmkgc_cli.words import counted
@@ -198,6 +204,12 @@ def results(
     as_csv: Annotated[bool, typer.Option("--csv", help="A line a job, metrics as fractions.")] = (
         False
     ),
+    against: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STRATEGY", help="Also what other strategies of completion gain over this one."
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Show the results: means over seeds, with standard deviations."""
@@ -208,11 +220,17 @@ def results(
 
     if as_csv and as_json:
         raise UsageError("--csv or --json, not both")
+    if as_csv and against is not None:
+        raise UsageError("--csv has a line a job, --against compares them: not both")
     found = rows(BatchFolder(folder))
+    gains = [] if against is None else summary.gains(found, against)
     if as_csv:
         out.file.write(summary.as_csv(found))
     elif as_json:
         groups = [{**asdict(g), "varied": dict(g.varied)} for g in summary.groups(found)]
-        print_json({"folder": str(folder), "groups": groups, "jobs": found})
+        said = [{**asdict(g), "varied": dict(g.varied), "verdict": g.verdict} for g in gains]
+        print_json({"folder": str(folder), "groups": groups, "gains": said, "jobs": found})
     else:
         print_results(found)
+        if against is not None:
+            print_gains(gains, against)

@@ -69,6 +69,13 @@ def complete(
         int, typer.Option(min=0, help="Of all that is drawn, and of what is held out.")
     ] = 0,
     iterations: Annotated[int, typer.Option(min=1, help="Of propagation.")] = 40,
+    allow_other_train: Annotated[
+        bool,
+        typer.Option(
+            "--allow-other-train",
+            help="Take a store that was made from another train split; what comes out says so.",
+        ),
+    ] = False,
     out_file: Annotated[
         Path | None,
         typer.Option(
@@ -121,7 +128,7 @@ def complete(
 
     request = Request(
         modality, strategy or "auto", variant.value, missing_rate, mask_seed, pattern.value, seed,
-        iterations,
+        iterations, allow_other_train,
     )  # fmt: skip
     folder = (graph_folder.parent if graph_folder.is_file() else graph_folder) / "features"
     store = out_file or folder / f"{modality}.completed-{request.strategy}.h5"

@@ -46,6 +46,8 @@ class Request:
     "gen" makes vectors for entities without one, "all-gen" for all of them. `missing_rate` hides
     that share of the observed vectors first (`masks.MaskRequest`); without it nothing can be
     measured.
+    `allow_other_train` takes a store that was made from another train split, whose `train_id` the
+    completed store keeps: it is refused as that one was.
     """
 
     modality: str
@@ -56,6 +58,7 @@ class Request:
     pattern: str = "random"
     seed: int = 0
     iterations: int = ITERATIONS
+    allow_other_train: bool = False
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
@@ -104,10 +107,11 @@ def complete(
 
     Raises:
         DataError: when the store cannot be read, is of another modality, does not fit the graph,
-            was completed before or is to be masked a second time; when a vector is not finite; when
-            none is observed, or none is missing.
+            was made from another train split without `allow_other_train`, was completed before or
+            is to be masked a second time; when a vector is not finite; when none is observed, or
+            none is missing.
     """
-    features = open_features(store, graph)
+    features = open_features(store, graph, request.allow_other_train)
     with features.store:
         _check(request, features)
         vectors = features.read()
@@ -243,14 +247,14 @@ def _write(
         "settings": report["settings"], "fallback": report["fallback"],
         "train_id": graph.train_id if structural else "",
     }  # fmt: skip
+    own = structural or (request.missing_rate is not None and request.mask().needs_graph)
     about = replace(
         store.about,
         graph=graph.name,
         completion=completion,
         mask=store.about.mask if request.missing_rate is None else request.mask_record(graph),
-        train_id=graph.train_id
-        if structural or (request.missing_rate is not None and request.mask().needs_graph)
-        else store.about.train_id,
+        # That of another split stays, where it was allowed: the vectors may know its triples.
+        train_id=store.about.train_id or (graph.train_id if own else ""),
         notes=(*store.about.notes, f"completed from {store.path.name} sha256 {store.seal.sha256}"),
     )
 

@@ -163,6 +163,14 @@ def test_a_trained_strategy_has_a_run_and_goes_on_with_it(tmp_path: Path) -> Non
     assert closed.command(path)[-2:] == [str(path), "--overwrite"]
 
 
+def test_a_recipe_that_takes_stores_of_another_train_split_completes_them_too() -> None:
+    text = WITHOUT.replace("[mask]", "allow_other_train = true\n[mask]") + SECTION
+    for job in jobs_of(text):
+        for store in job.stores:
+            completes = isinstance(store, Completed)
+            assert completes == ("--allow-other-train" in store.command(Path("s.h5")))
+
+
 def test_every_mistake_about_completion_is_shown_with_its_line_and_the_nearest_name() -> None:
     text = WITHOUT + SECTION.replace('"mean"', '"meen"').replace("alpha", "alhpa")
     text = text.replace('modalities = ["image"]', 'modalities = ["imgae"]')
@@ -221,17 +229,18 @@ def test_jobs_train_with_what_was_completed_once(mmkgc: Run, tmp_path: Path) -> 
     write(source, list(graph.entities), vectors, about=About("image"))
     text = WITHOUT.replace('["ikrl"]', '["ikrl"]\nseeds = [0, 1]').replace("[0.0, 0.5]", "[0.5]")
     text = text.replace("[mask]", 'fill = "zero"\n[mask]')
-    text += '[complete]\nstrategies = ["none", "mean", "ridge"]\nseed = 0\n'
+    text += '[complete]\nstrategies = ["none", "ridge"]\nseed = 0\n'
     text += "[settings]\ntraining.epochs = 1\nmodel.dim = 4\n"
+    text += '[[exclude]]\nstrategy = "none"\nseed = 1\n'
     write_recipe(tmp_path, text)
     plan = json.loads(mmkgc("batch", "r.toml", "--dry-run", "--json").out)["jobs"]
-    assert Counter(job["strategy"] for job in plan) == {"none": 2, "mean": 2, "ridge": 2}
+    assert Counter(job["strategy"] for job in plan) == {"none": 1, "ridge": 2}
     assert "strategy=ridge" in mmkgc("batch", "r.toml", "--dry-run").out
     done = mmkgc("batch", "r.toml", "--jobs", "2")
     assert done.code == 0, done.err
     folder = tmp_path / "batches" / "r"
     logs = "".join(path.read_text() for path in folder.glob("jobs/*/log.txt"))
-    assert logs.count("$ mmkgc complete") == 2
+    assert logs.count("$ mmkgc complete") == 1
     assert logs.count("$ mmkgc features mask") == 1
     hidden = {}
     for job in json.loads(mmkgc("batch", "results", "batches/r", "--json").out)["jobs"]:
@@ -248,7 +257,11 @@ def test_jobs_train_with_what_was_completed_once(mmkgc: Run, tmp_path: Path) -> 
     measured = json.loads(next(folder.glob("stores/image-ridge-*.json")).read_text())
     assert measured["hidden"] == 15
     table = list(csv.DictReader(io.StringIO(mmkgc("batch", "results", "batches/r", "--csv").out)))
-    assert Counter(row["strategy"] for row in table) == {"none": 2, "mean": 2, "ridge": 2}
+    assert Counter(row["strategy"] for row in table) == {"none": 1, "ridge": 2}
     shown = mmkgc("batch", "results", "batches/r").out.splitlines()
     assert "strategy" in shown[0]
-    assert sum(" 2 " in line for line in shown) == 3  # three groups of two seeds
+    assert sum(" ridge " in line and " 2 " in line for line in shown) == 1  # a group of two seeds
+    against = mmkgc("batch", "results", "batches/r", "--against", "none")
+    assert "one seed says nothing" in against.out
+    assert mmkgc("batch", "results", "batches/r", "--against", "mean").code == 2
+    assert mmkgc("batch", "results", "batches/r", "--against", "none", "--csv").code == 2

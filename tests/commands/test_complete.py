@@ -114,6 +114,28 @@ def test_a_store_made_with_train_triples_is_refused_on_another_train_split(
             load_features(path, other, allow_other_train=True)
 
 
+@pytest.mark.parametrize("strategy", ["ridge", "mean"])
+def test_a_store_of_another_train_split_is_completed_when_asked_and_stays_one(
+    mmkgc: Run, folder: Path, strategy: str
+) -> None:
+    other = dataclasses.replace(GRAPH, train=GRAPH.train[1:])
+    write_graph(other, folder / "other")
+    mask = ("features", "mask", "g/features/image.h5", "--rate", "0.2", "--pattern", "degree")
+    masked = folder / "masked.h5"
+    assert mmkgc(*mask, "--graph", folder / "other", "--out", masked).code == 0
+    completes = (*COMPLETE, "--strategy", strategy, "--features", masked, "--out", "done.h5")
+    refused = mmkgc(*completes)
+    assert refused.code == 3
+    assert "made from another train split" in refused.err
+    assert refused.err.rstrip().endswith("say --allow-other-train")
+    done = mmkgc(*completes, "--allow-other-train")
+    assert done.code == 0, done.err
+    # What came of it is still from that split, whichever triples its strategy looked at.
+    with pytest.raises(DataError, match="made from another train split"):
+        load_features(folder / "done.h5", GRAPH)
+    assert load_features(folder / "done.h5", GRAPH, allow_other_train=True).observed.all()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

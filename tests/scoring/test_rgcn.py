@@ -58,6 +58,40 @@ def test_rows_of_a_batch_and_their_gradients_are_those_of_the_whole_graph(
         assert torch.allclose(a, b, atol=1e-11)
 
 
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize(("width_in", "width_out"), [(4, 6), (9, 2)])
+@pytest.mark.parametrize("bases", [2, None])
+def test_a_layer_and_its_gradients_are_those_of_torch_geometric(
+    bases: int | None, width_in: int, width_out: int, normalize: bool
+) -> None:
+    nn = pytest.importorskip("torch_geometric.nn", reason="torch-geometric is not installed")
+    graph = MessageGraph.from_triples(
+        triples(25, 3, 60), 25, 3, normalize=normalize, dtype=torch.float64
+    )
+    torch.manual_seed(0)
+    ours = RelationalLayer(width_in, width_out, graph.relations, bases).double()
+    # Its "mean" is taken within each relation, as 1 / |N_i^r|.
+    aggregation = "mean" if normalize else "sum"
+    peer = nn.RGCNConv(
+        width_in, width_out, graph.relations, num_bases=bases, aggr=aggregation, bias=False
+    ).double()
+    pairs = [(peer.weight, ours.weight), (peer.root, ours.own)]
+    if ours.coefficients is not None:
+        pairs.append((peer.comp, ours.coefficients))
+    with torch.no_grad():
+        for theirs, own in pairs:
+            theirs.copy_(own)
+    x = torch.randn(25, width_in, dtype=torch.float64, requires_grad=True)
+    edges = torch.stack([graph.source, graph.edges_into(None)[1]])
+    found, expected = ours(x, graph), torch.relu(peer(x, edges, graph.relation))
+    assert torch.allclose(found, expected, atol=1e-12)
+    weights = torch.randn_like(found)
+    own_gradients = torch.autograd.grad(found, [x, *(own for _, own in pairs)], weights)
+    gradients = torch.autograd.grad(expected, [x, *(theirs for theirs, _ in pairs)], weights)
+    for a, b in zip(own_gradients, gradients, strict=True):
+        assert torch.allclose(a, b, atol=1e-12)
+
+
 def test_initial_matrices_have_the_scale_of_one_matrix_and_come_from_the_generator() -> None:
     def layer() -> RelationalLayer:
         rng = torch.Generator().manual_seed(3)

@@ -272,6 +272,7 @@ class _Planner:
                 store, modality, graph, strategy, complete.variant,
                 seed if complete.seed is None else complete.seed,
                 self.recipe.of_strategy.get(strategy, {}), strategy in TRAINED, masks.get(modality),
+                features.get("allow_other_train") is True,
             )
             for modality, store in used.items()
             if isinstance(store, str) and modality in (complete.modalities or used)

@@ -55,6 +55,7 @@ class Completed:
     settings: Mapping[str, Any]  # of one that is trained: the preset, and what differs from it
     trained: bool  # in a run, which goes on after a kill
     mask: Masked | None
+    allow_other_train: bool = False
 
     step: ClassVar[str] = "complete"
 
@@ -85,6 +86,8 @@ class Completed:
                 "--missing-rate", repr(self.mask.rate), "--mask-seed", str(self.mask.seed),
                 "--pattern", self.mask.pattern,
             ]  # fmt: skip
+        if self.allow_other_train:
+            arguments.append("--allow-other-train")
         if self.trained:
             arguments += ["--run", str(run)]
         for key, value in self.settings.items():

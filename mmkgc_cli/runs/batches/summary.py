@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mmkgc_cli.errors import UsageError, nearest
 from mmkgc_cli.runs.batches.plan import Job
 from mmkgc_cli.runs.batches.recipe import Expected, Recipe
 
@@ -50,6 +51,58 @@ def groups(rows: Sequence[Mapping[str, Any]]) -> list[Group]:
         mean = {m: statistics.fmean(v) for m, v in values.items() if v}
         spread = {m: statistics.stdev(v) for m, v in values.items() if len(v) > 1}
         made.append(Group(graph, scorer, rate, strategy, varied, len(of_key), mean, spread))
+    return made
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What a strategy of completion has over another, in MRR: differences of the same seeds."""
+
+    graph: str
+    scorer: str
+    rate: float
+    strategy: str
+    varied: tuple[tuple[str, Any], ...]
+    seeds: int
+    mean: float
+    error: float | None  # standard error of the mean; None for one seed
+
+    @property
+    def verdict(self) -> str:
+        """A difference below two standard errors is none."""
+        if self.error is None:
+            return "one seed says nothing"
+        if abs(self.mean) < 2 * self.error:
+            return "none"
+        return "gain" if self.mean > 0 else "loss" if self.mean < 0 else "none"
+
+
+def gains(rows: Sequence[Mapping[str, Any]], against: str) -> list[Gain]:
+    """Each strategy against one of them, for all else alike; in the order in which they first come.
+
+    Raises:
+        UsageError: when no job with a result has that strategy.
+    """
+    found: dict[tuple[Any, ...], dict[str, dict[int, float]]] = {}
+    for row in rows:
+        if row["metrics"]:
+            varied = tuple(sorted((k, str(v)) for k, v in row["varied"].items()))
+            of_key = found.setdefault((row["graph"], row["scorer"], row["rate"], varied), {})
+            of_strategy = of_key.setdefault(row.get("strategy", ""), {})
+            of_strategy[row["seed"]] = row["metrics"]["mrr"]
+    known = {strategy for of_key in found.values() for strategy in of_key if strategy}
+    if against not in known:
+        raise UsageError(f"--against {against}: no results of it; {nearest(against, known)}")
+    made = []
+    for (graph, scorer, rate, varied), of_key in found.items():
+        base = of_key.get(against, {})
+        for strategy, of_strategy in of_key.items():
+            pairs = [mrr - base[seed] for seed, mrr in of_strategy.items() if seed in base]
+            if strategy != against and pairs:
+                n = len(pairs)
+                error = statistics.stdev(pairs) / n**0.5 if n > 1 else None
+                mean = statistics.fmean(pairs)
+                made.append(Gain(graph, scorer, rate, strategy, varied, n, mean, error))
     return made
 
 
