@@ -50,8 +50,8 @@ def complete(
         str | None,
         typer.Option(
             help="random, one, zero, mean, neighbours, propagation, ridge, kernel; maco, which is "
-            "trained; auto (the default) takes the best on a held-out tenth; all only measures each. "
-            "Neither trains maco."
+            "trained; auto (the default) takes the best on a held-out tenth; all only measures "
+            "each. Neither trains maco."
         ),
     ] = None,
     variant: Annotated[
