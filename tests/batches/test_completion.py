@@ -154,9 +154,9 @@ def test_a_trained_strategy_has_a_run_and_goes_on_with_it(tmp_path: Path) -> Non
         "--set", "maco.learnt_input=true", "--set", "maco.encoder=embedding",
     ]  # fmt: skip
     run.mkdir(parents=True)
-    assert "--resume" not in store.command(path)  # nothing there yet
+    (run / ".lock").write_text("")
+    assert "--resume" not in store.command(path)  # killed before it had written what to resume
     (run / "config.toml").write_text("")
-    (run / "trace.jsonl").write_text("")
     assert store.command(path) == ["complete", "--resume", str(run)]
     assert isinstance(store, Completed)
     closed = replace(store, strategy="mean", trained=False, settings={}, mask=None)

@@ -74,7 +74,7 @@ class Completed:
     def command(self, path: Path) -> list[str]:
         """What makes it, or goes on making it, for `mmkgc`."""
         run = path.with_suffix(".run")
-        if self.trained and RunDirectory(run).config.is_file():  # a run that can be gone on with
+        if self.trained and RunDirectory(run).config.is_file():  # which is written at once
             return ["complete", "--resume", str(run)]
         arguments = [
             "complete", self.modality, "--graph", self.graph, "--features", self.source,
