@@ -20,6 +20,7 @@ from mmkgc_cli.scoring.contract import (
     Features,
     Scorer,
     ScorerConfig,
+    Shares,
     Side,
 )
 from mmkgc_cli.scoring.experts import Experts, LinearExperts, MlpExperts
@@ -311,6 +312,19 @@ class MoCME(Scorer):
             return []
         rate = self.settings.estimator_lr
         return [Auxiliary("estimator", list(of.parameters()), rate, self._estimate)]
+
+    def shares(self) -> list[Shares]:
+        """Weights of modalities, unless they are fused otherwise, and of experts within each."""
+        of = self.complementarity
+        names = ("structure", *self.modalities_of(self.settings))
+        found = []
+        if self.fusion is None and len(names) > 1:
+            found.append(Shares("modality", names, of.inter.masked_fill(~of.available, math.nan)))
+        experts = [f"expert {i + 1}" for i in range(of.weighting.experts)]
+        for m, name in enumerate(names if len(experts) > 1 else ()):
+            weights = of.intra[m][None] if of.intra.dim() == 2 else of.intra[of.available[:, m], m]
+            found.append(Shares(f"{name}: expert", experts, weights))
+        return found
 
     def _estimate(self, batch: Batch) -> Tensor:
         entities, known = self.complementarity.turn()

@@ -31,6 +31,7 @@ from mmkgc_cli.scoring.pieces import (
     Rows,
     ScorerConfig,
     ScorerFault,
+    Shares,
     check_features,
     fault,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "Scorer",
     "ScorerConfig",
     "ScorerFault",
+    "Shares",
     "Side",
 ]
 
@@ -211,6 +213,10 @@ class Scorer(nn.Module):
 
     def constrain(self) -> None:
         """Called without gradients after each step, to bring weights back; nothing by default."""
+
+    def shares(self) -> list[Shares]:
+        """What its parts weigh, for `mmkgc inspect`; nothing by default."""
+        return []
 
     # Scores
 

@@ -78,6 +78,19 @@ class Auxiliary:
     loss: Callable[[Batch], Tensor]
 
 
+@dataclass(frozen=True)
+class Shares:
+    """What parts of a scorer weigh, for people to look at: `parts` by name, which add up to 1.
+
+    `values` is ``[n, len(parts)]``, of entities or of whatever has weights; NaN where one lacks a
+    part.
+    """
+
+    name: str
+    parts: Sequence[str]
+    values: Tensor
+
+
 class ScorerFault(DataError):
     """A plugin breaks the contract."""
 
