@@ -13,6 +13,7 @@ from mmkgc_cli.scoring.information import DECAY, ESTIMATORS, Information, mean_o
 
 HELD_OUT = 0.1  # of the entities
 FEWEST = 8  # entities that an estimator learns from and is held against
+MEMORY = 0.9  # of what an entity adds, from turn to turn: one estimate of it is mostly noise
 
 
 def symmetric(values: Tensor, pairs: Tensor, views: int) -> Tensor:
@@ -112,6 +113,7 @@ class Complementarity(nn.Module):
             ("steps", torch.zeros((), dtype=torch.int64)),
             ("epoch", torch.zeros((), dtype=torch.int64)),
             ("shared", torch.zeros(len(pairs))),
+            ("added", torch.zeros(entities if weighting.per_entity else 0, len(pairs))),
         ):
             self.register_buffer(name, buffer)
         self.held: Tensor  # entities that are never learnt from
@@ -119,6 +121,7 @@ class Complementarity(nn.Module):
         self.steps: Tensor
         self.epoch: Tensor
         self.shared: Tensor  # running information of the pairs, in nats
+        self.added: Tensor  # what each entity adds to that, a running mean over its turns
 
     def turn(self) -> tuple[Tensor, int]:
         """The entities ``[n]`` whose turn it is, and how many of them, from the first, teach."""
@@ -150,18 +153,24 @@ class Complementarity(nn.Module):
             if self.weighting.per_entity:
                 groups = ((codes[:, :known], present[:, :known]),
                           (codes[:, known:], present[:, known:]))  # fmt: skip
-                self._weigh(torch.cat([self.amounts(*group) for group in groups], 1), entities)
+                new = torch.cat([self.offsets(*group) for group in groups], 1).T
+                added = torch.lerp(new, self.added[entities], MEMORY)
+                self.added.index_copy_(0, entities, added)
+                self._weigh(self.amounts(added.T, of.both(present)), entities)
             else:
                 self._weigh(self.shared.clamp(0, self._most)[:, None], entities)
         return loss
 
-    def amounts(self, codes: Tensor, present: Tensor) -> Tensor:
-        """What each of a group of entities shares between the views of each pair, ``[P, n]``."""
+    def offsets(self, codes: Tensor, present: Tensor) -> Tensor:
+        """How far each of a group of entities is from the group in what its views share, [P, n]."""
         assert self.estimator is not None
         both = self.estimator.both(present)
         own = self.estimator.pointwise(codes, present)
-        off = own - mean_over(own.detach(), both)[:, None]
-        return torch.where(both, (self.shared[:, None] + off).clamp(0, self._most), 0)
+        return torch.where(both, own - mean_over(own.detach(), both)[:, None], 0)
+
+    def amounts(self, offsets: Tensor, both: Tensor) -> Tensor:
+        """What each shares between the views of each pair, ``[P, n]``; 0 where it lacks one."""
+        return torch.where(both, (self.shared[:, None] + offsets).clamp(0, self._most), 0)
 
     @property
     def _most(self) -> float:
@@ -206,7 +215,8 @@ class Complementarity(nn.Module):
         assert self.estimator is not None
         kept = self.of(entities)
         present = self.present(entities)
-        amounts = self.amounts(self.estimator.codes(rows, present), present)
+        offsets = self.offsets(self.estimator.codes(rows, present), present)
+        amounts = self.amounts(offsets, self.estimator.both(present))
         available = self.available if entities is None else self.available[entities]
         intra, inter = self.weights(amounts, available)
         return torch.where(self.ready, intra, kept[0]), torch.where(self.ready, inter, kept[1])

@@ -194,7 +194,8 @@ def test_the_order_of_entities_means_nothing() -> None:
     moved = {k: Features(v.vectors[back], v.observed[back]) for k, v in given.items()}
     other = MoCME(of.config, E, R, rng(), features=moved)
     state = of.state_dict()
-    for name in ("entities", "complementarity.intra", "complementarity.inter"):
+    for name in ("entities", "complementarity.intra", "complementarity.inter",
+                 "complementarity.added"):  # fmt: skip
         state[name] = state[name][back]
     other.load_state_dict(state)
     torch.testing.assert_close(other.joint(None), of.joint(None)[back])

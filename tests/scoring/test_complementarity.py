@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -91,6 +93,29 @@ def test_weights_are_equal_until_the_estimator_has_learnt() -> None:
         entities, known = of.turn()
         of.estimate(rows[:, entities], entities, known)
         assert torch.equal(of.inter, equal) == (step < 4)
+
+
+def test_what_an_entity_adds_is_a_running_mean_over_its_turns() -> None:
+    rows = torch.randn(3, 40, 4, generator=rng(1))
+    available = torch.ones(40, 3, dtype=torch.bool)
+    of = Complementarity(Weighting(1, warmup=0), available, 4, rng())
+    with torch.no_grad():
+        of.estimator.outer.mul_(5)  # so that entities differ
+    of.epoch.fill_(2)
+    for _ in range(3):
+        before, made = of.added.clone(), []
+        offsets = of.offsets
+        of.offsets = lambda *group: made.append(offsets(*group)) or made[-1]  # noqa: B023
+        entities, known = of.turn()
+        of.estimate(rows[:, entities], entities, known)
+        of.offsets = offsets
+        wanted = 0.9 * before[entities] + 0.1 * torch.cat(made, 1).T
+        torch.testing.assert_close(of.added[entities], wanted)
+        assert float(made[0].mean(1).abs().max()) < 1e-5
+        assert float(made[0].std()) > 0.01
+        amounts = (of.shared + wanted).clamp(0, math.log(1024))
+        expected = complementary_weights(symmetric(amounts, of.estimator.pairs, 3))
+        torch.testing.assert_close(of.inter[entities], expected)
 
 
 def test_turns_reach_every_entity_and_never_teach_the_held_out_tenth() -> None:
