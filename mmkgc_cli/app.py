@@ -13,6 +13,7 @@ from mmkgc_cli.commands import (
     evaluate,
     extract,
     features,
+    inspect,
     prepare,
     profile,
     runs,
@@ -42,6 +43,7 @@ app.command("train", cls=WithFeatures)(train.train)
 app.command("eval")(evaluate.evaluate)
 app.add_typer(batch.app, name="batch")
 app.add_typer(runs.app, name="runs")
+app.command("inspect")(inspect.inspect)
 app.add_typer(scorers.app, name="scorers")
 app.command("profile", cls=WithFeatures)(profile.profile)
 app.command("doctor")(doctor.doctor)

@@ -70,8 +70,12 @@ def test_every_room_has_its_place() -> None:
 BLOCKS = (
     "mmkgc_cli.ops",
     "mmkgc_cli.scoring.blocks",
+    "mmkgc_cli.scoring.complementarity",
     "mmkgc_cli.scoring.contract",
+    "mmkgc_cli.scoring.experts",
     "mmkgc_cli.scoring.features",
+    "mmkgc_cli.scoring.fusion",
+    "mmkgc_cli.scoring.projectors",
     "mmkgc_cli.scoring.regularization",
 )
 

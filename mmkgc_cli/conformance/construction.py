@@ -8,6 +8,7 @@ import safetensors
 import safetensors.torch
 import torch
 from pydantic import ValidationError
+from torch import Tensor
 
 from mmkgc_cli.conformance.findings import Failed, Skipped
 from mmkgc_cli.conformance.subject import ENTITIES, RELATIONS, Subject, scores_of_triples
@@ -24,7 +25,7 @@ from mmkgc_cli.scoring.paths import (
     terms,
     triple_scores,
 )
-from mmkgc_cli.scoring.pieces import kept_tensors, load_tensors, where
+from mmkgc_cli.scoring.pieces import kept_tensors, load_tensors, shape, where
 
 SHORTEST_CITATION = 20
 
@@ -174,7 +175,7 @@ def state(s: Subject) -> None:
 
 
 def hooks(s: Subject) -> None:
-    """Extra losses are finite scalars under names of their own; other hooks can be called."""
+    """Extra losses and auxiliaries' are finite scalars; other hooks can be called."""
     scorer = s.make(torch.float32).train()
     scorer.start_epoch(2)
     triples = s.triples
@@ -186,6 +187,14 @@ def hooks(s: Subject) -> None:
             raise Failed(
                 f"{where(scorer, 'extra_losses')}: expected a finite {name!r}, got {float(term)}"
             )
+    for of in scorer.auxiliaries():
+        found = of.loss(batch)
+        if not isinstance(found, Tensor) or found.dim() or not math.isfinite(float(found)):
+            got = shape(found) if not isinstance(found, Tensor) or found.dim() else float(found)
+            raise Failed(
+                f"{where(scorer, 'auxiliaries')}: expected a finite scalar for {of.name!r}, got "
+                f"{got}"
+            )
     with torch.no_grad():
         scorer.constrain()
     for name, parameter in scorer.named_parameters():
@@ -194,7 +203,7 @@ def hooks(s: Subject) -> None:
 
 
 def parameter_groups(s: Subject) -> None:
-    """Every parameter is in one group, so that it is trained, and once."""
+    """Every parameter is in one group or auxiliary, so that it is trained, and once."""
     scorer = s.construct()
     if not list(scorer.parameters()):
         raise Skipped("there is nothing to train")
@@ -205,6 +214,9 @@ def parameter_groups(s: Subject) -> None:
                 f"{where(scorer, 'parameter_groups')}: expected rates from 0, got {group.rate}"
             )
         for parameter in group.parameters:
+            seen[id(parameter)] = seen.get(id(parameter), 0) + 1
+    for of in scorer.auxiliaries():
+        for parameter in of.parameters:
             seen[id(parameter)] = seen.get(id(parameter), 0) + 1
     for name, parameter in scorer.named_parameters():
         times = seen.pop(id(parameter), 0)

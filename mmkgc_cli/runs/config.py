@@ -147,7 +147,8 @@ def resolve(
                 key = str(issue["loc"][0])
                 name, source = f"{section}.{key}", origin.get((section, key), "")
                 place = source if name in source else f"{source}: {name}".removeprefix(": ")
-                message = issue["msg"][0].lower() + issue["msg"][1:]
+                message = issue["msg"].removeprefix("Value error, ")
+                message = message[0].lower() + message[1:]
                 problems.append(f"{place}: {message}, got {issue['input']!r}")
     if problems:
         raise DataError("\n".join(problems))

@@ -21,6 +21,7 @@ from mmkgc_cli.runs.config import to_toml, values_of
 from mmkgc_cli.runs.directory import RunDirectory, environment
 from mmkgc_cli.runs.features import features_to_resume, read_features, recorded
 from mmkgc_cli.runs.keeper import RunKeeper
+from mmkgc_cli.runs.learnt import certainty_probe
 from mmkgc_cli.runs.loading import graph_of
 from mmkgc_cli.runs.loggers import Loggers
 from mmkgc_cli.runs.plugins import config_to_resume, recorded_plugins
@@ -37,6 +38,7 @@ from mmkgc_cli.state.device import pick_device
 from mmkgc_cli.state.memory import peak_mib, settled_objects
 from mmkgc_cli.state.signals import StopRequest
 from mmkgc_cli.state.trace import Trace, read_trace
+from mmkgc_cli.training.certainty import Certainty
 from mmkgc_cli.training.loop import FINISHED, EpochReport, Outcome, Schedule, train
 
 
@@ -219,6 +221,11 @@ def _train(
     return Trained(config, outcome, keeper.valid)
 
 
+def _weighs_negatives(config: RunConfig) -> bool:
+    settings = config.training
+    return settings.loss == "entropy-weighted" and settings.candidates == "sampled"
+
+
 def _drive(
     config: RunConfig,
     graph: Graph,
@@ -232,10 +239,13 @@ def _drive(
     device = pick_device(settings.device)
     scorer, program = prepared.scorer, prepared.program
     valid = valid_triples(config, graph)
+    sure = certainty_probe(config, graph, scorer, device) if _weighs_negatives(config) else None
+    certainty: list[Certainty] = []  # of the last validation
 
     def validate() -> dict[str, float]:
         scorer.eval()
         with keeper.averaged():
+            certainty[:] = [sure(scorer)] if sure else []
             both = side_metrics(rank(scorer, valid, prepared.known))["both"]["realistic"]
         scorer.train()
         return dict(both)
@@ -251,6 +261,8 @@ def _drive(
                 rate=keeper.rate(),
                 memory_mib=peak_mib(device),
             )
+            for found in certainty if report.valid is not None else ():
+                keeper.trace.write("certainty", epoch=report.epoch, **dataclasses.asdict(found))
             watcher.epoch(report)
 
     if program is None:

@@ -143,6 +143,7 @@ def build_program(config: RunConfig, scorer: Scorer, triples: Tensor) -> ScorerP
                     settings.entropy_weights[1],
                     settings.entropy_weights[2],
                 ),
+                one_sided=settings.entropy_one_sided,
             ),
             precision=settings.precision,
             sampler=load_sampler(settings.sampler),

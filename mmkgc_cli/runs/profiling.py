@@ -124,6 +124,11 @@ def _least_bytes(config: RunConfig, scorer: Scorer) -> dict[str, float]:
         "loss": rows + queries + 3 * 4 * candidates,
         "gradients": 2 * queries,
         "update": 2 * kept * moved,
+        "auxiliaries": sum(
+            2 * 3 * p.numel() * p.element_size()
+            for of in scorer.auxiliaries()
+            for p in of.parameters
+        ),
     }
 
 

@@ -134,6 +134,9 @@ class TrainingConfig(Strict):
         max_length=3,
         description="of easy, ambiguous and hard negatives",
     )
+    entropy_one_sided: bool = Field(
+        False, description="a negative that is held to be true is hard, however sure that is"
+    )
     negative_side: Literal["per-negative", "per-positive", "alternating"] = Field(
         "per-negative", description="what a draw of the side decides about"
     )

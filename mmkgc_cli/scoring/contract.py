@@ -24,12 +24,14 @@ from mmkgc_cli.scoring import paths
 from mmkgc_cli.scoring.features import FeatureTable
 from mmkgc_cli.scoring.pieces import (
     NO_FEATURES,
+    Auxiliary,
     Batch,
     Features,
     ParameterGroup,
     Rows,
     ScorerConfig,
     ScorerFault,
+    Shares,
     check_features,
     fault,
 )
@@ -37,6 +39,7 @@ from mmkgc_cli.sides import Side
 
 __all__ = [
     "NO_FEATURES",
+    "Auxiliary",
     "Batch",
     "Features",
     "ParameterGroup",
@@ -45,6 +48,7 @@ __all__ = [
     "Scorer",
     "ScorerConfig",
     "ScorerFault",
+    "Shares",
     "Side",
 ]
 
@@ -182,8 +186,16 @@ class Scorer(nn.Module):
         """Sees the train triples ``[n, 3]`` (h, r, t) once before training; nothing by default."""
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Which parameters move at which share of the learning rate; by default all at it."""
-        return [ParameterGroup(list(self.parameters()))]
+        """Which parameters move at which share of the learning rate; by default all at it.
+
+        Those of `auxiliaries` are in none.
+        """
+        apart = {id(p) for of in self.auxiliaries() for p in of.parameters}
+        return [ParameterGroup([p for p in self.parameters() if id(p) not in apart])]
+
+    def auxiliaries(self) -> list[Auxiliary]:
+        """Parameters that go down losses of their own after each step; none by default."""
+        return []
 
     def extra_losses(self, batch: Batch) -> dict[str, Tensor]:
         """Further terms of the loss by name, scalars with their weights in; none by default.
@@ -201,6 +213,10 @@ class Scorer(nn.Module):
 
     def constrain(self) -> None:
         """Called without gradients after each step, to bring weights back; nothing by default."""
+
+    def shares(self) -> list[Shares]:
+        """What its parts weigh, for `mmkgc inspect`; nothing by default."""
+        return []
 
     # Scores
 

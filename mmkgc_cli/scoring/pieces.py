@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -61,6 +61,34 @@ class Batch:
     ids: Tensor | None = None
     side: Tensor | None = None
     usable: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Auxiliary:
+    """Parameters of a scorer that go down a loss of their own: an estimator, an adversary.
+
+    After each step of the scorer an Adam of theirs steps them at `lr` along `loss`, which is told
+    of the batch of that step. They are in no `ParameterGroup`, and no other parameter is moved by
+    the loss. Buffers may be brought up to date in it. It is traced as `name`.
+    """
+
+    name: str
+    parameters: Sequence[nn.Parameter]
+    lr: float
+    loss: Callable[[Batch], Tensor]
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What parts of a scorer weigh, for people to look at: `parts` by name, which add up to 1.
+
+    `values` is ``[n, len(parts)]``, of entities or of whatever has weights; NaN where one lacks a
+    part.
+    """
+
+    name: str
+    parts: Sequence[str]
+    values: Tensor
 
 
 class ScorerFault(DataError):

@@ -33,6 +33,7 @@ class LossSettings:
     reduction: ReductionName = "mean"
     thresholds: tuple[float, float] = (0.2, 0.8)
     weights: tuple[float, float, float] = (0.5, 1.5, 1.2)
+    one_sided: bool = False
 
     def __post_init__(self) -> None:
         """Refuses a bucket that would be upside down, by its thresholds or its weight."""
@@ -88,4 +89,5 @@ def make_loss(settings: LossSettings) -> RowLoss:
         weights=(1.0, 1.0, 1.0) if equal else settings.weights,
         reduction=reduction,
         temperature=settings.temperature,
+        one_sided=settings.one_sided and not equal,
     )

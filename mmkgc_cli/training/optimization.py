@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmkgc_cli.errors import DataError, MmkgcError
 from mmkgc_cli.scoring.contract import ParameterGroup, Scorer
-from mmkgc_cli.training.optimizers import Adam, LazyAdam
+from mmkgc_cli.training.optimizers import Adam, LazyAdam, let_capture
 
 OptimizerName = Literal["adam", "adamw", "adagrad", "lazy-adam"]
 ScheduleName = Literal["constant", "linear", "cosine", "exponential"]
@@ -92,7 +92,7 @@ class Optimization:
         ]
         self._parameters = [p for group in groups for p in group["params"]]  # type: ignore[attr-defined]
         self.optimizer = _make(settings, groups)
-        _let_capture(self.optimizer)
+        let_capture(self.optimizer)
         self._averages = [p.detach().clone() for p in self._parameters] if settings.average else []
 
     @contextlib.contextmanager
@@ -192,7 +192,7 @@ class Optimization:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on where `state_dict` was taken."""
         self.optimizer.load_state_dict(state["optimizer"])
-        _let_capture(self.optimizer)  # the state may come from another device
+        let_capture(self.optimizer)  # the state may come from another device
         self.steps = state["steps"]
         for average, kept in zip(self._averages, state["averages"], strict=True):
             average.copy_(kept)
@@ -206,10 +206,3 @@ def _make(settings: OptimizationSettings, groups: list[dict[str, Any]]) -> torch
         return LazyAdam(groups, lr=settings.lr)
     decoupled = settings.optimizer == "adamw"
     return Adam(groups, lr=settings.lr, weight_decay=decay, decoupled_weight_decay=decoupled)
-
-
-def _let_capture(optimizer: torch.optim.Optimizer) -> None:
-    """On a GPU torch captures steps of an Adam that says so; on a CPU it may refuse to run it."""
-    for group in optimizer.param_groups:
-        if "capturable" in group:
-            group["capturable"] = all(p.is_cuda for p in group["params"])

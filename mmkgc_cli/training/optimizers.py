@@ -241,3 +241,10 @@ class LazyAdam(Adam):
         for whole, part in zip(wholes, parts, strict=True):
             whole.index_copy_(0, rows, part)
         state["step"] += 1
+
+
+def let_capture(optimizer: torch.optim.Optimizer) -> None:
+    """On a GPU torch captures steps of an Adam that says so; on a CPU it may refuse to run it."""
+    for group in optimizer.param_groups:
+        if "capturable" in group:
+            group["capturable"] = all(p.is_cuda for p in group["params"])

@@ -14,6 +14,7 @@ from mmkgc_cli.ops import path_of
 from mmkgc_cli.scoring.contract import Batch, ParameterGroup, Scorer
 from mmkgc_cli.scoring.paths import extra_losses
 from mmkgc_cli.state.rng import generator
+from mmkgc_cli.training.auxiliaries import Auxiliaries
 from mmkgc_cli.training.optimization import Optimization, OptimizationSettings
 from mmkgc_cli.training.precision import Precision, forward, products
 
@@ -56,6 +57,7 @@ class ScorerProgram:
         self.precision = settings.precision
         self._order_rng = generator(settings.seed, "permutation", rows.device)
         self.optimization = Optimization(scorer, optimization, self.steps_per_epoch, epochs, more)
+        self._auxiliaries = Auxiliaries(scorer)
         self._order = torch.empty(0, dtype=torch.int64, device=rows.device)
         self._before_order = self._order_rng.get_state()
         # Who wants to know where the time goes puts something else here.
@@ -124,6 +126,9 @@ class ScorerProgram:
             with torch.no_grad():
                 self.scorer.constrain()
         traced = {name: term.detach() for name, term in terms.items()}
+        if self._auxiliaries:
+            with self.watch("auxiliaries"), products(self.precision, device):
+                traced |= self._auxiliaries.step(batch_of())
         return {"loss": loss.detach(), **traced, "gradient_norm": norm}
 
     def why_not_captured(self) -> str | None:
@@ -147,11 +152,14 @@ class ScorerProgram:
             "optimization": self.optimization.state_dict(),
             # An order is drawn again, which takes less room than keeping it.
             "permutation": {"order": self._before_order, "next": self._order_rng.get_state()},
+            "auxiliaries": self._auxiliaries.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Takes over what `state_dict` gave, and draws the order of the pass again."""
         self.optimization.load_state_dict(state["optimization"])
+        # Checkpoints from before there were any have none.
+        self._auxiliaries.load_state_dict(state.get("auxiliaries", {}))
         # What comes of the number alone is back then; what is in buffers comes with the weights.
         self.scorer.start_epoch(self.epoch)
         self.scorer.load_state_dict(state["scorer"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.ops import Metric
 from mmkgc_cli.scoring import Scorer
-from mmkgc_cli.scoring.contract import Batch, ScorerFault
+from mmkgc_cli.scoring.contract import Auxiliary, Batch, ParameterGroup, ScorerFault
 from mmkgc_cli.training.link_prediction import LinkPrediction
 from tests.scoring.extended import EXTENDED, DistMult, Hooked
 from tests.training.test_loop import program_of
@@ -69,6 +70,80 @@ def test_a_term_that_is_no_scalar_is_refused(graph: Graph) -> None:
     each = program(Vector, graph)
     each.start_epoch()
     with pytest.raises(ScorerFault, match=r"Vector.extra_losses: expected a scalar for 'n3'"):
+        each.step(0)
+
+
+class Estimating(DistMult):
+    """Has a number that an Adam of its own draws to the mean of the entities, counting steps."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.mean = torch.nn.Parameter(torch.zeros(()))
+        self.register_buffer("steps", torch.zeros(()))
+
+    def auxiliaries(self) -> list[Auxiliary]:
+        return [Auxiliary("distance", [self.mean], 0.5, self.distance)]
+
+    def distance(self, batch: Batch) -> Tensor:
+        assert batch.triples.shape[1] == 3
+        self.steps += 1
+        # Not detached: the entities must stay where they are all the same.
+        return (self.mean - self.entities.mean()).square()
+
+
+def test_an_auxiliary_moves_its_own_parameters_at_its_own_rate_and_no_others(graph: Graph) -> None:
+    each, plain = program(Estimating, graph), program(DistMult, graph)
+    for of in (each, plain):
+        of.start_epoch()
+    found, expected = each.step(0), plain.step(0)
+    assert list(found) == ["loss", "distance", "gradient_norm"]
+    torch.testing.assert_close(found["gradient_norm"], expected["gradient_norm"])
+    assert torch.equal(each.scorer.entities, plain.scorer.entities)
+    torch.testing.assert_close(found["distance"], each.scorer.entities.mean().square().detach())
+    # A first step of Adam goes by the rate.
+    wanted = 0.5 * each.scorer.entities.mean().sign().detach()
+    torch.testing.assert_close(each.scorer.mean.detach(), wanted, atol=1e-4, rtol=0)
+
+
+def test_auxiliaries_go_on_after_a_resume_bit_by_bit(graph: Graph) -> None:
+    first = program(Estimating, graph)
+    first.start_epoch()
+    first.step(0)
+    again = program(Estimating, graph)
+    again.load_state_dict(copy.deepcopy(first.state_dict()))
+    for of in (first, again):
+        of.step(1)
+    state = first.scorer.state_dict()
+    assert state["steps"] == 2
+    assert all(torch.equal(state[name], value) for name, value in again.scorer.state_dict().items())
+
+
+def test_an_auxiliary_that_shares_parameters_is_refused(graph: Graph) -> None:
+    class Shared(Estimating):
+        def parameter_groups(self) -> list[ParameterGroup]:
+            return [ParameterGroup(list(self.parameters()))]
+
+    with pytest.raises(ScorerFault, match="that nothing else steps under 'distance'"):
+        program(Shared, graph)
+
+
+def test_an_auxiliary_must_have_a_name_of_its_own(graph: Graph) -> None:
+    class Named(Estimating):
+        def auxiliaries(self) -> list[Auxiliary]:
+            return [Auxiliary("loss", [self.mean], 0.5, self.distance)]
+
+    with pytest.raises(ScorerFault, match="expected names of their own, got loss"):
+        program(Named, graph)
+
+
+def test_an_auxiliary_loss_that_is_no_scalar_is_refused(graph: Graph) -> None:
+    class Vector(Estimating):
+        def distance(self, batch: Batch) -> Tensor:
+            return self.mean.expand(2)
+
+    each = program(Vector, graph)
+    each.start_epoch()
+    with pytest.raises(ScorerFault, match=r"expected a scalar for 'distance', got \[2\] float32"):
         each.step(0)
 
 

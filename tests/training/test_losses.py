@@ -62,6 +62,18 @@ def test_entropy_weights_are_those_of_the_settings() -> None:
     assert torch.allclose(loss(POSITIVE, NEGATIVE, None), expected)
 
 
+def test_one_sided_entropy_makes_negatives_that_are_held_to_be_true_hard() -> None:
+    negative = torch.tensor([[9.0, -9.0, 2.0]])
+    usable, positive = None, torch.tensor([0.0])
+    softplus = torch.nn.functional.softplus(negative)
+    found = []
+    for one_sided in (False, True):
+        settings = LossSettings("entropy-weighted", reduction="sum", one_sided=one_sided)
+        found.append(float(make_loss(settings)(positive, negative, usable)) - math.log(2))
+    for total, weights in zip(found, ([0.5, 0.5, 1.5], [1.2, 0.5, 1.2]), strict=True):
+        assert total == pytest.approx(float((torch.tensor(weights) * softplus).sum()), rel=1e-5)
+
+
 @pytest.mark.parametrize("name", get_args(LossName))
 def test_a_better_positive_lowers_every_loss(name: LossName) -> None:
     loss = make_loss(LossSettings(name))

@@ -1,0 +1,279 @@
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from mmkgc_cli.conformance.kit import check_scorer
+from mmkgc_cli.kg.graph import Graph
+from mmkgc_cli.ops import EntropyWeighted, entropy_cut
+from mmkgc_cli.scoring import Features, Scorer, Side, load_scorer
+from mmkgc_cli.scoring.contract import Batch
+from mmkgc_cli.training.link_prediction import LinkPrediction
+from tests.training.test_loop import program_of
+
+MoCME = load_scorer("mocme")
+E, R = 40, 3
+NO_BATCH = Batch(torch.zeros(0, 3, dtype=torch.int64))
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def features(entities: int = E, widths: tuple[int, ...] = (7, 5)) -> dict[str, Features]:
+    """Image and text, a third of the entities without the one and another without the other."""
+    found = {}
+    for i, (name, width) in enumerate(zip(("image", "text"), widths, strict=True)):
+        observed = torch.arange(entities) % 3 != i
+        vectors = torch.randn(entities, width, generator=rng(i)) * observed[:, None]
+        found[name] = Features(vectors, observed)
+    return found
+
+
+def made(entities: int = E, **config: Any) -> Scorer:
+    of = MoCME.Config(**{"dim": 4, "warmup": 0, "estimator_batch": 32, **config})
+    given = {n: f for n, f in features(entities).items() if n in of.use_modalities}
+    return MoCME(of, entities, R, rng(), features=given)
+
+
+def weighed(steps: int = 3, **config: Any) -> Scorer:
+    """One whose weights an estimator that has learnt nothing has brought up to date."""
+    torch.manual_seed(0)
+    of = made(**config)
+    of.start_epoch(2)
+    for _ in range(steps):
+        for auxiliary in of.auxiliaries():
+            auxiliary.loss(NO_BATCH)
+    return of
+
+
+def restated(of: Any, entity: int) -> Tensor:
+    """The joint vector of one entity, written out."""
+    intra, inter = (w[0] for w in of.complementarity.of(torch.tensor([entity])))
+    if of.complementarity.intra.dim() == 2:
+        intra = of.complementarity.intra
+    total = torch.zeros(8)
+    for m, experts in enumerate(of.experts):
+        if m == 0:
+            v = of.entities[entity]
+        else:
+            name = ("image", "text")[m - 1]
+            p, raw = of.projectors[name], of.tables[name].vectors[entity]
+            v = p.second @ (p.first @ raw + p.first_bias).clamp_min(0) + p.second_bias
+        for i in range(len(experts.weight)):
+            view = (v - experts.bias[i]) @ experts.weight[i]
+            total = total + inter[m] * intra[m, i] * view
+    return total
+
+
+@pytest.mark.parametrize("weights", ["entity", "global"])
+def test_score_is_minus_the_distance_of_joint_vectors_after_a_rotation(weights: str) -> None:
+    of = weighed(weights=weights, margin=3.0)
+    with torch.no_grad():
+        for experts in of.experts:
+            experts.bias.normal_(generator=rng(5))
+    for h, r, t in ((0, 1, 2), (3, 2, 3), (4, 0, 39)):
+        head, tail = (torch.complex(*restated(of, e).chunk(2)) for e in (h, t))
+        turned = head * torch.polar(torch.ones(4), of.phases[r])
+        expected = 3.0 - (turned - tail).abs().sum()
+        torch.testing.assert_close(of.score(torch.tensor([[h, r, t]]))[0], expected)
+
+
+ABLATIONS: list[dict[str, Any]] = [
+    {"use_modalities": []},
+    {"use_modalities": ["text"]},
+    {"intra": False},
+    {"inter": False},
+    {"intra": False, "inter": False},
+    {"fusion": "concat"},
+    {"fusion": "product"},
+    {"fusion": "gate"},
+    {"backbone": "linear"},
+    {"backbone": "mlp"},
+    {"expert_form": "mlp"},
+    {"experts": 2},
+    {"experts": 5, "weights": "global"},
+    {"estimator": "softbin"},
+    {"estimator": "club"},
+    {"weight_slope": True},
+    {"information_penalty": 1e-4},
+    {"mask": False},
+    {"dropout": 0.3, "init": "xavier"},
+    {"margin": 0.0, "temperature": 2.0},
+]
+
+
+@pytest.mark.parametrize("changes", ABLATIONS, ids=str)
+def test_every_ablation_trains(graph: Graph, changes: dict[str, Any]) -> None:
+    n = len(graph.entities)
+    config = MoCME.Config(dim=4, warmup=0, estimator_batch=32, **changes)
+    given = {k: v for k, v in features(n).items() if k in config.use_modalities}
+    told: dict[str, Any] = {"features": given} if given else {}
+    scorer = MoCME(config, n, len(graph.relations), rng(), **told)
+    program = program_of(scorer, torch.from_numpy(graph.train).long())
+    before = {name: p.detach().clone() for name, p in scorer.named_parameters()}
+    for _ in range(2):
+        program.start_epoch()
+        for index in range(program.steps_per_epoch):
+            traced = program.step(index)
+            assert all(value.isfinite() for value in traced.values())
+    assert ("information" in traced) == ("information_penalty" in changes)
+    moved = {name for name, p in scorer.named_parameters() if not torch.equal(p, before[name])}
+    assert moved == set(before)
+    of = scorer.complementarity
+    torch.testing.assert_close(of.intra.sum(-1), torch.ones_like(of.intra[..., 0]))
+    torch.testing.assert_close(of.inter.sum(-1), torch.ones(n))
+    # What two share is all that either shares: their weights are equal.
+    uneven = (of.inter.max(1).values - 1 / of.available.sum(1)).abs().max() > 1e-4
+    assert bool(uneven) == (of.of_modalities and of.available.shape[1] > 2)
+    uneven = (of.intra - of.intra.mean(-1, keepdim=True)).abs().max() > 1e-6
+    assert bool(uneven) == (of.of_experts and of.intra.shape[-1] > 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [{}, *ABLATIONS], ids=str)
+def test_every_ablation_conforms(changes: dict[str, Any]) -> None:
+    for finding in check_scorer(MoCME, MoCME.Config(dim=4, **changes)):
+        assert finding.outcome != "failed", finding
+
+
+def test_entities_have_weights_of_their_own_and_experts_are_no_single_affine_map() -> None:
+    of = weighed()
+    both = of.complementarity.available.all(1).nonzero().flatten()
+    intra, inter = of.complementarity.intra[both], of.complementarity.inter[both]
+    assert not torch.allclose(intra[0], intra[1], atol=1e-4)
+    assert not torch.allclose(inter[0], inter[1], atol=1e-4)
+    # The best affine map of what the experts of structure see misses what they make of it.
+    rows = torch.cat([of.entities, torch.ones(E, 1)], 1).detach()
+    with torch.no_grad():
+        of.experts[0].weight.normal_(generator=rng(4))
+        out = of.experts[0].mixed(of.entities, of.complementarity.intra[:, 0])
+        found = torch.linalg.lstsq(rows, out).solution
+        assert float((rows @ found - out).norm() / out.norm()) > 1e-3
+        shared = of.experts[0].mixed(of.entities, torch.tensor([0.2, 0.3, 0.5]))
+        found = torch.linalg.lstsq(rows, shared).solution
+        assert float((rows @ found - shared).norm() / shared.norm()) < 1e-5
+
+
+def test_a_modality_that_an_entity_lacks_has_no_weight_and_no_gradient() -> None:
+    of = weighed().train()
+    of.tables["image"].vectors.requires_grad_()
+    of.joint(None).square().sum().backward()
+    slope = of.tables["image"].vectors.grad
+    lacks = ~features()["image"].observed
+    assert not slope[lacks].any()
+    assert (slope[~lacks] != 0).any(1).all()
+    assert not of.complementarity.inter[lacks, 1].any()
+    # Nor when a few entities are asked for, by a path of its own.
+    some = lacks.nonzero().flatten()[:3]
+    of.zero_grad()
+    of.joint(some).square().sum().backward()
+    assert not of.projectors["image"].first.grad.any()
+    assert of.projectors["text"].first.grad.any()
+
+
+def test_without_the_mask_a_missing_row_counts() -> None:
+    assert (weighed(mask=False).complementarity.inter > 0).all()
+
+
+def test_the_order_of_modalities_means_nothing() -> None:
+    one, other = (weighed(use_modalities=names) for names in (["image", "text"], ["text", "image"]))
+    assert torch.equal(one.joint(None), other.joint(None))
+
+
+def test_the_order_of_entities_means_nothing() -> None:
+    of = weighed()
+    given = features()
+    back = torch.randperm(E, generator=rng(3))
+    moved = {k: Features(v.vectors[back], v.observed[back]) for k, v in given.items()}
+    other = MoCME(of.config, E, R, rng(), features=moved)
+    state = of.state_dict()
+    for name in ("entities", "complementarity.intra", "complementarity.inter",
+                 "complementarity.added"):  # fmt: skip
+        state[name] = state[name][back]
+    other.load_state_dict(state)
+    torch.testing.assert_close(other.joint(None), of.joint(None)[back])
+
+
+def test_some_rows_are_those_among_all_and_kept_ones_go_when_weights_change() -> None:
+    of = weighed().eval()
+    some = torch.tensor([5, 0, 39, 5])
+    with torch.no_grad():
+        first = of.candidates(None)
+        torch.testing.assert_close(of.joint(some), first[some])
+        assert of.candidates(None) is first
+        of.complementarity.inter[:, 0] += 0.1
+        assert not torch.equal(of.candidates(None), first)
+        of.double()
+        assert of.candidates(some).dtype == torch.float64
+
+
+def test_the_loss_is_algorithm_1_restated(graph: Graph) -> None:
+    """-log p+ - mean_i lambda(H(p_i)) log(1 - p_i), H in bits, as the paper states it."""
+    of = weighed().eval()
+    triples = torch.from_numpy(graph.train).long()[:20] % torch.tensor([E, R, E])
+    ids = torch.randint(E, (20, 9), generator=rng(1))
+    side = torch.randint(2, (20, 9), generator=rng(2), dtype=torch.int8)
+    ids[:, 0], side[:, 0] = triples[:, 2], Side.tail
+    total = 0.0
+    for b in range(20):
+        h, r, t = triples[b].tolist()
+        for i in range(9):
+            e = int(ids[b, i])
+            row = [h, r, e] if side[b, i] == Side.tail else [e, r, t]
+            p = float(of.score(torch.tensor([row])).detach().double().sigmoid())
+            if i == 0:
+                total -= math.log(p)
+                continue
+            bits = -p * math.log2(p) - (1 - p) * math.log2(1 - p)
+            weight = 0.5 if bits < 0.2 else 1.5 if bits < 0.8 else 1.2
+            total -= weight * math.log(1 - p) / 8
+    loss = EntropyWeighted((0.2, 0.8), (0.5, 1.5, 1.2))
+    found = of.loss_sampled(*triples.unbind(1), ids, side, None, loss)
+    assert float(found.detach()) == pytest.approx(total / 20, rel=1e-4)
+
+
+def test_buckets_by_the_size_of_a_score_are_those_by_entropy_in_bits() -> None:
+    scores = torch.linspace(-9, 9, 4001, dtype=torch.float64)
+    p = scores.sigmoid()
+    bits = -(p * p.log2() + (1 - p) * (1 - p).log2())
+    for threshold in (0.2, 0.5, 0.8):
+        assert torch.equal(bits < threshold, scores.abs() > entropy_cut(threshold))
+
+
+def test_a_training_goes_on_from_its_state_bit_by_bit(graph: Graph) -> None:
+    def fresh() -> LinkPrediction:
+        n = len(graph.entities)
+        config = MoCME.Config(dim=4, warmup=2, estimator_batch=32)
+        scorer = MoCME(config, n, len(graph.relations), rng(), features=features(n))
+        return program_of(scorer, torch.from_numpy(graph.train).long())
+
+    torch.manual_seed(0)
+    first = fresh()
+    for _ in range(2):
+        first.start_epoch()
+        for index in range(first.steps_per_epoch):
+            first.step(index)
+    first.start_epoch()
+    first.step(0)
+    again = fresh()
+    again.load_state_dict(copy.deepcopy(first.state_dict()))
+    layers = torch.get_rng_state()
+    first.step(1)
+    torch.set_rng_state(layers)
+    again.step(1)
+    wanted = first.scorer.state_dict()
+    assert all(torch.equal(wanted[k], v) for k, v in again.scorer.state_dict().items())
+
+
+def test_settings_that_make_no_sense_are_refused() -> None:
+    for config in ({"use_modalities": ["smell"]}, {"use_modalities": ["text", "text"]},
+                   {"experts": 0}, {"temperature": 0.0}):  # fmt: skip
+        with pytest.raises(ValidationError):
+            MoCME.Config(**config)
