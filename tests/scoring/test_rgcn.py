@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 
@@ -64,7 +66,9 @@ def test_rows_of_a_batch_and_their_gradients_are_those_of_the_whole_graph(
 def test_a_layer_and_its_gradients_are_those_of_torch_geometric(
     bases: int | None, width_in: int, width_out: int, normalize: bool
 ) -> None:
-    nn = pytest.importorskip("torch_geometric.nn", reason="torch-geometric is not installed")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # it compiles parts of it by torch.jit
+        nn = pytest.importorskip("torch_geometric.nn", reason="torch-geometric is not installed")
     graph = MessageGraph.from_triples(
         triples(25, 3, 60), 25, 3, normalize=normalize, dtype=torch.float64
     )
