@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from mmkgc_cli.training.loop import EpochReport
 
 
+# Parameters that go with --resume.
+WITH_RESUME = {"resume", "graph_folder", "as_json"}
+
+
 class Variant(StrEnum):
     """Whose vectors are made."""
 
@@ -36,6 +40,7 @@ class Preset(StrEnum):
 
 
 def complete(
+    context: typer.Context,
     modality: Annotated[
         str | None, typer.Argument(help="What is completed: image, text, …")
     ] = None,
@@ -108,13 +113,11 @@ def complete(
 ) -> None:
     """Fill in vectors from what other entities and the train triples say, and measure them."""
     if resume is not None:
-        given = (
-            modality, features, strategy, missing_rate, out_file, preset, epochs, device, overrides,
-            run,
-        )  # fmt: skip
-        if overwrite or any(value is not None for value in given):
+        sources = {name: context.get_parameter_source(name) for name in context.params}
+        said = {name for name, source in sources.items() if source and source.name != "DEFAULT"}
+        if not WITH_RESUME.issuperset(said):
             raise UsageError(
-                "--resume takes its settings from the run; only --graph, --json go with it"
+                "--resume takes its settings from the run; only --graph and --json go with it"
             )
         _resume(resume, graph_folder, as_json)
         return

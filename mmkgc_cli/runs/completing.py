@@ -16,7 +16,7 @@ from mmkgc_cli.completion.maco.model import Maco
 from mmkgc_cli.completion.maco.program import MacoProgram
 from mmkgc_cli.completion.problem import Problem
 from mmkgc_cli.completion.strategies import Made, Strategy
-from mmkgc_cli.errors import DataError, MmkgcError
+from mmkgc_cli.errors import DataError, MmkgcError, UsageError
 from mmkgc_cli.features.store import FeatureStore
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import load_graph
@@ -100,7 +100,18 @@ def resume_completion(
                 f"{store}: not the store that the run began with: expected SHA-256 "
                 f"{config.completion.sha256[:12]}…, got {now.seal.sha256[:12]}…; put that back"
             )
+    _may_replace(Path(config.completion.out), config)
     return _Job(config, graph, run, watcher, None).complete()
+
+
+def _may_replace(out: Path, config: CompletionConfig) -> None:
+    """Refuses to replace what this run did not write."""
+    if not out.exists():
+        return
+    with FeatureStore(out) as store:
+        completion = store.about.completion
+    if completion.get("settings") != dataclasses.asdict(config.maco):
+        raise UsageError(f"{out}: is there already and not of this run; move it away")
 
 
 class _Job:

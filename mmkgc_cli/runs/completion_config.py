@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from mmkgc_cli.completion.completing import Request
 from mmkgc_cli.completion.maco.settings import PRESETS, MacoSettings
 from mmkgc_cli.errors import DataError, UsageError, nearest
-from mmkgc_cli.runs.config import parse_override, read_record, unlike
+from mmkgc_cli.runs.config import parse_override, read_record, unlike, what_is_wrong
 from mmkgc_cli.runs.sections import GraphConfig, Strict
 from mmkgc_cli.runs.toml_file import read_toml
 
@@ -122,9 +122,7 @@ def _said(
 ) -> Iterator[str]:
     for issue in error.errors():
         key = str(issue["loc"][0])
-        message = issue["msg"][0].lower() + issue["msg"][1:]
-        source = origin.get((section, key), f"{section}.{key}")
-        yield f"{source}: {message}, got {issue['input']!r}"
+        yield f"{origin.get((section, key), f'{section}.{key}')}: {what_is_wrong(issue)}"
 
 
 def unlike_defaults(values: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

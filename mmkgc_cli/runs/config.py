@@ -147,9 +147,7 @@ def resolve(
                 key = str(issue["loc"][0])
                 name, source = f"{section}.{key}", origin.get((section, key), "")
                 place = source if name in source else f"{source}: {name}".removeprefix(": ")
-                message = issue["msg"].removeprefix("Value error, ")
-                message = message[0].lower() + message[1:]
-                problems.append(f"{place}: {message}, got {issue['input']!r}")
+                problems.append(f"{place}: {what_is_wrong(issue)}")
     if problems:
         raise DataError("\n".join(problems))
     # model_construct keeps the scorer's own config class, validated just now.
@@ -160,6 +158,12 @@ def resolve(
         "stores": {},
     }
     return RunConfig.model_construct(scorer=scorer, **parts)
+
+
+def what_is_wrong(issue: Mapping[str, Any]) -> str:
+    """What was expected of one setting, and what came, in the words of pydantic."""
+    message = issue["msg"].removeprefix("Value error, ")
+    return f"{message[0].lower()}{message[1:]}, got {issue['input']!r}"
 
 
 def _takes_any(model: type[BaseModel]) -> bool:

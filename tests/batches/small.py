@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from mmkgc_cli.errors import DataError
 from mmkgc_cli.kg import storage
+from mmkgc_cli.runs.batches.plan import Job, plan
+from mmkgc_cli.runs.batches.recipe import read_recipe
 from tests.conftest import random_graph
 
 # Trained until the first query.
@@ -59,3 +64,15 @@ def write_recipe(folder: Path, text: str, name: str = "r.toml") -> Path:
     path = folder / name
     path.write_text(text)
     return path
+
+
+def jobs_of(text: str) -> list[Job]:
+    """The plan of a recipe in the folder that is worked in."""
+    return plan(read_recipe(write_recipe(Path(), text)))
+
+
+def problems_of(text: str) -> list[str]:
+    """What is said of a recipe that is wrong, line by line."""
+    with pytest.raises(DataError) as caught:
+        jobs_of(text)
+    return str(caught.value).splitlines()

@@ -12,14 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmkgc_cli.errors import DataError
 from mmkgc_cli.features.about import About
 from mmkgc_cli.features.store import FeatureStore
 from mmkgc_cli.kg.storage import load_graph
-from mmkgc_cli.runs.batches.plan import Job, plan
-from mmkgc_cli.runs.batches.recipe import read_recipe
 from mmkgc_cli.runs.batches.stores import Completed, Masked
-from tests.batches.small import write_graph, write_recipe
+from tests.batches.small import jobs_of, problems_of, write_graph, write_recipe
 from tests.conftest import Outcome
 from tests.features.small import write
 
@@ -52,16 +49,6 @@ encoder = "embedding"
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_graph(tmp_path)
-
-
-def jobs_of(text: str) -> list[Job]:
-    return plan(read_recipe(write_recipe(Path(), text)))
-
-
-def problems_of(text: str) -> list[str]:
-    with pytest.raises(DataError) as caught:
-        jobs_of(text)
-    return str(caught.value).splitlines()
 
 
 def test_folders_of_batches_without_completion_stay_valid() -> None:

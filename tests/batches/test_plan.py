@@ -4,12 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from mmkgc_cli.errors import DataError
-from mmkgc_cli.runs.batches.plan import Job, plan
-from mmkgc_cli.runs.batches.recipe import read_recipe
 from mmkgc_cli.runs.config import resolve
 from mmkgc_cli.scoring import load_scorer
-from tests.batches.small import write_graph, write_recipe
+from tests.batches.small import jobs_of, problems_of, write_graph
 
 WHOLE = """
 [batch]
@@ -46,16 +43,6 @@ training.lr = 0.1
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_graph(tmp_path)
-
-
-def jobs_of(text: str) -> list[Job]:
-    return plan(read_recipe(write_recipe(Path(), text)))
-
-
-def problems_of(text: str) -> list[str]:
-    with pytest.raises(DataError) as caught:
-        jobs_of(text)
-    return str(caught.value).splitlines()
 
 
 def test_a_grid_is_the_product_of_its_axes_with_inclusions_and_without_exclusions() -> None:

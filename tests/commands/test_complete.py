@@ -257,3 +257,5 @@ def test_flags_that_make_no_sense_are_refused(
     assert done.code in (2, 3)
     assert message in done.err
     assert mmkgc("complete").code == 2
+    seeded = mmkgc("complete", "--resume", "run", "--mask-seed", "0")
+    assert (seeded.code, "only --graph and --json go with it" in seeded.err) == (2, True)

@@ -237,6 +237,17 @@ def test_a_completion_goes_on_with_its_own_store_and_graph_alone(tmp_path: Path)
         resume_completion(directory, None, Watcher())
 
 
+def test_a_store_that_is_not_of_the_run_is_not_replaced(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    with pytest.raises(Interrupted):
+        run(tmp_path, "run", Watcher(3))
+    write(tmp_path / "out.h5", GRAPH.entities, VALUES, SEEN)
+    before = (tmp_path / "out.h5").read_bytes()
+    with pytest.raises(UsageError, match=r"out.h5: is there already and not of this run"):
+        resume_completion(RunDirectory(tmp_path / "run"), None, Watcher())
+    assert (tmp_path / "out.h5").read_bytes() == before
+
+
 def test_a_loss_that_is_not_finite_ends_it_and_is_traced(tmp_path: Path) -> None:
     prepare(tmp_path, values=1e20 * VALUES)
     with pytest.raises(NonFiniteLoss, match="lower the learning rate, or look at the data"):
