@@ -18,6 +18,7 @@ from mmkgc_cli.scoring.contract import (
     Auxiliary,
     Batch,
     Features,
+    ParameterGroup,
     Scorer,
     ScorerConfig,
     Shares,
@@ -79,6 +80,12 @@ class MoCMEConfig(ScorerConfig):
         True, description="leave a modality out where an entity lacks it; otherwise its row counts"
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="of what experts see")
+    layer_rate: float = Field(
+        1.0,
+        gt=0,
+        le=1e6,
+        description="share of the learning rate at which projectors, experts and a fusion move",
+    )
     init: Literal["rotate", "xavier"] = Field(
         "rotate",
         description="how rows of entities start: uniform in +-(margin + 2) / dim, or Xavier",
@@ -226,8 +233,13 @@ class MoCME(Scorer):
         self, modality: int, entities: Tensor | None
     ) -> tuple[Tensor | None, Tensor | None]:
         """Which entities to ask for a modality, and their places among all; None: all of them."""
-        if entities is not None or modality == 0:
+        if modality == 0:
             return entities, None
+        if entities is not None:
+            if not self.settings.mask or entities.device.type != "cpu":
+                return entities, None
+            among = self.complementarity.available[entities, modality].nonzero().flatten()
+            return (entities, None) if len(among) == len(entities) else (entities[among], among)
         at: Tensor = self.get_buffer(f"with_{self.modalities_of(self.settings)[modality - 1]}")
         return (None, None) if len(at) == self.n_entities else (at, at)
 
@@ -260,7 +272,8 @@ class MoCME(Scorer):
         """Joint vectors; without gradients those of all are made once, and kept for a while."""
         if self.training or torch.is_grad_enabled():
             return self.joint(entities).to(self.phases.dtype)
-        # Until anything that they are made of changes: in ranking, nothing does.
+        # Until anything that they are made of changes: in ranking, nothing does. What fused
+        # optimizers and replayed graphs change counts no version, hence `train`.
         made_of = (*self.parameters(), *self.buffers())
         state = tuple((id(t), t.data_ptr(), t._version) for t in made_of)
         if self._kept is None or self._kept[0] != state:
@@ -278,17 +291,24 @@ class MoCME(Scorer):
     ) -> Tensor:
         """The same as by queries and candidates, from a table of joint vectors made once."""
         met = None
-        if ids.device.type == "cpu" and ids.numel() + 2 * len(heads) < self.n_entities:
-            # Fewer than all; on a GPU nobody could say how many without waiting.
-            met, at = torch.unique(torch.cat([heads, tails, ids.flatten()]), return_inverse=True)
-            heads, tails, flat = at.split([len(heads), len(tails), ids.numel()])
-            ids = flat.view_as(ids)
+        if ids.device.type == "cpu":  # on a GPU nobody could say how many without waiting
+            seen = torch.zeros(self.n_entities, dtype=torch.bool)
+            for some in (heads, tails, ids.flatten()):
+                seen[some] = True
+            met = seen.nonzero().flatten()
+            place = seen.cumsum(0) - 1
+            heads, tails, ids = place[heads], place[tails], place[ids]
         table = self.candidates(met)
         return self.margin + rotate_score(
             table, self.phases, heads, relations, tails, ids, side, order
         )
 
     # Hooks
+
+    def train(self, mode: bool = True) -> MoCME:
+        """As a module's, and forgets joint vectors that were kept for ranking."""
+        self._kept = None
+        return super().train(mode)
 
     def start_epoch(self, epoch: int) -> None:
         """Weights are used from the second epoch on, at the earliest."""
@@ -304,6 +324,13 @@ class MoCME(Scorer):
         present = of.present(entities)
         shared = of.estimator.bound(of.estimator.codes(self.views(entities), present), present)
         return {"information": self.settings.information_penalty * shared.sum()}
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """Layers move at a rate of their own."""
+        layers = [p for of in (self.projectors, self.experts, self.fusion) if of is not None
+                  for p in of.parameters()]  # fmt: skip
+        tables = ParameterGroup([self.entities, self.phases])
+        return [tables, ParameterGroup(layers, self.settings.layer_rate)]
 
     def auxiliaries(self) -> list[Auxiliary]:
         """The estimator goes up its bound, on views that it does not move."""

@@ -145,6 +145,16 @@ BAD = {
         3,
         "tbkgc: expected features image and text, got image",
     ),
+    "one of those it is set to": (
+        ["mocme", "--features", "text=text.h5"],
+        3,
+        "give --features image=STORE, or not: which it takes is a setting, see mmkgc scorers show",
+    ),
+    "one it is not set to": (
+        ["ikrl", "--features", "image=image.h5", "text=text.h5"],
+        3,
+        "expected image; which it takes is a setting, see mmkgc scorers show ikrl",
+    ),
     "one too many": (
         ["ikrl", "--features", "image=image.h5", "text=text.h5"],
         3,

@@ -247,6 +247,24 @@ def test_buckets_by_the_size_of_a_score_are_those_by_entropy_in_bits() -> None:
         assert torch.equal(bits < threshold, scores.abs() > entropy_cut(threshold))
 
 
+@pytest.mark.parametrize("fusion", ["gate", "complementarity"])
+def test_a_step_of_training_is_seen_by_the_ranking_that_follows(graph: Graph, fusion: str) -> None:
+    # Fused steps count no version, and without an estimator nothing else moves.
+    n = len(graph.entities)
+    config = MoCME.Config(dim=4, fusion=fusion, backbone="linear", inter=False)
+    of = MoCME(config, n, len(graph.relations), rng(), features=features(n))
+    program = program_of(of, torch.from_numpy(graph.train).long())
+    with torch.no_grad():
+        before = of.eval().candidates(None)
+    of.train()
+    program.start_epoch()
+    program.step(0)
+    with torch.no_grad():
+        after = of.eval().candidates(None)
+        torch.testing.assert_close(after, of.joint(None))
+    assert not torch.equal(after, before)
+
+
 def test_a_training_goes_on_from_its_state_bit_by_bit(graph: Graph) -> None:
     def fresh() -> LinkPrediction:
         n = len(graph.entities)
