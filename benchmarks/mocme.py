@@ -46,7 +46,8 @@ def graph() -> Graph:
 def program(scorer: str, of: Graph, args: argparse.Namespace, *more: str) -> ScorerProgram:
     settings = [
         f"model.dim={args.dim}", "model.margin=12.0", f"training.negatives={args.negatives}",
-        'training.loss="entropy-weighted"', "training.lr=1e-4", *more,
+        f"training.sampler={args.sampler!r}", 'training.loss="entropy-weighted"',
+        "training.lr=1e-4", *more,
     ]  # fmt: skip
     features = NO_FEATURES
     if scorer == "mocme":
@@ -79,6 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dim", type=int, default=64, help="complex width")
     parser.add_argument("--negatives", type=int, default=32)
+    parser.add_argument("--sampler", default="filtered", choices=("filtered", "shared"))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
     args = parser.parse_args()
@@ -123,7 +125,8 @@ def main() -> None:
             "ratio": median[name] / floor,
         }
     print(json.dumps({
-        "dim": args.dim, "negatives": args.negatives, "threads": args.threads,
+        "dim": args.dim, "negatives": args.negatives, "sampler": args.sampler,
+        "threads": args.threads,
         "gflop_per_second": rate / 1e9, "peak_mib": peak_mib(torch.device("cpu")), **found,
     }, indent=1))  # fmt: skip
 

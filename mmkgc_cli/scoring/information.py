@@ -120,9 +120,19 @@ class Mine(Information):
 
     def statistic(self, first: Tensor, second: Tensor) -> Tensor:
         """T ``[P, n]`` of `first` and `second` [P, n, C]."""
+        if first.device.type == "cpu" and not torch.is_grad_enabled():
+            # Pair by pair, hidden numbers stay in a core's cache.
+            of_pairs = enumerate(zip(first, second, strict=True))
+            return torch.stack([self._of_pair(pair, *ends) for pair, ends in of_pairs])
         seen = torch.cat([first, second, first * second], -1)
         hidden = torch.baddbmm(self.inner_bias, seen, self.inner).relu()
-        return (hidden @ self.outer).squeeze(-1)
+        # From this side: products of stacks with a single column take eight times as long.
+        return (self.outer.mT @ hidden.mT).squeeze(-2)
+
+    def _of_pair(self, pair: int, first: Tensor, second: Tensor) -> Tensor:
+        seen = torch.cat([first, second, first * second], -1)
+        hidden = torch.addmm(self.inner_bias[pair], seen, self.inner[pair]).relu_()
+        return torch.mv(hidden, self.outer[pair, :, 0])
 
     def between(self, first: Tensor, second: Tensor, both: Tensor, learning: bool) -> Tensor:
         """The bound ``[P]`` of `first` and `second` [P, n, C] as they are, where `both` [P, n]."""
