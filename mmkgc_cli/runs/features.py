@@ -37,22 +37,22 @@ def read_features(config: RunConfig, graph: Graph) -> RunFeatures:
         DataError: for a store too many or too few, of another modality, of other entities, with
             rows that nobody accounted for, or with vectors that are not finite.
     """
-    wanted, paths = needed(config), config.features.paths
-    known = load_scorer(config.scorer).modalities
+    wanted, paths, scorer = needed(config), config.features.paths, load_scorer(config.scorer)
     by_setting = f"which it takes is a setting, see mmkgc scorers show {config.scorer}"
     for name, file in paths.items():
         if name not in wanted:
             takes = f"expected {' and '.join(wanted)}" if wanted else "expected none"
-            takes += f"; {by_setting}" if name in known else ""
+            takes += f"; {by_setting}" if name in scorer.modalities else ""
             raise DataError(f"{file}: {config.scorer} takes no features {name!r}; {takes}")
     for name in wanted:
         if name not in paths:
             got = f"got {' and '.join(paths)}" if paths else "got none"
             raise DataError(
                 f"{config.scorer}: expected features {' and '.join(wanted)}, {got}; give "
-                f"--features {name}=STORE" + (f", or not: {by_setting}" if wanted != known else "")
+                f"--features {name}=STORE"
+                + (f", or not: {by_setting}" if wanted != scorer.modalities else "")
             )
-    scorer, given, stores = load_scorer(config.scorer), {}, {}
+    given, stores = {}, {}
     for name in wanted:
         path = Path(paths[name])
         loaded = load_features(

@@ -265,6 +265,22 @@ def test_a_step_of_training_is_seen_by_the_ranking_that_follows(graph: Graph, fu
     assert not torch.equal(after, before)
 
 
+def test_layers_move_at_their_share_of_the_learning_rate(graph: Graph) -> None:
+    # The first step of Adam moves each number by its rate, 0.05, where there is a gradient.
+    n = len(graph.entities)
+    config = MoCME.Config(dim=4, fusion="concat", layer_rate=0.1)
+    of = MoCME(config, n, len(graph.relations), rng(), features=features(n))
+    program = program_of(of, torch.from_numpy(graph.train).long())
+    before = {name: p.detach().clone() for name, p in of.named_parameters()}
+    program.start_epoch()
+    program.step(0)
+    of_estimator = {id(p) for auxiliary in of.auxiliaries() for p in auxiliary.parameters}
+    for name, p in of.named_parameters():
+        if id(p) not in of_estimator:
+            rate = 0.05 if name in ("entities", "phases") else 0.005
+            assert (p - before[name]).abs().max().item() == pytest.approx(rate, rel=0.01), name
+
+
 def test_a_training_goes_on_from_its_state_bit_by_bit(graph: Graph) -> None:
     def fresh() -> LinkPrediction:
         n = len(graph.entities)

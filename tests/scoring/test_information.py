@@ -189,3 +189,17 @@ def test_log_mean_exp_counts_what_counts() -> None:
     values = torch.tensor([[0.0, math.log(3), 99.0], [5.0, 5.0, 5.0]])
     counts = torch.tensor([[True, True, False], [False, False, False]])
     torch.testing.assert_close(log_mean_exp(values, counts), torch.tensor([math.log(2), 0.0]))
+
+
+def test_mines_statistics_are_the_same_with_a_slope_and_without() -> None:
+    of = Mine(3, torch.tensor([[0, 1], [0, 2], [1, 2]]), 4, rng())
+    with torch.no_grad():
+        of.inner_bias.normal_(generator=rng(1))
+    first, second = torch.randn(2, 3, 7, of.width, generator=rng(2))
+    with torch.no_grad():
+        without = of.statistic(first, second)
+    seen = torch.cat([first, second, first * second], -1)
+    hidden = (torch.einsum("pnc,pch->pnh", seen, of.inner) + of.inner_bias).clamp_min(0)
+    restated = torch.einsum("pnh,ph->pn", hidden, of.outer[..., 0])
+    torch.testing.assert_close(without, restated)
+    torch.testing.assert_close(of.statistic(first, second), restated)
