@@ -24,7 +24,7 @@ from mmkgc_cli.scoring.contract import (
     Shares,
     Side,
 )
-from mmkgc_cli.scoring.experts import Experts, LinearExperts, MlpExperts
+from mmkgc_cli.scoring.experts import Experts, LinearExperts, MlpExperts, weighted
 from mmkgc_cli.scoring.features import FeatureTable
 from mmkgc_cli.scoring.fusion import FUSIONS
 from mmkgc_cli.scoring.projectors import Projector
@@ -198,8 +198,7 @@ class MoCME(Scorer):
         for m, experts in enumerate(self.experts):
             found = cast(Experts, experts).views(self.vectors(m, entities))
             views.append(found)
-            mixed.append(torch.einsum("knd,...k->nd" if intra.dim() == 2 else "knd,nk->nd",
-                                      found, intra[..., m, :]))  # fmt: skip
+            mixed.append(weighted(found, intra[..., m, :]))
         return torch.cat([*(views if of.of_experts else ()),
                           *([torch.stack(mixed)] if of.of_modalities else ())])  # fmt: skip
 

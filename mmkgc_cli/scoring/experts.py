@@ -10,6 +10,11 @@ from mmkgc_cli.scoring.projectors import xavier
 SPREAD = 0.02  # of the weights of linear experts around the identity
 
 
+def weighted(views: Tensor, shares: Tensor) -> Tensor:
+    """sum_i shares_i x^i ``[n, d]`` of `views` [K, n, d], for `shares` [K] or [n, K] of each."""
+    return (views * (shares[:, None, None] if shares.dim() == 1 else shares.T[..., None])).sum(0)
+
+
 class LinearExperts(nn.Module):
     """x^i = (v - b_i) A_i, i = 1..K, with A_i [d, d] and b_i [d] (MoMoK's whitening experts).
 
@@ -64,8 +69,7 @@ class MlpExperts(nn.Module):
 
     def mixed(self, rows: Tensor, shares: Tensor) -> Tensor:
         """sum_i shares_i x^i ``[n, d]``, for `shares` [K] of all rows or [n, K] of each."""
-        of_views = shares[:, None, None] if shares.dim() == 1 else shares.T[..., None]
-        return (self.views(rows) * of_views).sum(0)
+        return weighted(self.views(rows), shares)
 
 
 Experts = LinearExperts | MlpExperts

@@ -9,10 +9,11 @@ same then share a bounded amount. All nets of all views and pairs run as one bat
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from mmkgc_cli.scoring.projectors import xavier
 
@@ -46,7 +47,7 @@ class Information(nn.Module):
         `present` [V, n] bool says which rows count; mean and variance are those of the first
         `known` of them.
         """
-        made = (rows @ self.first + self.first_bias).relu() @ self.second
+        made = torch.baddbmm(self.first_bias, rows, self.first).relu() @ self.second
         counts = present[:, :known, None].to(made.dtype)
         total = counts.sum(1, keepdim=True).clamp_min(1)
         mean = (made[:, :known] * counts).sum(1, keepdim=True) / total
@@ -101,6 +102,50 @@ def shuffled(second: Tensor, both: Tensor) -> tuple[Tensor, Tensor]:
     return moved, both & both.gather(1, at)
 
 
+class PairByPair(torch.autograd.Function):
+    """T of `Mine` on a processor, whose hidden numbers never leave a core's cache.
+
+    A product over all pairs writes and reads them from memory many times, which takes longer than
+    to make them again on the way back.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, first: Tensor, second: Tensor, inner: Tensor, bias: Tensor, outer: Tensor
+    ) -> Tensor:
+        """T ``[P, n]`` of `first` and `second` [P, n, C], under networks of each pair."""
+        ctx.save_for_backward(first, second, inner, bias, outer)
+        made = first.new_empty(first.shape[:2])
+        for out, a, b, to_hidden, shift, to_one in zip(made, first, second, inner, bias, outer,
+                                                      strict=True):  # fmt: skip
+            hidden = torch.addmm(shift, torch.cat([a, b, a * b], -1), to_hidden).relu_()
+            torch.mv(hidden, to_one[:, 0], out=out)
+        return made
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator, unused-ignore]
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, ...]:
+        """Slopes of the arguments of `forward`."""
+        first, second, inner, bias, outer = ctx.saved_tensors
+        slopes = tuple(torch.empty_like(t) for t in (first, second, inner, bias, outer))
+        width = first.shape[-1]
+        for at, (g, a, b, to_hidden, shift, to_one) in enumerate(
+            zip(slope, first, second, inner, bias, outer, strict=True)
+        ):
+            of_first, of_second, of_inner, of_bias, of_outer = (t[at] for t in slopes)
+            seen = torch.cat([a, b, a * b], -1)
+            hidden = torch.addmm(shift, seen, to_hidden).relu_()
+            torch.mv(hidden.T, g, out=of_outer[:, 0])
+            on = hidden.sign_()  # the slope of the relu; that of `hidden` is g on outer^T
+            torch.mv(on.T, g, out=of_bias[0]).mul_(to_one[:, 0])
+            torch.mm((seen * g[:, None]).T, on, out=of_inner).mul_(to_one.T)
+            of_seen = (on @ (to_hidden * to_one.T).T).mul_(g[:, None])
+            alone, other, both = of_seen.split(width, -1)
+            torch.addcmul(alone, both, b, out=of_first)
+            torch.addcmul(other, both, a, out=of_second)
+        return slopes
+
+
 class Mine(Information):
     """The Donsker-Varadhan bound on noisy codes (Belghazi et al. 2018).
 
@@ -120,19 +165,14 @@ class Mine(Information):
 
     def statistic(self, first: Tensor, second: Tensor) -> Tensor:
         """T ``[P, n]`` of `first` and `second` [P, n, C]."""
-        if first.device.type == "cpu" and not torch.is_grad_enabled():
-            # Pair by pair, hidden numbers stay in a core's cache.
-            of_pairs = enumerate(zip(first, second, strict=True))
-            return torch.stack([self._of_pair(pair, *ends) for pair, ends in of_pairs])
+        if first.device.type == "cpu":
+            nets = self.inner, self.inner_bias, self.outer
+            made: Tensor = PairByPair.apply(first, second, *nets)  # type: ignore[no-untyped-call]
+            return made
         seen = torch.cat([first, second, first * second], -1)
         hidden = torch.baddbmm(self.inner_bias, seen, self.inner).relu()
         # From this side: products of stacks with a single column take eight times as long.
         return (self.outer.mT @ hidden.mT).squeeze(-2)
-
-    def _of_pair(self, pair: int, first: Tensor, second: Tensor) -> Tensor:
-        seen = torch.cat([first, second, first * second], -1)
-        hidden = torch.addmm(self.inner_bias[pair], seen, self.inner[pair]).relu_()
-        return torch.mv(hidden, self.outer[pair, :, 0])
 
     def between(self, first: Tensor, second: Tensor, both: Tensor, learning: bool) -> Tensor:
         """The bound ``[P]`` of `first` and `second` [P, n, C] as they are, where `both` [P, n]."""

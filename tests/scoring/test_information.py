@@ -191,15 +191,25 @@ def test_log_mean_exp_counts_what_counts() -> None:
     torch.testing.assert_close(log_mean_exp(values, counts), torch.tensor([math.log(2), 0.0]))
 
 
-def test_mines_statistics_are_the_same_with_a_slope_and_without() -> None:
-    of = Mine(3, torch.tensor([[0, 1], [0, 2], [1, 2]]), 4, rng())
+def test_mines_statistics_and_their_slopes_are_those_of_one_product_over_all_pairs() -> None:
+    of = Mine(3, torch.tensor([[0, 1], [0, 2], [1, 2]]), 4, rng()).double()
     with torch.no_grad():
         of.inner_bias.normal_(generator=rng(1))
-    first, second = torch.randn(2, 3, 7, of.width, generator=rng(2))
-    with torch.no_grad():
-        without = of.statistic(first, second)
+    ends = torch.randn(2, 3, 7, of.width, generator=rng(2), dtype=torch.float64)
+    first, second = (of_end.clone().requires_grad_() for of_end in ends)
     seen = torch.cat([first, second, first * second], -1)
     hidden = (torch.einsum("pnc,pch->pnh", seen, of.inner) + of.inner_bias).clamp_min(0)
     restated = torch.einsum("pnh,ph->pn", hidden, of.outer[..., 0])
-    torch.testing.assert_close(without, restated)
-    torch.testing.assert_close(of.statistic(first, second), restated)
+    found = of.statistic(first, second)
+    torch.testing.assert_close(found, restated)
+    with torch.no_grad():
+        torch.testing.assert_close(of.statistic(first, second), restated)
+    seeds = torch.randn(3, 7, generator=rng(3), dtype=torch.float64)
+    made_of = (first, second, of.inner, of.inner_bias, of.outer)
+    for slope, expected in zip(
+        torch.autograd.grad(found, made_of, seeds),
+        torch.autograd.grad(restated, made_of, seeds),
+        strict=True,
+    ):
+        assert expected.abs().max() > 0
+        torch.testing.assert_close(slope, expected)
