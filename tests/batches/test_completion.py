@@ -158,6 +158,13 @@ def test_a_recipe_that_takes_stores_of_another_train_split_completes_them_too() 
             assert completes == ("--allow-other-train" in store.command(Path("s.h5")))
 
 
+@pytest.mark.parametrize("rates", ["0.0, 0.5", "0.0"])
+def test_a_modality_to_mask_that_no_job_has_is_refused(rates: str) -> None:
+    text = WITHOUT.replace("0.0, 0.5", rates) + 'modalities = ["imgae"]\n'
+    assert problems_of(text) == ["r.toml:11: no job has a store of 'imgae'; did you mean 'image'?"]
+    assert jobs_of(text.replace("imgae", "image"))
+
+
 def test_every_mistake_about_completion_is_shown_with_its_line_and_the_nearest_name() -> None:
     text = WITHOUT + SECTION.replace('"mean"', '"meen"').replace("alpha", "alhpa")
     text = text.replace('modalities = ["image"]', 'modalities = ["imgae"]')

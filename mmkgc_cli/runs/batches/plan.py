@@ -240,12 +240,12 @@ class _Planner:
 
     def _masked(self, values: Settings, graph: str, rate: float) -> tuple[Masked, ...]:
         mask, features = self.recipe.mask, values.get("features", {})
-        if not mask or not rate:
+        if not mask:
             return ()
+        used = [m for m in features if m not in FeaturesConfig.model_fields]
+        self._modalities.update(used)
         found = []
-        for modality in mask.modalities or [
-            m for m in features if m not in FeaturesConfig.model_fields
-        ]:
+        for modality in (mask.modalities or used) if rate else ():
             if isinstance(store := features.get(modality), str):
                 counts = graph if mask.pattern != "random" else ""
                 found.append(Masked(store, modality, rate, mask.pattern, mask.seed, counts))
@@ -279,14 +279,15 @@ class _Planner:
         )  # fmt: skip
 
     def check_modalities(self) -> None:
-        """Of what is to be completed, each must be a feature of some job."""
+        """What is to be masked or completed must each be a feature of some job."""
         known = self._modalities
-        for name in self.recipe.complete.modalities if self.recipe.complete else []:
-            if known and name not in known:
-                self.problem(
-                    f"{self.recipe.file.at('complete', 'modalities')}: no job has a store of "
-                    f"{name!r}; {nearest(name, known)}"
-                )
+        for table, of in (("mask", self.recipe.mask), ("complete", self.recipe.complete)):
+            for name in of.modalities if of else ():
+                if known and name not in known:
+                    self.problem(
+                        f"{self.recipe.file.at(table, 'modalities')}: no job has a store of "
+                        f"{name!r}; {nearest(name, known)}"
+                    )
 
     def _check_completion(self) -> None:
         """Names and settings of strategies."""
