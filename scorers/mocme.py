@@ -68,8 +68,11 @@ class MoCMEConfig(ScorerConfig):
     estimator_batch: int = Field(
         1024, ge=2, le=2**20, description="entities that it learns from in a step"
     )
+    estimator_every: int = Field(
+        1, ge=1, le=10**6, description="steps of the model to one of the estimator"
+    )
     warmup: int = Field(
-        500, ge=0, le=10**9, description="steps before its weights are used, one epoch at least"
+        500, ge=0, le=10**9, description="its steps before its weights are used, one epoch at least"
     )
     temperature: float = Field(1.0, gt=0, le=1e6, description="of the weights; more evens them out")
     weight_slope: bool = Field(False, description="let the loss act through the weights, slower")
@@ -336,8 +339,16 @@ class MoCME(Scorer):
         of = self.complementarity.estimator
         if of is None:
             return []
-        rate = self.settings.estimator_lr
-        return [Auxiliary("estimator", list(of.parameters()), rate, self._estimate)]
+        settings, parameters = self.settings, list(of.parameters())
+        return [
+            Auxiliary(
+                "estimator",
+                parameters,
+                settings.estimator_lr,
+                self._estimate,
+                settings.estimator_every,
+            )
+        ]
 
     def shares(self) -> list[Shares]:
         """Weights of modalities, unless they are fused otherwise, and of experts within each."""

@@ -125,7 +125,7 @@ def _least_bytes(config: RunConfig, scorer: Scorer) -> dict[str, float]:
         "gradients": 2 * queries,
         "update": 2 * kept * moved,
         "auxiliaries": sum(
-            2 * 3 * p.numel() * p.element_size()
+            2 * 3 * p.numel() * p.element_size() / of.every
             for of in scorer.auxiliaries()
             for p in of.parameters
         ),

@@ -67,15 +67,17 @@ class Batch:
 class Auxiliary:
     """Parameters of a scorer that go down a loss of their own: an estimator, an adversary.
 
-    After each step of the scorer an Adam of theirs steps them at `lr` along `loss`, which is told
-    of the batch of that step. They are in no `ParameterGroup`, and no other parameter is moved by
-    the loss. Buffers may be brought up to date in it. It is traced as `name`.
+    After each step of the scorer, or the first of each `every`, an Adam of theirs steps them at
+    `lr` along `loss`, which is told of the batch of that step. They are in no `ParameterGroup`, and
+    no other parameter is moved by the loss. Buffers may be brought up to date in it. It is traced
+    as `name`.
     """
 
     name: str
     parameters: Sequence[nn.Parameter]
     lr: float
     loss: Callable[[Batch], Tensor]
+    every: int = 1
 
 
 @dataclass(frozen=True)

@@ -42,13 +42,18 @@ class Auxiliaries:
         for optimizer in self._optimizers.values():
             let_capture(optimizer)
 
-    def __len__(self) -> int:
-        """How many there are."""
-        return len(self._each)
+    @property
+    def every_step(self) -> bool:
+        """Whether all there are have their turn in each step."""
+        return all(of.every == 1 for of in self._each)
 
-    def step(self, batch: Batch) -> dict[str, Tensor]:
-        """One step down each loss; the losses by name, unread."""
-        return {of.name: self._step(of, batch) for of in self._each}
+    def due(self, step: int) -> list[Auxiliary]:
+        """Whose turn it is after step `step`, counted from 1."""
+        return [of for of in self._each if (step - 1) % of.every == 0]
+
+    def step(self, due: list[Auxiliary], batch: Batch) -> dict[str, Tensor]:
+        """One step down the loss of each that is `due`; the losses by name, unread."""
+        return {of.name: self._step(of, batch) for of in due}
 
     def _step(self, of: Auxiliary, batch: Batch) -> Tensor:
         loss = of.loss(batch)

@@ -91,6 +91,7 @@ class Progress:
     epoch: int = 1  # the one that runs, or comes next
     done: int = 0  # its steps so far
     totals: dict[str, Tensor] = field(default_factory=dict)  # of their loss terms
+    terms: dict[str, int] = field(default_factory=dict)  # how many went into each
     seconds: float = 0.0  # that they took
     best_epoch: int = 0
     best_mrr: float = -math.inf
@@ -163,7 +164,7 @@ def train(
             keeper.best(epoch, valid)
         rate = n_triples / at.seconds
         observer.epoch(EpochReport(epoch, losses, at.seconds, rate, valid, improved))
-        at.epoch, at.done, at.totals, at.seconds = epoch + 1, 0, {}, 0.0
+        at.epoch, at.done, at.totals, at.terms, at.seconds = epoch + 1, 0, {}, {}, 0.0
         if epoch == schedule.epochs:
             at.stopped = FINISHED
         elif schedule.patience and at.stale >= schedule.patience:
@@ -187,6 +188,9 @@ def _run_epoch(
     steps = program.steps_per_epoch
     while at.done < steps:
         for name, value in program.step(at.done).items():
+            # Checkpoints from before terms were counted had one of each in every step.
+            met = at.terms.get(name, at.done if name in at.totals else 0)
+            at.terms[name] = met + 1
             at.totals[name] = at.totals[name] + value if name in at.totals else value
         at.done += 1
         observer.step(at.epoch, at.done, steps)
@@ -202,12 +206,12 @@ def _run_epoch(
 
 
 def _means(at: Progress) -> dict[str, float]:
-    """Of the loss terms over the steps of the epoch so far.
+    """Of the loss terms over those steps of the epoch so far that had them.
 
     Raises:
         NonFiniteLoss: when one is not finite.
     """
-    losses = {name: float(total) / at.done for name, total in at.totals.items()}
+    losses = {name: float(total) / at.terms.get(name, at.done) for name, total in at.totals.items()}
     for name, mean in losses.items():
         if not math.isfinite(mean):
             raise NonFiniteLoss(

@@ -126,15 +126,17 @@ class ScorerProgram:
             with torch.no_grad():
                 self.scorer.constrain()
         traced = {name: term.detach() for name, term in terms.items()}
-        if self._auxiliaries:
+        if due := self._auxiliaries.due(self.optimization.steps):
             with self.watch("auxiliaries"), products(self.precision, device):
-                traced |= self._auxiliaries.step(batch_of())
+                traced |= self._auxiliaries.step(due, batch_of())
         return {"loss": loss.detach(), **traced, "gradient_norm": norm}
 
     def why_not_captured(self) -> str | None:
         """Why a CUDA graph cannot replay the step; None when it can."""
         if not self.scorer.capturable:
             return f"{type(self.scorer).__name__} does not do the same in every step"
+        if not self._auxiliaries.every_step:
+            return "an estimator or adversary of the scorer has its turn in some steps only"
         for op in self.ops:
             path, why = path_of(op, self.rows.device.type)
             if path != "native":

@@ -118,6 +118,25 @@ def test_auxiliaries_go_on_after_a_resume_bit_by_bit(graph: Graph) -> None:
     assert all(torch.equal(state[name], value) for name, value in again.scorer.state_dict().items())
 
 
+def test_an_auxiliary_has_its_turn_in_the_first_of_so_many_steps(graph: Graph) -> None:
+    class Seldom(Estimating):
+        def auxiliaries(self) -> list[Auxiliary]:
+            return [Auxiliary("distance", [self.mean], 0.5, self.distance, every=3)]
+
+    def take(of: LinkPrediction, steps: int) -> list[bool]:
+        of.start_epoch()
+        return ["distance" in of.step(i % of.steps_per_epoch) for i in range(steps)]
+
+    each = program(Seldom, graph)
+    assert take(each, 5) == [True, False, False, True, False]
+    assert each.scorer.steps == 2
+    again = program(Seldom, graph)
+    again.load_state_dict(copy.deepcopy(each.state_dict()))
+    assert take(again, 3) == [False, True, False]
+    assert "in some steps only" in (each.why_not_captured() or "")
+    assert "in some steps only" not in (program(Estimating, graph).why_not_captured() or "")
+
+
 def test_an_auxiliary_that_shares_parameters_is_refused(graph: Graph) -> None:
     class Shared(Estimating):
         def parameter_groups(self) -> list[ParameterGroup]:

@@ -109,6 +109,38 @@ def test_the_last_epoch_is_validated_whatever_the_interval() -> None:
     assert [r.valid is not None for r in observer.reports] == [False, True, False, True, True]
 
 
+class Seldom(Program):
+    """Has a second term in the first of three steps."""
+
+    steps_per_epoch = 5
+
+    def step(self, index: int) -> dict[str, Tensor]:
+        found = super().step(index)
+        return {**found, "seldom": torch.tensor(1.0 + index)} if index % 3 == 0 else found
+
+
+def test_a_term_is_averaged_over_the_steps_that_have_it() -> None:
+    _, _, observer = run(Seldom([1.0, 2.0]), Schedule(2, 1, 0), [0.1, 0.2])
+    assert [r.losses for r in observer.reports] == [
+        {"loss": 1.0, "seldom": 2.5},
+        {"loss": 2.0, "seldom": 2.5},
+    ]
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_terms_go_on_being_averaged_after_a_resume(counted: bool) -> None:
+    # Where a checkpoint has no counts, each term was in every step before it.
+    totals = {"loss": torch.tensor(3.0)} | ({"seldom": torch.tensor(1.0)} if counted else {})
+    progress = Progress(1, 3, totals, {"loss": 3, "seldom": 1} if counted else {})
+    program, observer = Seldom([1.0]), Silent()
+    program.start_epoch()
+    train(
+        program, Schedule(1, 1, 0), 10, lambda: {"mrr": 0.1}, Kept(), observer, StopRequest(),
+        progress,
+    )  # fmt: skip
+    assert observer.reports[0].losses == {"loss": 1.0, "seldom": 2.5 if counted else 4.0}
+
+
 def test_a_loss_that_is_not_finite_stops_with_its_name() -> None:
     program = Program([1.0, float("nan"), 1.0])
     with pytest.raises(NonFiniteLoss, match="epoch 2: the term 'loss' became nan"):
