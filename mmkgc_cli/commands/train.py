@@ -148,7 +148,7 @@ def train(
         overrides or [],
         lines=file.lines,
     )
-    for problem in names_taken(scorer, resolved.training.sampler):
+    for problem in names_taken(scorer, resolved.training.sampler) + resolved.training.unused():
         say(f"warning: {problem}")
     directory = RunDirectory(run or Path("runs") / f"{graph.resolve().name}-{scorer}")
     if dry_run:

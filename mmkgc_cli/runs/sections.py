@@ -197,6 +197,32 @@ class TrainingConfig(Strict):
                 )
         return self
 
+    def unused(self) -> list[str]:
+        """One line for each setting off its default that others leave without a part."""
+        loss, buckets = f"loss={self.loss}", self.loss == "entropy-weighted"
+        adds_up = buckets or self.loss == "bce"
+        weighs = adds_up and self.negative_reduction == "self-adversarial"
+        reduction = f"negative_reduction={self.negative_reduction}"
+        margins = self.loss in ("margin-inside", "margin-outside")
+        decays = self.schedule == "exponential"
+        parts = {
+            "adversarial_temperature": (
+                margins or weighs or self.loss == "self-adversarial",
+                reduction if adds_up else loss,
+            ),
+            "loss_margin": (margins, loss),
+            "negative_reduction": (adds_up, loss),
+            "entropy_thresholds": (buckets, loss),
+            "entropy_weights": (buckets, loss),
+            "entropy_one_sided": (buckets, loss),
+            "decay": (decays, f"schedule={self.schedule}"),
+        }
+        return [
+            f"training.{name} has no part under training.{under}"
+            for name, (used, under) in parts.items()
+            if not used and getattr(self, name) != type(self).model_fields[name].default
+        ]
+
 
 class RunConfig(Strict):
     """Everything that decides a run."""

@@ -21,4 +21,5 @@ def test_a_recipe_opens_with_its_command_and_holds_valid_settings(path) -> None:
     scorer = values["scorer"]
     assert first.startswith(f"# mmkgc train {scorer} --graph ")
     assert f"--config recipes/{path.name}" in first
-    resolve(scorer, load_scorer(scorer).Config, values, path.name, {}, [])
+    config = resolve(scorer, load_scorer(scorer).Config, values, path.name, {}, [])
+    assert config.training.unused() == []

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
+import torch
 
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.runs.config import (
@@ -12,8 +15,10 @@ from mmkgc_cli.runs.config import (
     resolve,
     to_toml,
 )
+from mmkgc_cli.runs.sections import TrainingConfig
 from mmkgc_cli.runs.toml_file import read_toml
 from mmkgc_cli.scoring import load_scorer
+from mmkgc_cli.training.losses import LossName, LossSettings, ReductionName, make_loss
 
 ROTATE = load_scorer("rotate").Config
 
@@ -167,3 +172,42 @@ def test_files_that_are_no_configuration_are_one_line(tmp_path: Path) -> None:
         read_config_file(path)
     with pytest.raises(DataError, match="scorer is 'transe', the command says 'rotate'"):
         resolve("rotate", ROTATE, {"scorer": "transe"}, "a.toml", {}, [])
+
+
+OF_LOSSES = {
+    "adversarial_temperature": ("temperature", 2.0),
+    "loss_margin": ("margin", 2.0),
+    "negative_reduction": ("reduction", "sum"),
+    "entropy_thresholds": ("thresholds", [0.3, 0.6]),
+    "entropy_weights": ("weights", [0.4, 1.0, 1.0]),
+    "entropy_one_sided": ("one_sided", True),
+}
+
+
+@pytest.mark.parametrize("loss", get_args(LossName))
+@pytest.mark.parametrize("reduction", ["mean", "self-adversarial"])
+def test_settings_that_change_no_loss_are_called_unused_and_no_others(
+    loss: LossName, reduction: ReductionName
+) -> None:
+    rng = torch.Generator().manual_seed(0)
+    positive, negative = torch.randn(8, generator=rng), 3 * torch.randn(8, 64, generator=rng)
+    base = LossSettings(loss=loss, reduction=reduction)
+    plain = make_loss(base)(positive, negative, None)
+    for name, (field, value) in OF_LOSSES.items():
+        config = TrainingConfig(
+            **{"loss": loss, "negative_reduction": reduction, name: value}, epochs=1
+        )
+        changed = make_loss(replace(base, **{field: value}))(positive, negative, None)
+        said = [line.split()[0] for line in config.unused()]
+        assert (f"training.{name}" in said) == bool(changed == plain), name
+
+
+def test_what_has_no_part_is_said_with_what_leaves_it_none() -> None:
+    given = ["training.decay=0.5", "training.entropy_one_sided=true"]
+    config = resolve("rotate", ROTATE, {}, "", {}, given)
+    assert config.training.unused() == [
+        "training.entropy_one_sided has no part under training.loss=self-adversarial",
+        "training.decay has no part under training.schedule=constant",
+    ]
+    used = ["training.schedule=exponential", "training.loss=entropy-weighted"]
+    assert not resolve("rotate", ROTATE, {}, "", {}, given + used).training.unused()
