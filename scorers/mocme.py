@@ -90,8 +90,8 @@ class MoCMEConfig(ScorerConfig):
         description="share of the learning rate at which projectors, experts and a fusion move",
     )
     init: Literal["rotate", "xavier"] = Field(
-        "rotate",
-        description="how rows of entities start: uniform in +-(margin + 2) / dim, or Xavier",
+        "xavier",
+        description="how rows of entities start: Xavier, or uniform in +-(margin + 2) / dim",
     )
 
     @field_validator("use_modalities")
@@ -325,7 +325,8 @@ class MoCME(Scorer):
         entities, _ = of.turn()
         present = of.present(entities)
         shared = of.estimator.bound(of.estimator.codes(self.views(entities), present), present)
-        return {"information": self.settings.information_penalty * shared.sum()}
+        # Below 0 it says how wrong the estimator is, which is not to be learnt.
+        return {"information": self.settings.information_penalty * shared.clamp_min(0).sum()}
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Layers move at a rate of their own."""

@@ -76,7 +76,7 @@ def certainty_probe(config: RunConfig, graph: Graph, scorer: Scorer, device: tor
         stream_seed(settings.seed, "certainty"),
     )
     easy, hard = settings.entropy_thresholds
-    return CertaintyProbe(task, (easy, hard), scorer)
+    return CertaintyProbe(task, (easy, hard), scorer, settings.entropy_one_sided)
 
 
 def learnt(run: RunDirectory, graph_folder: Path | None) -> Learnt:

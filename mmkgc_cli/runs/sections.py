@@ -215,6 +215,7 @@ class TrainingConfig(Strict):
             "entropy_thresholds": (buckets, loss),
             "entropy_weights": (buckets, loss),
             "entropy_one_sided": (buckets, loss),
+            "label_smoothing_adds": (self.label_smoothing > 0, "label_smoothing=0"),
             "decay": (decays, f"schedule={self.schedule}"),
         }
         return [

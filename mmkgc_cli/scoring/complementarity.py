@@ -41,7 +41,7 @@ def complementary_weights(
     """
     if available is None:
         return (-information.sum(-1) / temperature).softmax(-1)
-    shared = information.masked_fill(~available[..., None, :], 0).sum(-1)
+    shared = torch.where(available[..., None, :], information, 0).sum(-1)
     return (-shared / temperature).masked_fill(~available, -torch.inf).softmax(-1)
 
 
@@ -63,11 +63,11 @@ class Complementarity(nn.Module):
     """Weights of K experts within each of M modalities, and between these, by what they share.
 
     They are buffers, constant within a step: an estimator, which learns beside the model, brings
-    those of a slice of entities up to date after each step, so that the whole graph has its turn
-    every E / batch steps. Entities of a fixed tenth are never learnt from. The amount that a pair
-    of views shares is told from them alone, as a running mean, since networks come to know the
-    others by heart; what one entity adds to it is told from its own distance to the mean of those
-    that are like it in this.
+    those of a slice of entities up to date at each of its turns, so that the whole graph has been
+    seen after E / batch of them. Entities of a fixed tenth are never learnt from. The amount that a
+    pair of views shares is told from them alone (from the others where two of them have no such
+    pair), as a running mean, since networks come to know the others by heart; what one entity adds
+    to it is told from its own distance to the mean of those that are like it in this.
     """
 
     def __init__(
@@ -113,6 +113,7 @@ class Complementarity(nn.Module):
             ("steps", torch.zeros((), dtype=torch.int64)),
             ("epoch", torch.zeros((), dtype=torch.int64)),
             ("shared", torch.zeros(len(pairs))),
+            ("told", torch.zeros(len(pairs))),
             ("added", torch.zeros(entities if weighting.per_entity else 0, len(pairs))),
         ):
             self.register_buffer(name, buffer)
@@ -121,7 +122,12 @@ class Complementarity(nn.Module):
         self.steps: Tensor
         self.epoch: Tensor
         self.shared: Tensor  # running information of the pairs, in nats
+        self.told: Tensor  # how often that was told
         self.added: Tensor  # what each entity adds to that, a running mean over its turns
+        held_has = self.estimator.both(self.present(self.held)).sum(1) > 1
+        self.register_buffer("held_has", held_has, persistent=False)
+        self.held_has: Tensor  # which pairs those can tell of
+        self._held_tell = bool(held_has.all())
 
     def turn(self) -> tuple[Tensor, int]:
         """The entities ``[n]`` whose turn it is, and how many of them, from the first, teach."""
@@ -148,8 +154,7 @@ class Complementarity(nn.Module):
         loss = -of.bound(codes[:, :known], present[:, :known], learning=True).sum()
         with torch.no_grad():
             self.steps += 1
-            told = of.bound(codes[:, known:], present[:, known:])
-            self.shared.lerp_(told, 1 - DECAY)
+            self._tell(codes, present, known)
             if self.weighting.per_entity:
                 groups = ((codes[:, :known], present[:, :known]),
                           (codes[:, known:], present[:, known:]))  # fmt: skip
@@ -160,6 +165,25 @@ class Complementarity(nn.Module):
             else:
                 self._weigh(self.shared.clamp(0, self._most)[:, None], entities)
         return loss
+
+    def _tell(self, codes: Tensor, present: Tensor, known: int) -> None:
+        """Takes what a turn tells of the pairs into the running means."""
+        assert self.estimator is not None
+        of = self.estimator
+
+        def estimate(turn: slice) -> tuple[Tensor, Tensor]:
+            found = of.bound(codes[:, turn], present[:, turn])
+            return found, of.both(present[:, turn]).sum(1) > 1
+
+        found, knows = estimate(slice(known, None))
+        if not self._held_tell:
+            of_taught, taught_knows = estimate(slice(known))
+            found = torch.where(self.held_has, found, of_taught)
+            knows = torch.where(self.held_has, knows, taught_knows)
+        self.told += knows
+        # A plain mean at first, so that the 0 it starts from has no part in it.
+        share = (1 / self.told.clamp_min(1)).clamp_min(1 - DECAY)
+        self.shared.copy_(torch.where(knows, torch.lerp(self.shared, found, share), self.shared))
 
     def offsets(self, codes: Tensor, present: Tensor) -> Tensor:
         """How far each of a group of entities is from the group in what its views share, [P, n]."""
@@ -182,7 +206,10 @@ class Complementarity(nn.Module):
         return (self.steps >= self.weighting.warmup) & (self.epoch != 1)
 
     def weights(self, amounts: Tensor, available: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights ``[n, M, K]`` and ``[n, M]`` of `amounts` [P, n], of `available` [n, M]."""
+        """Weights ``[n, M, K]`` and ``[n, M]`` of `amounts` [P, n], of `available` [n, M].
+
+        Of `amounts` [P, 1], the same for all, the first are ``[1, M, K]``.
+        """
         assert self.estimator is not None
         of = self.weighting
         table = symmetric(amounts.T, self.estimator.pairs, self.views)
@@ -201,7 +228,7 @@ class Complementarity(nn.Module):
 
     def _weigh(self, amounts: Tensor, entities: Tensor) -> None:
         if not self.weighting.per_entity:
-            intra, inter = self.weights(amounts.expand(-1, len(self.available)), self.available)
+            intra, inter = self.weights(amounts, self.available)
             self.intra.copy_(torch.where(self.ready, intra[0], self.intra))
             self.inter.copy_(torch.where(self.ready, inter, self.inter))
             return
@@ -211,15 +238,30 @@ class Complementarity(nn.Module):
             kept.index_copy_(0, entities, torch.where(self.ready, new, kept[entities]))
 
     def live(self, rows: Tensor, entities: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Weights of `entities` from their views `rows` [V, n, d], with the slope of these."""
+        """Weights of `entities` as `of` has them, with the slope of their views `rows` [V, n, d].
+
+        Values are the kept ones, which are ranked by; what the views would change about them, a
+        turn at a time, is in the slope alone.
+        """
         assert self.estimator is not None
         kept = self.of(entities)
         present = self.present(entities)
-        offsets = self.offsets(self.estimator.codes(rows, present), present)
-        amounts = self.amounts(offsets, self.estimator.both(present))
+        codes = self.estimator.codes(rows, present)
+        if self.weighting.per_entity:
+            own = self.offsets(codes, present)
+            added = self.added if entities is None else self.added[entities]
+            amounts = self.amounts(added.T + own - own.detach(), self.estimator.both(present))
+        else:
+            bound = self.estimator.bound(codes, present)
+            amounts = (self.shared + bound - bound.detach()).clamp(0, self._most)[:, None]
         available = self.available if entities is None else self.available[entities]
         intra, inter = self.weights(amounts, available)
-        return torch.where(self.ready, intra, kept[0]), torch.where(self.ready, inter, kept[1])
+        live = intra if self.weighting.per_entity else intra[0], inter
+        of_views, of_modalities = (
+            torch.where(self.ready, value + slope - slope.detach(), value)
+            for value, slope in zip(kept, live, strict=True)
+        )
+        return of_views, of_modalities
 
     def of(self, entities: Tensor | None) -> tuple[Tensor, Tensor]:
         """Weights ``[n, M, K]``, or ``[M, K]`` where all have the same, and ``[n, M]``."""

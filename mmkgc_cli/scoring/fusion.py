@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor, nn
 
@@ -30,7 +32,9 @@ class Product(nn.Module):
 
     def forward(self, rows: Tensor, available: Tensor) -> Tensor:
         """``[n, d]`` of `rows` [n, M, d], `available` [n, M] bool."""
-        return rows.masked_fill(~available[..., None], 1).prod(1)
+        # Not `prod`, whose backward counts zeros on the host.
+        of_each = rows.masked_fill(~available[..., None], 1).unbind(1)
+        return functools.reduce(torch.mul, of_each)
 
 
 class Concatenation(nn.Module):

@@ -3,7 +3,8 @@
 Views that are functions of one vector have infinite information of one another, and estimates of it
 would say how large a batch is. So each view is first brought into a narrow code at unit variance,
 to which noise of unit variance is added where an estimator wants a density: two views that are the
-same then share a bounded amount. All nets of all views and pairs run as one batched product.
+same then share a limited amount, C/2 log(4/3) nats where codes are Gaussian. All nets of all views
+run as one batched product.
 """
 
 from __future__ import annotations
@@ -91,15 +92,20 @@ def log_mean_exp(values: Tensor, counts: Tensor) -> Tensor:
 
 
 def shuffled(second: Tensor, both: Tensor) -> tuple[Tensor, Tensor]:
-    """Other rows' `second` [P, n, C], and where both they and their new partners count.
+    """Another row's `second` [P, n, C] for each row of `both` [P, n], and where there is one.
 
-    Each pair moves on by a number of places of its own, so that no row meets itself.
+    Rows meet rows of `both` alone. Each pair moves on among these by a number of places of its own,
+    so that no row meets itself.
     """
-    pairs, n = both.shape
-    step = torch.randint(1, max(2, n), (pairs, 1), device=second.device)
-    at = (torch.arange(n, device=second.device) + step) % max(1, n)
-    moved = second.gather(1, at[..., None].expand_as(second))
-    return moved, both & both.gather(1, at)
+    counts = both.sum(1, keepdim=True)
+    # Those that count keep their order in front, the others theirs behind.
+    place = torch.where(both, both.cumsum(1), counts + (~both).cumsum(1)) - 1
+    rows = torch.arange(both.shape[1], device=both.device).expand_as(place)
+    order = torch.empty_like(place).scatter_(1, place, rows)
+    step = 1 + (torch.rand(len(both), 1, device=both.device) * (counts - 1)).long()
+    partner = order.gather(1, (place + step) % counts.clamp_min(1))
+    at = torch.where(both, partner, rows)
+    return second.gather(1, at[..., None].expand_as(second)), both & (counts > 1)
 
 
 class PairByPair(torch.autograd.Function):
@@ -165,28 +171,38 @@ class Mine(Information):
 
     def statistic(self, first: Tensor, second: Tensor) -> Tensor:
         """T ``[P, n]`` of `first` and `second` [P, n, C]."""
-        if first.device.type == "cpu":
-            nets = self.inner, self.inner_bias, self.outer
-            made: Tensor = PairByPair.apply(first, second, *nets)  # type: ignore[no-untyped-call]
-            return made
+        if first.device.type != "cpu":
+            return self.statistic_at_once(first, second)
+        nets = self.inner, self.inner_bias, self.outer
+        made: Tensor = PairByPair.apply(first, second, *nets)  # type: ignore[no-untyped-call]
+        return made
+
+    def statistic_at_once(self, first: Tensor, second: Tensor) -> Tensor:
+        """The same by a product over all pairs, for GPUs."""
         seen = torch.cat([first, second, first * second], -1)
         hidden = torch.baddbmm(self.inner_bias, seen, self.inner).relu()
         # From this side: products of stacks with a single column take eight times as long.
         return (self.outer.mT @ hidden.mT).squeeze(-2)
 
     def between(self, first: Tensor, second: Tensor, both: Tensor, learning: bool) -> Tensor:
-        """The bound ``[P]`` of `first` and `second` [P, n, C] as they are, where `both` [P, n]."""
+        """The bound ``[P]`` of `first` and `second` [P, n, C] as they are, where `both` [P, n].
+
+        0 with no slope where a pair is that of fewer than two rows.
+        """
         moved, apart = shuffled(second, both)
+        known = apart.any(1)
         joint = mean_over(self.statistic(first, second), both)
         partition = log_mean_exp(self.statistic(first, moved), apart)
         if not learning:
-            return joint - partition
+            return torch.where(known, joint - partition, 0)
         with torch.no_grad():
             held = math.log(DECAY) + self.log_partition
-            self.log_partition.copy_(torch.logaddexp(held, math.log(1 - DECAY) + partition))
+            new = torch.logaddexp(held, math.log(1 - DECAY) + partition)
+            self.log_partition.copy_(torch.where(known, new, self.log_partition))
             share = (partition - self.log_partition).exp()
         # The value is that of the bound; the slope of the second term is d Z / running Z.
-        return joint - partition.detach() - share * (partition - partition.detach())
+        slope = joint - partition.detach() - share * (partition - partition.detach())
+        return torch.where(known, slope, 0)
 
     def bound(self, codes: Tensor, present: Tensor, learning: bool = False) -> Tensor:
         """See the base."""

@@ -20,7 +20,7 @@ class Certainty:
     """Shares of negatives, by the binary entropy of sigmoid(s) (MoCME eq. 7).
 
     `easy`, `ambiguous` and `hard` make 1. Of all, `held_true` have s > 0, and `surely_true` are
-    easy all the same.
+    so with as little entropy as the easy ones.
     """
 
     easy: float
@@ -33,14 +33,21 @@ class Certainty:
 class CertaintyProbe:
     """Negatives of a fixed sample of train triples, as `filtered` draws them, to ask again."""
 
-    def __init__(self, task: SamplingTask, thresholds: tuple[float, float], scorer: Scorer) -> None:
-        """Draws with the seed of `task`; `thresholds` are bits."""
+    def __init__(
+        self,
+        task: SamplingTask,
+        thresholds: tuple[float, float],
+        scorer: Scorer,
+        one_sided: bool = False,
+    ) -> None:
+        """Draws with the seed of `task`; `thresholds` are bits, `one_sided` as in the loss."""
         rng = torch.Generator().manual_seed(task.seed)
         chosen = torch.randperm(len(task.triples), generator=rng)[:POSITIVES]
         self._positives = task.triples[chosen.to(task.triples.device)]
         sampler = FilteredNegatives(SamplerConfig(), task, scorer).to(task.triples.device)
         self._drawn = sampler.draw(self._positives, scorer)
         self._cuts = entropy_cut(thresholds[0]), entropy_cut(thresholds[1])
+        self._one_sided = one_sided
 
     @torch.no_grad()
     def __call__(self, scorer: Scorer) -> Certainty:
@@ -50,14 +57,20 @@ class CertaintyProbe:
         scores = scorer.score_sampled(
             heads, relations, tails, drawn.entities, drawn.side, drawn.order
         )
-        return certainty_of(scores[:, 1:][drawn.usable[:, 1:]], self._cuts)
+        return certainty_of(scores[:, 1:][drawn.usable[:, 1:]], self._cuts, self._one_sided)
 
 
-def certainty_of(scores: Tensor, cuts: tuple[float, float]) -> Certainty:
-    """Shares of `scores` [n] of negatives; cuts are on their size, as in the loss."""
+def certainty_of(scores: Tensor, cuts: tuple[float, float], one_sided: bool = False) -> Certainty:
+    """Shares of `scores` [n] of negatives; cuts are on their size, as in the loss.
+
+    `one_sided` has those above 0 hard, however large.
+    """
     easy_above, hard_upto = cuts
     size, count = scores.abs(), max(1, scores.numel())
-    easy, hard = size > easy_above, size <= hard_upto
+    sure = size > easy_above
+    easy, hard = sure, size <= hard_upto
+    if one_sided:
+        easy, hard = sure & (scores <= 0), (hard | (scores > 0))
 
     def share(of: Tensor) -> float:
         return int(of.sum()) / count
@@ -67,5 +80,5 @@ def certainty_of(scores: Tensor, cuts: tuple[float, float]) -> Certainty:
         ambiguous=share(~easy & ~hard),
         hard=share(hard & ~easy),
         held_true=share(scores > 0),
-        surely_true=share(easy & (scores > 0)),
+        surely_true=share(sure & (scores > 0)),
     )

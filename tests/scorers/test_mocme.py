@@ -178,6 +178,28 @@ def test_a_modality_that_an_entity_lacks_has_no_weight_and_no_gradient() -> None
     assert of.projectors["text"].first.grad.any()
 
 
+@pytest.mark.parametrize("weights", ["entity", "global"])
+def test_a_slope_through_the_weights_leaves_the_vectors_that_are_ranked(weights: str) -> None:
+    slopes = []
+    for through in (False, True):
+        of = weighed(weights=weights, weight_slope=through)
+        found = of.train().joint(None)
+        some = torch.tensor([5, 0, 39])
+        torch.testing.assert_close(of.joint(some), found[some])
+        torch.testing.assert_close(found, of.eval().joint(None))
+        for experts in of.experts:
+            experts.zero_grad()
+        found.square().sum().backward()
+        slopes.append(of.experts[1].weight.grad)
+    assert (slopes[1] - slopes[0]).abs().max() > 1e-3 * slopes[0].abs().max()
+
+
+def test_shared_information_below_0_is_no_part_of_the_penalty() -> None:
+    of = weighed(information_penalty=1.0)
+    of.complementarity.estimator.bound = lambda codes, present: torch.tensor([-3.0, 0.5, 0.25])
+    assert float(of.extra_losses(NO_BATCH)["information"]) == 0.75
+
+
 def test_without_the_mask_a_missing_row_counts() -> None:
     assert (weighed(mask=False).complementarity.inter > 0).all()
 

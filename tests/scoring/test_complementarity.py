@@ -184,3 +184,31 @@ def test_fusions_leave_out_what_is_missing() -> None:
     gate = FUSIONS["gate"](3, 4, rng())
     powers = (rows[0, :2].tanh() @ gate.direction[0]).softmax(0)
     torch.testing.assert_close(gate(rows, available)[0], powers @ rows[0, :2])
+
+
+def test_what_pairs_share_is_a_plain_mean_at_first_over_the_turns_that_tell() -> None:
+    available = torch.ones(40, 3, dtype=torch.bool)
+    of = Complementarity(Weighting(1, warmup=0, batch=16), available, 4, rng())
+    assert of.estimator is not None
+    of.available[of.held, 2] = False  # of the pairs with the third nothing is told
+    told = iter([1.0, 2.0, 6.0])
+    of.estimator.bound = lambda codes, present, learning=False: torch.full(  # type: ignore[method-assign]
+        (3,), 0.0 if learning else next(told)
+    )
+    for mean in (1.0, 1.5, 3.0):
+        entities, known = of.turn()
+        of.estimate(torch.randn(3, len(entities), 4, generator=rng(1)), entities, known)
+        torch.testing.assert_close(of.shared, torch.tensor([mean, 0.0, 0.0]))
+
+
+def test_pairs_that_no_held_entity_has_are_told_of_by_the_others() -> None:
+    available = torch.ones(200, 3, dtype=torch.bool)
+    held = Complementarity(Weighting(1), available, 6, rng()).held
+    available[held, 2] = False
+    x = torch.randn(160, 6, generator=rng(1))
+    rows = torch.zeros(3, 200, 6)
+    rows[:, :160] = x
+    rows[:, 160:] = torch.randn(40, 6, generator=rng(2))
+    of = learnt(rows, available, False, 120)
+    assert (of.told == 120).all()
+    assert (of.shared > 0.3).all()

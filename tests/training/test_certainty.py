@@ -17,6 +17,8 @@ def test_shares_are_by_the_entropy_of_both_sides() -> None:
     scores = torch.tensor([-9.0, -4, 5, 3.5, -3, -2, 2, 1, 0, -1])
     found = certainty_of(scores, CUTS)
     assert found == Certainty(easy=0.4, ambiguous=0.3, hard=0.3, held_true=0.4, surely_true=0.2)
+    found = certainty_of(scores, CUTS, one_sided=True)
+    assert found == Certainty(easy=0.2, ambiguous=0.2, hard=0.6, held_true=0.4, surely_true=0.2)
 
 
 def test_no_scores_have_no_shares() -> None:
