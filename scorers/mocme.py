@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, Literal, cast, get_args
 
 import torch
 from pydantic import Field, field_validator
@@ -89,9 +89,10 @@ class MoCMEConfig(ScorerConfig):
         le=1e6,
         description="share of the learning rate at which projectors, experts and a fusion move",
     )
-    init: Literal["rotate", "xavier"] = Field(
+    init: Literal["xavier", "rotate", "structure"] = Field(
         "xavier",
-        description="how rows of entities start: Xavier, or uniform in +-(margin + 2) / dim",
+        description="how rows of entities start: Xavier, uniform in +-(margin + 2) / dim, or from "
+        "a store of structure",
     )
 
     @field_validator("use_modalities")
@@ -100,6 +101,28 @@ class MoCMEConfig(ScorerConfig):
         if len(set(value)) < len(value):
             raise ValueError("expected each modality once")
         return value
+
+    @property
+    def beside(self) -> tuple[Modality, ...]:
+        """`use_modalities` in an order that does not depend on how they are written down."""
+        return tuple(name for name in get_args(Modality) if name in self.use_modalities)
+
+
+def begin_from(features: Features, rows: nn.Parameter, generator: torch.Generator) -> None:
+    """Puts a random map of `features` into the `rows` [E, d] of entities that have them.
+
+    The map keeps vectors about as far apart as they are. Numbers keep the spread that those of
+    `rows` have.
+    """
+    width = features.vectors.shape[1]
+    onto = torch.randn(width, rows.shape[1], generator=generator) / math.sqrt(width)
+    if not (has := features.observed).any():
+        return
+    vectors = features.vectors[has].to(onto)
+    mapped = (vectors - vectors.mean(0)) @ onto
+    spread = mapped.std(correction=0).clamp_min(torch.finfo(mapped.dtype).tiny)
+    with torch.no_grad():
+        rows[has] = mapped * (rows.std(correction=0) / spread)
 
 
 class MoCME(Scorer):
@@ -112,7 +135,7 @@ class MoCME(Scorer):
 
     Config = MoCMEConfig
     metric = Metric.modulus
-    modalities: ClassVar[tuple[str, ...]] = ("image", "text", "numeric", "audio", "video")
+    modalities: ClassVar[tuple[str, ...]] = (*get_args(Modality), "structure")
     uses_mask: ClassVar[bool] = True
     citation: ClassVar[str] = (
         "Lijian Li. Complementarity-driven representation learning for multi-modal knowledge graph "
@@ -132,11 +155,13 @@ class MoCME(Scorer):
         self.settings = config
         width = 2 * config.dim
         bound = (config.margin + 2) / config.dim
-        if config.init == "xavier":
+        if config.init != "rotate":
             bound = math.sqrt(6 / (n_entities + width))
         self.entities = uniform(n_entities, width, bound=bound, generator=generator)
+        if config.init == "structure":
+            begin_from(features["structure"], self.entities, generator)
         self.phases = uniform(n_relations, config.dim, bound=math.pi, generator=generator)
-        names = self.modalities_of(config)
+        self.beside = names = config.beside
         self.tables = nn.ModuleDict({name: FeatureTable(features[name], True) for name in names})
         self.projectors = nn.ModuleDict(
             {n: Projector(features[n].vectors.shape[1], width, generator) for n in names}
@@ -173,9 +198,13 @@ class MoCME(Scorer):
 
     @classmethod
     def modalities_of(cls, config: ScorerConfig) -> tuple[str, ...]:
-        """Those of the setting, in an order of ours."""
+        """Those of the setting, in an order of ours, and what rows begin from."""
         assert isinstance(config, MoCMEConfig)
-        return tuple(name for name in cls.modalities if name in config.use_modalities)
+        return config.beside + ("structure",) * (config.init == "structure")
+
+    def trains_features(self, modality: str) -> bool:
+        """Rows that begin from vectors of structure are trained; the others are frozen."""
+        return modality == "structure"
 
     @property
     def margin(self) -> float:
@@ -189,7 +218,7 @@ class MoCME(Scorer):
         if modality == 0:
             rows = lookup(self.entities, entities)
         else:
-            name = self.modalities_of(self.settings)[modality - 1]
+            name = self.beside[modality - 1]
             rows = self.projectors[name](self.tables[name](entities))
         return nn.functional.dropout(rows, self.settings.dropout, self.training)
 
@@ -242,7 +271,7 @@ class MoCME(Scorer):
                 return entities, None
             among = self.complementarity.available[entities, modality].nonzero().flatten()
             return (entities, None) if len(among) == len(entities) else (entities[among], among)
-        at: Tensor = self.get_buffer(f"with_{self.modalities_of(self.settings)[modality - 1]}")
+        at: Tensor = self.get_buffer(f"with_{self.beside[modality - 1]}")
         return (None, None) if len(at) == self.n_entities else (at, at)
 
     def _fused(self, entities: Tensor | None, intra: Tensor) -> Tensor:
@@ -354,7 +383,7 @@ class MoCME(Scorer):
     def shares(self) -> list[Shares]:
         """Weights of modalities, unless they are fused otherwise, and of experts within each."""
         of = self.complementarity
-        names = ("structure", *self.modalities_of(self.settings))
+        names = ("structure", *self.beside)
         found = []
         if self.fusion is None and len(names) > 1:
             found.append(Shares("modality", names, of.inter.masked_fill(~of.available, math.nan)))

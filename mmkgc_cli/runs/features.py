@@ -111,13 +111,14 @@ def _without_none(value: Any) -> Any:
 
 def recorded(config: RunConfig, features: RunFeatures, scorer: Scorer) -> RunConfig:
     """The settings with what was read, and whether it is trained further."""
-    use = "trainable" if scorer.trains_features else "frozen"
     where = {name: str(Path(path).resolve()) for name, path in config.features.paths.items()}
     return config.model_copy(
         update={
             "features": config.features.model_copy(update=where),
             "stores": {
-                name: store.model_copy(update={"use": use})
+                name: store.model_copy(
+                    update={"use": "trainable" if scorer.trains_features(name) else "frozen"}
+                )
                 for name, store in features.stores.items()
             },
         }

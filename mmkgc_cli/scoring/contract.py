@@ -120,9 +120,8 @@ class Scorer(nn.Module):
         """`two_way`, which may depend on hyper-parameters."""
         return self.two_way
 
-    @property
-    def trains_features(self) -> bool:
-        """Whether features begin a table that is trained: whether a `FeatureTable` is."""
+    def trains_features(self, modality: str) -> bool:
+        """Whether features of `modality` begin a table that is trained: if a `FeatureTable` is."""
         return any(isinstance(m, FeatureTable) and not m.frozen for m in self.modules())
 
     @classmethod

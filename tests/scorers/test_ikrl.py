@@ -69,6 +69,6 @@ def test_images_are_trained_or_frozen(freeze: bool) -> None:
     scorer = make(freeze_features=freeze)
     trained = "images.vectors" in dict(scorer.named_parameters())
     assert trained != freeze
-    assert scorer.trains_features == trained
+    assert scorer.trains_features("image") == trained
     # What is frozen is no part of a checkpoint.
     assert ("images.vectors" in scorer.state_dict()) == trained

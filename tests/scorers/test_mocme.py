@@ -129,11 +129,13 @@ def test_every_ablation_trains(graph: Graph, changes: dict[str, Any]) -> None:
     of = scorer.complementarity
     torch.testing.assert_close(of.intra.sum(-1), torch.ones_like(of.intra[..., 0]))
     torch.testing.assert_close(of.inter.sum(-1), torch.ones(n))
-    # What two share is all that either shares: their weights are equal.
+    # What two share is all that either shares: their weights are equal. So are all, where those of
+    # a pair have not learnt yet that anything is shared.
+    shares = of.estimator is not None and (of.intra.dim() == 3 or bool((of.shared > 0).any()))
     uneven = (of.inter.max(1).values - 1 / of.available.sum(1)).abs().max() > 1e-4
-    assert bool(uneven) == (of.of_modalities and of.available.shape[1] > 2)
+    assert bool(uneven) == (shares and of.of_modalities and of.available.shape[1] > 2)
     uneven = (of.intra - of.intra.mean(-1, keepdim=True)).abs().max() > 1e-6
-    assert bool(uneven) == (of.of_experts and of.intra.shape[-1] > 2)
+    assert bool(uneven) == (shares and of.of_experts and of.intra.shape[-1] > 2)
 
 
 @pytest.mark.slow
@@ -176,6 +178,32 @@ def test_a_modality_that_an_entity_lacks_has_no_weight_and_no_gradient() -> None
     of.joint(some).square().sum().backward()
     assert not of.projectors["image"].first.grad.any()
     assert of.projectors["text"].first.grad.any()
+
+
+def test_rows_begin_as_far_apart_as_vectors_of_structure_and_are_trained() -> None:
+    observed = torch.arange(E) % 4 > 0
+    vectors = torch.randn(E, 6, generator=rng(1)) * observed[:, None] + 3
+    config = MoCME.Config(dim=256, init="structure")
+    assert MoCME.modalities_of(config) == ("image", "text", "structure")
+    given = features() | {"structure": Features(vectors, observed)}
+    of = MoCME(config, E, R, rng(), features=given)
+    plain = MoCME(MoCME.Config(dim=256), E, R, rng(), features=features())
+    assert torch.equal(of.entities[~observed], plain.entities[~observed])
+    torch.testing.assert_close(of.entities[observed].std(), plain.entities.std(), rtol=0.02, atol=0)
+    far = torch.pdist(vectors[observed])
+    ratio = torch.pdist(of.entities[observed].detach()) / far
+    assert ratio.std() / ratio.mean() < 0.1
+    assert [name for name in given if of.trains_features(name)] == ["structure"]
+    assert [shares.name for shares in of.shares()][:2] == ["modality", "structure: expert"]
+    for finding in check_scorer(MoCME, MoCME.Config(dim=4, init="structure")):
+        assert finding.outcome != "failed", finding
+
+
+def test_rows_begin_like_others_where_nobody_has_structure() -> None:
+    nothing = Features(torch.zeros(E, 6), torch.zeros(E, dtype=torch.bool))
+    config = MoCME.Config(dim=4, init="structure", use_modalities=[])
+    of = MoCME(config, E, R, rng(), features={"structure": nothing})
+    assert torch.equal(of.entities, made(use_modalities=[]).entities)
 
 
 @pytest.mark.parametrize("weights", ["entity", "global"])
