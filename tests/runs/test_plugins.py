@@ -262,10 +262,11 @@ def test_what_a_plugin_raises_in_a_step_is_in_the_trace(
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (["training.entropy_thresholds=[0.8, 0.2]"], "entropy_thresholds: 0.8 is above 0.2"),
+        (["training.loss=entropy-weighted", "training.entropy_thresholds=[0.8, 0.2]"],
+         "entropy_thresholds: 0.8 is above 0.2"),
         (["training.sampler=shared", "training.negative_side=per-positive"], "'shared' draws a"),
     ],
-)
+)  # fmt: skip
 def test_settings_that_do_not_go_together_leave_the_run_that_is_there(
     mmkgc: Run, trained: RunDirectory, settings: list[str], said: str
 ) -> None:

@@ -129,13 +129,17 @@ def test_every_ablation_trains(graph: Graph, changes: dict[str, Any]) -> None:
     of = scorer.complementarity
     torch.testing.assert_close(of.intra.sum(-1), torch.ones_like(of.intra[..., 0]))
     torch.testing.assert_close(of.inter.sum(-1), torch.ones(n))
-    # What two share is all that either shares: their weights are equal. So are all, where those of
-    # a pair have not learnt yet that anything is shared.
-    shares = of.estimator is not None and (of.intra.dim() == 3 or bool((of.shared > 0).any()))
+    # What two share is all that either shares: their weights are equal. So are all, under global
+    # weights, where those of a pair have not learnt yet that anything is shared.
+    if of.intra.dim() == 3:
+        apart, among = of.of_modalities, of.of_experts
+    else:
+        experts_first = (of.shared > 0).tensor_split([len(of.shared) - 3])
+        among, apart = (bool(shared.any()) for shared in experts_first)
     uneven = (of.inter.max(1).values - 1 / of.available.sum(1)).abs().max() > 1e-4
-    assert bool(uneven) == (shares and of.of_modalities and of.available.shape[1] > 2)
+    assert bool(uneven) == (apart and of.available.shape[1] > 2)
     uneven = (of.intra - of.intra.mean(-1, keepdim=True)).abs().max() > 1e-6
-    assert bool(uneven) == (shares and of.of_experts and of.intra.shape[-1] > 2)
+    assert bool(uneven) == (among and of.intra.shape[-1] > 2)
 
 
 @pytest.mark.slow
