@@ -25,7 +25,7 @@ from mmkgc_cli.scoring.contract import (
     Side,
 )
 from mmkgc_cli.scoring.experts import Experts, LinearExperts, MlpExperts, weighted
-from mmkgc_cli.scoring.features import FeatureTable
+from mmkgc_cli.scoring.features import FeatureTable, begin_from
 from mmkgc_cli.scoring.fusion import FUSIONS
 from mmkgc_cli.scoring.projectors import Projector
 
@@ -106,23 +106,6 @@ class MoCMEConfig(ScorerConfig):
     def beside(self) -> tuple[Modality, ...]:
         """`use_modalities` in an order that does not depend on how they are written down."""
         return tuple(name for name in get_args(Modality) if name in self.use_modalities)
-
-
-def begin_from(features: Features, rows: nn.Parameter, generator: torch.Generator) -> None:
-    """Puts a random map of `features` into the `rows` [E, d] of entities that have them.
-
-    The map keeps vectors about as far apart as they are. Numbers keep the spread that those of
-    `rows` have.
-    """
-    width = features.vectors.shape[1]
-    onto = torch.randn(width, rows.shape[1], generator=generator) / math.sqrt(width)
-    if not (has := features.observed).any():
-        return
-    vectors = features.vectors[has].to(onto)
-    mapped = (vectors - vectors.mean(0)) @ onto
-    spread = mapped.std(correction=0).clamp_min(torch.finfo(mapped.dtype).tiny)
-    with torch.no_grad():
-        rows[has] = mapped * (rows.std(correction=0) / spread)
 
 
 class MoCME(Scorer):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -48,3 +50,20 @@ class Projection(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """``rows @ weight.T + bias``."""
         return nn.functional.linear(rows, self.weight, self.bias)
+
+
+def begin_from(features: Features, rows: nn.Parameter, generator: torch.Generator) -> None:
+    """Puts a random map of `features` into the `rows` [E, d] of entities that have them.
+
+    The map keeps vectors about as far apart as they are. Numbers keep the spread that those of
+    `rows` have.
+    """
+    width = features.vectors.shape[1]
+    onto = torch.randn(width, rows.shape[1], generator=generator) / math.sqrt(width)
+    if not (has := features.observed).any():
+        return
+    vectors = features.vectors[has].to(onto)
+    mapped = (vectors - vectors.mean(0)) @ onto
+    spread = mapped.std(correction=0).clamp_min(torch.finfo(mapped.dtype).tiny)
+    with torch.no_grad():
+        rows[has] = mapped * (rows.std(correction=0) / spread)
