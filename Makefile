@@ -6,7 +6,7 @@ JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
-NATIVE := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu)
+NATIVE := $(wildcard csrc/*/*.cpp csrc/*/*/*.cpp csrc/*/*.h csrc/*/*/*.h csrc/*/*.cu)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -91,7 +91,7 @@ test-slow: dev
 test-scatter: dev
 	@$(PIP) install --no-build-isolation -e '.[scatter]'
 	@$(BIN)/python -c 'import torch_scatter'
-	@$(BIN)/python -m pytest tests/ops/test_rgcn_propagate.py tests/scoring/test_rgcn.py
+	@$(BIN)/python -m pytest tests/ops/test_rgcn_propagate.py tests/nn/test_rgcn.py
 
 # A second build beside the usual one. PYTHONSAFEPATH keeps the checkout's own package out of the way;
 # a report ends the run, shows the test that it came from, and is not captured.

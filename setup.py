@@ -54,8 +54,8 @@ def drop_stale(folder: Path) -> None:
 
 
 def load_cuda_build() -> Any:
-    """The module that knows nvcc; it lies beside the kernels, outside of any package."""
-    spec = importlib.util.spec_from_file_location("cuda_build", ROOT / "csrc" / "cuda" / "build.py")
+    """The module that knows nvcc; it lies in csrc, outside of any package."""
+    spec = importlib.util.spec_from_file_location("build_cuda", ROOT / "csrc" / "build_cuda.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -73,7 +73,7 @@ def cxx_sources(with_cuda: bool) -> list[str]:
     if not EMULATE:
         chosen = [p for p in every if with_cuda or p not in cuda_glue]
         return [str(p.relative_to(ROOT)) for p in [*chosen, *sorted(ROOT.glob("csrc/cpu/*.cpp"))]]
-    chosen = [ROOT / "csrc/library.cpp", ROOT / "csrc/module.cpp", *cuda_glue]
+    chosen = [ROOT / "csrc/bindings/library.cpp", ROOT / "csrc/bindings/module.cpp", *cuda_glue]
     chosen += sorted(ROOT.glob("csrc/emulate/*.cpp"))
     # Build tools take a .cu for something that nvcc compiles.
     folder = ROOT / "build" / "emulate" / "sources"
@@ -84,7 +84,7 @@ def cxx_sources(with_cuda: bool) -> list[str]:
         if not wrapper.exists() or wrapper.read_text() != text:
             wrapper.write_text(text)
         chosen.append(wrapper)
-    return [str(p.relative_to(ROOT)) for p in chosen]
+    return [str(path.relative_to(ROOT)) for path in chosen]
 
 
 def native_extension() -> Extension | str:

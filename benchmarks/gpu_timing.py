@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from csrc.cuda import build
+import csrc.build_cuda as build
 
 CALLS = 10  # in a captured graph
 

@@ -1,4 +1,4 @@
-"""Argument checks that the twins share: those of ``csrc/arguments.h``, word for word."""
+"""Argument checks that the twins share: those of ``checks/arguments.h``, word for word."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ class Checks:
         weights: Sequence[float],
         scale: Tensor | None,
     ) -> list[Pair]:
-        """The arguments of sampled scoring (``csrc/sampled_arguments.h``); returns the terms."""
+        """The arguments of sampled scoring (``checks/sampled_arguments.h``); returns the terms."""
         self.require(
             queries.dim() == 3 and queries.shape[0] in (1, 2), "queries must be [1 or 2, B, Dq]"
         )
@@ -145,7 +145,7 @@ class Checks:
         return terms
 
     def loss_scores(self, positive: Tensor, negative: Tensor, usable: Tensor | None) -> None:
-        """Scores of one positive and N negatives a row, as ``csrc/loss_scores.h`` checks them."""
+        """Scores of one positive and N negatives a row, as ``checks/loss_scores.h`` checks."""
         self.dimensions("positive", positive, 1)
         self.real("positive", positive)
         self.matrix("negative", negative)

@@ -44,7 +44,7 @@ def twin_of_scores(
 def check_settings(
     checks: Checks, ids: Tensor, usable: Tensor | None, kind: int, settings: Sequence[float]
 ) -> None:
-    """The checks of ``csrc/loss_settings.h``, word for word (a test compares them)."""
+    """The checks of ``checks/loss_settings.h``, word for word (a test compares them)."""
     checks.require(ids.shape[1] >= 1, "ids has no columns, expected the positive in the first")
     if usable is not None:
         checks.require(usable.shape == ids.shape, "usable must have the shape of ids")

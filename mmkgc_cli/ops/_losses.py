@@ -28,7 +28,7 @@ def mean_of_rows(losses: Tensor) -> Tensor:
 
 
 def check_form(checks: Checks, form: float) -> None:
-    """One of the three, as ``csrc/loss_checks.h`` has it."""
+    """One of the three, as ``csrc/bindings/checks/loss_checks.h`` has it."""
     checks.require(
         form in (0, 1, 2),
         f"form is {form:g}, expected 0 (log_sigmoid), 1 (margin_inside) or 2 (margin_outside)",

@@ -139,7 +139,7 @@ def _check_arguments(
     rounds: int,
     counter: Tensor | None,
 ) -> None:
-    """The checks of ``csrc/negatives_arguments.h``, word for word (a test compares them)."""
+    """The checks of ``checks/negatives_arguments.h``, word for word (a test compares them)."""
     c = _CHECKS
     c.counter(counter)
     c.require(positives.dim() == 2 and positives.shape[1] == 3, "positives must be [B, 3]")

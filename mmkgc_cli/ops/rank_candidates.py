@@ -96,7 +96,7 @@ def _check_arguments(
     weights: Sequence[float],
     scale: Tensor | None,
 ) -> list[Pair]:
-    """The checks of ``csrc/rank_arguments.h``, word for word (a test compares them)."""
+    """The checks of ``checks/rank_arguments.h``, word for word (a test compares them)."""
     c = _CHECKS
     c.matrix("queries", queries)
     c.matrix("table", table)

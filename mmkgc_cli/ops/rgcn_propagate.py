@@ -70,7 +70,7 @@ def _check_arguments(
     rows: Tensor | None,
     sources: Tensor | None,
 ) -> None:
-    """The checks of ``csrc/rgcn_arguments.h``, word for word (a test compares them)."""
+    """The checks of ``checks/rgcn_arguments.h``, word for word (a test compares them)."""
     c = _CHECKS
     c.matrix("x", x)
     c.real("x", x)

@@ -71,7 +71,7 @@ def check_arguments(
     ids: Tensor,
     side: Tensor,
 ) -> None:
-    """The checks of ``csrc/rotate_arguments.h``, word for word (a test compares them)."""
+    """The checks of ``checks/rotate_arguments.h``, word for word (a test compares them)."""
     c = checks
     c.matrix("table", table)
     c.real("table", table)

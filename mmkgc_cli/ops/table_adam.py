@@ -165,7 +165,7 @@ def _check_arguments(
     step: int,
     counter: Tensor | None,
 ) -> None:
-    """The checks of ``csrc/adam_arguments.h``, word for word (a test compares them)."""
+    """The checks of ``checks/adam_arguments.h``, word for word (a test compares them)."""
     c = _CHECKS
     c.sampled(queries, table, ids, side, metric, pairs, weights, scale)
     for name, state in (("table", table), ("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq)):
