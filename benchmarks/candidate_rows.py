@@ -15,14 +15,14 @@ import torch
 
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import load_graph
+from mmkgc_cli.runs.assembly import build_program, initial_scorer
 from mmkgc_cli.runs.config import resolve
 from mmkgc_cli.runs.features import made_up, needed
-from mmkgc_cli.runs.preflight import build_program, initial_scorer
-from mmkgc_cli.scoring import load_scorer, paths
+from mmkgc_cli.scoring import load_scorer, scores
 from mmkgc_cli.training.loop import StepProgram
 
 WIDTH, WARM_UP = 768, 2
-MET = paths._entities_met
+MET = scores._entities_met
 WAYS = {"met": MET, "all": lambda scorer, ids: (None, ids)}
 
 
@@ -52,7 +52,7 @@ def main() -> None:
             times: dict[str, list[float]] = {way: [] for way in WAYS}
             for index in range(WARM_UP + arguments.steps):
                 for way, of in programs.items():
-                    with patch.object(paths, "_entities_met", WAYS[way]):
+                    with patch.object(scores, "_entities_met", WAYS[way]):
                         start = time.process_time()
                         of.step(index)
                         times[way].append(1e3 * (time.process_time() - start))

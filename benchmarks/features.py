@@ -22,8 +22,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mmkgc_cli.features.about import About
 from mmkgc_cli.features.alignment import RowCache, align
+from mmkgc_cli.features.metadata import About
 from mmkgc_cli.features.store import FeatureStore
 from mmkgc_cli.features.writing import Rows, write_store
 from mmkgc_cli.kg.graph import Graph

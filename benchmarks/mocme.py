@@ -22,8 +22,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmkgc_cli.kg.graph import Graph
+from mmkgc_cli.runs.assembly import build_program, build_scorer
 from mmkgc_cli.runs.config import resolve
-from mmkgc_cli.runs.preflight import build_program, build_scorer
 from mmkgc_cli.scoring import Features, load_scorer
 from mmkgc_cli.scoring.contract import NO_FEATURES
 from mmkgc_cli.state.memory import keep_freed_memory, peak_mib, settled_objects

@@ -19,9 +19,9 @@ import torch
 from benchmarks.scoring import compete
 from mmkgc_cli.kg.storage import load_graph
 from mmkgc_cli.ops import SideChoice, _native
+from mmkgc_cli.sampling.contract import SamplerConfig, SamplingTask
+from mmkgc_cli.sampling.samplers.filtered import FilteredNegatives
 from mmkgc_cli.scoring import Scorer, ScorerConfig
-from mmkgc_cli.training.samplers import SamplerConfig, SamplingTask
-from mmkgc_cli.training.sampling.filtered import FilteredNegatives
 
 BATCH = 1024
 

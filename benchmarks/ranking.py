@@ -30,7 +30,7 @@ from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import load_graph
 from mmkgc_cli.ops import modulus, path_of
 from mmkgc_cli.scoring import Scorer, Side, load_scorer
-from mmkgc_cli.scoring.paths import candidate_rows, query_rows
+from mmkgc_cli.scoring.scores import candidate_rows, query_rows
 
 
 def build(graph: Graph, dim: int) -> Scorer:

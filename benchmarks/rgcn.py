@@ -29,8 +29,8 @@ from torch import Tensor
 
 from benchmarks.scoring import compete, copy_bandwidth
 from mmkgc_cli.kg.storage import load_graph
+from mmkgc_cli.nn.rgcn import RelationalEncoder
 from mmkgc_cli.ops import MessageGraph, _native, path_of, rgcn_propagate
-from mmkgc_cli.scoring.rgcn import RelationalEncoder
 
 WIDTHS, BASES, ROWS = (128, 256, 768), 2, 128
 

@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import load_graph
 from mmkgc_cli.ops import Metric, SideChoice
+from mmkgc_cli.sampling.contract import SamplerConfig
+from mmkgc_cli.sampling.samplers.filtered import FilteredNegatives
+from mmkgc_cli.sampling.samplers.shared import SharedConfig, SharedNegatives
 from mmkgc_cli.scoring import Scorer, ScorerConfig, Side, load_scorer
 from mmkgc_cli.state.memory import keep_freed_memory
 from mmkgc_cli.training.link_prediction import LinkPrediction, LinkPredictionSettings
 from mmkgc_cli.training.optimization import OptimizationSettings
-from mmkgc_cli.training.samplers import SamplerConfig
-from mmkgc_cli.training.sampling.filtered import FilteredNegatives
-from mmkgc_cli.training.sampling.shared import SharedConfig, SharedNegatives
 
 WIDTH, TURN = 256, 4
 

@@ -8,8 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from mmkgc_cli.nn.functional import complex_product, uniform
 from mmkgc_cli.ops import Metric, lookup
-from mmkgc_cli.scoring.blocks import complex_product, uniform
 from mmkgc_cli.scoring.contract import Batch, Scorer, Side
 from mmkgc_cli.scoring.regularization import RegularizedConfig, penalty
 

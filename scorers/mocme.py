@@ -10,9 +10,13 @@ import torch
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
+from mmkgc_cli.nn.complementarity import Complementarity, Weighting
+from mmkgc_cli.nn.embeddings import FeatureTable, begin_from
+from mmkgc_cli.nn.experts import Experts, LinearExperts, MlpExperts, weighted
+from mmkgc_cli.nn.functional import complex_product, uniform
+from mmkgc_cli.nn.fusion import FUSIONS
+from mmkgc_cli.nn.projections import Projector
 from mmkgc_cli.ops import Metric, lookup, rotate_score
-from mmkgc_cli.scoring.blocks import complex_product, uniform
-from mmkgc_cli.scoring.complementarity import Complementarity, Weighting
 from mmkgc_cli.scoring.contract import (
     NO_FEATURES,
     Auxiliary,
@@ -24,10 +28,6 @@ from mmkgc_cli.scoring.contract import (
     Shares,
     Side,
 )
-from mmkgc_cli.scoring.experts import Experts, LinearExperts, MlpExperts, weighted
-from mmkgc_cli.scoring.features import FeatureTable, begin_from
-from mmkgc_cli.scoring.fusion import FUSIONS
-from mmkgc_cli.scoring.projectors import Projector
 
 Modality = Literal["image", "text", "numeric", "audio", "video"]
 

@@ -8,8 +8,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from mmkgc_cli.nn.functional import uniform, unit
 from mmkgc_cli.ops import Metric, lookup
-from mmkgc_cli.scoring.blocks import uniform, unit
 from mmkgc_cli.scoring.contract import Scorer, ScorerConfig, Side
 
 

@@ -9,8 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from mmkgc_cli.nn.functional import uniform
 from mmkgc_cli.ops import Metric, RowLoss, lookup, rotate_loss, rotate_score
-from mmkgc_cli.scoring.blocks import uniform
 from mmkgc_cli.scoring.contract import Scorer, ScorerConfig, Side
 
 

@@ -9,8 +9,10 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from mmkgc_cli.nn.embeddings import FeatureTable
+from mmkgc_cli.nn.functional import complex_product, uniform, unit
+from mmkgc_cli.nn.projections import Projection
 from mmkgc_cli.ops import Metric, Pair, lookup
-from mmkgc_cli.scoring.blocks import complex_product, uniform, unit
 from mmkgc_cli.scoring.contract import (
     NO_FEATURES,
     Batch,
@@ -19,7 +21,6 @@ from mmkgc_cli.scoring.contract import (
     ScorerConfig,
     Side,
 )
-from mmkgc_cli.scoring.features import FeatureTable, Projection
 from mmkgc_cli.scoring.regularization import cubes
 
 # Triples whose candidates are compared at once for the forget gate.

@@ -9,10 +9,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from mmkgc_cli.nn.embeddings import FeatureTable
+from mmkgc_cli.nn.functional import uniform, unit
+from mmkgc_cli.nn.projections import Projection
 from mmkgc_cli.ops import Metric, Pair, lookup
-from mmkgc_cli.scoring.blocks import uniform, unit
 from mmkgc_cli.scoring.contract import NO_FEATURES, Features, Scorer, ScorerConfig, Side
-from mmkgc_cli.scoring.features import FeatureTable, Projection
 
 
 class TBKGCConfig(ScorerConfig):

@@ -18,7 +18,7 @@ from packaging.tags import sys_tags
 from mmkgc_cli.kg.preparation import Request, prepare
 from mmkgc_cli.runs.config import resolve
 from mmkgc_cli.runs.directory import RunDirectory
-from mmkgc_cli.runs.jobs import run_training
+from mmkgc_cli.runs.training import run_training
 from mmkgc_cli.scoring import load_scorer
 from tests.conftest import ROOT
 from tests.runs.test_jobs import Silent

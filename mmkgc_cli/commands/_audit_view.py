@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mmkgc_cli.commands._shell import out
-from mmkgc_cli.words import counted
+from mmkgc_cli.text import counted
 
 if TYPE_CHECKING:
     from mmkgc_cli.kg.graph import Graph

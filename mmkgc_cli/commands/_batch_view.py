@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 
 from mmkgc_cli.commands._shell import log, out, print_json, printable, say, table
-from mmkgc_cli.words import counted
+from mmkgc_cli.text import counted
 
 if TYPE_CHECKING:
     from mmkgc_cli.runs.batches.folder import BatchFolder, Ending

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mmkgc_cli.commands._shell import out, printable
-from mmkgc_cli.words import counted
+from mmkgc_cli.text import counted
 
 if TYPE_CHECKING:
     from mmkgc_cli.features.checks import StoreCheck

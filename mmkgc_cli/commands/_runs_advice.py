@@ -6,7 +6,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mmkgc_cli.runs.inspection import Run
+    from mmkgc_cli.runs.status import Run
 
 
 def advice(run: Run) -> list[str]:

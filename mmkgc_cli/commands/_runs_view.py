@@ -12,11 +12,11 @@ from rich.cells import cell_len
 
 from mmkgc_cli.commands._runs_advice import advice
 from mmkgc_cli.commands._shell import out, printable, say, table
-from mmkgc_cli.words import counted
+from mmkgc_cli.text import counted
 
 if TYPE_CHECKING:
     from mmkgc_cli.runs.cleaning import Removal
-    from mmkgc_cli.runs.inspection import Run
+    from mmkgc_cli.runs.status import Run
 
 COLUMNS = (
     "run", "scorer", "graph", "state", "epochs", "valid MRR", "test MRR", "size", "touched"

@@ -20,7 +20,7 @@ from mmkgc_cli.commands._batch_view import (
 )
 from mmkgc_cli.commands._shell import JsonFlag, out, print_json, say
 from mmkgc_cli.errors import MmkgcError, UsageError
-from mmkgc_cli.words import counted
+from mmkgc_cli.text import counted
 
 if TYPE_CHECKING:
     from mmkgc_cli.runs.batches.plan import Job
@@ -169,7 +169,7 @@ def _run(
 def _measured(jobs: list[Job]) -> dict[str, float]:
     """Seconds that each job would take; seeds do not matter."""
     from mmkgc_cli.kg.storage import load_graph
-    from mmkgc_cli.runs.preflight import estimate
+    from mmkgc_cli.runs.estimate import estimate
 
     known: dict[str, float] = {}
     found = {}

@@ -12,10 +12,10 @@ from mmkgc_cli.commands._shell import Device, JsonFlag, out, print_json, printab
 from mmkgc_cli.commands.features import Pattern
 from mmkgc_cli.commands.train import Display
 from mmkgc_cli.errors import UsageError
-from mmkgc_cli.words import counted
+from mmkgc_cli.text import counted
 
 if TYPE_CHECKING:
-    from mmkgc_cli.completion.completing import Request
+    from mmkgc_cli.completion.pipeline import Request
     from mmkgc_cli.kg.graph import Graph
     from mmkgc_cli.runs.completion_config import CompletionConfig
     from mmkgc_cli.training.loop import EpochReport
@@ -124,8 +124,8 @@ def complete(
     if modality is None or graph_folder is None:
         raise UsageError("say which MODALITY on which --graph, or --resume RUN")
     from mmkgc_cli.commands.features import may_write
-    from mmkgc_cli.completion.completing import Request
-    from mmkgc_cli.completion.completing import complete as complete_store
+    from mmkgc_cli.completion.pipeline import Request
+    from mmkgc_cli.completion.pipeline import complete as complete_store
     from mmkgc_cli.completion.strategies import TRAINED
     from mmkgc_cli.kg.storage import load_graph
 
@@ -167,7 +167,7 @@ def _train(
     request: Request, graph_folder: Path, files: tuple[Path, Path], run: Path | None,
     preset: str, flags: dict[tuple[str, str], Any], overrides: list[str], overwrite: bool,
 ) -> dict[str, Any]:  # fmt: skip
-    from mmkgc_cli.runs.completing import run_completion
+    from mmkgc_cli.runs.completion import run_completion
     from mmkgc_cli.runs.completion_config import resolve_completion, section_of
     from mmkgc_cli.runs.directory import RunDirectory
 
@@ -181,7 +181,7 @@ def _train(
 
 
 def _resume(run: Path, graph_folder: Path | None, as_json: bool) -> None:
-    from mmkgc_cli.runs.completing import resume_completion
+    from mmkgc_cli.runs.completion import resume_completion
     from mmkgc_cli.runs.directory import RunDirectory
 
     with _Display() as display:

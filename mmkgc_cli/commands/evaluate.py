@@ -31,7 +31,7 @@ def evaluate(
 ) -> None:
     """Rank both sides of every triple, filtered, and write results.json and the ranks."""
     from mmkgc_cli.runs.directory import RunDirectory
-    from mmkgc_cli.runs.evaluating import run_evaluation
+    from mmkgc_cli.runs.evaluation import run_evaluation
 
     directory = RunDirectory(run)
     results = run_evaluation(directory, graph, split.value, device.value)

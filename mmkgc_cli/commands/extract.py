@@ -22,7 +22,7 @@ from mmkgc_cli.commands._shell import (
     table,
 )
 from mmkgc_cli.commands.features import CompressionOption, Dtype, GraphOption, OverwriteFlag
-from mmkgc_cli.words import counted
+from mmkgc_cli.text import counted
 
 if TYPE_CHECKING:
     from mmkgc_cli.extraction.driver import Extracted

@@ -16,7 +16,7 @@ from mmkgc_cli.commands._features_view import (
     store_object,
 )
 from mmkgc_cli.commands._shell import JsonFlag, out, print_json, printable, say
-from mmkgc_cli.words import counted
+from mmkgc_cli.text import counted
 
 if TYPE_CHECKING:
     from mmkgc_cli.features.store import FeatureStore
@@ -178,8 +178,8 @@ def import_(
 ) -> None:
     """Make a feature store from a file of vectors."""
     from mmkgc_cli.errors import UsageError
-    from mmkgc_cli.features.about import About
     from mmkgc_cli.features.importing import ImportRequest, import_features
+    from mmkgc_cli.features.metadata import About
 
     about = About(modality, encoder, revision, preprocess, pooling)
     if out_file is None:

@@ -26,7 +26,7 @@ def inspect(
     triples: easy, ambiguous and hard by the entropy thresholds of the run.
     """
     from mmkgc_cli.runs.directory import RunDirectory
-    from mmkgc_cli.runs.learnt import learnt
+    from mmkgc_cli.runs.inspection import learnt
 
     found = learnt(RunDirectory(run), graph)
     if as_json:

@@ -18,7 +18,7 @@ from mmkgc_cli.commands._runs_view import (
     size,
 )
 from mmkgc_cli.commands._shell import JsonFlag, out, print_json, printable, say
-from mmkgc_cli.words import counted
+from mmkgc_cli.text import counted
 
 if TYPE_CHECKING:
     from mmkgc_cli.runs.cleaning import Removal
@@ -62,7 +62,7 @@ def show(
 ) -> None:
     """Show how RUN was set up, how far it came, what it scored, and what to do next."""
     from mmkgc_cli.errors import DataError
-    from mmkgc_cli.runs.inspection import inspect, is_run
+    from mmkgc_cli.runs.status import inspect, is_run
 
     if not is_run(run):
         raise DataError(f"{run}: no run there; mmkgc runs list FOLDER shows where there are some")

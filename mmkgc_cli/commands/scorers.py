@@ -37,7 +37,7 @@ def list_(as_json: JsonFlag = False) -> None:
     Their files are read and not run: what only running one would show, `mmkgc scorers show` says.
     """
     from mmkgc_cli.plugins import discover
-    from mmkgc_cli.scoring.about import listed
+    from mmkgc_cli.scoring.describe import listed
     from mmkgc_cli.scoring.registry import SCORERS
 
     catalogue = discover(SCORERS)
@@ -75,7 +75,7 @@ def _columns(rows: list[list[str]], width: int) -> list[str]:
 @app.command("show")
 def show(name: Name, as_json: JsonFlag = False) -> None:
     """Show whom to cite for a scorer, how it scores, and its settings."""
-    from mmkgc_cli.scoring.about import described
+    from mmkgc_cli.scoring.describe import described
 
     about = described(name)
     if as_json:
@@ -160,10 +160,10 @@ def bench(
     """Measure triples/s in training and ranking, in turns with rotate at the same model.dim."""
     from dataclasses import asdict
 
-    from mmkgc_cli.runs import benching
+    from mmkgc_cli.runs import benchmarking
 
     flags = {} if device is None else {("training", "device"): device.value}
-    found = benching.bench(name, graph, dim, flags, overrides or [], turns, steps, ranked)
+    found = benchmarking.bench(name, graph, dim, flags, overrides or [], turns, steps, ranked)
     if as_json:
         print_json(asdict(found) | {"ratio": found.ratio})
         return

@@ -9,7 +9,7 @@ import typer
 
 from mmkgc_cli.commands._downloads import Downloads, OfflineFlag
 from mmkgc_cli.commands._shell import JsonFlag, out, print_json, printable, say
-from mmkgc_cli.words import counted
+from mmkgc_cli.text import counted
 
 if TYPE_CHECKING:
     from mmkgc_cli.kg.texts.building import Built

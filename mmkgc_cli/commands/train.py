@@ -18,9 +18,9 @@ from mmkgc_cli.errors import UsageError
 if TYPE_CHECKING:
     from mmkgc_cli.kg.graph import Graph
     from mmkgc_cli.runs.directory import RunDirectory
-    from mmkgc_cli.runs.jobs import Trained
-    from mmkgc_cli.runs.preflight import Estimate
+    from mmkgc_cli.runs.estimate import Estimate
     from mmkgc_cli.runs.sections import RunConfig
+    from mmkgc_cli.runs.training import Trained
     from mmkgc_cli.training.loop import EpochReport
 
 
@@ -101,10 +101,10 @@ def train(
     """Train SCORER, keep the weights that rank valid best, and leave a run directory."""
     from mmkgc_cli.runs.config import resolve
     from mmkgc_cli.runs.directory import RunDirectory
-    from mmkgc_cli.runs.jobs import resume_training, run_training
     from mmkgc_cli.runs.loggers import Loggers
     from mmkgc_cli.runs.plugins import names_taken
     from mmkgc_cli.runs.toml_file import NO_FILE, read_toml
+    from mmkgc_cli.runs.training import resume_training, run_training
     from mmkgc_cli.scoring import load_scorer
 
     loggers = Loggers([name.value for name in dict.fromkeys(log_to or [])], say)
@@ -153,7 +153,7 @@ def train(
     directory = RunDirectory(run or Path("runs") / f"{graph.resolve().name}-{scorer}")
     if dry_run:
         from mmkgc_cli.kg.storage import load_graph
-        from mmkgc_cli.runs.preflight import estimate
+        from mmkgc_cli.runs.estimate import estimate
 
         say_estimate(estimate(resolved, load_graph(graph), directory.path), as_json)
         return

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from mmkgc_cli.features.hashing import digests
-from mmkgc_cli.features.layout import Mask
+from mmkgc_cli.features.format import Mask
+from mmkgc_cli.features.seeded_random import digests
 from mmkgc_cli.kg.graph import Graph
 
 

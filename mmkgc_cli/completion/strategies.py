@@ -14,7 +14,7 @@ from mmkgc_cli.completion.kernel import kernel
 from mmkgc_cli.completion.problem import Problem, Sparse
 from mmkgc_cli.completion.regression import ridge
 from mmkgc_cli.errors import UsageError, nearest
-from mmkgc_cli.features.hashing import digests, normals
+from mmkgc_cli.features.seeded_random import digests, normals
 
 ITERATIONS = 40
 FOLDS = 5

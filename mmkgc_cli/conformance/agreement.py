@@ -19,8 +19,8 @@ from mmkgc_cli.evaluation.known import KnownTriples
 from mmkgc_cli.evaluation.ranker import rank
 from mmkgc_cli.ops import Metric, Pair, library, score_rows, whole_row, without_kernels
 from mmkgc_cli.scoring.contract import Reciprocal, Scorer, Side
-from mmkgc_cli.scoring.paths import candidate_rows, metrics, query_rows, scale_rows, terms
-from mmkgc_cli.scoring.pieces import where
+from mmkgc_cli.scoring.faults import where
+from mmkgc_cli.scoring.scores import candidate_rows, metrics, query_rows, scale_rows, terms
 
 TOLERANCE = 1e-9  # in float64, of the largest score
 SINGLE = 2e-4  # in float32

@@ -14,7 +14,8 @@ from mmkgc_cli.conformance.findings import Failed, Skipped
 from mmkgc_cli.conformance.subject import ENTITIES, RELATIONS, Subject, scores_of_triples
 from mmkgc_cli.ops import Metric
 from mmkgc_cli.scoring.contract import Batch, Reciprocal, Scorer, ScorerConfig, Side
-from mmkgc_cli.scoring.paths import (
+from mmkgc_cli.scoring.faults import shape, where
+from mmkgc_cli.scoring.scores import (
     candidate_rows,
     device_of,
     extra_losses,
@@ -25,7 +26,7 @@ from mmkgc_cli.scoring.paths import (
     terms,
     triple_scores,
 )
-from mmkgc_cli.scoring.pieces import kept_tensors, load_tensors, shape, where
+from mmkgc_cli.state.tensors import kept_tensors, load_tensors
 
 SHORTEST_CITATION = 20
 

@@ -11,7 +11,7 @@ from mmkgc_cli.conformance import agreement, construction, losses, values
 from mmkgc_cli.conformance.findings import Failed, Finding, Property, Skipped
 from mmkgc_cli.conformance.subject import Subject
 from mmkgc_cli.errors import MmkgcError
-from mmkgc_cli.plugins.blame import place_in, said
+from mmkgc_cli.plugins.tracebacks import place_in, said
 from mmkgc_cli.scoring import Scorer, ScorerConfig
 
 MADE = ("constructor",)

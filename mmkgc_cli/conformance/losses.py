@@ -11,7 +11,7 @@ from mmkgc_cli.conformance.agreement import drawn_candidates, same
 from mmkgc_cli.conformance.subject import Subject
 from mmkgc_cli.ops import EntropyWeighted, RowLoss, SelfAdversarial
 from mmkgc_cli.scoring.contract import Scorer, Side
-from mmkgc_cli.scoring.pieces import where
+from mmkgc_cli.scoring.faults import where
 from mmkgc_cli.training.optimizers import Adam
 
 # One whose weights come from the scores of all negatives, and one that looks at each by itself.

@@ -14,7 +14,8 @@ from mmkgc_cli.conformance.subject import ENTITIES, RELATIONS, Subject, scores_o
 from mmkgc_cli.evaluation.known import KnownTriples
 from mmkgc_cli.evaluation.ranker import NonFiniteScores, rank
 from mmkgc_cli.scoring.contract import Features, Scorer, Side
-from mmkgc_cli.scoring.pieces import load_tensors, where
+from mmkgc_cli.scoring.faults import where
+from mmkgc_cli.state.tensors import load_tensors
 
 STEP = 1e-6  # of finite differences
 DIRECTIONS = 3

@@ -13,7 +13,7 @@ from mmkgc_cli.errors import MmkgcError
 from mmkgc_cli.evaluation.known import Ids, KnownTriples
 from mmkgc_cli.evaluation.ranks import SideRanks
 from mmkgc_cli.ops import rank_candidates, rank_scores
-from mmkgc_cli.scoring import paths, tiles
+from mmkgc_cli.scoring import scores as paths
 from mmkgc_cli.scoring.contract import Scorer, Side
 
 # Queries ranked in one call of the op: bounds memory for query rows and filters.
@@ -95,10 +95,10 @@ def _count(
     rows: tuple[Tensor, Tensor, Tensor, Tensor],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Better, equal and not finite; `rows` are those of targets and of filters."""
-    block = max(1, min(tiles.LANES, SCORES_AT_ONCE // scorer.n_entities))
+    block = max(1, min(paths.LANES, SCORES_AT_ONCE // scorer.n_entities))
     if scorer.scores_triples_only():
         return rank_scores(
-            lambda a, b: tiles.triple_block(scorer, entities[a:b], relations[a:b], side),
+            lambda a, b: paths.triple_block(scorer, entities[a:b], relations[a:b], side),
             block,
             *rows,
         )
@@ -112,7 +112,7 @@ def _count(
 
     def scores_of(a: int, b: int) -> Tensor:
         some = [None if s is None else s[a:b] for s in scales]
-        return tiles.block_scores(scorer, [q[a:b] for q in queries], some, tables)
+        return paths.block_scores(scorer, [q[a:b] for q in queries], some, tables)
 
     return rank_scores(scores_of, block, *rows)
 

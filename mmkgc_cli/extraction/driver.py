@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.extraction.contract import Encoder, Found, Input, Skip, Skipped
-from mmkgc_cli.features.about import About
-from mmkgc_cli.features.layout import Mask
-from mmkgc_cli.features.part import StorePart
+from mmkgc_cli.features.format import Mask
+from mmkgc_cli.features.metadata import About
+from mmkgc_cli.features.resumable_writer import StorePart
 from mmkgc_cli.features.store import FeatureStore
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.state.atomic import read_text, storage_errors, write_text
 from mmkgc_cli.state.signals import StopRequest
-from mmkgc_cli.words import counted
+from mmkgc_cli.text import counted
 
 _NOT_FINITE = "its vector is not finite; float32 holds more than other precisions"
 

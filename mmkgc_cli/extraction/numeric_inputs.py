@@ -12,7 +12,7 @@ from mmkgc_cli.errors import DataError, UsageError
 from mmkgc_cli.extraction.contract import Found, Input, InputOptions, Skip, Skipped
 from mmkgc_cli.extraction.lines import LONGEST, HashedLines, Line, name_of, text_of, too_long
 from mmkgc_cli.kg.graph import Graph
-from mmkgc_cli.words import counted
+from mmkgc_cli.text import counted
 
 # Python's own parser takes 1_000, inf, and digits of any script.
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")

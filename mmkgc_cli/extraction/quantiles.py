@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.extraction.contract import Encoder, EncoderAbout, EncoderOptions, Skip
 from mmkgc_cli.extraction.numeric_inputs import Numbers
-from mmkgc_cli.words import counted
+from mmkgc_cli.text import counted
 
 MIN_COUNT = 10
 

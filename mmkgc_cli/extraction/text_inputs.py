@@ -24,7 +24,7 @@ from mmkgc_cli.extraction.lines import (
     too_long,
 )
 from mmkgc_cli.kg.graph import Graph
-from mmkgc_cli.words import counted
+from mmkgc_cli.text import counted
 
 # Columns of a header, or keys of JSON lines, that hold texts: by themselves, or after an underscore
 # as in `wikidata_label`; titles before descriptions.

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmkgc_cli.errors import DataError
-from mmkgc_cli.features.layout import Floats, Mask
+from mmkgc_cli.features.format import Floats, Mask
 from mmkgc_cli.features.store import FeatureStore
 from mmkgc_cli.kg.graph import Graph
-from mmkgc_cli.words import counted
+from mmkgc_cli.text import counted
 
 
 @dataclass(frozen=True, eq=False)

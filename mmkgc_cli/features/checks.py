@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmkgc_cli.features.layout import Floats, Mask
+from mmkgc_cli.features.format import Floats, Mask
 from mmkgc_cli.features.store import FeatureStore
 
 _EXAMPLES = 3

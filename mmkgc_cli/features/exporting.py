@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmkgc_cli.errors import MmkgcError, UsageError
-from mmkgc_cli.features.layout import Floats, Mask
+from mmkgc_cli.features.format import Floats, Mask
 from mmkgc_cli.features.store import FeatureStore
 from mmkgc_cli.state.atomic import atomic_file, write_text
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmkgc_cli.errors import DataError, UsageError, nearest
-from mmkgc_cli.features.about import About
 from mmkgc_cli.features.importing import Imported, ImportRequest, import_features
+from mmkgc_cli.features.metadata import About
 from mmkgc_cli.kg import datasets
 from mmkgc_cli.kg.downloads import Cache, Unavailable
 from mmkgc_cli.kg.graph import Graph
@@ -21,7 +21,7 @@ from mmkgc_cli.kg.modality_files import (
 from mmkgc_cli.kg.readers.lines import read_lines
 from mmkgc_cli.kg.readers.openke import read_vocabulary
 from mmkgc_cli.state.atomic import write_text
-from mmkgc_cli.words import counted
+from mmkgc_cli.text import counted
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from mmkgc_cli.errors import DataError, UsageError, nearest
-from mmkgc_cli.features.hashing import digests, normals
-from mmkgc_cli.features.layout import Floats, Mask
+from mmkgc_cli.features.format import Floats, Mask
+from mmkgc_cli.features.seeded_random import digests, normals
 
 FILLS = ("zero", "mean", "random", "one")
 _ROWS = 4096

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmkgc_cli.errors import DataError, UsageError
-from mmkgc_cli.features.about import About
-from mmkgc_cli.features.layout import Mask
+from mmkgc_cli.features.format import Mask
+from mmkgc_cli.features.metadata import About
 from mmkgc_cli.features.sources import Source, open_vectors
 from mmkgc_cli.features.writing import Rows, check_distinct, write_store
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.readers.lines import check_count, parse_count, read_lines
-from mmkgc_cli.words import counted
+from mmkgc_cli.text import counted
 
 _BLOCK_BYTES = 1 << 24
 

@@ -14,7 +14,7 @@ from mmkgc_cli.features.alignment import AlignedFeatures, align
 from mmkgc_cli.features.fills import FILLS, fill_rows
 from mmkgc_cli.features.store import FeatureStore
 from mmkgc_cli.kg.graph import Graph
-from mmkgc_cli.words import counted
+from mmkgc_cli.text import counted
 
 
 @dataclass(frozen=True, eq=False)

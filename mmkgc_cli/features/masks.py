@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmkgc_cli.errors import DataError, UsageError, nearest
-from mmkgc_cli.features.hashing import digests
-from mmkgc_cli.features.layout import Mask
+from mmkgc_cli.features.format import Mask
+from mmkgc_cli.features.seeded_random import digests
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.readers.lines import read_lines
 

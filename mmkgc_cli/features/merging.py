@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmkgc_cli.errors import DataError, UsageError
-from mmkgc_cli.features.about import SPACE
-from mmkgc_cli.features.layout import Mask
+from mmkgc_cli.features.format import Mask
+from mmkgc_cli.features.metadata import SPACE
 from mmkgc_cli.features.store import FeatureStore
 from mmkgc_cli.features.writing import Rows, write_store
 

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmkgc_cli.errors import DataError, UsageError, nearest
-from mmkgc_cli.features.layout import Floats, Mask
+from mmkgc_cli.features.format import Floats, Mask
 from mmkgc_cli.kg.readers.lines import open_source, read_lines
-from mmkgc_cli.words import counted
+from mmkgc_cli.text import counted
 
 _UNSAFE = "; loading it may run code: --unsafe-pickle does it, if you trust whoever made it"
 

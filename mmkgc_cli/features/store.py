@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmkgc_cli.errors import DataError
-from mmkgc_cli.features.about import About
-from mmkgc_cli.features.layout import (
+from mmkgc_cli.features.checksums import SealedFile, read_seal
+from mmkgc_cli.features.format import (
     DTYPES,
     FORMAT_VERSION,
     SLAB_BYTES,
@@ -23,7 +23,7 @@ from mmkgc_cli.features.layout import (
     Mask,
     hdf5_errors,
 )
-from mmkgc_cli.features.seal import SealedFile, read_seal
+from mmkgc_cli.features.metadata import About
 from mmkgc_cli.kg import identity
 
 

@@ -13,8 +13,8 @@ import h5py
 import numpy as np
 
 from mmkgc_cli.errors import DataError, UsageError
-from mmkgc_cli.features.about import About
-from mmkgc_cli.features.layout import (
+from mmkgc_cli.features.checksums import USER_BLOCK, seal
+from mmkgc_cli.features.format import (
     COMPRESSIONS,
     DTYPES,
     FORMAT_VERSION,
@@ -24,10 +24,10 @@ from mmkgc_cli.features.layout import (
     chunk_rows,
     text_array,
 )
-from mmkgc_cli.features.seal import USER_BLOCK, seal
+from mmkgc_cli.features.metadata import About
 from mmkgc_cli.kg import identity
 from mmkgc_cli.state.atomic import atomic_file
-from mmkgc_cli.words import counted
+from mmkgc_cli.text import counted
 
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
 

@@ -22,7 +22,7 @@ from mmkgc_cli.kg.relation_pairs import (
     reversed_in_train,
 )
 from mmkgc_cli.kg.triples import Keys, contained, distinct_keys
-from mmkgc_cli.words import counted
+from mmkgc_cli.text import counted
 
 AUDIT_VERSION = 1
 _OVERLAPS = (("valid", "train"), ("valid", "test"), ("test", "train"))

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.splitting import needed_rows, shuffled
 from mmkgc_cli.kg.triples import Keys, Triples, contained, first_occurrences
-from mmkgc_cli.words import counted
+from mmkgc_cli.text import counted
 
 # A valid split below both of these is too small to select on.
 FEWEST_VALID = 1000

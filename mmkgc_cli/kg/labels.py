@@ -9,7 +9,7 @@ from pathlib import Path
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.readers.lines import read_lines
-from mmkgc_cli.words import counted
+from mmkgc_cli.text import counted
 
 
 def with_labels(graph: Graph, path: Path, column: str | None = None) -> Graph:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mmkgc_cli.errors import DataError, UsageError
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.triples import Triples, distinct_keys, rows_of_keys, triple_keys
-from mmkgc_cli.words import counted
+from mmkgc_cli.text import counted
 
 _T = TypeVar("_T", bound=np.generic)
 

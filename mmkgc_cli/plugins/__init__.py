@@ -5,11 +5,11 @@ packages, in a folder of the working directory, and in the folders that an envir
 lists. The first of a name is used. What is wrong with one plugin is an error of that one alone.
 """
 
-from mmkgc_cli.plugins.blame import blame
 from mmkgc_cli.plugins.discovery import Catalogue, discover, find, is_plugin_name, require
 from mmkgc_cli.plugins.kinds import BUILT_IN, Complaint, Plugin, PluginKind
 from mmkgc_cli.plugins.loading import load, load_file, load_plugin
-from mmkgc_cli.plugins.reading import Outline, outline
+from mmkgc_cli.plugins.source import Outline, outline
+from mmkgc_cli.plugins.tracebacks import blame
 
 __all__ = [
     "BUILT_IN",

@@ -11,10 +11,10 @@ from pathlib import Path
 from types import ModuleType
 
 from mmkgc_cli.errors import DataError
-from mmkgc_cli.plugins.blame import remember
 from mmkgc_cli.plugins.discovery import require
 from mmkgc_cli.plugins.kinds import Plugin, PluginKind, T
-from mmkgc_cli.plugins.reading import import_failure, line_of
+from mmkgc_cli.plugins.source import import_failure, line_of
+from mmkgc_cli.plugins.tracebacks import remember
 
 
 def load(kind: PluginKind[T], name: str) -> type[T]:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from mmkgc_cli.errors import DataError, MmkgcError
 from mmkgc_cli.runs.directory import RunDirectory
-from mmkgc_cli.runs.inspection import File, Run, State, inspect
 from mmkgc_cli.runs.listing import list_runs
-from mmkgc_cli.words import counted
+from mmkgc_cli.runs.status import File, Run, State, inspect
+from mmkgc_cli.text import counted
 
 
 @dataclass

@@ -11,8 +11,8 @@ import tomli_w
 from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
-from mmkgc_cli.completion.completing import Request
 from mmkgc_cli.completion.maco.settings import PRESETS, MacoSettings
+from mmkgc_cli.completion.pipeline import Request
 from mmkgc_cli.errors import DataError, UsageError, nearest
 from mmkgc_cli.runs.config import parse_override, read_record, unlike, what_is_wrong
 from mmkgc_cli.runs.sections import GraphConfig, Strict

@@ -22,9 +22,9 @@ from mmkgc_cli.runs.sections import (
     TrainingConfig,
 )
 from mmkgc_cli.runs.toml_file import NO_LINES, Keys, read_toml, where
+from mmkgc_cli.sampling.contract import SamplerConfig
+from mmkgc_cli.sampling.registry import DEFAULT, load_sampler
 from mmkgc_cli.scoring.contract import ScorerConfig
-from mmkgc_cli.training.sampler_registry import DEFAULT, load_sampler
-from mmkgc_cli.training.samplers import SamplerConfig
 
 _R = TypeVar("_R", bound=BaseModel)
 

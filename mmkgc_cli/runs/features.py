@@ -14,7 +14,7 @@ from mmkgc_cli.features.loading import LoadedFeatures, load_features
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.runs.sections import FeaturesConfig, RunConfig, StoreConfig
 from mmkgc_cli.scoring import Features, Scorer, load_scorer
-from mmkgc_cli.words import counted
+from mmkgc_cli.text import counted
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mmkgc_cli.errors import DataError
-from mmkgc_cli.runs.inspection import Run, State, inspect, is_run
+from mmkgc_cli.runs.status import Run, State, inspect, is_run
 
 
 def list_runs(folder: Path) -> list[Run]:

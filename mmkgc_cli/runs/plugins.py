@@ -11,9 +11,9 @@ from mmkgc_cli.plugins import BUILT_IN, PluginKind, discover, find
 from mmkgc_cli.runs.config import from_toml, read_config_file, read_record
 from mmkgc_cli.runs.directory import RunDirectory
 from mmkgc_cli.runs.sections import PluginConfig, RunConfig
+from mmkgc_cli.sampling.registry import DEFAULT, SAMPLERS
 from mmkgc_cli.scoring import load_scorer
 from mmkgc_cli.scoring.registry import SCORERS
-from mmkgc_cli.training.sampler_registry import DEFAULT, SAMPLERS
 
 
 def plugin_of(kind: PluginKind[Any], name: str) -> PluginConfig:

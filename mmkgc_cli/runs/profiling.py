@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 
 from mmkgc_cli.kg.graph import Graph
+from mmkgc_cli.runs.assembly import build_program, initial_scorer
 from mmkgc_cli.runs.features import read_features
-from mmkgc_cli.runs.preflight import build_program, initial_scorer
 from mmkgc_cli.runs.sections import RunConfig
 from mmkgc_cli.scoring import Scorer
-from mmkgc_cli.scoring.paths import candidate_width
+from mmkgc_cli.scoring.scores import candidate_width
 from mmkgc_cli.state.device import pick_device
 from mmkgc_cli.state.memory import settled_objects
 

@@ -7,14 +7,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mmkgc_cli.plugins import BUILT_IN
+from mmkgc_cli.sampling.contract import SamplerConfig, SideDraw
+from mmkgc_cli.sampling.registry import DEFAULT
 from mmkgc_cli.scoring.contract import ScorerConfig
-from mmkgc_cli.training.all_candidates import LOSSES, SmoothingAdds
-from mmkgc_cli.training.captured import GraphSetting
+from mmkgc_cli.training.cuda_graph import GraphSetting
 from mmkgc_cli.training.losses import LossName, ReductionName
+from mmkgc_cli.training.one_vs_all import LOSSES, SmoothingAdds
 from mmkgc_cli.training.optimization import OptimizerName, ScheduleName
 from mmkgc_cli.training.precision import Precision
-from mmkgc_cli.training.sampler_registry import DEFAULT
-from mmkgc_cli.training.samplers import SamplerConfig, SideDraw
 
 
 class Strict(BaseModel):

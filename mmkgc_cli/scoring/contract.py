@@ -19,21 +19,18 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from mmkgc_cli.nn.embeddings import NO_FEATURES, Features, FeatureTable
 from mmkgc_cli.ops import Metric, Pair, RowLoss, loss_of_scores, score_rows, whole_row
-from mmkgc_cli.scoring import paths
-from mmkgc_cli.scoring.features import FeatureTable
-from mmkgc_cli.scoring.pieces import (
-    NO_FEATURES,
+from mmkgc_cli.scoring import scores as paths
+from mmkgc_cli.scoring.faults import ScorerFault, fault
+from mmkgc_cli.scoring.types import (
     Auxiliary,
     Batch,
-    Features,
     ParameterGroup,
     Rows,
     ScorerConfig,
-    ScorerFault,
     Shares,
     check_features,
-    fault,
 )
 from mmkgc_cli.sides import Side
 

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from mmkgc_cli.ops import lookup
-from mmkgc_cli.scoring.pieces import ScorerConfig
+from mmkgc_cli.scoring.types import ScorerConfig
 
 
 class RegularizedConfig(ScorerConfig):

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.state.atomic import sweep
-from mmkgc_cli.state.peek import STATE, value_of
+from mmkgc_cli.state.metadata import STATE, value_of
 from mmkgc_cli.state.weights import load_weights, save_weights
 
 SCHEMA = 1

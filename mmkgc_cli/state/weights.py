@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.state.atomic import write_bytes
-from mmkgc_cli.state.peek import CHECKSUM, METADATA
+from mmkgc_cli.state.metadata import CHECKSUM, METADATA
 
 
 def checksum(tensors: Mapping[str, Tensor]) -> str:

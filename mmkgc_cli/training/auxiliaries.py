@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from mmkgc_cli.scoring.contract import Auxiliary, Batch, Scorer
-from mmkgc_cli.scoring.paths import RESERVED
-from mmkgc_cli.scoring.pieces import fault, shape
+from mmkgc_cli.scoring.faults import fault, shape
+from mmkgc_cli.scoring.scores import RESERVED
 from mmkgc_cli.training.optimizers import Adam, let_capture
 
 

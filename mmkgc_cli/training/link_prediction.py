@@ -8,14 +8,14 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from mmkgc_cli.ops import SideChoice
+from mmkgc_cli.sampling.contract import Sampler, SamplerConfig, SamplingTask, SideDraw
+from mmkgc_cli.sampling.samplers.filtered import FilteredNegatives
 from mmkgc_cli.scoring.contract import Scorer
 from mmkgc_cli.state.rng import stream_seed
-from mmkgc_cli.training.drawn_scores import batch_of, drawn_loss
 from mmkgc_cli.training.losses import LossSettings, make_loss
+from mmkgc_cli.training.negative_scores import batch_of, drawn_loss
 from mmkgc_cli.training.optimization import OptimizationSettings
 from mmkgc_cli.training.program import ScorerProgram, StepSettings
-from mmkgc_cli.training.samplers import Sampler, SamplerConfig, SamplingTask, SideDraw
-from mmkgc_cli.training.sampling.filtered import FilteredNegatives
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmkgc_cli.ops import path_of
 from mmkgc_cli.scoring.contract import Batch, ParameterGroup, Scorer
-from mmkgc_cli.scoring.paths import extra_losses
+from mmkgc_cli.scoring.scores import extra_losses
 from mmkgc_cli.state.rng import generator
 from mmkgc_cli.training.auxiliaries import Auxiliaries
 from mmkgc_cli.training.optimization import Optimization, OptimizationSettings

@@ -16,7 +16,7 @@ from tests.conftest import random_graph
 BROKEN = '''"""Always fails."""
 from pydantic import Field
 from mmkgc_cli.ops import Metric
-from mmkgc_cli.scoring.blocks import uniform
+from mmkgc_cli.nn.functional import uniform
 from mmkgc_cli.scoring.contract import Scorer, ScorerConfig
 
 

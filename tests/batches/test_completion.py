@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmkgc_cli.features.about import About
+from mmkgc_cli.features.metadata import About
 from mmkgc_cli.features.store import FeatureStore
 from mmkgc_cli.kg.storage import load_graph
 from mmkgc_cli.runs.batches.stores import Completed, Masked

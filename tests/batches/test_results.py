@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmkgc_cli.features.about import About
+from mmkgc_cli.features.metadata import About
 from mmkgc_cli.kg.storage import load_graph
 from tests.batches.small import write_graph, write_recipe
 from tests.conftest import Outcome

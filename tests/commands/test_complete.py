@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from mmkgc_cli.errors import DataError
-from mmkgc_cli.features.about import About
 from mmkgc_cli.features.loading import load_features
 from mmkgc_cli.features.masks import MaskRequest, missing
+from mmkgc_cli.features.metadata import About
 from mmkgc_cli.features.store import FeatureStore
 from mmkgc_cli.kg.storage import write_graph
 from tests.completion.small import communities

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from mmkgc_cli.app import app
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import write_graph
-from mmkgc_cli.runs.learnt import weighing
+from mmkgc_cli.runs.inspection import weighing
 from mmkgc_cli.scoring.contract import Shares
 
 TRAIN = [

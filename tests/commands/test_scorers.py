@@ -8,7 +8,7 @@ import pytest
 
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import write_graph
-from mmkgc_cli.runs import benching
+from mmkgc_cli.runs import benchmarking
 from tests.conftest import ROOT, Outcome, random_graph
 
 Run = Callable[..., Outcome]
@@ -123,7 +123,7 @@ def test_bench_of_a_graph_without_valid_triples_is_one_line(mmkgc: Run, tmp_path
 
 
 def test_the_synthetic_graph_is_the_same_every_time_and_clean() -> None:
-    graph = benching.synthetic_graph()
-    assert graph.fingerprint == benching.synthetic_graph().fingerprint
+    graph = benchmarking.synthetic_graph()
+    assert graph.fingerprint == benchmarking.synthetic_graph().fingerprint
     assert set(graph.leaks().values()) | set(graph.duplicates().values()) == {0}
     assert len(graph.entities) == 14_541

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, leaky_relu
 
-from mmkgc_cli.completion.maco.completing import complete
+from mmkgc_cli.completion.maco.generation import complete
 from mmkgc_cli.completion.maco.losses import (
     contrastive_loss,
     discriminator_loss,
@@ -245,5 +245,5 @@ def test_completion_does_not_depend_on_how_many_fit_into_memory(
     maco, entities = model(), torch.arange(E)
     whole = complete(maco, entities).vectors
     assert torch.equal(whole, complete(maco, entities).vectors)
-    monkeypatch.setattr("mmkgc_cli.completion.maco.completing.AT_ONCE", 1)
+    monkeypatch.setattr("mmkgc_cli.completion.maco.generation.AT_ONCE", 1)
     torch.testing.assert_close(complete(maco, entities).vectors, whole)

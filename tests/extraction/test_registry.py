@@ -7,7 +7,7 @@ import pytest
 from mmkgc_cli.errors import UsageError
 from mmkgc_cli.extraction.contract import EncoderOptions
 from mmkgc_cli.extraction.registry import MODALITIES, modality
-from mmkgc_cli.features.about import About
+from mmkgc_cli.features.metadata import About
 
 
 def test_every_modality_has_one_default_and_a_name_that_a_store_can_have() -> None:

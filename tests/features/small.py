@@ -9,8 +9,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from mmkgc_cli.features.about import About
-from mmkgc_cli.features.seal import seal
+from mmkgc_cli.features.checksums import seal
+from mmkgc_cli.features.metadata import About
 from mmkgc_cli.features.writing import Rows, write_store
 from mmkgc_cli.kg.graph import Graph
 

@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmkgc_cli.errors import DataError, UsageError
-from mmkgc_cli.features.about import About
 from mmkgc_cli.features.exporting import export_features
 from mmkgc_cli.features.importing import Imported, ImportRequest, import_features
+from mmkgc_cli.features.metadata import About
 from mmkgc_cli.features.store import FeatureStore
 from mmkgc_cli.kg.graph import Graph
 from tests.features.small import graph_of, vectors, write

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmkgc_cli.errors import DataError, UsageError
-from mmkgc_cli.features.about import About
 from mmkgc_cli.features.fills import FILLS
-from mmkgc_cli.features.hashing import digests, normals
 from mmkgc_cli.features.loading import load_features
+from mmkgc_cli.features.metadata import About
+from mmkgc_cli.features.seeded_random import digests, normals
 from tests.features.small import graph_of, vectors, write
 
 IDS = [f"e{i}" for i in range(30)]

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmkgc_cli.errors import DataError, UsageError
-from mmkgc_cli.features.about import About
 from mmkgc_cli.features.alignment import RowCache, align
+from mmkgc_cli.features.metadata import About
 from mmkgc_cli.features.store import FeatureStore
 from mmkgc_cli.features.writing import Rows, write_store
 from tests.conftest import ROOT

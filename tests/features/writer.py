@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mmkgc_cli.features.about import About
-from mmkgc_cli.features.part import StorePart
+from mmkgc_cli.features.metadata import About
+from mmkgc_cli.features.resumable_writer import StorePart
 from tests.features.small import vectors
 
 N, WIDTH, BATCH = 120, 16, 6

@@ -12,7 +12,7 @@ from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import write_graph
 from mmkgc_cli.runs.config import resolve
 from mmkgc_cli.runs.directory import RunDirectory
-from mmkgc_cli.runs.jobs import run_training
+from mmkgc_cli.runs.training import run_training
 from mmkgc_cli.scoring import load_scorer
 from tests.conftest import Outcome
 from tests.kill.contents import Broken, unsaved_epochs

@@ -13,12 +13,12 @@ from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import write_graph
 from mmkgc_cli.runs.config import resolve
 from mmkgc_cli.runs.directory import RunDirectory
-from mmkgc_cli.runs.evaluating import run_evaluation
-from mmkgc_cli.runs.jobs import Trained, resume_training, run_training
+from mmkgc_cli.runs.evaluation import run_evaluation
+from mmkgc_cli.runs.training import Trained, resume_training, run_training
 from mmkgc_cli.scoring import load_scorer
 from mmkgc_cli.state.trace import read_trace
 from mmkgc_cli.state.weights import load_weights
-from mmkgc_cli.training.captured import CapturedProgram, replayed
+from mmkgc_cli.training.cuda_graph import CapturedProgram, replayed
 from tests.training.test_captured import losses, program_of, same
 
 pytestmark = [

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmkgc_cli.features.about import About
+from mmkgc_cli.features.metadata import About
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import write_graph
 from mmkgc_cli.runs.config import read_config_file

@@ -15,8 +15,8 @@ from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import write_graph
 from mmkgc_cli.runs.config import resolve
 from mmkgc_cli.runs.directory import RunDirectory
-from mmkgc_cli.runs.jobs import resume_training, run_training
 from mmkgc_cli.runs.loggers import Loggers
+from mmkgc_cli.runs.training import resume_training, run_training
 from mmkgc_cli.scoring import load_scorer
 from mmkgc_cli.state.trace import read_trace
 from tests.conftest import Outcome

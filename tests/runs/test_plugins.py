@@ -12,8 +12,8 @@ from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import write_graph
 from mmkgc_cli.runs.config import read_config_file
 from mmkgc_cli.runs.directory import RunDirectory
-from mmkgc_cli.runs.evaluating import run_evaluation
-from mmkgc_cli.runs.jobs import resume_training
+from mmkgc_cli.runs.evaluation import run_evaluation
+from mmkgc_cli.runs.training import resume_training
 from mmkgc_cli.scoring.scaffold import write_scorer
 from mmkgc_cli.state.atomic import read_json
 from mmkgc_cli.state.trace import read_trace
@@ -25,7 +25,7 @@ QUICK = ["--set", "model.dim=4", "--set", "training.eval_every=1"]
 
 
 SAMPLER = """
-from mmkgc_cli.training.sampling.filtered import FilteredNegatives
+from mmkgc_cli.sampling.samplers.filtered import FilteredNegatives
 
 class Own(FilteredNegatives):
     pass
@@ -284,7 +284,7 @@ def test_what_mmkgc_itself_raises_is_no_fault_of_a_plugin(
     def broken(*_: object) -> None:
         raise ValueError("of ours")
 
-    monkeypatch.setattr("mmkgc_cli.runs.evaluating.rank", broken)
+    monkeypatch.setattr("mmkgc_cli.runs.evaluation.rank", broken)
     done = mmkgc("eval", "run")
     assert done.code == 1
     assert "internal error: ValueError: of ours (please report it" in done.err

@@ -13,8 +13,8 @@ from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import write_graph
 from mmkgc_cli.runs.config import from_toml, resolve
 from mmkgc_cli.runs.directory import RunDirectory
-from mmkgc_cli.runs.evaluating import run_evaluation
-from mmkgc_cli.runs.jobs import Trained, resume_training, run_training
+from mmkgc_cli.runs.evaluation import run_evaluation
+from mmkgc_cli.runs.training import Trained, resume_training, run_training
 from mmkgc_cli.scoring import load_scorer
 from mmkgc_cli.state.atomic import read_json
 from mmkgc_cli.state.checkpoints import Checkpoints
@@ -142,7 +142,7 @@ LEARNT = """
 from pydantic import Field
 import torch
 from torch import nn
-from mmkgc_cli.training.samplers import Sampler, SamplerConfig, Selections
+from mmkgc_cli.sampling.contract import Sampler, SamplerConfig, Selections
 
 class Config(SamplerConfig):
     pool: int = Field(5, ge=1)

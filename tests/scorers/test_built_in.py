@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from mmkgc_cli.plugins import BUILT_IN, PluginKind, discover, load
+from mmkgc_cli.sampling.registry import SAMPLERS
 from mmkgc_cli.scoring.registry import SCORERS
-from mmkgc_cli.training.sampler_registry import SAMPLERS
 from tests.conftest import ROOT
 
 PAGE = (ROOT / "docs" / "scorers.md").read_text(encoding="utf-8")

@@ -13,7 +13,7 @@ from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import write_graph
 from mmkgc_cli.ops import Metric, SideChoice
 from mmkgc_cli.scoring import Scorer, ScorerConfig, Side
-from mmkgc_cli.training.captured import replayed
+from mmkgc_cli.training.cuda_graph import replayed
 from mmkgc_cli.training.link_prediction import LinkPrediction, LinkPredictionSettings
 from mmkgc_cli.training.optimization import OptimizationSettings
 from mmkgc_cli.training.precision import Precision, products, require_precision

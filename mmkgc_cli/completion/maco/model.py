@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from mmkgc_cli.completion.maco.settings import MacoSettings
+from mmkgc_cli.nn.projections import Projection
+from mmkgc_cli.nn.rgcn import RelationalEncoder
 from mmkgc_cli.ops import MessageGraph, lookup
-from mmkgc_cli.scoring.features import Projection
-from mmkgc_cli.scoring.rgcn import RelationalEncoder
 from mmkgc_cli.state.rng import generator as stream
 
 

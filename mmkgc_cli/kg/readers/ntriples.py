@@ -25,7 +25,7 @@ from mmkgc_cli.kg.readers.lines import BOM, open_source, read_blocks, read_lines
 from mmkgc_cli.kg.readers.named_triples import Vocabulary, decode_rows, with_salts
 from mmkgc_cli.kg.readers.splits import split_files
 from mmkgc_cli.kg.triples import Triples
-from mmkgc_cli.words import counted
+from mmkgc_cli.text import counted
 
 _SUFFIXES = (".nt", ".txt")
 _ORDER = (0, 1, 2)

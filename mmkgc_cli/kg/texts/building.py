@@ -13,7 +13,7 @@ from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.modality_files import obtain_upstream
 from mmkgc_cli.kg.texts.tables import BUILDERS, Table
 from mmkgc_cli.state.atomic import write_bytes
-from mmkgc_cli.words import counted
+from mmkgc_cli.text import counted
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.runs.directory import RunDirectory
-from mmkgc_cli.runs.inspection import Run, State, inspect
+from mmkgc_cli.runs.status import Run, State, inspect
 from mmkgc_cli.state.atomic import read_json, write_json
 from mmkgc_cli.state.locks import is_locked
 

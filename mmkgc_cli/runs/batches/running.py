@@ -24,7 +24,7 @@ from mmkgc_cli.runs.batches.folder import (
     is_trained,
 )
 from mmkgc_cli.runs.batches.plan import Job
-from mmkgc_cli.runs.inspection import State, is_run
+from mmkgc_cli.runs.status import State, is_run
 from mmkgc_cli.state.atomic import make_folder, storage_errors, write_json, write_text
 from mmkgc_cli.state.locks import try_lock
 from mmkgc_cli.state.signals import StopRequest

@@ -1,0 +1,1 @@
+"""Layers that scorers and completion are built of."""

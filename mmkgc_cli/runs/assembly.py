@@ -1,0 +1,203 @@
+"""The parts of a training, put together from a configuration and tried out."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mmkgc_cli.evaluation.known import KnownTriples
+from mmkgc_cli.evaluation.ranker import rank
+from mmkgc_cli.kg.graph import Graph
+from mmkgc_cli.kg.triples import Triples
+from mmkgc_cli.ops import SideChoice
+from mmkgc_cli.runs.resources import check_room
+from mmkgc_cli.runs.sections import RunConfig
+from mmkgc_cli.sampling.registry import load_sampler
+from mmkgc_cli.scoring import Features, Scorer, load_scorer
+from mmkgc_cli.scoring.contract import NO_FEATURES
+from mmkgc_cli.state.device import pick_device
+from mmkgc_cli.state.memory import keep_freed_memory
+from mmkgc_cli.state.rng import generator, stream_seed
+from mmkgc_cli.training import cuda_graph
+from mmkgc_cli.training.link_prediction import LinkPrediction, LinkPredictionSettings
+from mmkgc_cli.training.loop import StepProgram
+from mmkgc_cli.training.losses import LossSettings
+from mmkgc_cli.training.one_vs_all import AllCandidates, AllCandidatesSettings
+from mmkgc_cli.training.optimization import OptimizationSettings
+from mmkgc_cli.training.precision import require_precision
+from mmkgc_cli.training.program import ScorerProgram
+
+
+def known_triples(graph: Graph) -> KnownTriples:
+    """The filter of the protocol: train, valid and test together."""
+    return KnownTriples(list(graph.splits.values()), len(graph.entities), len(graph.relations))
+
+
+def valid_triples(config: RunConfig, graph: Graph) -> Triples:
+    """The valid triples that weights are selected on: all, or a sample that the seed decides."""
+    sample = config.training.eval_sample
+    if not 0 < sample < len(graph.valid):
+        return graph.valid
+    rng = generator(config.training.seed, "valid sample")
+    chosen: Triples = graph.valid[
+        torch.randperm(len(graph.valid), generator=rng)[:sample].sort().values.numpy()
+    ]
+    return chosen
+
+
+def build_scorer(
+    config: RunConfig,
+    graph: Graph,
+    device: torch.device,
+    features: Mapping[str, Features] = NO_FEATURES,
+) -> Scorer:
+    """A fresh scorer on `device`, its initial values from the seed and `features` alone."""
+    scorer_class = load_scorer(config.scorer)
+    rng = generator(config.training.seed, "initial values")
+    # Whoever declares no modalities need not take any.
+    told: dict[str, Any] = {"features": features} if features else {}
+    scorer = scorer_class(config.model, len(graph.entities), len(graph.relations), rng, **told)
+    return scorer.to(device)
+
+
+def initial_scorer(
+    config: RunConfig,
+    graph: Graph,
+    device: torch.device,
+    features: Mapping[str, Features] = NO_FEATURES,
+) -> Scorer:
+    """The scorer at the start of a run, and the process made ready to train it.
+
+    Raises:
+        DataError: when the device does not offer the precision.
+    """
+    require_precision(config.training.precision, device)
+    keep_freed_memory()
+    if config.training.threads:
+        torch.set_num_threads(config.training.threads)
+    # What layers such as dropout draw; everything of ours has streams of its own.
+    torch.manual_seed(stream_seed(config.training.seed, "layers"))
+    return build_scorer(config, graph, device, features)
+
+
+def build_program(config: RunConfig, scorer: Scorer, triples: Tensor) -> ScorerProgram:
+    """What a step does, as the configuration says."""
+    settings = config.training
+    optimization = OptimizationSettings(
+        optimizer=settings.optimizer,
+        lr=settings.lr,
+        weight_decay=settings.weight_decay,
+        schedule=settings.schedule,
+        warmup_epochs=settings.warmup_epochs,
+        decay=settings.decay,
+        clip_norm=settings.clip_norm,
+        average=settings.average,
+    )
+    if settings.candidates == "all":
+        assert settings.loss == "bce" or settings.loss == "softmax"  # others were refused
+        return AllCandidates(
+            scorer,
+            triples,
+            AllCandidatesSettings(
+                batch_size=settings.batch_size,
+                seed=settings.seed,
+                precision=settings.precision,
+                loss=settings.loss,
+                smoothing=settings.label_smoothing,
+                smoothing_adds=settings.label_smoothing_adds,
+            ),
+            optimization,
+            settings.epochs,
+        )
+    return LinkPrediction(
+        scorer,
+        triples,
+        LinkPredictionSettings(
+            batch_size=settings.batch_size,
+            negatives=settings.negatives,
+            negative_sampling=settings.negative_sampling,
+            negative_side=SideChoice[settings.negative_side.replace("-", "_")],
+            seed=settings.seed,
+            loss=LossSettings(
+                loss=settings.loss,
+                temperature=settings.adversarial_temperature,
+                margin=settings.loss_margin,
+                reduction=settings.negative_reduction,
+                thresholds=(settings.entropy_thresholds[0], settings.entropy_thresholds[1]),
+                weights=(
+                    settings.entropy_weights[0],
+                    settings.entropy_weights[1],
+                    settings.entropy_weights[2],
+                ),
+                one_sided=settings.entropy_one_sided,
+            ),
+            precision=settings.precision,
+            sampler=load_sampler(settings.sampler),
+            sampler_config=config.sampler,
+        ),
+        optimization,
+        settings.epochs,
+    )
+
+
+def replayed(
+    config: RunConfig, program: ScorerProgram, tell: Callable[[str | None], None]
+) -> StepProgram:
+    """The program as it is trained: on a GPU from a CUDA graph where that is possible.
+
+    On a GPU `tell` is told that it is (None), or why not.
+    """
+    if program.rows.device.type != "cuda":
+        return program
+    return cuda_graph.replayed(program, config.training.cuda_graph, tell)
+
+
+def try_ranking(scorer: Scorer, graph: Graph, known: KnownTriples, triples: int = 8) -> float:
+    """Ranks a few valid triples, so that what fails there fails before the training; seconds.
+
+    Weights are as they were at the start: scores that are not finite are an error then, too.
+    """
+    start = time.perf_counter()
+    scorer.eval()
+    rank(scorer, graph.valid[:triples], known)
+    scorer.train()
+    return time.perf_counter() - start
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A training that can begin: the scorer is fitted and ranks; no `program` where none learns."""
+
+    scorer: Scorer
+    program: ScorerProgram | None
+    known: KnownTriples
+
+
+def prepare(
+    config: RunConfig,
+    graph: Graph,
+    run: Path,
+    features: Mapping[str, Features] = NO_FEATURES,
+) -> Prepared:
+    """Makes what a training needs, so that what fails there fails before a run is touched.
+
+    Raises:
+        MmkgcError: when settings do not go together, something does not fit, or ranking fails.
+    """
+    device = pick_device(config.training.device)
+    scorer = initial_scorer(config, graph, device, features)
+    check_room(config, scorer, run)
+    triples = torch.from_numpy(graph.train).to(device=device, dtype=torch.int64)
+    scorer.fit(triples)
+    known = known_triples(graph)
+    if not list(scorer.parameters()):
+        return Prepared(scorer, None, known)
+    program = build_program(config, scorer, triples)
+    try_ranking(scorer, graph, known)
+    return Prepared(scorer, program, known)

@@ -1,0 +1,92 @@
+"""What a training would take, measured on a few steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mmkgc_cli.kg.graph import Graph
+from mmkgc_cli.runs.assembly import (
+    build_program,
+    initial_scorer,
+    known_triples,
+    replayed,
+    try_ranking,
+    valid_triples,
+)
+from mmkgc_cli.runs.features import read_features
+from mmkgc_cli.runs.resources import check_room, disk_mib, free_disk_mib
+from mmkgc_cli.runs.sections import RunConfig
+from mmkgc_cli.state.device import pick_device
+from mmkgc_cli.state.memory import peak_mib
+from mmkgc_cli.training import cuda_graph
+
+WARM_UP, MEASURED = cuda_graph.WARM_UP + 2, 20  # steps; the capture is no part of an epoch
+SLICE = 512  # valid triples ranked to see how long all take
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """What a training would take, from a few measured steps; it may stop early."""
+
+    parameters: int
+    memory_mib: float  # the most that was held while measuring
+    disk_mib: float  # weights and checkpoints
+    free_disk_mib: float
+    seconds_per_epoch: float
+    seconds_per_validation: float
+    seconds: float  # of all epochs and validations
+
+
+def estimate(config: RunConfig, graph: Graph, run: Path) -> Estimate:
+    """Measures a few steps and a part of a validation; writes nothing.
+
+    Raises:
+        MmkgcError: when something does not fit.
+    """
+    settings = config.training
+    device = pick_device(settings.device)
+    features = read_features(config, graph).given
+    scorer = initial_scorer(config, graph, device, features)
+    triples = torch.from_numpy(graph.train).to(device=device, dtype=torch.int64)
+    scorer.fit(triples)
+    known = known_triples(graph)
+    parameters = sum(p.numel() for p in scorer.parameters())
+    seconds_per_epoch = 0.0
+    if parameters:
+        check_room(config, scorer, run)
+        program = replayed(config, build_program(config, scorer, triples), lambda _: None)
+        program.start_epoch()
+        steps = program.steps_per_epoch
+        for index in range(WARM_UP):
+            program.step(index % steps)
+        _wait(device)
+        start = time.perf_counter()
+        for index in range(MEASURED):
+            program.step(index % steps)
+        _wait(device)
+        seconds_per_epoch = (time.perf_counter() - start) / MEASURED * steps
+    n = min(SLICE, len(valid_triples(config, graph)))
+    fixed = try_ranking(scorer, graph, known, 1)
+    slope = max(0.0, try_ranking(scorer, graph, known, n) - fixed) / max(1, n)
+    seconds_per_validation = fixed + slope * len(valid_triples(config, graph))
+    epochs = settings.epochs if parameters else 0
+    validations = int(np.ceil(epochs / settings.eval_every)) if epochs else 1
+    return Estimate(
+        parameters,
+        peak_mib(device),
+        disk_mib(config, scorer),
+        free_disk_mib(run),
+        seconds_per_epoch,
+        seconds_per_validation,
+        epochs * seconds_per_epoch + validations * seconds_per_validation,
+    )
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,1 @@
+"""Negative sampling: the contract of samplers, and where they are found."""

@@ -1,0 +1,299 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmkgc_cli.errors import MmkgcError
+from mmkgc_cli.kg.graph import Graph
+from mmkgc_cli.ops import Metric, Pair, SelfAdversarial, SideChoice
+from mmkgc_cli.sampling.contract import (
+    Drawn,
+    Negatives,
+    Pools,
+    Sampler,
+    SamplerConfig,
+    Selections,
+    Vectors,
+    Views,
+)
+from mmkgc_cli.sampling.samplers.shared import SharedConfig, SharedNegatives
+from mmkgc_cli.scoring import Scorer, ScorerConfig, Side, load_scorer
+from mmkgc_cli.training.link_prediction import LinkPrediction, LinkPredictionSettings
+from mmkgc_cli.training.negative_scores import drawn_loss, drawn_scores
+from mmkgc_cli.training.optimization import OptimizationSettings
+from tests.conftest import random_graph
+from tests.sampling.small_samplers import FORMS, ByView, Drawing, Fakes, Plain, Soft, task_of
+from tests.scoring.small import DistMult, TransE
+
+N, R, NEGATIVES = 11, 3, 5
+
+
+class TwoBlocks(DistMult):
+    """Two blocks on either side, each with each, under weights of their own."""
+
+    def pairs(self, query_width: int) -> Sequence[Pair]:
+        return (Pair(0, 0, 2), Pair(2, 2, 4, 0.5), Pair(0, 2, 2, -2.0), Pair(4, 0, 2, 3.0))
+
+
+class TwoDistances(TransE):
+    def pairs(self, query_width: int) -> Sequence[Pair]:
+        return (Pair(0, 0, 3), Pair(3, 3, 3, 0.5), Pair(3, 0, 3, 2.0), Pair(0, 3, 3))
+
+    @property
+    def margin(self) -> float:
+        return 4.0
+
+
+class Overlapping(DistMult):
+    def pairs(self, query_width: int) -> Sequence[Pair]:
+        return (Pair(0, 0, 4), Pair(2, 2, 4))
+
+
+OWN = {cls.__name__: cls for cls in (DistMult, TransE, TwoDistances)}
+
+
+def scorer_of(name: str) -> Scorer:
+    scorer_class = OWN.get(name) or load_scorer(name)
+    config = {"dim": 4} if "dim" in scorer_class.Config.model_fields else {}
+    rng = torch.Generator().manual_seed(0)
+    return scorer_class(scorer_class.Config(**config), N, R, rng).double()
+
+
+def triples() -> Tensor:
+    return torch.from_numpy(random_graph(N, R, 60, 0).train).long()
+
+
+def row_score(scorer: Scorer, query: Tensor, row: Tensor) -> Tensor:
+    """The score by its definition, a coordinate at a time."""
+    total = torch.tensor(scorer.margin, dtype=torch.float64)
+    for pair in scorer.pairs(len(query)):
+        q = query[pair.query : pair.query + pair.width]
+        c = row[pair.candidate : pair.candidate + pair.width]
+        if scorer.metric is Metric.dot:
+            total = total + pair.weight * sum(a * b for a, b in zip(q, c, strict=True))
+        elif scorer.metric is Metric.l1:
+            total = total - pair.weight * sum((q - c).abs())
+        else:
+            re, im = (q - c).chunk(2)
+            total = total - pair.weight * sum((re * re + im * im).sqrt())
+    return total
+
+
+def row_of(scorer: Scorer, drawn: Drawn, b: int, n: int) -> Tensor:
+    """The candidate row of negative n of positive b, by the definition of each form."""
+    table = scorer.candidates(None)
+    if isinstance(drawn, Negatives):
+        return table[drawn.entities[b, 1 + n]]
+    if isinstance(drawn, Pools):
+        return table[drawn.entities[b // drawn.chunk, n]]
+    if isinstance(drawn, Selections):
+        return sum(w * table[e] for w, e in zip(drawn.weights[b, n], drawn.pool, strict=True))
+    if isinstance(drawn, Views):
+        views = drawn.entities.shape[-1]
+        width = table.shape[1] // views  # equal ones, in these tests
+        parts = [table[drawn.entities[b, n, v], v * width : (v + 1) * width] for v in range(views)]
+        return torch.cat(parts)
+    return drawn.vectors[b, n]
+
+
+def side_of(drawn: Drawn, b: int, n: int) -> int:
+    if isinstance(drawn, Pools):
+        return int(drawn.side[b // drawn.chunk])
+    return int(drawn.side[b, n + isinstance(drawn, Negatives)])
+
+
+def by_loop(scorer: Scorer, positives: Tensor, drawn: Drawn) -> tuple[Tensor, Tensor]:
+    """Scores [B] and [B, N], one after another."""
+    first, rest = [], []
+    for b in range(len(positives)):
+        h, r, t = positives[b : b + 1].unbind(1)
+        tail_query, head_query = scorer.query(h, r, Side.tail)[0], scorer.query(t, r, Side.head)[0]
+        first.append(row_score(scorer, tail_query, scorer.candidates(t)[0]))
+        for n in range(NEGATIVES):
+            query = head_query if side_of(drawn, b, n) == Side.head else tail_query
+            rest.append(row_score(scorer, query, row_of(scorer, drawn, b, n)))
+    return torch.stack(first), torch.stack(rest).view(len(positives), NEGATIVES)
+
+
+def shared(scorer: Scorer) -> Sampler:
+    return SharedNegatives(SharedConfig(chunk=4), task_of(triples(), N, R, NEGATIVES), scorer)
+
+
+@pytest.mark.parametrize("name", ["DistMult", "TransE", "rotate", "TwoDistances"])
+@pytest.mark.parametrize("form", [*FORMS, "pools"])
+def test_scores_and_gradients_are_those_of_a_loop(name: str, form: str) -> None:
+    scorer, positives = scorer_of(name), triples()[:10]
+    task = task_of(triples(), N, R, NEGATIVES)
+    sampler = shared(scorer) if form == "pools" else FORMS[form](SamplerConfig(), task, scorer)
+    sampler.double()
+    drawn = sampler.draw(positives, scorer)
+    found = drawn_scores(scorer, positives, drawn)
+    wanted = by_loop(scorer, positives, drawn)
+    for scores, loop in zip(found, wanted, strict=False):
+        torch.testing.assert_close(scores, loop, atol=1e-12, rtol=0)
+    parameters = [*scorer.parameters(), *sampler.parameters()]
+    weights = torch.linspace(-1, 1, 10 * NEGATIVES, dtype=torch.float64).view(10, NEGATIVES)
+    grads = [
+        torch.autograd.grad(
+            first.sum() + (weights * rest).sum(), parameters, retain_graph=True, allow_unused=False
+        )
+        for first, rest in (found[:2], wanted)
+    ]
+    for a, b in zip(*grads, strict=True):
+        assert a.abs().sum() > 0
+        torch.testing.assert_close(a, b, atol=1e-9, rtol=0)
+
+
+def test_pools_meet_every_pair_of_blocks() -> None:
+    scorer = TwoBlocks(ScorerConfig(), N, R, torch.Generator().manual_seed(0)).double()
+    positives = triples()[:10]
+    drawn = shared(scorer).draw(positives, scorer)
+    assert isinstance(drawn, Pools)
+    found = drawn_scores(scorer, positives, drawn)
+    for scores, loop in zip(found, by_loop(scorer, positives, drawn), strict=False):
+        torch.testing.assert_close(scores, loop, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["DistMult", "rotate"])
+def test_without_whole_tables_pools_score_alike_by_ids(name: str) -> None:
+    scorer, positives = scorer_of(name), triples()[:10]
+    drawn = shared(scorer).draw(positives, scorer)
+    rows_met: list[Tensor] = []
+    plain = scorer.score_sampled
+    scorer.score_sampled = lambda *args: rows_met.append(args[3]) or plain(*args)  # type: ignore
+    by_ids = drawn_scores(scorer, positives, drawn, whole_tables=False)
+    assert len(rows_met) == 1
+    for a, b in zip(by_ids, drawn_scores(scorer, positives, drawn), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
+
+
+def test_one_hot_selections_and_whole_views_are_ids() -> None:
+    scorer, positives = scorer_of("TwoDistances"), triples()[:10]
+    ids = Plain(SamplerConfig(), task_of(triples(), N, R, NEGATIVES), scorer).draw(
+        positives, scorer
+    )
+    assert isinstance(ids, Negatives)
+    entities, side = ids.entities[:, 1:], ids.side[:, 1:]
+    one_hot = torch.nn.functional.one_hot(entities, N).double()
+    same = [
+        Selections(one_hot, torch.arange(N), side),
+        Views(torch.stack([entities, entities], -1), side),
+        Vectors(scorer.candidates(None)[entities], side),
+    ]
+    wanted = drawn_scores(scorer, positives, ids)
+    assert torch.equal(wanted[2], ids.usable[:, 1:])
+    for drawn in same:
+        found = drawn_scores(scorer, positives, drawn)
+        torch.testing.assert_close(found[0], wanted[0], atol=1e-12, rtol=0)
+        torch.testing.assert_close(found[1], wanted[1], atol=1e-12, rtol=0)
+        assert found[2].all()
+
+
+def program_of(sampler: type[Sampler], graph: Graph, **optimization: object) -> LinkPrediction:
+    rng = torch.Generator().manual_seed(0)
+    scorer = TwoDistances(ScorerConfig(), len(graph.entities), len(graph.relations), rng)
+    settings = LinkPredictionSettings(
+        batch_size=64, negatives=NEGATIVES, negative_sampling="bernoulli",
+        negative_side=SideChoice.per_negative, seed=0, sampler=sampler,
+    )  # fmt: skip
+    return LinkPrediction(
+        scorer,
+        torch.from_numpy(graph.train).long(),
+        settings,
+        OptimizationSettings(lr=0.05, **optimization),  # type: ignore[arg-type]
+        3,
+    )
+
+
+@pytest.mark.parametrize("sampler", [Soft, Fakes])
+@pytest.mark.parametrize("optimizer", ["adam", "lazy-adam", "adagrad"])
+def test_what_a_sampler_learns_moves_with_the_training(
+    graph: Graph, sampler: type[Sampler], optimizer: str
+) -> None:
+    program = program_of(sampler, graph, optimizer=optimizer)
+    (own,) = program.sampler.parameters()
+    before, entities = own.detach().clone(), next(program.scorer.parameters()).detach().clone()
+    program.start_epoch()
+    program.step(0)
+    assert (own.detach() - before).abs().max().item() == pytest.approx(0.05, rel=0.01)
+    assert not torch.equal(next(program.scorer.parameters()), entities)
+
+
+@pytest.mark.parametrize("sampler", FORMS.values())
+def test_a_program_goes_on_from_its_state_with_any_sampler(
+    graph: Graph, sampler: type[Sampler]
+) -> None:
+    one, other = program_of(sampler, graph), program_of(sampler, graph)
+    one.start_epoch()
+    for index in range(3):
+        one.step(index)
+    other.load_state_dict(copy.deepcopy(one.state_dict()))
+    for program in (one, other):
+        program.step(3)
+    for module in ("scorer", "sampler"):
+        states = [getattr(program, module).state_dict() for program in (one, other)]
+        assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert one.sampler.step == other.sampler.step == 4
+
+
+def test_a_sampler_that_keeps_the_scorer_is_refused(graph: Graph) -> None:
+    class Keeps(Plain):
+        def __init__(self, config: SamplerConfig, task: object, scorer: Scorer) -> None:
+            super().__init__(config, task, scorer)  # type: ignore[arg-type]
+            self.host = scorer
+
+    with pytest.raises(MmkgcError, match="holds parameters of the scorer"):
+        program_of(Keeps, graph)
+
+
+def test_what_cannot_be_scored_is_one_line() -> None:
+    scorer, positives = scorer_of("TwoDistances"), triples()[:4]
+    task = task_of(triples(), N, R, NEGATIVES)
+    sampler = Drawing(SamplerConfig(), task, scorer)
+    side, entities = sampler.sides(positives), sampler.entities(4, NEGATIVES, 3)
+    with pytest.raises(MmkgcError, match="drew a tuple, expected Negatives, Pools"):
+        drawn_scores(scorer, positives, (entities, side))  # type: ignore[arg-type]
+    with pytest.raises(MmkgcError, match="for 3 views, but candidate rows of TwoDistances have 2"):
+        drawn_scores(scorer, positives, Views(entities, side))
+    rows = scorer.candidates(None)[entities[..., 0]]
+    with pytest.raises(MmkgcError, match=r"drew \(4, 5\) negatives on sides \(4, 4\) for 4"):
+        drawn_scores(scorer, positives, Vectors(rows, side[:, :4]))
+    overlapping = Overlapping(ScorerConfig(), N, R, torch.Generator())
+    with pytest.raises(MmkgcError, match="are no row of blocks"):
+        by_view = ByView(SamplerConfig(), task, overlapping).draw(positives, overlapping)
+        drawn_scores(overlapping, positives, by_view)
+
+
+class Mirror(DistMult):
+    """Heads are asked for by another relation row: not two-way."""
+
+    two_way = False
+
+    def query(self, entities: Tensor, relations: Tensor, side: Side) -> Tensor:
+        rows = super().query(entities, relations, side)
+        return rows * 2 if side is Side.head else rows
+
+
+def test_a_scorer_that_is_not_two_way_compares_each_side_with_its_own_positive() -> None:
+    rng = torch.Generator().manual_seed(0)
+    scorer = Mirror(Mirror.Config(), N, R, rng).double()
+    positives = triples()[:6]
+    ids = torch.randint(N, (6, NEGATIVES), generator=rng)
+    side = torch.randint(2, (6, NEGATIVES), generator=rng, dtype=torch.int8)
+    usable = torch.rand(6, NEGATIVES, generator=rng) > 0.2
+    drawn = Negatives.of(positives, ids, side, usable)
+    loss = SelfAdversarial(0.5)
+    found = drawn_loss(scorer, positives, drawn, loss)
+    h, r, t = positives.unbind(1)
+    rows = []
+    for of, known, answer in ((Side.tail, h, t), (Side.head, t, h)):
+        own = scorer.score_answers(known, r, answer, of)
+        against = torch.stack(
+            [scorer.score_answers(known, r, ids[:, i], of) for i in range(NEGATIVES)], 1
+        )
+        rows.append(loss(own, against, usable & (side == of)))
+    torch.testing.assert_close(found, (rows[0] + rows[1]) / 2)
