@@ -1,55 +1,65 @@
 """Errors that a user can act on: one line each, with the exit code of the command.
 
-Every message says what is wrong, where, what was expected, what came and what to do about it,
-as far as that is known. `commands` prints them without a traceback.
+Every error has three parts: where (FILE:LINE, a flag or a setting), what was expected and what
+came, and, as `fix`, what to type next. `commands` prints them without a traceback.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Self
 
 
 class MmkgcError(Exception):
-    """Something that ends a command with one line. `exit_code` is 1: a plain failure."""
+    """An error that ends a command with one line and `exit_code`."""
 
     exit_code = 1
 
+    def __init__(self, problem: str, *, fix: str = "") -> None:
+        """Joins `problem` (where and why) and `fix` (an imperative) to one line."""
+        super().__init__(f"{problem}; {fix}" if fix else problem)
+
+    @classmethod
+    def joined(cls, problems: Iterable[object]) -> Self:
+        """One error for several problems, one line each; every line contains its own fix."""
+        return cls("\n".join(str(problem) for problem in problems))
+
 
 class UsageError(MmkgcError):
-    """The command line asks for something that makes no sense. Exit code 2."""
+    """The command line is invalid. Exit code 2."""
 
     exit_code = 2
 
 
 class DataError(MmkgcError):
-    """A file, a setting or the storage cannot be used as it is. Exit code 3."""
+    """A file, a setting or the storage cannot be used. Exit code 3."""
 
     exit_code = 3
 
 
 class Interrupted(MmkgcError):
-    """The user or the system asked to stop; what was finished is saved. Exit code 128 + signal."""
+    """A signal ended the command after it saved its work. Exit code 128 + signal."""
 
-    def __init__(self, message: str, signal_number: int) -> None:
-        super().__init__(message)
+    def __init__(self, problem: str, signal_number: int, *, fix: str = "") -> None:
+        super().__init__(problem, fix=fix)
         self.exit_code = 128 + signal_number
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether there was too little memory, of the machine or of a GPU."""
-    said = str(error)
+    """Whether an allocation failed, on the CPU or on a GPU."""
+    message = str(error)
     return (
         isinstance(error, MemoryError)
-        or "can't allocate memory" in said
-        or said.startswith("CUDA out of memory")
+        or "can't allocate memory" in message
+        or message.startswith("CUDA out of memory")
     )
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The advice for a registry miss: the nearest known name, or all of them.
+    """The fix for an unknown name: the nearest known name, or all known names.
 
-    Returns a phrase to append to a message, such as ``did you mean 'epochs'?``.
+    Returns a phrase such as ``did you mean 'epochs'?``.
     """
     names = sorted(known)
     match = difflib.get_close_matches(name, names, n=1, cutoff=0.5)

@@ -121,7 +121,7 @@ def _check_arguments(
     weights: Sequence[float],
     reduction: int,
 ) -> None:
-    """The checks of ``checks/entropy_weighted_arguments.h``, word for word; a test compares them."""
+    """The checks of ``checks/entropy_weighted_arguments.h``, word for word; a test compares."""
     c = _CHECKS
     c.loss_scores(positive, negative, usable)
     _losses.check_cuts(c, easy_above, hard_upto)

@@ -63,7 +63,7 @@ def self_adversarial_loss(
 
 
 def _check_arguments(positive: Tensor, negative: Tensor, usable: Tensor | None, form: int) -> None:
-    """The checks of ``checks/self_adversarial_arguments.h``, word for word; a test compares them."""
+    """The checks of ``checks/self_adversarial_arguments.h``, word for word; a test compares."""
     _CHECKS.loss_scores(positive, negative, usable)
     _losses.check_form(_CHECKS, form)
 
