@@ -68,13 +68,12 @@ CUDA_BUILD = load_cuda_build()
 
 def cxx_sources(with_cuda: bool) -> list[str]:
     """What the C++ compiler gets: glue and kernels of the CPU; or those of CUDA, to be emulated."""
-    every = sorted((ROOT / "csrc").glob("*.cpp"))
-    cuda_glue = [p for p in every if p.stem.endswith("_cuda")]
+    folders = ["bindings", "bindings/cpu", "cpu", *(["bindings/cuda"] if with_cuda else [])]
+    if EMULATE:
+        folders = ["bindings", "bindings/cuda", "emulate"]
+    chosen = [path for name in folders for path in sorted((ROOT / "csrc" / name).glob("*.cpp"))]
     if not EMULATE:
-        chosen = [p for p in every if with_cuda or p not in cuda_glue]
-        return [str(p.relative_to(ROOT)) for p in [*chosen, *sorted(ROOT.glob("csrc/cpu/*.cpp"))]]
-    chosen = [ROOT / "csrc/bindings/library.cpp", ROOT / "csrc/bindings/module.cpp", *cuda_glue]
-    chosen += sorted(ROOT.glob("csrc/emulate/*.cpp"))
+        return [str(path.relative_to(ROOT)) for path in chosen]
     # Build tools take a .cu for something that nvcc compiles.
     folder = ROOT / "build" / "emulate" / "sources"
     folder.mkdir(parents=True, exist_ok=True)

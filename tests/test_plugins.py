@@ -13,7 +13,7 @@ from mmkgc_cli.errors import DataError, MmkgcError
 from mmkgc_cli.plugins import BUILT_IN, discover, find, load, load_file, outline
 from mmkgc_cli.scoring import Scorer
 from mmkgc_cli.scoring.registry import SCORERS
-from mmkgc_cli.scoring.templates import QUERY
+from mmkgc_cli.scoring.scaffold import QUERY
 from tests.conftest import ROOT
 
 GOOD = QUERY.replace(

@@ -21,7 +21,7 @@ from mmkgc_cli.runs.directory import RunDirectory
 from mmkgc_cli.runs.training import run_training
 from mmkgc_cli.scoring import load_scorer
 from tests.conftest import ROOT
-from tests.runs.test_jobs import Silent
+from tests.runs.test_training import Silent
 
 pytestmark = pytest.mark.slow
 

@@ -26,8 +26,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from mmkgc_cli.ops import Metric, lookup
 from mmkgc_cli.nn.functional import uniform
+from mmkgc_cli.ops import Metric, lookup
 from mmkgc_cli.scoring.contract import Scorer, ScorerConfig, Side
 
 

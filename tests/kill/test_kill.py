@@ -18,7 +18,7 @@ from tests.conftest import Outcome
 from tests.kill.contents import Broken, unsaved_epochs
 from tests.kill.killer import Job, Tally, Watch, torment
 from tests.kill.run import job_of, usual_jobs
-from tests.runs.test_jobs import Silent
+from tests.runs.test_training import Silent
 
 
 def test_kills_lose_nothing(tmp_path: Path, mmkgc: Callable[..., Outcome]) -> None:

@@ -19,7 +19,7 @@ from mmkgc_cli.scoring import load_scorer
 from mmkgc_cli.state.trace import read_trace
 from mmkgc_cli.state.weights import load_weights
 from mmkgc_cli.training.cuda_graph import CapturedProgram, replayed
-from tests.training.test_captured import losses, program_of, same
+from tests.training.test_cuda_graph import losses, program_of, same
 
 pytestmark = [
     pytest.mark.cuda,

@@ -16,7 +16,7 @@ from mmkgc_cli.runs.evaluation import run_evaluation
 from mmkgc_cli.runs.sections import RunConfig
 from mmkgc_cli.runs.training import run_training
 from mmkgc_cli.scoring import load_scorer
-from tests.runs.test_jobs import Silent
+from tests.runs.test_training import Silent
 
 SMALL = ["training.epochs=4", "training.eval_every=2", "model.dim=8", "training.batch_size=64"]
 

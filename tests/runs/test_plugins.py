@@ -18,7 +18,7 @@ from mmkgc_cli.scoring.scaffold import write_scorer
 from mmkgc_cli.state.atomic import read_json
 from mmkgc_cli.state.trace import read_trace
 from tests.conftest import Outcome
-from tests.runs.test_jobs import Silent
+from tests.runs.test_training import Silent
 
 Run = Callable[..., Outcome]
 QUICK = ["--set", "model.dim=4", "--set", "training.eval_every=1"]

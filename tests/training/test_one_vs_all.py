@@ -17,7 +17,7 @@ from mmkgc_cli.training.cuda_graph import WARM_UP, CapturedProgram, replayed
 from mmkgc_cli.training.one_vs_all import AllCandidates, AllCandidatesSettings
 from mmkgc_cli.training.optimization import OptimizationSettings
 from tests.scoring.extended import Branches, DistMult, Mirrored, PairRE, PerRelation, TransE
-from tests.training.test_captured import Recorded, same
+from tests.training.test_cuda_graph import Recorded, same
 
 Query = tuple[int, int, Side]
 

@@ -18,7 +18,7 @@ from mmkgc_cli.training.link_prediction import LinkPrediction, LinkPredictionSet
 from mmkgc_cli.training.optimization import OptimizationSettings
 from mmkgc_cli.training.precision import Precision, products, require_precision
 from tests.conftest import Outcome
-from tests.training.test_captured import losses
+from tests.training.test_cuda_graph import losses
 
 CUDA = torch.device("cuda")
 SWITCHES = (
