@@ -1,4 +1,4 @@
-"""``mmkgc complete``: vectors for entities that lack them, and what those vectors are worth."""
+"""``mmkgc complete``: generates missing vectors, and measures their quality."""
 
 from __future__ import annotations
 
@@ -15,25 +15,24 @@ from mmkgc_cli.errors import UsageError
 from mmkgc_cli.text import counted
 
 if TYPE_CHECKING:
-    from mmkgc_cli.completion.pipeline import Request
     from mmkgc_cli.kg.graph import Graph
     from mmkgc_cli.runs.completion_config import CompletionConfig
     from mmkgc_cli.training.loop import EpochReport
 
 
-# Parameters that go with --resume.
+# Parameters that are allowed with --resume.
 WITH_RESUME = {"resume", "graph_folder", "as_json"}
 
 
 class Variant(StrEnum):
-    """Whose vectors are made."""
+    """Entities that get generated vectors."""
 
     gen = "gen"
     all_gen = "all-gen"
 
 
 class Preset(StrEnum):
-    """Settings that `--set` goes on from."""
+    """Presets of MACO, which `--set` overrides."""
 
     paper = "paper"
     released = "released"
@@ -42,141 +41,153 @@ class Preset(StrEnum):
 def complete(
     context: typer.Context,
     modality: Annotated[
-        str | None, typer.Argument(help="What is completed: image, text, …")
+        str | None, typer.Argument(help="Modality to complete: image, text, …")
     ] = None,
     graph_folder: Annotated[
-        Path | None, typer.Option("--graph", help="Folder of a prepared graph.")
+        Path | None, typer.Option("--graph", help="Directory of a prepared graph.")
     ] = None,
+    *,
     features: Annotated[
         Path | None,
-        typer.Option(help="Feature store; GRAPH/features/MODALITY.h5 when left out."),
+        typer.Option(help="Feature store [default: GRAPH/features/MODALITY.h5]."),
     ] = None,
     strategy: Annotated[
         str | None,
         typer.Option(
-            help="random, one, zero, mean, neighbours, propagation, ridge, kernel; maco, which is "
-            "trained; auto (the default) takes the best on a held-out tenth; all only measures "
-            "each. Neither trains maco."
+            help="random, one, zero, mean, neighbours, propagation, ridge, kernel, maco (trained), "
+            "auto (default: the best of the others on a held-out tenth) or all (only measures)."
         ),
     ] = None,
     variant: Annotated[
-        Variant, typer.Option(help="gen: entities without a vector; all-gen: all of them.")
+        Variant,
+        typer.Option(help="Generate vectors for entities without one (gen), or for all (all-gen)."),
     ] = Variant.gen,
     missing_rate: Annotated[
         float | None,
-        typer.Option(help="Hide this share of the observed vectors first, and measure on them."),
+        typer.Option(help="Hide this share of the observed vectors and measure on them."),
     ] = None,
-    mask_seed: Annotated[int, typer.Option(min=0, help="Decides which are hidden.")] = 0,
+    mask_seed: Annotated[int, typer.Option(min=0, help="Random seed of the hidden vectors.")] = 0,
     pattern: Annotated[
-        Pattern, typer.Option(help="Who is hidden first, as in `features mask`.")
+        Pattern, typer.Option(help="Which entities are masked: at random, by degree, by relation.")
     ] = Pattern.random,
     seed: Annotated[
-        int, typer.Option(min=0, help="Of all that is drawn, and of what is held out.")
+        int, typer.Option(min=0, help="Random seed for sampling and for the held-out split.")
     ] = 0,
-    iterations: Annotated[int, typer.Option(min=1, help="Of propagation.")] = 40,
+    iterations: Annotated[int, typer.Option(min=1, help="Number of propagation iterations.")] = 40,
     allow_other_train: Annotated[
         bool,
         typer.Option(
             "--allow-other-train",
-            help="Take a store that was made from another train split; what comes out says so.",
+            help="Accept a store that depends on another train split.",
         ),
     ] = False,
     out_file: Annotated[
         Path | None,
         typer.Option(
             "--out",
-            help="Store to write; GRAPH/features/MODALITY.completed-STRATEGY.h5 when left "
-            "out. Measures go beside it as .json.",
+            help="Store to write, with measures beside it as .json "
+            "[default: GRAPH/features/MODALITY.completed-STRATEGY.h5].",
         ),
     ] = None,
     preset: Annotated[
-        Preset | None, typer.Option(help="Settings of maco: the paper's, or its released code's.")
+        Preset | None,
+        typer.Option(help="Settings of maco: from the paper, or from its released code."),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="maco.epochs")] = None,
-    device: Annotated[Device | None, typer.Option(help="training.device")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the entities (maco.epochs).")
+    ] = None,
+    device: Annotated[
+        Device | None, typer.Option(help="Device to train on (training.device).")
+    ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any maco.KEY or training.KEY."),
+        typer.Option(
+            "--set", metavar="SECTION.KEY=VALUE", help="Set any maco.KEY or training.KEY."
+        ),
     ] = None,
     run: Annotated[
         Path | None,
-        typer.Option(help="Run directory of maco; runs/GRAPH-MODALITY-maco when left out."),
+        typer.Option(help="Run directory of maco [default: runs/GRAPH-MODALITY-maco]."),
     ] = None,
     resume: Annotated[
         Path | None,
-        typer.Option(help="Go on with this run of maco, as if it had not been stopped."),
+        typer.Option(help="Resume this run of maco from its last checkpoint."),
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files that are there.")
-    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Fill in vectors from what other entities and the train triples say, and measure them."""
+    """Generate missing vectors from observed vectors and train triples, and measure them."""
     if resume is not None:
         sources = {name: context.get_parameter_source(name) for name in context.params}
-        said = {name for name, source in sources.items() if source and source.name != "DEFAULT"}
-        if not WITH_RESUME.issuperset(said):
+        passed = {name for name, source in sources.items() if source and source.name != "DEFAULT"}
+        if not WITH_RESUME.issuperset(passed):
             raise UsageError(
-                "--resume takes its settings from the run; only --graph and --json go with it"
+                "--resume takes its settings from the run, except --graph and --json",
+                fix="remove the other arguments",
             )
         _resume(resume, graph_folder, as_json)
         return
     if modality is None or graph_folder is None:
-        raise UsageError("say which MODALITY on which --graph, or --resume RUN")
+        missing = "MODALITY" if modality is None else "--graph"
+        raise UsageError(
+            f"{missing} is missing",
+            fix="run mmkgc complete MODALITY --graph DIR, or mmkgc complete --resume RUN",
+        )
     from mmkgc_cli.commands.features import may_write
-    from mmkgc_cli.completion.pipeline import Request
-    from mmkgc_cli.completion.pipeline import complete as complete_store
+    from mmkgc_cli.completion.pipeline import CompletionRequest, complete_store
     from mmkgc_cli.completion.strategies import TRAINED
     from mmkgc_cli.kg.storage import load_graph
 
-    request = Request(
-        modality, strategy or "auto", variant.value, missing_rate, mask_seed, pattern.value, seed,
-        iterations, allow_other_train,
+    request = CompletionRequest(
+        modality, strategy or "auto", variant=variant.value, missing_rate=missing_rate,
+        mask_seed=mask_seed, pattern=pattern.value, seed=seed, iterations=iterations,
+        allow_other_train=allow_other_train,
     )  # fmt: skip
     folder = (graph_folder.parent if graph_folder.is_file() else graph_folder) / "features"
     store = out_file or folder / f"{modality}.completed-{request.strategy}.h5"
     if store.suffix != ".h5":
-        raise UsageError(f"{store}: expected a name that ends in .h5; measures go to .json beside")
+        raise UsageError(
+            f"--out {store}: expected a name that ends in .h5",
+            fix=f"pass --out {store.with_suffix('.h5')}",
+        )
     if request.strategy != "all":
         may_write(store, overwrite)
     if missing_rate is not None:
         may_write(store.with_suffix(".json"), overwrite)
     source = features or folder / f"{modality}.h5"
     if request.strategy in TRAINED:
+        from mmkgc_cli.runs.completion_config import resolve_completion, section_of
+
         flags = {
             ("maco", "epochs"): epochs,
             ("training", "device"): None if device is None else device.value,
         }
         settings = {key: value for key, value in flags.items() if value is not None}
-        chosen = preset or Preset.paper
-        report = _train(
-            request, graph_folder, (source, store), run, chosen.value, settings, overrides or [],
-            overwrite,
-        )  # fmt: skip
+        section = section_of(request, store=source, out=store)
+        config = resolve_completion(
+            section, (preset or Preset.paper).value, settings, overrides or []
+        )
+        report = _train(config, graph_folder, run, overwrite)
     else:
         if any(value is not None for value in (preset, epochs, device, overrides, run)):
             raise UsageError(
-                "--preset, --epochs, --device, --set and --run are for a strategy that is trained: "
-                f"say --strategy {' or '.join(TRAINED)}"
+                "--preset, --epochs, --device, --set and --run need a trained strategy, got "
+                f"{request.strategy!r}",
+                fix=f"pass --strategy {' or '.join(TRAINED)}, or remove these flags",
             )
         report = complete_store(request, load_graph(graph_folder), source, store)
-    _tell(report, store, as_json)
+    _report(report, store, as_json)
 
 
 def _train(
-    request: Request, graph_folder: Path, files: tuple[Path, Path], run: Path | None,
-    preset: str, flags: dict[tuple[str, str], Any], overrides: list[str], overwrite: bool,
-) -> dict[str, Any]:  # fmt: skip
+    config: CompletionConfig, graph_folder: Path, run: Path | None, overwrite: bool
+) -> dict[str, Any]:
     from mmkgc_cli.runs.completion import run_completion
-    from mmkgc_cli.runs.completion_config import resolve_completion, section_of
     from mmkgc_cli.runs.directory import RunDirectory
 
-    config = resolve_completion(
-        section_of(request, store=files[0], out=files[1]), preset, flags, overrides
-    )
-    name = f"{graph_folder.resolve().name}-{request.modality}-{request.strategy}"
+    name = f"{graph_folder.resolve().name}-{config.completion.modality}-{config.strategy}"
     directory = RunDirectory(run or Path("runs") / name)
-    with _Display() as display:
+    with CompletionDisplay() as display:
         return run_completion(config, graph_folder, directory, overwrite, display)
 
 
@@ -184,18 +195,18 @@ def _resume(run: Path, graph_folder: Path | None, as_json: bool) -> None:
     from mmkgc_cli.runs.completion import resume_completion
     from mmkgc_cli.runs.directory import RunDirectory
 
-    with _Display() as display:
+    with CompletionDisplay() as display:
         report = resume_completion(RunDirectory(run), graph_folder, display)
-    _tell(report, Path(report["path"]), as_json)
+    _report(report, Path(report["path"]), as_json)
 
 
-class _Display(Display):
-    """Progress of a completion."""
+class CompletionDisplay(Display):
+    """Shows the progress of a trained completion."""
 
     def begin_completion(
         self, graph: Graph, config: CompletionConfig, parameters: int, device: str
     ) -> None:
-        """Says what is about to be trained."""
+        """Prints the strategy, the graph, the modality, and the size of the model."""
         say(
             f"{config.strategy} on {graph.name}: {len(graph.entities):,} entities, "
             f"{config.completion.modality}, {parameters:,} parameters, {device}"
@@ -203,65 +214,69 @@ class _Display(Display):
         self.start(config.maco.epochs)
 
     def epoch(self, report: EpochReport) -> None:
-        """Shows loss, throughput and, where it was measured, completion of what was hidden."""
+        """Shows loss, throughput and, if measured, the quality of the held-out vectors."""
         hidden = ""
-        if found := report.valid:
+        if measures := report.valid:
             hidden = (
-                f"hidden: centred {found['centred_cosine']:.3f}, "
-                f"first 10 {100 * found['hits10']:.2f} %"
+                f"held out: centred {measures['centred_cosine']:.3f}, "
+                f"hits@10 {100 * measures['hits10']:.2f} %"
             )
         self.show(report, "entities", hidden)
 
 
-def _tell(report: dict[str, Any], store: Path, as_json: bool) -> None:
-    """Saves measures beside the store, and prints them."""
+def _report(report: dict[str, Any], store: Path, as_json: bool) -> None:
+    """Saves measures beside the store, and prints the report."""
     from mmkgc_cli.state.atomic import write_json
 
-    saved = store.with_suffix(".json")
+    measures_path = store.with_suffix(".json")
     measured = report["missing_rate"] is not None
     if measured:
-        write_json(saved, report)
+        write_json(measures_path, report)
     if as_json:
         print_json(report)
         return
     if report["strategy"] != "all":
         say(f"{printable(str(store))} written")
     if measured:
-        say(f"{printable(str(saved))} written")
+        say(f"{printable(str(measures_path))} written")
     _print(report)
 
 
 def _print(report: dict[str, Any]) -> None:
-    if tried := report["auto"]:
-        out.print(_table("auto, on a held-out tenth of the observed vectors", tried["tried"]))
-        out.print(f"took {tried['best']}, by {tried['gain']:.3f} of centred cosine before the next")
-    if "used" in report:
+    if choice := report["auto"]:
+        out.print(_table("auto, on a held-out tenth of the observed vectors", choice["tried"]))
         out.print(
-            f"{counted(report['generated'], 'vector')} made by {report['used']}, "
-            f"{report['fallback']:,} of them {report['fallback_is']}; "
+            f"selected {choice['best']}: centred cosine is {choice['gain']:.3f} above the next"
+        )
+    if "used" in report:
+        fallback = ""
+        if report["fallback"]:
+            fallback = f" ({report['fallback']:,} set to {report['fallback_is']})"
+        out.print(
+            f"{counted(report['generated'], 'vector')} generated by {report['used']}{fallback}, "
             f"{report['observed']:,} observed"
         )
     if report["measures"]:
-        title = f"measured on {counted(report['hidden'], 'hidden vector')}"
+        title = f"measured on {counted(report['hidden'], 'held-out vector')}"
         out.print(_table(title, report["measures"]))
     else:
-        out.print("nothing was hidden, so nothing can be measured: --missing-rate hides some")
+        out.print("no vectors were held out, so none were measured; --missing-rate holds some out")
 
 
 def _table(title: str, measures: dict[str, dict[str, float]]) -> Any:
-    header = ["strategy", "cosine", "centred", "first 10 %", "MRR %", "energy"]
+    header = ["strategy", "cosine", "centred", "hits@10 %", "MRR %", "energy"]
     return table(
         title,
         header,
         [
             [
                 name,
-                f"{found['cosine']:.3f}",
-                f"{found['centred_cosine']:.3f}",
-                f"{100 * found['hits10']:.2f}",
-                f"{100 * found['mrr']:.2f}",
-                f"{found['energy']:.3f}",
+                f"{values['cosine']:.3f}",
+                f"{values['centred_cosine']:.3f}",
+                f"{100 * values['hits10']:.2f}",
+                f"{100 * values['mrr']:.2f}",
+                f"{values['energy']:.3f}",
             ]
-            for name, found in measures.items()
+            for name, values in measures.items()
         ],
     )

@@ -1,1 +1,1 @@
-"""Vectors for entities that have none: strategies, what they are worth, and stores of them."""
+"""Completion: strategies that generate missing vectors, and measures of their quality."""

@@ -1,55 +1,68 @@
-"""Choosing a strategy: on a tenth of the observed vectors, hidden for the purpose."""
+"""Selection of a strategy on a held-out tenth of the observed vectors."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mmkgc_cli.completion.measuring import Measures, Truth
-from mmkgc_cli.completion.problem import Problem
+from mmkgc_cli.completion.measuring import HeldOutVectors, Measures
+from mmkgc_cli.completion.problem import CompletionProblem
 from mmkgc_cli.completion.strategies import STRATEGIES, Strategy
 from mmkgc_cli.errors import DataError
 
-PARTS = 10
+HELD_OUT_PARTS = 10
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What was tried, and the best by centred cosine of what learns from vectors.
+class StrategyChoice:
+    """Measures of all strategies, and the eligible one with the best centred cosine.
 
-    The others are baselines: a constant may lie by chance a little towards what was held out.
+    Only strategies that use observed vectors are eligible. The others are baselines; a constant
+    can have a positive centred cosine by chance.
     """
 
     best: str
-    tried: dict[str, Measures]
-    able: Sequence[str]  # those that may be chosen
+    measures: dict[str, Measures]
+    eligible: Sequence[str]
 
     @property
     def gain(self) -> float:
-        """By how much the best is ahead of the next that may be chosen, in centred cosine."""
-        values = sorted((self.tried[name].centred_cosine for name in self.able), reverse=True)
+        """Centred cosine of the best eligible strategy minus that of the second best."""
+        values = sorted(
+            (self.measures[name].centred_cosine for name in self.eligible), reverse=True
+        )
         return values[0] - values[1] if len(values) > 1 else 0.0
 
 
-def choose(
-    problem: Problem, iterations: int, among: Sequence[Strategy] = tuple(STRATEGIES.values())
-) -> Choice:
-    """Tries strategies on a tenth of the observed vectors, drawn by name and seed.
+def choose_strategy(
+    problem: CompletionProblem,
+    iterations: int,
+    strategies: Sequence[Strategy] = tuple(STRATEGIES.values()),
+) -> StrategyChoice:
+    """Measures strategies on a held-out tenth of the observed vectors.
+
+    The tenth depends on entity names and the seed only.
 
     Raises:
         DataError: when fewer than two vectors are observed.
     """
-    known = problem.known
-    if len(known) < 2:
+    observed_ids = problem.observed_ids
+    if len(observed_ids) < 2:
         raise DataError(
-            f"{problem.modality}: auto hides a tenth of the observed vectors and needs 2 of them, "
-            f"got {len(known)}; name a strategy"
+            f"{problem.modality}: strategy auto needs at least 2 observed vectors, got "
+            f"{len(observed_ids)}",
+            fix="name one with --strategy, such as --strategy mean",
         )
-    held = known[problem.parts("hold out", min(PARTS, len(known))) == 0]
+    parts = problem.partition("hold out", min(HELD_OUT_PARTS, len(observed_ids)))
+    held_out = observed_ids[parts == 0]
     observed = problem.observed.clone()
-    observed[held] = False
-    rest = problem.seeing(observed)
-    truth = Truth(problem.vectors[held], rest.mean)
-    tried = {one.name: truth.measure(one.make(rest, held, iterations).vectors) for one in among}
-    able = [one.name for one in among if one.learns]
-    return Choice(max(able, key=lambda name: tried[name].centred_cosine), tried, able)
+    observed[held_out] = False
+    rest = problem.with_observed(observed)
+    truth = HeldOutVectors(problem.vectors[held_out], rest.mean)
+    measures = {
+        strategy.name: truth.measure(strategy.generate(rest, held_out, iterations).vectors)
+        for strategy in strategies
+    }
+    eligible = [strategy.name for strategy in strategies if strategy.uses_vectors]
+    best = max(eligible, key=lambda name: measures[name].centred_cosine)
+    return StrategyChoice(best, measures, eligible)

@@ -1,4 +1,4 @@
-"""From a store with gaps to one without, and to a table of what each strategy is worth."""
+"""Completes a feature store, and measures strategies on held-out vectors."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from mmkgc_cli.completion.auto import Choice, choose
-from mmkgc_cli.completion.measuring import Truth
-from mmkgc_cli.completion.problem import Problem
+from mmkgc_cli.completion.auto import StrategyChoice, choose_strategy
+from mmkgc_cli.completion.measuring import HeldOutVectors
+from mmkgc_cli.completion.problem import CompletionProblem
 from mmkgc_cli.completion.strategies import (
     ITERATIONS,
     STRATEGIES,
     TRAINED,
-    Made,
+    GeneratedVectors,
     Strategy,
-    strategy,
-    without_own,
+    cross_fit,
+    find_strategy,
 )
 from mmkgc_cli.errors import DataError, UsageError, nearest
 from mmkgc_cli.features.alignment import AlignedFeatures
@@ -32,22 +32,28 @@ from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.text import counted
 
 VARIANTS = ("gen", "all-gen")
-# Measures vectors of hidden entities, which the function it gets makes from their ids.
-Measure = Callable[[Callable[[torch.Tensor], torch.Tensor]], dict[str, float]]
-# Makes a strategy that is trained; it may measure on the way, where something was hidden.
-Trained = Callable[[Measure | None], Strategy]
+# Measures a generator, a function from entity ids to vectors, on the held-out entities.
+MeasureFunction = Callable[[Callable[[torch.Tensor], torch.Tensor]], dict[str, float]]
+# Builds a trained strategy; gets a measure for use during training, or None if none is held out.
+StrategyFactory = Callable[[MeasureFunction | None], Strategy]
 
 
 @dataclass(frozen=True)
-class Request:
-    """What to complete, and how.
+class CompletionRequest:
+    """Arguments of a completion.
 
-    `strategy` is one of `STRATEGIES` or `TRAINED`, "auto", or "all", which only measures. `variant`
-    "gen" makes vectors for entities without one, "all-gen" for all of them. `missing_rate` hides
-    that share of the observed vectors first (`masks.MaskRequest`); without it nothing can be
-    measured.
-    `allow_other_train` takes a store that was made from another train split, whose `train_id` the
-    completed store keeps: it is refused as that one was.
+    Attributes:
+        modality: modality of the store.
+        strategy: one of `STRATEGIES` or `TRAINED`, "auto", or "all", which only measures.
+        variant: "gen" generates vectors for entities without one, "all-gen" for all entities.
+        missing_rate: share of the observed vectors that is held out first (`masks.MaskRequest`) and
+            measured; None measures nothing.
+        mask_seed: random seed of the mask.
+        pattern: pattern of the mask.
+        seed: random seed for sampling and for the held-out split of "auto".
+        iterations: number of propagation iterations.
+        allow_other_train: accept a store that depends on another train split. The completed store
+            keeps the `train_id` of that split.
     """
 
     modality: str
@@ -62,72 +68,85 @@ class Request:
 
     def __post_init__(self) -> None:
         if self.variant not in VARIANTS:
-            raise UsageError(f"variant {self.variant!r}: {nearest(self.variant, VARIANTS)}")
+            raise UsageError(f"unknown variant {self.variant!r}",
+                             fix=nearest(self.variant, VARIANTS))  # fmt: skip
         if self.strategy not in ("auto", "all", *TRAINED):
-            strategy(self.strategy)
+            find_strategy(self.strategy)
         if self.strategy == "all" and self.variant != "gen":
-            raise UsageError("strategy 'all' only measures: --variant is for one strategy")
+            raise UsageError(
+                f"--variant {self.variant}: strategy 'all' writes no store, it only measures",
+                fix="remove --variant, or name one --strategy",
+            )
         if self.missing_rate is not None:
             self.mask()
             if self.missing_rate in (0, 1):
-                what = "nothing" if not self.missing_rate else "every vector"
+                hidden = "no vector" if not self.missing_rate else "every vector"
                 raise UsageError(
-                    f"missing rate {self.missing_rate:g} hides {what}: expected more than 0 and "
-                    "less than 1"
+                    f"--missing-rate {self.missing_rate:g} hides {hidden}: expected more than 0 "
+                    "and less than 1",
+                    fix="pass a rate such as --missing-rate 0.4",
                 )
         elif self.strategy == "all":
             raise UsageError(
-                "strategy 'all' measures on hidden vectors: say how many with --missing-rate"
+                "strategy 'all' needs held-out vectors to measure on",
+                fix="add --missing-rate, such as --missing-rate 0.4",
             )
 
     def mask(self) -> MaskRequest:
-        """The mask that hides vectors."""
+        """The mask of the held-out vectors."""
         return MaskRequest(self.modality, self.missing_rate or 0.0, self.mask_seed, self.pattern)
 
     def mask_record(self, graph: Graph) -> dict[str, Any]:
-        """As a store says that it was masked."""
+        """The mask as attributes of the completed store."""
         record = {"rate": self.missing_rate, "seed": self.mask_seed, "pattern": self.pattern}
         return {**record, "train_id": graph.train_id} if self.mask().needs_graph else record
 
 
-def complete(
-    request: Request, graph: Graph, store: Path, out: Path, trained: Trained | None = None
+def complete_store(
+    request: CompletionRequest,
+    graph: Graph,
+    store: Path,
+    out: Path,
+    strategy_factory: StrategyFactory | None = None,
 ) -> dict[str, Any]:
-    """Completes a store, and measures it on what was hidden.
+    """Completes a feature store, and measures the strategy on held-out vectors.
 
     Args:
-        request: how.
-        graph: whose entities get vectors, and whose train triples say more of them.
-        store: to complete.
-        out: the completed store; for the strategy "all" nothing is written.
-        trained: makes the strategy, where it is one of `TRAINED`.
+        request: strategy, variant and mask.
+        graph: the graph whose entities get vectors and whose train triples are used.
+        store: path of the store to complete.
+        out: path of the completed store; strategy "all" writes nothing.
+        strategy_factory: builds the strategy if it is one of `TRAINED`.
 
     Returns:
-        A report, plain JSON: counts, and with a missing rate the measures of each strategy used.
+        A report, plain JSON: counts and, with a missing rate, the measures of each strategy used.
 
     Raises:
-        DataError: when the store cannot be read, is of another modality, does not fit the graph,
-            was made from another train split without `allow_other_train`, was completed before or
-            is to be masked a second time; when a vector is not finite; when none is observed, or
+        DataError: when the store cannot be read, has another modality, does not fit the graph,
+            depends on another train split without `allow_other_train`, is completed already or
+            would be masked twice; when a vector is not finite, when none is observed, and when
             none is missing.
     """
     features = open_features(store, graph, request.allow_other_train)
     with features.store:
-        _check(request, features)
+        _check_store(request, features)
         vectors = features.read()
-        hidden = _hidden(request, graph, features)
+        hidden = _hidden_mask(request, graph, features)
         observed = features.observed & ~hidden
         if not observed.any():
-            raise DataError(f"{store}: no {request.modality} vector is observed among the "
-                            f"{counted(len(observed), 'entity')} of {graph.name!r}; there is "
-                            "nothing to learn from")  # fmt: skip
+            raise DataError(
+                f"{store}: no {request.modality} vector is observed among the "
+                f"{counted(len(observed), 'entity')} of graph {graph.name!r}",
+                fix="lower --missing-rate, or extract or import vectors for this graph",
+            )
         if observed.all() and request.variant == "gen":
             raise DataError(
                 f"{store}: every entity of {graph.name!r} has a {request.modality} vector, so "
-                "nothing is missing; hide some with --missing-rate, or say --variant all-gen"
+                "none is missing",
+                fix="hide some with --missing-rate, or replace all with --variant all-gen",
             )
         _check_finite(store, vectors, features.observed, graph)
-        problem = Problem.of(
+        problem = CompletionProblem.from_graph(
             graph, request.modality, torch.from_numpy(vectors), observed, request.seed
         )
         report: dict[str, Any] = {
@@ -140,131 +159,151 @@ def complete(
             "pattern": request.pattern, "seed": request.seed, "auto": None, "measures": {},
         }  # fmt: skip
         order = graph.sorted_entities.order
-        asked = torch.from_numpy(hidden[order]).nonzero()[:, 0]
-        truth = Truth(problem.vectors[asked], problem.mean) if len(asked) else None
+        hidden_ids = torch.from_numpy(hidden[order]).nonzero()[:, 0]
+        truth = None
+        if len(hidden_ids):
+            truth = HeldOutVectors(problem.vectors[hidden_ids], problem.mean)
         if request.strategy == "all" and truth is not None:
-            for one in STRATEGIES.values():
-                made = one.make(problem, asked, request.iterations)
-                report["measures"][one.name] = _measured(truth, made)
+            for baseline in STRATEGIES.values():
+                output = baseline.generate(problem, hidden_ids, request.iterations)
+                report["measures"][baseline.name] = _measures_of(truth, output)
             return report
-        measure = None if truth is None else _measuring(truth, asked)
-        chosen, choice = _chosen(request, problem, trained, measure)
+        measure = None if truth is None else _measure_function(truth, hidden_ids)
+        strategy, choice = _resolve_strategy(request, problem, strategy_factory, measure)
         if choice is not None:
             report["auto"] = {
                 "best": choice.best, "gain": choice.gain,
-                "tried": {name: m.as_object() for name, m in choice.tried.items()},
+                "tried": {name: m.as_object() for name, m in choice.measures.items()},
             }  # fmt: skip
-        wanted = torch.arange(len(observed))
+        entities = torch.arange(len(observed))
         if request.variant == "gen":
-            wanted = (~problem.observed).nonzero()[:, 0]
-        made = without_own(chosen, problem, wanted, request.iterations)
+            entities = (~problem.observed).nonzero()[:, 0]
+        output = cross_fit(strategy, problem, entities, request.iterations)
         if truth is not None:
-            of_hidden = torch.isin(wanted, asked)
-            part = Made(made.vectors[of_hidden], made.fallback[of_hidden])
-            report["measures"][chosen.name] = _measured(truth, part)
+            is_hidden = torch.isin(entities, hidden_ids)
+            hidden_output = GeneratedVectors(output.vectors[is_hidden], output.fallback[is_hidden])
+            report["measures"][strategy.name] = _measures_of(truth, hidden_output)
         report |= {
-            "used": chosen.name, "generated": len(wanted), "fallback": int(made.fallback.sum()),
-            "fallback_is": chosen.fallback, "settings": dict(made.settings), "path": str(out),
+            "used": strategy.name, "generated": len(entities),
+            "fallback": int(output.fallback.sum()), "fallback_is": strategy.fallback,
+            "settings": dict(output.settings), "path": str(out),
         }  # fmt: skip
         generated = torch.zeros(len(observed), dtype=torch.bool)
-        generated[wanted] = True
-        table = problem.vectors.clone()
-        table[wanted] = made.vectors
-        back = torch.from_numpy(graph.sorted_entities.ranks).long()
-        _write(out, request, graph, features, chosen, report,
-               (table[back].numpy(), observed, generated[back].numpy()))  # fmt: skip
+        generated[entities] = True
+        completed = problem.vectors.clone()
+        completed[entities] = output.vectors
+        ranks = torch.from_numpy(graph.sorted_entities.ranks).long()
+        rows = Rows(graph.entities, completed[ranks].numpy(), observed, generated[ranks].numpy())
+        _write_completed(out, request, graph, features, strategy=strategy, report=report, rows=rows)
     return report
 
 
-def _check(request: Request, features: AlignedFeatures) -> None:
+def _check_store(request: CompletionRequest, features: AlignedFeatures) -> None:
     store = features.store
-    about = store.about
-    if about.modality != request.modality:
-        raise DataError(f"{store.path}: holds {about.modality} vectors, expected "
-                        f"{request.modality}")  # fmt: skip
-    if about.completion or features.generated.any():
-        raise DataError(f"{store.path}: was completed already; complete the store it was made from")
-    if about.mask and request.missing_rate is not None:
+    metadata = store.about
+    if metadata.modality != request.modality:
         raise DataError(
-            f"{store.path}: was masked already; complete it without --missing-rate, or what it was "
-            "made from with it"
+            f"{store.path}: expected {request.modality} vectors, got {metadata.modality} vectors",
+            fix=f"run mmkgc complete {metadata.modality}, or name another store with --features",
+        )
+    if metadata.completion or features.generated.any():
+        raise DataError(
+            f"{store.path}: is a completed store",
+            fix="name the store before completion with --features",
+        )
+    if metadata.mask and request.missing_rate is not None:
+        raise DataError(
+            f"{store.path}: is a masked store and cannot be masked again",
+            fix="remove --missing-rate, or name the store before masking with --features",
         )
 
 
-def _hidden(request: Request, graph: Graph, features: AlignedFeatures) -> Mask:
+def _hidden_mask(request: CompletionRequest, graph: Graph, features: AlignedFeatures) -> Mask:
     if request.missing_rate is None:
         return np.zeros(len(features.rows), dtype=bool)
     hidden = missing(request.mask(), graph.entities, features.observed, graph)
     if not hidden.any() and features.observed.any():
         raise DataError(
-            f"{features.store.path}: missing rate {request.missing_rate:g} of "
-            f"{counted(int(features.observed.sum()), 'observed vector')} hides none; say a higher "
-            "one"
+            f"{features.store.path}: --missing-rate {request.missing_rate:g} of "
+            f"{counted(int(features.observed.sum()), 'observed vector')} hides none",
+            fix="pass a higher --missing-rate",
         )
     return hidden
 
 
 def _check_finite(path: Path, vectors: np.ndarray[Any, Any], present: Mask, graph: Graph) -> None:
-    bad = np.flatnonzero(present & ~np.isfinite(vectors).all(axis=1))
-    if len(bad):
+    rows = np.flatnonzero(present & ~np.isfinite(vectors).all(axis=1))
+    if len(rows):
         raise DataError(
-            f"{path}: the vector of {graph.entities[bad[0]]!r} is not finite "
-            f"({counted(len(bad), 'row')} like it); see `mmkgc features check`"
+            f"{path}: the vector of {graph.entities[rows[0]]!r} is not finite "
+            f"({counted(len(rows), 'such row')})",
+            fix=f"list them with mmkgc features check {path}, and extract or import them again",
         )
 
 
-def _measuring(truth: Truth, asked: torch.Tensor) -> Measure:
-    return lambda made: truth.measure(made(asked)).as_object()
+def _measure_function(truth: HeldOutVectors, entities: torch.Tensor) -> MeasureFunction:
+    return lambda generate: truth.measure(generate(entities)).as_object()
 
 
-def _chosen(
-    request: Request, problem: Problem, trained: Trained | None, measure: Measure | None
-) -> tuple[Strategy, Choice | None]:
+def _resolve_strategy(
+    request: CompletionRequest,
+    problem: CompletionProblem,
+    strategy_factory: StrategyFactory | None,
+    measure: MeasureFunction | None,
+) -> tuple[Strategy, StrategyChoice | None]:
     if request.strategy in TRAINED:
-        assert trained is not None, f"nobody trains {request.strategy}"
-        return trained(measure), None
+        assert strategy_factory is not None, f"{request.strategy} needs a strategy factory"
+        return strategy_factory(measure), None
     if request.strategy != "auto":
-        return strategy(request.strategy), None
-    choice = choose(problem, request.iterations)
-    return strategy(choice.best), choice
+        return find_strategy(request.strategy), None
+    choice = choose_strategy(problem, request.iterations)
+    return find_strategy(choice.best), choice
 
 
-def _measured(truth: Truth, made: Made) -> dict[str, float]:
-    return {**truth.measure(made.vectors).as_object(), "fallback": int(made.fallback.sum())}
+def _measures_of(truth: HeldOutVectors, output: GeneratedVectors) -> dict[str, float]:
+    return {**truth.measure(output.vectors).as_object(), "fallback": int(output.fallback.sum())}
 
 
-def _write(
-    out: Path, request: Request, graph: Graph, features: AlignedFeatures, chosen: Strategy,
-    report: Mapping[str, Any], content: tuple[Any, Mask, Mask],
-) -> None:  # fmt: skip
+def _write_completed(
+    out: Path,
+    request: CompletionRequest,
+    graph: Graph,
+    features: AlignedFeatures,
+    *,
+    strategy: Strategy,
+    report: Mapping[str, Any],
+    rows: Rows,
+) -> None:
     store = features.store
-    table, observed, generated = content
-    structural = chosen.structural or request.strategy == "auto"
+    # "auto" compares strategies that use triples, so its choice depends on the train split.
+    uses_triples = strategy.uses_triples or request.strategy == "auto"
     completion = {
-        "strategy": chosen.name, "variant": request.variant, "seed": request.seed,
+        "strategy": strategy.name, "variant": request.variant, "seed": request.seed,
         "asked": request.strategy, "missing_rate": request.missing_rate,
         "mask_seed": None if request.missing_rate is None else request.mask_seed,
         "settings": report["settings"], "fallback": report["fallback"],
-        "train_id": graph.train_id if structural else "",
+        "train_id": graph.train_id if uses_triples else "",
     }  # fmt: skip
-    own = structural or (request.missing_rate is not None and request.mask().needs_graph)
-    about = replace(
+    depends_on_train = uses_triples or (
+        request.missing_rate is not None and request.mask().needs_graph
+    )
+    metadata = replace(
         store.about,
         graph=graph.name,
         completion=completion,
         mask=store.about.mask if request.missing_rate is None else request.mask_record(graph),
-        # That of another split stays, where it was allowed: the vectors may know its triples.
-        train_id=store.about.train_id or (graph.train_id if own else ""),
+        # The train_id of another split is kept: the vectors may depend on its triples.
+        train_id=store.about.train_id or (graph.train_id if depends_on_train else ""),
         notes=(*store.about.notes, f"completed from {store.path.name} sha256 {store.seal.sha256}"),
     )
 
     def blocks() -> Iterator[Rows]:
-        step = store.slab_rows
-        for start in range(0, len(table), step):
-            part = slice(start, start + step)
-            yield Rows(graph.entities[part], table[part], observed[part], generated[part])
+        for start in range(0, len(rows.ids), store.slab_rows):
+            block = slice(start, start + store.slab_rows)
+            generated = None if rows.generated is None else rows.generated[block]
+            yield Rows(rows.ids[block], rows.vectors[block], rows.observed[block], generated)
 
     write_store(
-        out, about, blocks(), n=len(table), width=store.width, dtype=store.dtype.name,
+        out, metadata, blocks(), n=len(rows.ids), width=store.width, dtype=store.dtype.name,
         compression=store.compression,
     )  # fmt: skip

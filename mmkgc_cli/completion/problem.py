@@ -1,4 +1,4 @@
-"""What a strategy gets to see: the train triples as edges, and the vectors that are observed."""
+"""Input of a strategy: the train triples as edges, and the observed vectors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mmkgc_cli.kg.graph import Graph
 
 
 @dataclass(frozen=True, eq=False)
-class Sparse:
+class SparseMatrix:
     """A sparse matrix ``[rows, columns]`` in compressed rows: `ptr` and `column` int64."""
 
     ptr: Tensor
@@ -26,57 +26,49 @@ class Sparse:
     weight: Tensor
 
     @classmethod
-    def of(
+    def from_entries(
         cls, row: NDArray[np.int64], column: NDArray[np.int64], weight: NDArray[np.float64],
         rows: int,
-    ) -> Sparse:  # fmt: skip
-        """The matrix of entries in any order; equal ones add up."""
+    ) -> SparseMatrix:  # fmt: skip
+        """Builds a matrix from entries in any order; repeated entries add up."""
         order = np.lexsort((column, row))
         ptr = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=rows))])
-        return cls(*(torch.from_numpy(part) for part in (ptr, column[order], weight[order])))
+        return cls(*(torch.from_numpy(array) for array in (ptr, column[order], weight[order])))
 
-    def __matmul__(self, table: Tensor) -> Tensor:
-        """The product with a dense ``[columns, d]``, in its type."""
+    def __matmul__(self, matrix: Tensor) -> Tensor:
+        """Product with a dense matrix ``[columns, d]``, in the type of that matrix."""
         if not len(self.column):
-            return table.new_zeros(len(self.ptr) - 1, table.shape[1])
+            return matrix.new_zeros(len(self.ptr) - 1, matrix.shape[1])
         return functional.embedding_bag(
-            self.column, table, self.ptr, mode="sum", include_last_offset=True,
-            per_sample_weights=self.weight.to(table.dtype),
+            self.column, matrix, self.ptr, mode="sum", include_last_offset=True,
+            per_sample_weights=self.weight.to(matrix.dtype),
         )  # fmt: skip
 
-    def sums(self) -> Tensor:
-        """What the entries of each row add up to, float64 ``[rows]``."""
-        return (self @ torch.ones(self._columns, 1, dtype=torch.float64))[:, 0]
-
-    def rows(self, wanted: Tensor) -> Sparse:
-        """Some of the rows, int64 ``[k]``, in that order."""
-        start, length = self.ptr[wanted], self.ptr[wanted + 1] - self.ptr[wanted]
+    def rows(self, indices: Tensor) -> SparseMatrix:
+        """Selects rows, int64 ``[k]``, in that order."""
+        start, length = self.ptr[indices], self.ptr[indices + 1] - self.ptr[indices]
         ptr = torch.cat([length.new_zeros(1), length.cumsum(0)])
-        place = torch.arange(int(ptr[-1])) - torch.repeat_interleave(ptr[:-1] - start, length)
-        return Sparse(ptr, self.column[place], self.weight[place])
-
-    @property
-    def _columns(self) -> int:
-        return int(self.column.max()) + 1 if len(self.column) else 0
+        entries = torch.arange(int(ptr[-1])) - torch.repeat_interleave(ptr[:-1] - start, length)
+        return SparseMatrix(ptr, self.column[entries], self.weight[entries])
 
 
 @dataclass(frozen=True, eq=False)
-class Problem:
-    """Vectors to be completed, with entities and edges in the order of their names.
+class CompletionProblem:
+    """Observed vectors, entities and edges, sorted by name.
 
-    So no result depends, in any bit, on how ids were dealt out. An edge stands for a train triple
-    seen from one end: `target` is an entity, `source` the one at the other end, `relation` r where
-    the target is the tail and r + R where it is the head. Repeated triples count once, and those
-    from an entity to itself not at all: nobody tells an entity its own vector.
+    Sorting makes results independent of how ids were assigned, bit for bit. Each train triple
+    gives two edges. `target` is an entity and `source` the entity at the other end; `relation` is r
+    if the target is the tail and r + R if it is the head. Repeated triples count once. Triples from
+    an entity to itself are left out, so that no entity learns from its own vector.
 
     Attributes:
         names: E entity ids, sorted.
-        modality: what the vectors are of.
-        vectors: float32 ``[E, d]``; what stands where nothing is observed is never read.
+        modality: modality of the vectors.
+        vectors: float32 ``[E, d]``; rows that are not observed are never read.
         observed: bool ``[E]``.
         target, source, relation: int64 ``[edges]``.
         relations: 2 R.
-        seed: of strategies that draw, and of what is held out.
+        seed: random seed for sampling strategies and for held-out splits.
     """
 
     names: Sequence[str]
@@ -90,23 +82,23 @@ class Problem:
     seed: int
 
     @classmethod
-    def of(
+    def from_graph(
         cls, graph: Graph, modality: str, vectors: Tensor, observed: Mask, seed: int
-    ) -> Problem:  # fmt: skip
-        """The problem of a graph whose entities have `vectors` ``[E, d]`` where `observed`.
+    ) -> CompletionProblem:  # fmt: skip
+        """Builds the problem from `vectors` ``[E, d]`` and the mask `observed`, in graph order.
 
-        Only train triples take part. Rows of a result go back into the graph's order by
-        `graph.sorted_entities.ranks`.
+        Only train triples are used. `graph.sorted_entities.ranks` maps rows of a result back to
+        graph order.
         """
         order = torch.from_numpy(graph.sorted_entities.order)
         entity, relation = graph.sorted_entities.ranks, graph.sorted_relations.ranks
-        triples = graph.train
-        rows = np.stack(
-            [entity[triples[:, 0]], relation[triples[:, 1]], entity[triples[:, 2]]], axis=1
+        train = graph.train
+        triples = np.stack(
+            [entity[train[:, 0]], relation[train[:, 1]], entity[train[:, 2]]], axis=1
         ).astype(np.int64)
-        rows = np.unique(rows[rows[:, 0] != rows[:, 2]], axis=0)
-        head, link, tail = rows.T
-        total = len(graph.relations)
+        triples = np.unique(triples[triples[:, 0] != triples[:, 2]], axis=0)
+        head, link, tail = triples.T
+        n_relations = len(graph.relations)
         return cls(
             names=[graph.entities[i] for i in order.tolist()],
             modality=modality,
@@ -114,14 +106,14 @@ class Problem:
             observed=torch.from_numpy(observed)[order],
             target=np.concatenate([tail, head]),
             source=np.concatenate([head, tail]),
-            relation=np.concatenate([link, link + total]),
-            relations=2 * total,
+            relation=np.concatenate([link, link + n_relations]),
+            relations=2 * n_relations,
             seed=seed,
         )
 
-    def seeing(self, observed: Tensor) -> Problem:
-        """The same with other vectors observed, bool ``[E]``; what follows from edges is kept."""
-        other = Problem(
+    def with_observed(self, observed: Tensor) -> CompletionProblem:
+        """Copies the problem with another mask, bool ``[E]``; values cached from edges are kept."""
+        other = CompletionProblem(
             self.names, self.modality, self.vectors, observed, self.target, self.source,
             self.relation, self.relations, self.seed,
         )  # fmt: skip
@@ -137,44 +129,45 @@ class Problem:
         return torch.from_numpy(np.stack([head, link, tail], axis=1))
 
     @property
-    def known(self) -> Tensor:
+    def observed_ids(self) -> Tensor:
         """The observed entities, int64, in the order of their names."""
         return self.observed.nonzero()[:, 0]
 
     @functools.cached_property
-    def total(self) -> Tensor:
+    def vector_sum(self) -> Tensor:
         """Sum of the observed vectors, float64 ``[d]``."""
         return self.vectors[self.observed].sum(dim=0, dtype=torch.float64)
 
     @functools.cached_property
     def mean(self) -> Tensor:
         """Mean of the observed vectors, float64 ``[d]``."""
-        return self.total / max(1, int(self.observed.sum()))
+        return self.vector_sum / max(1, int(self.observed.sum()))
 
     @functools.cached_property
     def centred(self) -> Tensor:
-        """Observed vectors less their mean, and zero elsewhere, float32 ``[E, d]``."""
-        rows = (self.vectors - self.mean).float()
-        return torch.where(self.observed[:, None], rows, 0.0)
+        """Observed vectors minus their mean, zero elsewhere, float32 ``[E, d]``."""
+        differences = (self.vectors - self.mean).float()
+        return torch.where(self.observed[:, None], differences, 0.0)
 
     @functools.cached_property
     def contexts(self) -> tuple[NDArray[np.int64], int]:
-        """A number for each edge, the same where relation and source are, and how many there are.
+        """Context number of each edge, and the number of contexts.
 
-        Entities with one context in common stand in one relation, in one direction, to one other.
+        A context is a directed relation and a source entity. Two entities share a context when they
+        are linked to the same entity by the same relation in the same direction.
         """
         keys = self.source * self.relations + self.relation
         distinct, context = np.unique(keys, return_inverse=True)
         return context.astype(np.int64), len(distinct)
 
-    def parts(self, purpose: str, parts: int) -> Tensor:
-        """A part 0..parts - 1 for each observed entity, int64, all as large, drawn by name.
+    def partition(self, purpose: str, parts: int) -> Tensor:
+        """Assigns each observed entity to one of `parts` parts of equal size, int64.
 
-        Only the names of the observed and the seed decide.
+        The assignment depends on the names of the observed entities, `purpose` and the seed only.
         """
-        known = self.known.tolist()
-        found = digests(purpose, self.seed, [self.modality], [self.names[i] for i in known])
-        order = sorted(range(len(known)), key=found.__getitem__)
-        result = torch.empty(len(known), dtype=torch.int64)
-        result[torch.tensor(order, dtype=torch.int64)] = torch.arange(len(known)) % parts
+        entities = self.observed_ids.tolist()
+        keys = digests(purpose, self.seed, [self.modality], [self.names[i] for i in entities])
+        order = sorted(range(len(entities)), key=keys.__getitem__)
+        result = torch.empty(len(entities), dtype=torch.int64)
+        result[torch.tensor(order, dtype=torch.int64)] = torch.arange(len(entities)) % parts
         return result

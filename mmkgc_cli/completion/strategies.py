@@ -1,4 +1,4 @@
-"""The strategies by name, and how each makes a vector for an entity."""
+"""The completion strategies by name, and how each generates vectors."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmkgc_cli.completion.kernel import kernel
-from mmkgc_cli.completion.problem import Problem, Sparse
-from mmkgc_cli.completion.regression import ridge
+from mmkgc_cli.completion.kernel import gaussian_process
+from mmkgc_cli.completion.problem import CompletionProblem, SparseMatrix
+from mmkgc_cli.completion.regression import ridge_regression
 from mmkgc_cli.errors import UsageError, nearest
 from mmkgc_cli.features.seeded_random import digests, normals
 
@@ -21,13 +21,13 @@ FOLDS = 5
 
 
 @dataclass(frozen=True, eq=False)
-class Made:
-    """Vectors of some entities.
+class GeneratedVectors:
+    """Vectors that a strategy generated for some entities.
 
     Attributes:
         vectors: float32 ``[k, d]``.
-        fallback: bool ``[k]``, where the strategy knew nothing and the mean stands.
-        settings: the hyper-parameters that led to them.
+        fallback: bool ``[k]``, True where the strategy had no information and used its fallback.
+        settings: the hyper-parameters that were used.
     """
 
     vectors: Tensor
@@ -37,160 +37,167 @@ class Made:
 
 @dataclass(frozen=True)
 class Strategy:
-    """A way to make vectors.
+    """A way to generate vectors.
 
-    `make(problem, wanted, iterations)` returns those of the entities `wanted`, int64 ``[k]``. With
-    `own`, it makes that of an observed entity without a look at the entity's own vector, or is
-    defined by its look at it; the others are cross-fitted where such vectors are asked for
-    (`without_own`). `structural` says whether train triples take part, and `learns` whether
-    observed vectors do: the others are baselines, which are measured and never chosen. `fallback`
-    is what stands where it knew nothing.
+    Attributes:
+        name: value of ``--strategy``.
+        generate: ``(problem, entities, iterations)`` to the vectors of `entities`, int64 ``[k]``.
+        uses_triples: whether train triples influence the vectors.
+        excludes_own: True if the vector of an observed entity is generated without its own vector,
+            or if the method requires it. Other strategies are cross-fitted (`cross_fit`).
+        uses_vectors: whether observed vectors influence the vectors. Strategies without are
+            baselines, which ``auto`` measures but never selects.
+        fallback: what an entity gets when the strategy has no information about it.
     """
 
     name: str
-    make: Callable[[Problem, Tensor, int], Made]
-    structural: bool = True
-    own: bool = False
-    learns: bool = True
-    fallback: str = "the mean for want of anything better"
+    generate: Callable[[CompletionProblem, Tensor, int], GeneratedVectors]
+    uses_triples: bool = True
+    excludes_own: bool = False
+    uses_vectors: bool = True
+    fallback: str = "the mean of the observed vectors"
 
 
-def strategy(name: str) -> Strategy:
-    """The strategy of a name.
+def find_strategy(name: str) -> Strategy:
+    """Finds a strategy by name.
 
     Raises:
-        UsageError: with the nearest name, when there is none.
+        UsageError: when the name is unknown; names the nearest one.
     """
     if name not in STRATEGIES:
-        raise UsageError(f"strategy {name!r}: {nearest(name, [*STRATEGIES, *TRAINED])}")
+        raise UsageError(f"unknown strategy {name!r}", fix=nearest(name, [*STRATEGIES, *TRAINED]))
     return STRATEGIES[name]
 
 
-def without_own(chosen: Strategy, problem: Problem, wanted: Tensor, iterations: int) -> Made:
-    """Vectors of `wanted` entities, those of observed ones made without their own vectors.
+def cross_fit(
+    strategy: Strategy, problem: CompletionProblem, entities: Tensor, iterations: int
+) -> GeneratedVectors:
+    """Generates vectors of `entities`, those of observed ones without their own vectors.
 
-    Strategies that would look are fitted `FOLDS` times, each time without a part of the observed
-    vectors, and make that part.
+    Strategies without `excludes_own` are fitted `FOLDS` times. Each fit leaves out one fold of the
+    observed vectors and generates that fold.
     """
-    seen = problem.observed[wanted]
-    if chosen.own or not bool(seen.any()):
-        return chosen.make(problem, wanted, iterations)
-    vectors = torch.empty(len(wanted), problem.vectors.shape[1])
-    fallback = torch.zeros(len(wanted), dtype=torch.bool)
+    is_observed = problem.observed[entities]
+    if strategy.excludes_own or not bool(is_observed.any()):
+        return strategy.generate(problem, entities, iterations)
+    vectors = torch.empty(len(entities), problem.vectors.shape[1])
+    fallback = torch.zeros(len(entities), dtype=torch.bool)
     settings: Mapping[str, Any] = {}
-    if not bool(seen.all()):
-        made = chosen.make(problem, wanted[~seen], iterations)
-        vectors[~seen], fallback[~seen], settings = made.vectors, made.fallback, made.settings
-    part = torch.full_like(problem.observed, -1, dtype=torch.int64)
-    part[problem.known] = problem.parts("fold", FOLDS)
+    if not bool(is_observed.all()):
+        output = strategy.generate(problem, entities[~is_observed], iterations)
+        vectors[~is_observed], fallback[~is_observed] = output.vectors, output.fallback
+        settings = output.settings
+    fold_of = torch.full_like(problem.observed, -1, dtype=torch.int64)
+    fold_of[problem.observed_ids] = problem.partition("fold", FOLDS)
     for fold in range(FOLDS):
-        if bool((mine := part[wanted] == fold).any()):
-            rest = problem.seeing(problem.observed & (part != fold))
-            made = chosen.make(rest, wanted[mine], iterations)
-            vectors[mine], fallback[mine] = made.vectors, made.fallback
-            settings = settings or made.settings
-    return Made(vectors, fallback, {**settings, "folds": FOLDS})
+        if bool((in_fold := fold_of[entities] == fold).any()):
+            rest = problem.with_observed(problem.observed & (fold_of != fold))
+            output = strategy.generate(rest, entities[in_fold], iterations)
+            vectors[in_fold], fallback[in_fold] = output.vectors, output.fallback
+            settings = settings or output.settings
+    return GeneratedVectors(vectors, fallback, {**settings, "folds": FOLDS})
 
 
-def _constant(value: float) -> Callable[[Problem, Tensor, int], Made]:
-    def make(problem: Problem, wanted: Tensor, iterations: int) -> Made:
-        return _all_made(torch.full((len(wanted), problem.vectors.shape[1]), value))
+def _constant(value: float) -> Callable[[CompletionProblem, Tensor, int], GeneratedVectors]:
+    def generate(problem: CompletionProblem, entities: Tensor, iterations: int) -> GeneratedVectors:
+        return _without_fallback(torch.full((len(entities), problem.vectors.shape[1]), value))
 
-    return make
+    return generate
 
 
-def _random(problem: Problem, wanted: Tensor, iterations: int) -> Made:
-    """N(0, 1), from the seed, the modality and the name of an entity (MACO's baseline)."""
-    names = [problem.names[i] for i in wanted.tolist()]
-    found = digests("complete", problem.seed, [problem.modality], names)
+def _random(problem: CompletionProblem, entities: Tensor, iterations: int) -> GeneratedVectors:
+    """N(0, 1), determined by seed, modality and entity name (the baseline of MACO)."""
+    names = [problem.names[i] for i in entities.tolist()]
+    keys = digests("complete", problem.seed, [problem.modality], names)
     width = problem.vectors.shape[1]
-    return _all_made(torch.from_numpy(np.ascontiguousarray(normals(found, width))))
+    return _without_fallback(torch.from_numpy(np.ascontiguousarray(normals(keys, width))))
 
 
-def _mean(problem: Problem, wanted: Tensor, iterations: int) -> Made:
-    """The mean of the observed vectors; of the others, for an observed entity."""
-    return _all_made(_means(problem, wanted).float())
+def _mean(problem: CompletionProblem, entities: Tensor, iterations: int) -> GeneratedVectors:
+    """The mean of the observed vectors, without the entity's own vector."""
+    return _without_fallback(_means_of_others(problem, entities).float())
 
 
-def _means(problem: Problem, wanted: Tensor) -> Tensor:
-    """Means of the observed vectors of all other entities, float64 ``[k, d]``; zero of none."""
-    seen = problem.observed[wanted, None]
-    own = torch.where(seen, problem.vectors[wanted].double(), 0.0)
-    return (problem.total - own) / (int(problem.observed.sum()) - seen.long()).clamp(min=1)
+def _means_of_others(problem: CompletionProblem, entities: Tensor) -> Tensor:
+    """Mean of the observed vectors of all other entities, float64 ``[k, d]``; zero if none."""
+    is_observed = problem.observed[entities, None]
+    own = torch.where(is_observed, problem.vectors[entities].double(), 0.0)
+    count = int(problem.observed.sum()) - is_observed.long()
+    return (problem.vector_sum - own) / count.clamp(min=1)
 
 
-def _neighbours(problem: Problem, wanted: Tensor, iterations: int) -> Made:
-    """The mean over relations and directions of the means over observed neighbours in each."""
+def _neighbours(problem: CompletionProblem, entities: Tensor, iterations: int) -> GeneratedVectors:
+    """Mean of the observed neighbours, first within each relation and direction."""
     target, source, relation = problem.target, problem.source, problem.relation
-    kept = problem.observed.numpy()[source]
-    target, source, relation = target[kept], source[kept], relation[kept]
-    group, size = np.unique(
+    is_observed = problem.observed.numpy()[source]
+    target, source, relation = target[is_observed], source[is_observed], relation[is_observed]
+    groups, group, size = np.unique(
         target * problem.relations + relation, return_inverse=True, return_counts=True
-    )[1:]
-    groups = np.bincount(
-        np.unique(target * problem.relations + relation) // problem.relations,
-        minlength=len(problem.names),
     )
-    weight = 1.0 / (size[group] * groups[target])
-    matrix = Sparse.of(target, source, weight, len(problem.names)).rows(wanted)
-    return _else_mean(problem, wanted, matrix @ problem.centred + problem.mean,
-                      matrix.ptr.diff() == 0)  # fmt: skip
+    groups_of_target = np.bincount(groups // problem.relations, minlength=len(problem.names))
+    weight = 1.0 / (size[group] * groups_of_target[target])
+    matrix = SparseMatrix.from_entries(target, source, weight, len(problem.names)).rows(entities)
+    return _with_mean_fallback(
+        problem, entities, matrix @ problem.centred + problem.mean, matrix.ptr.diff() == 0
+    )
 
 
-def _propagation(problem: Problem, wanted: Tensor, iterations: int) -> Made:
-    """Feature propagation (Rossi et al. 2021, eq. 4): X <- D^-1/2 A D^-1/2 X, observed rows kept.
+def _propagation(problem: CompletionProblem, entities: Tensor, iterations: int) -> GeneratedVectors:
+    """Feature propagation (Rossi et al., 2021, eq. 4): X <- D^-1/2 A D^-1/2 X, observed rows fixed.
 
-    A counts the edges between two entities. Vectors are centred, so that what no vector reaches is
-    at the mean.
+    A counts the edges between two entities. Vectors are centred, so entities that no observed
+    vector reaches get the mean.
     """
     n = len(problem.names)
     degree = np.bincount(problem.target, minlength=n).astype(np.float64)
     weight = 1 / np.sqrt(degree[problem.target] * degree[problem.source])
     free = (~problem.observed).nonzero()[:, 0]
-    matrix = Sparse.of(problem.target, problem.source, weight, n).rows(free)
+    matrix = SparseMatrix.from_entries(problem.target, problem.source, weight, n).rows(free)
     values = problem.centred.clone()
     reached = problem.observed.float()[:, None].clone()
     for _ in range(iterations):
         values[free] = matrix @ values
         reached[free] = ((matrix @ reached) > 0).float()
-    return _else_mean(problem, wanted, values[wanted] + problem.mean, reached[wanted, 0] == 0,
-                      {"iterations": iterations})  # fmt: skip
+    return _with_mean_fallback(
+        problem, entities, values[entities] + problem.mean, reached[entities, 0] == 0,
+        {"iterations": iterations},
+    )  # fmt: skip
 
 
-def _ridge(problem: Problem, wanted: Tensor, iterations: int) -> Made:
-    vectors, known, penalties = ridge(problem, wanted)
-    return _else_mean(problem, wanted, vectors, ~known, {"penalties": penalties})
+def _ridge(problem: CompletionProblem, entities: Tensor, iterations: int) -> GeneratedVectors:
+    vectors, informed, penalties = ridge_regression(problem, entities)
+    return _with_mean_fallback(problem, entities, vectors, ~informed, {"penalties": penalties})
 
 
-def _kernel(problem: Problem, wanted: Tensor, iterations: int) -> Made:
-    vectors, known, settings = kernel(problem, wanted)
-    return _else_mean(problem, wanted, vectors, ~known, settings)
+def _kernel(problem: CompletionProblem, entities: Tensor, iterations: int) -> GeneratedVectors:
+    vectors, informed, settings = gaussian_process(problem, entities)
+    return _with_mean_fallback(problem, entities, vectors, ~informed, settings)
 
 
-def _all_made(vectors: Tensor) -> Made:
-    return Made(vectors, torch.zeros(len(vectors), dtype=torch.bool))
+def _without_fallback(vectors: Tensor) -> GeneratedVectors:
+    return GeneratedVectors(vectors, torch.zeros(len(vectors), dtype=torch.bool))
 
 
-def _else_mean(
-    problem: Problem, wanted: Tensor, vectors: Tensor, fallback: Tensor,
+def _with_mean_fallback(
+    problem: CompletionProblem, entities: Tensor, vectors: Tensor, fallback: Tensor,
     settings: Mapping[str, Any] | None = None,
-) -> Made:  # fmt: skip
-    means = _means(problem, wanted)
-    return Made(
+) -> GeneratedVectors:  # fmt: skip
+    means = _means_of_others(problem, entities)
+    return GeneratedVectors(
         torch.where(fallback[:, None], means, vectors.double()).float(), fallback, settings or {}
     )
 
 
-# Strategies with a run of their own, which whoever trains them makes (`runs.completing`).
+# Strategies with a training run; `runs.completion` supplies their `Strategy`.
 TRAINED = ("maco",)
 STRATEGIES = {
-    one.name: one
-    for one in (
-        Strategy("random", _random, structural=False, own=True, learns=False),
-        Strategy("one", _constant(1.0), structural=False, own=True, learns=False),
-        Strategy("zero", _constant(0.0), structural=False, own=True, learns=False),
-        Strategy("mean", _mean, structural=False, own=True),
-        Strategy("neighbours", _neighbours, own=True),
+    strategy.name: strategy
+    for strategy in (
+        Strategy("random", _random, uses_triples=False, excludes_own=True, uses_vectors=False),
+        Strategy("one", _constant(1.0), uses_triples=False, excludes_own=True, uses_vectors=False),
+        Strategy("zero", _constant(0.0), uses_triples=False, excludes_own=True, uses_vectors=False),
+        Strategy("mean", _mean, uses_triples=False, excludes_own=True),
+        Strategy("neighbours", _neighbours, excludes_own=True),
         Strategy("propagation", _propagation),
         Strategy("ridge", _ridge),
         Strategy("kernel", _kernel),

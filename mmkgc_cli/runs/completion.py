@@ -10,12 +10,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from mmkgc_cli.completion.maco.generation import complete as generate
+from mmkgc_cli.completion.maco.generation import generate_vectors
 from mmkgc_cli.completion.maco.model import Maco
 from mmkgc_cli.completion.maco.program import MacoProgram
-from mmkgc_cli.completion.pipeline import Measure, complete
-from mmkgc_cli.completion.problem import Problem
-from mmkgc_cli.completion.strategies import Made, Strategy
+from mmkgc_cli.completion.pipeline import MeasureFunction, complete_store
+from mmkgc_cli.completion.problem import CompletionProblem
+from mmkgc_cli.completion.strategies import GeneratedVectors, Strategy
 from mmkgc_cli.errors import DataError, MmkgcError, UsageError
 from mmkgc_cli.features.store import FeatureStore
 from mmkgc_cli.kg.graph import Graph
@@ -61,7 +61,7 @@ def run_completion(
     """Trains, fills a run directory, and completes the store.
 
     Returns:
-        The report of `completion.completing.complete`, with the run and how training ended.
+        The report of `completion.pipeline.complete_store`, with the run and how training ended.
 
     Raises:
         MmkgcError: as the parts say; what is already saved stays whole.
@@ -124,12 +124,12 @@ class _Job:
         self.config, self.graph, self.run = config, graph, run
         self.watcher, self.overwrite = watcher, overwrite
         self.outcome = Outcome()
-        self._measure: Measure | None = None
+        self._measure: MeasureFunction | None = None
 
     def complete(self) -> dict[str, Any]:
         """Trains between the checks of the data and the writing of the store."""
         about = self.config.completion
-        report = complete(
+        report = complete_store(
             about.request(self.config.strategy), self.graph, Path(about.store), Path(about.out),
             self._strategy,
         )  # fmt: skip
@@ -138,14 +138,16 @@ class _Job:
             "stopped": self.outcome.stopped,
         }  # fmt: skip
 
-    def _strategy(self, measure: Measure | None) -> Strategy:
+    def _strategy(self, measure: MeasureFunction | None) -> Strategy:
         self._measure = measure
         return Strategy(
-            self.config.strategy, self._make, own=True,
+            self.config.strategy, self._make, excludes_own=True,
             fallback="the mean of all candidates, as none was taken for real",
         )  # fmt: skip
 
-    def _make(self, problem: Problem, wanted: Tensor, iterations: int) -> Made:
+    def _make(
+        self, problem: CompletionProblem, wanted: Tensor, iterations: int
+    ) -> GeneratedVectors:
         with self.run.locked():
             state = None
             if self.overwrite is None:
@@ -164,10 +166,12 @@ class _Job:
                 write_json(self.run.environment, environment())
             program = self._program(problem)
             self._train(program, state)
-            done = generate(program.model, wanted.to(program.device))
-        return Made(done.vectors.cpu(), done.rejected.cpu(), dataclasses.asdict(self.config.maco))
+            done = generate_vectors(program.model, wanted.to(program.device))
+        return GeneratedVectors(
+            done.vectors.cpu(), done.rejected.cpu(), dataclasses.asdict(self.config.maco)
+        )
 
-    def _program(self, problem: Problem) -> MacoProgram:
+    def _program(self, problem: CompletionProblem) -> MacoProgram:
         settings, training = self.config.maco, self.config.training
         device = pick_device(training.device)
         keep_freed_memory()
@@ -230,7 +234,7 @@ class _Job:
             return None
 
         def made(entities: Tensor) -> Tensor:
-            found = generate(program.model, entities.to(program.device), WATCHED)
+            found = generate_vectors(program.model, entities.to(program.device), WATCHED)
             return found.vectors.cpu()
 
         return lambda: measure(made)

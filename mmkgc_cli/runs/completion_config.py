@@ -1,4 +1,4 @@
-"""The configuration of a completion that is trained: a preset, overrides, and its record."""
+"""Configuration of a trained completion: a preset, overrides, and ``config.toml``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from mmkgc_cli.completion.maco.settings import PRESETS, MacoSettings
-from mmkgc_cli.completion.pipeline import Request
+from mmkgc_cli.completion.pipeline import CompletionRequest
 from mmkgc_cli.errors import DataError, UsageError, nearest
 from mmkgc_cli.runs.config import parse_override, read_record, unlike, what_is_wrong
 from mmkgc_cli.runs.sections import GraphConfig, Strict
@@ -20,19 +20,19 @@ from mmkgc_cli.runs.toml_file import read_toml
 
 
 class CompletionTraining(Strict):
-    """How a strategy is trained, apart from what it learns."""
+    """Settings of the training run."""
 
     eval_every: int = Field(
-        25, ge=1, description="epochs between measures on hidden vectors, which decide nothing"
+        25, ge=1, description="Epochs between measures on held-out vectors; for information only."
     )
-    checkpoint_seconds: float = Field(60.0, ge=0, description="seconds between checkpoints")
-    keep_checkpoints: int = Field(2, ge=1, description="how many of the last checkpoints stay")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
-    threads: int = Field(0, ge=0, le=4096, description="CPU threads; 0 leaves torch's choice")
+    checkpoint_seconds: float = Field(60.0, ge=0, description="Seconds between checkpoints.")
+    keep_checkpoints: int = Field(2, ge=1, description="Number of recent checkpoints to keep.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Device to train on.")
+    threads: int = Field(0, ge=0, le=4096, description="CPU threads; 0 uses the default of torch.")
 
 
 class CompletionSection(Strict):
-    """What is completed, as `completion.completing.Request` has it, and from where to where."""
+    """Fields of a `CompletionRequest`, with the paths of the input and output stores."""
 
     modality: str
     variant: str = "gen"
@@ -45,21 +45,21 @@ class CompletionSection(Strict):
     sha256: str = ""
     out: str
 
-    def request(self, strategy: str) -> Request:
-        """As completion takes it."""
-        names = [field.name for field in dataclasses.fields(Request)]
-        return Request(strategy=strategy, **self.model_dump(include=set(names)))
+    def request(self, strategy: str) -> CompletionRequest:
+        """Builds the request for `strategy`."""
+        names = [field.name for field in dataclasses.fields(CompletionRequest)]
+        return CompletionRequest(strategy=strategy, **self.model_dump(include=set(names)))
 
 
-def section_of(request: Request, store: Path, out: Path) -> CompletionSection:
-    """A request as a section, with the files it is about at their absolute places."""
+def section_of(request: CompletionRequest, store: Path, out: Path) -> CompletionSection:
+    """Builds the section of a request, with absolute paths."""
     values = dataclasses.asdict(request)
     known = {key: values[key] for key in CompletionSection.model_fields if key in values}
     return CompletionSection(**known, store=str(store.resolve()), out=str(out.resolve()))
 
 
 class CompletionConfig(Strict):
-    """Everything that decides a completion."""
+    """Everything that determines a trained completion."""
 
     strategy: Literal["maco"] = "maco"
     graph: GraphConfig = Field(default_factory=GraphConfig)
@@ -72,14 +72,14 @@ def resolve_completion(
     completion: CompletionSection, preset: str, flags: Mapping[tuple[str, str], Any],
     overrides: Sequence[str],
 ) -> CompletionConfig:  # fmt: skip
-    """Joins a preset, flags and ``--set``, later ones winning, and checks everything.
+    """Merges a preset, flags and ``--set``, in increasing priority, and validates all settings.
 
     Raises:
-        UsageError: for a preset that does not exist.
-        DataError: with every unknown key and bad value at once, one per line.
+        UsageError: for an unknown preset.
+        DataError: for unknown keys and invalid values, one line each.
     """
     if preset not in PRESETS:
-        raise UsageError(f"preset {preset!r}: {nearest(preset, PRESETS)}")
+        raise UsageError(f"unknown preset {preset!r}", fix=nearest(preset, PRESETS))
     fields = {
         "maco": {field.name for field in dataclasses.fields(MacoSettings)} - {"seed"},
         "training": set(CompletionTraining.model_fields),
@@ -94,46 +94,47 @@ def resolve_completion(
         entries.append((section, key, value, f"--set {section}.{key}"))
     for section, key, value, source in entries:
         if (section, key) == ("maco", "seed"):
-            problems.append(f"{source}: the seed is given by --seed")
+            problems.append(f"{source}: the seed is not a setting; pass --seed")
         elif key not in fields.get(section, ()):
-            problems.append(f"{source}: no key {section}.{key}; "
+            problems.append(f"{source}: unknown setting {section}.{key}; "
                             f"{nearest(f'{section}.{key}', dotted)}")  # fmt: skip
         else:
             values[section][key] = value
             origin[section, key] = source
-    given = dataclasses.asdict(PRESETS[preset]) | {"seed": completion.seed}
-    parts: dict[str, Any] = {}
-    kinds: dict[str, tuple[Any, dict[str, Any]]] = {
-        "maco": (MacoSettings, given | values["maco"]),
+    preset_values = dataclasses.asdict(PRESETS[preset]) | {"seed": completion.seed}
+    models: dict[str, Any] = {}
+    classes: dict[str, tuple[Any, dict[str, Any]]] = {
+        "maco": (MacoSettings, preset_values | values["maco"]),
         "training": (CompletionTraining, values["training"]),
     }
-    for section, (kind, of_section) in kinds.items():
+    for section, (model, settings) in classes.items():
         try:
-            parts[section] = kind(**of_section)
+            models[section] = model(**settings)
         except ValidationError as error:
-            problems += _said(error, section, origin)
+            problems += _invalid_values(error, section, origin)
     if problems:
-        raise DataError("\n".join(problems))
-    return CompletionConfig(completion=completion, **parts)
+        raise DataError.joined(problems)
+    return CompletionConfig(completion=completion, **models)
 
 
-def _said(
+def _invalid_values(
     error: ValidationError, section: str, origin: Mapping[tuple[str, str], str]
 ) -> Iterator[str]:
     for issue in error.errors():
         key = str(issue["loc"][0])
-        yield f"{origin.get((section, key), f'{section}.{key}')}: {what_is_wrong(issue)}"
+        source = origin.get((section, key), f"{section}.{key}")
+        yield f"{source}: {what_is_wrong(issue)}; change the value of {section}.{key}"
 
 
 def unlike_defaults(values: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Settings of a completion that are not the defaults, each with its default."""
+    """Settings of a completion that differ from the defaults, as (value, default)."""
     maco: Mapping[str, FieldInfo] = vars(MacoSettings)["__pydantic_fields__"]
     return unlike(values, {"maco": maco, "training": CompletionTraining.model_fields})
 
 
 def to_toml(config: CompletionConfig) -> str:
-    """The configuration as TOML, for `read_completion`."""
-    completion = config.completion.model_dump(exclude_none=True)  # TOML knows no null
+    """Serializes the configuration to TOML, which `read_completion` reads."""
+    completion = config.completion.model_dump(exclude_none=True)  # TOML has no null
     return tomli_w.dumps(
         {
             "strategy": config.strategy, "graph": config.graph.model_dump(),
@@ -144,24 +145,27 @@ def to_toml(config: CompletionConfig) -> str:
 
 
 def read_completion(path: Path) -> CompletionConfig:
-    """The configuration of a run, from its ``config.toml``.
+    """Reads the configuration of a run from its ``config.toml``.
 
     Raises:
-        DataError: when it is not that of a completion.
+        DataError: when it is not the configuration of a completion.
     """
     values = read_toml(path).values
     if "strategy" not in values:
+        resume = f"resume a training with mmkgc train --resume {path.parent}"
         raise DataError(
-            f"{path}: not the run of a completion"
-            + ("; go on with: mmkgc train --resume" if "scorer" in values else "")
+            f"{path}: expected the configuration of a completion, got no strategy",
+            fix=resume if "scorer" in values else "choose a run from mmkgc runs list",
         )
     sections: dict[str, type[BaseModel] | Any] = {
         "graph": GraphConfig, "completion": CompletionSection, "maco": MacoSettings,
         "training": CompletionTraining,
     }  # fmt: skip
-    parts = {name: read_record(path, values, name, kind) for name, kind in sections.items()}
+    models = {name: read_record(path, values, name, model) for name, model in sections.items()}
     try:
-        return CompletionConfig(strategy=values["strategy"], **parts)
+        return CompletionConfig(strategy=values["strategy"], **models)
     except ValidationError:
-        known = nearest(str(values["strategy"]), ["maco"])
-        raise DataError(f"{path}: strategy {values['strategy']!r}; {known}") from None
+        raise DataError(
+            f"{path}: expected strategy 'maco', got {values['strategy']!r}",
+            fix="complete again with --strategy maco into a new --run",
+        ) from None

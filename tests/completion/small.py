@@ -1,4 +1,4 @@
-"""Small problems for tests."""
+"""Small completion problems for tests."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from mmkgc_cli.completion.problem import Problem
+from mmkgc_cli.completion.problem import CompletionProblem
 from mmkgc_cli.kg.graph import Graph
 
 
 def graph_with(n: int, triples: Sequence[tuple[int, int, int]], relations: int = 2) -> Graph:
-    """Entities e00, e01, … with these train triples."""
+    """Builds a graph with n entities e000, e001, … and the given train triples."""
     train = np.array(triples, dtype=np.int32).reshape(-1, 3)
     names = [f"e{i:03}" for i in range(n)]
     return Graph("small", names, [f"r{i}" for i in range(relations)], train, train[:0], train[:0])
@@ -20,13 +20,15 @@ def graph_with(n: int, triples: Sequence[tuple[int, int, int]], relations: int =
 
 def problem_of(
     graph: Graph, vectors: np.ndarray, observed: Sequence[bool] | np.ndarray, seed: int = 0
-) -> Problem:
+) -> CompletionProblem:
     values = torch.from_numpy(np.asarray(vectors, dtype=np.float32))
-    return Problem.of(graph, "image", values, np.asarray(observed, dtype=bool), seed)
+    return CompletionProblem.from_graph(
+        graph, "image", values, np.asarray(observed, dtype=bool), seed
+    )
 
 
 def communities(n: int = 240, width: int = 12, seed: int = 0) -> tuple[Graph, np.ndarray]:
-    """A graph whose entities link within one of six groups, and vectors near those of the group."""
+    """Builds a graph of six groups without links between them; vectors are near the group mean."""
     rng = np.random.default_rng(seed)
     group = np.arange(n) % 6
     rows = []

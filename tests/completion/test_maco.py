@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, leaky_relu
 
-from mmkgc_cli.completion.maco.generation import complete
+from mmkgc_cli.completion.maco.generation import generate_vectors
 from mmkgc_cli.completion.maco.losses import (
     contrastive_loss,
     discriminator_loss,
@@ -58,7 +58,7 @@ def normal(*shape: int, seed: int = 2) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
-def test_the_generator_is_two_layers_on_structure_beside_noise() -> None:
+def test_the_generator_is_two_layers_on_structure_and_noise() -> None:
     g = model().generator
     assert g.of_structure is not None
     s, z = normal(4, F), normal(4, 3)
@@ -66,53 +66,53 @@ def test_the_generator_is_two_layers_on_structure_beside_noise() -> None:
     b1 = g.of_structure.bias + g.of_noise.bias
     expected = leaky_relu(torch.cat([s, z], 1) @ w1.T + b1) @ g.last.weight.T + g.last.bias
     torch.testing.assert_close(g(s, z), expected)
-    # One structure meets many noises.
+    # One structure row broadcasts over many noise rows.
     torch.testing.assert_close(g(s[:1, None], z[None]), g(s[:1].expand(4, -1), z)[None])
 
 
-def test_an_unconditional_generator_does_not_look_at_the_structure() -> None:
+def test_an_unconditional_generator_ignores_the_structure() -> None:
     g = model(SETTINGS["w/o MA"]).generator
     z = normal(4, 3)
     assert torch.equal(g(normal(4, F), z), g(normal(4, F, seed=9), z))
 
 
-@pytest.mark.parametrize("kind", ["paper", "released", "joint"])
-def test_discriminators_are_as_written(kind: Any) -> None:
-    d = model(replace(SMALL, discriminator=kind)).discriminator
+@pytest.mark.parametrize("variant", ["paper", "released", "joint"])
+def test_discriminators_equal_their_formulas(variant: Any) -> None:
+    d = model(replace(SMALL, discriminator=variant)).discriminator
     s, v = normal(4, F), normal(4, F, seed=3)
-    hidden = {"paper": s, "released": v, "joint": torch.cat([s, v], 1)}[kind]
+    hidden = {"paper": s, "released": v, "joint": torch.cat([s, v], 1)}[variant]
     x = leaky_relu(hidden @ d.first.weight.T + d.first.bias)
-    beside = {"paper": v, "released": s, "joint": v[:, :0]}[kind]
-    out = torch.cat([x, beside], 1) @ d.last.weight.T + d.last.bias
-    # Of the released one, the class "real" of a softmax over two.
-    expected = out.softmax(1)[:, 1] if kind == "released" else out[:, 0].sigmoid()
+    direct = {"paper": v, "released": s, "joint": v[:, :0]}[variant]
+    out = torch.cat([x, direct], 1) @ d.last.weight.T + d.last.bias
+    # The released discriminator has the class "real" of a softmax over two.
+    expected = out.softmax(1)[:, 1] if variant == "released" else out[:, 0].sigmoid()
     torch.testing.assert_close(d(s, v).sigmoid(), expected)
 
 
-def test_only_a_joint_discriminator_can_say_whether_two_fit() -> None:
-    """Of the others, D(s, v) - D(s, v') is the same for every s."""
+def test_only_the_joint_discriminator_can_match_structure_and_vector() -> None:
+    """In the others, D(s, v) - D(s, v') is the same for every s."""
     s, v = normal(2, 1, F), normal(1, 2, F, seed=3)
-    for kind in ("paper", "released", "joint"):
-        d = model(replace(SMALL, discriminator=kind)).discriminator  # type: ignore[arg-type]
+    for variant in ("paper", "released", "joint"):
+        d = model(replace(SMALL, discriminator=variant)).discriminator  # type: ignore[arg-type]
         logits = d(s.expand(2, 2, F), v.expand(2, 2, F))
         gap = (logits[:, 0] - logits[:, 1]).detach()
-        assert torch.isclose(gap[0], gap[1], atol=1e-6).item() == (kind != "joint")
+        assert torch.isclose(gap[0], gap[1], atol=1e-6).item() == (variant != "joint")
 
 
 def test_adversarial_losses_are_cross_entropies_of_means() -> None:
-    made, real = normal(6), normal(4, seed=5)
-    expected = binary_cross_entropy_with_logits(made, torch.zeros(6))
+    generated, real = normal(6), normal(4, seed=5)
+    expected = binary_cross_entropy_with_logits(generated, torch.zeros(6))
     expected = expected + binary_cross_entropy_with_logits(real, torch.ones(4))
-    torch.testing.assert_close(discriminator_loss(made, real), expected)
+    torch.testing.assert_close(discriminator_loss(generated, real), expected)
     torch.testing.assert_close(
-        generator_loss(made), binary_cross_entropy_with_logits(made, torch.ones(6))
+        generator_loss(generated), binary_cross_entropy_with_logits(generated, torch.ones(6))
     )
-    # A batch in which nobody has a vector.
-    alone = discriminator_loss(made, real[:0])
-    torch.testing.assert_close(alone, binary_cross_entropy_with_logits(made, torch.zeros(6)))
+    # A batch without observed vectors.
+    loss = discriminator_loss(generated, real[:0])
+    torch.testing.assert_close(loss, binary_cross_entropy_with_logits(generated, torch.zeros(6)))
 
 
-def test_the_contrastive_loss_is_equation_6_with_the_batch_for_negatives() -> None:
+def test_the_contrastive_loss_is_equation_6_with_in_batch_negatives() -> None:
     s, g, tau = normal(5, F).double(), normal(5, F, seed=4).double(), 0.7
     total = 0.0
     for i in range(5):
@@ -125,39 +125,36 @@ def test_the_contrastive_loss_is_equation_6_with_the_batch_for_negatives() -> No
     assert zeros.item() == pytest.approx(math.log(5))
 
 
-def test_the_squared_error_is_over_rows_and_none_have_none() -> None:
-    made, real = torch.tensor([[1.0, 2.0], [0.0, 0.0]]), torch.tensor([[1.0, 0.0], [3.0, 1.0]])
-    assert squared_error(made, real).item() == pytest.approx((4 + 10) / 2)
-    assert squared_error(made[:0], real[:0]).item() == 0.0
+def test_the_squared_error_of_no_rows_is_zero() -> None:
+    generated = torch.tensor([[1.0, 2.0], [0.0, 0.0]])
+    real = torch.tensor([[1.0, 0.0], [3.0, 1.0]])
+    assert squared_error(generated, real).item() == pytest.approx((4 + 10) / 2)
+    assert squared_error(generated[:0], real[:0]).item() == 0.0
 
 
-def test_a_step_moves_each_network_down_its_own_loss_alone() -> None:
+def test_each_update_changes_its_own_networks_only() -> None:
     vectors, observed = data()
     program = MacoProgram(model(), vectors, observed)
     program.start_epoch()
-    moved: list[set[str]] = []
+    changed: list[set[str]] = []
     parameters = dict(program.model.named_parameters())
-
-    def watch(*names: str) -> None:
-        before = {name: p.detach().clone() for name, p in parameters.items()}
-        descend(watch.loss, *names)  # type: ignore[attr-defined]
-        moved.append({n.partition(".")[0] for n, p in parameters.items() if (p != before[n]).any()})
-
     descend = program._descend
 
-    def watched(loss: Tensor, *names: str) -> None:
-        watch.loss = loss  # type: ignore[attr-defined]
-        watch(*names)
+    def recording(loss: Tensor, *names: str) -> None:
+        before = {name: p.detach().clone() for name, p in parameters.items()}
+        descend(loss, *names)
+        names_changed = {n for n, p in parameters.items() if (p != before[n]).any()}
+        changed.append({name.partition(".")[0] for name in names_changed})
 
-    program._descend = watched  # type: ignore[method-assign]
+    program._descend = recording  # type: ignore[method-assign]
     terms = program.step(0)
-    assert moved == [{"discriminator", "structure"}, {"generator", "structure"}]
+    assert changed == [{"discriminator", "structure"}, {"generator", "structure"}]
     total = terms["discriminator"] + terms["generator"] + 0.01 * terms["contrastive"]
     torch.testing.assert_close(terms["loss"], total)
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_training_goes_on_from_any_step_as_if_nothing_had_happened(name: str) -> None:
+def test_training_resumes_from_any_step_with_the_same_weights(name: str) -> None:
     vectors, observed = data()
     whole = MacoProgram(model(SETTINGS[name]), vectors, observed)
     torch.manual_seed(0)
@@ -184,9 +181,9 @@ def test_training_goes_on_from_any_step_as_if_nothing_had_happened(name: str) ->
         assert a.isfinite().all()
 
 
-def test_what_is_not_observed_is_never_looked_at() -> None:
+def test_vectors_that_are_not_observed_are_never_read() -> None:
     vectors, observed = data()
-    found = []
+    weights = []
     for value in (0.0, math.nan):
         hidden = torch.where(observed[:, None], vectors, value)
         program = MacoProgram(model(), hidden, observed)
@@ -194,56 +191,58 @@ def test_what_is_not_observed_is_never_looked_at() -> None:
             program.start_epoch()
             for index in range(program.steps_per_epoch):
                 program.step(index)
-        found.append([p.detach() for p in program.model.parameters()])
-    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+        weights.append([p.detach() for p in program.model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0])
 @pytest.mark.parametrize("width", [1, F])
-def test_batches_with_no_vector_and_vectors_of_width_one_are_fine(share: float, width: int) -> None:
+def test_batches_without_vectors_and_vectors_of_width_one_stay_finite(
+    share: float, width: int
+) -> None:
     vectors, _ = data(width)
     program = MacoProgram(model(width=width), vectors, torch.full((E,), bool(share)))
     program.start_epoch()
     assert all(program.step(0)[name].isfinite() for name in ("loss", "contrastive"))
 
 
-def test_completion_is_the_mean_of_what_the_discriminator_takes_for_real() -> None:
+def test_generated_vectors_are_the_mean_of_the_accepted_candidates() -> None:
     maco = model()
-    # It takes what has a first number above a half, and nothing of entities with a first state
-    # above the middle.
+    # Accepts candidates with a first value above 0.1, but none of entities with a first state
+    # above the median.
     states = maco.structure(None).detach()
     bound = states[:, 0].median()
 
     def judge(structure: Tensor, vectors: Tensor) -> Tensor:
-        fits = (vectors[..., 0] > 0.1) & (structure[..., 0] <= bound)
-        return torch.where(fits, 1.0, -1.0)
+        accepted = (vectors[..., 0] > 0.1) & (structure[..., 0] <= bound)
+        return torch.where(accepted, 1.0, -1.0)
 
     maco.discriminator.forward = judge  # type: ignore[method-assign]
-    seen: list[Tensor] = []
+    outputs: list[Tensor] = []
     forward = maco.generator.forward
 
-    def remembered(structure: Tensor, noise: Tensor) -> Tensor:
-        seen.append(forward(structure, noise))
-        return seen[-1]
+    def recording(structure: Tensor, noise: Tensor) -> Tensor:
+        outputs.append(forward(structure, noise))
+        return outputs[-1]
 
-    maco.generator.forward = remembered  # type: ignore[method-assign]
+    maco.generator.forward = recording  # type: ignore[method-assign]
     entities = torch.tensor([3, 0, 8, 16, 3])
-    done = complete(maco, entities)
-    made = torch.cat(seen)
+    means = generate_vectors(maco, entities)
+    candidates = torch.cat(outputs)
     fallbacks = 0
     for i, entity in enumerate(entities.tolist()):
-        taken = made[i][(made[i][:, 0] > 0.1) & bool(states[entity, 0] <= bound)]
-        fallbacks += not len(taken)
-        expected = (taken if len(taken) else made[i]).mean(0)
-        torch.testing.assert_close(done.vectors[i], expected)
-    assert int(done.rejected.sum()) == fallbacks > 0
+        accepted = candidates[i][(candidates[i][:, 0] > 0.1) & bool(states[entity, 0] <= bound)]
+        fallbacks += not len(accepted)
+        expected = (accepted if len(accepted) else candidates[i]).mean(0)
+        torch.testing.assert_close(means.vectors[i], expected)
+    assert int(means.rejected.sum()) == fallbacks > 0
 
 
-def test_completion_does_not_depend_on_how_many_fit_into_memory(
+def test_generated_vectors_do_not_depend_on_the_block_size(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     maco, entities = model(), torch.arange(E)
-    whole = complete(maco, entities).vectors
-    assert torch.equal(whole, complete(maco, entities).vectors)
-    monkeypatch.setattr("mmkgc_cli.completion.maco.generation.AT_ONCE", 1)
-    torch.testing.assert_close(complete(maco, entities).vectors, whole)
+    whole = generate_vectors(maco, entities).vectors
+    assert torch.equal(whole, generate_vectors(maco, entities).vectors)
+    monkeypatch.setattr("mmkgc_cli.completion.maco.generation.MAX_VALUES", 1)
+    torch.testing.assert_close(generate_vectors(maco, entities).vectors, whole)

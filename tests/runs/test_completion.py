@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from mmkgc_cli.completion.maco.generation import complete as generate
+from mmkgc_cli.completion.maco.generation import generate_vectors
 from mmkgc_cli.completion.maco.settings import PAPER, RELEASED, MacoSettings
-from mmkgc_cli.completion.pipeline import Request
+from mmkgc_cli.completion.pipeline import CompletionRequest
 from mmkgc_cli.errors import DataError, Interrupted, UsageError
 from mmkgc_cli.features.masks import MaskRequest, missing
 from mmkgc_cli.features.store import FeatureStore
@@ -76,7 +76,7 @@ def prepare(folder: Path, graph: Graph = GRAPH, values: np.ndarray = VALUES,
 
 
 def config(folder: Path, *more: str, preset: str = "paper", **request: Any) -> CompletionConfig:
-    asked = Request("image", "maco", **{"missing_rate": 0.4, **request})
+    asked = CompletionRequest("image", "maco", **{"missing_rate": 0.4, **request})
     section = section_of(asked, folder / "image.h5", folder / "out.h5")
     return resolve_completion(section, preset, {}, [*SMALL, *more])
 
@@ -158,7 +158,9 @@ def test_the_store_holds_what_the_generator_makes(
     prepare(tmp_path)
     made = []
     monkeypatch.setattr(
-        completion, "generate", lambda *args: made.append(generate(*args)) or made[-1]
+        completion,
+        "generate_vectors",
+        lambda *args: made.append(generate_vectors(*args)) or made[-1],
     )
     report = run(tmp_path, "run", None, variant=variant, missing_rate=None)
     wanted = ~SEEN if variant == "gen" else np.ones(60, dtype=bool)
@@ -202,9 +204,9 @@ def test_where_every_candidate_is_rejected_all_count(
     def rejecting(model: Any, *rest: Any) -> Any:
         with torch.no_grad():
             model.discriminator.last.bias.fill_(-1e6)
-        return generate(model, *rest)
+        return generate_vectors(model, *rest)
 
-    monkeypatch.setattr(completion, "generate", rejecting)
+    monkeypatch.setattr(completion, "generate_vectors", rejecting)
     report = run(tmp_path, "run", None, missing_rate=None)
     assert report["fallback"] == report["generated"] == 10
     assert report["fallback_is"] == "the mean of all candidates, as none was taken for real"
@@ -272,10 +274,10 @@ def test_a_configuration_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     )  # fmt: skip
     assert unlike_defaults(values)["training.eval_every"] == (2, 25)
     path.write_text('strategy = "ridge"\n' + to_toml(about).partition("\n")[2])
-    with pytest.raises(DataError, match=r"config.toml: strategy 'ridge'; known: maco"):
+    with pytest.raises(DataError, match=r"config.toml: expected strategy 'maco', got 'ridge'"):
         read_completion(path)
     path.write_text('scorer = "rotate"\n')
-    with pytest.raises(DataError, match=r"not the run of a completion; go on with: mmkgc train"):
+    with pytest.raises(DataError, match=r"got no strategy; resume a training with mmkgc train"):
         read_completion(path)
     path.write_text(to_toml(about).replace("tau = 2.0", 'tau = "warm"'))
     with pytest.raises(DataError, match=r"config.toml: the section 'maco' is damaged"):
@@ -287,13 +289,14 @@ def test_every_wrong_setting_is_told_at_once(tmp_path: Path) -> None:
         config(tmp_path, "maco.alpa=1", "maco.seed=2", "maco.tau=-1", "trainin.threads=2",
                "training.threads=many")  # fmt: skip
     assert str(caught.value).splitlines() == [
-        "--set maco.alpa: no key maco.alpa; did you mean 'maco.alpha'?",
-        "--set maco.seed: the seed is given by --seed",
-        "--set trainin.threads: no key trainin.threads; did you mean 'training.threads'?",
-        "--set maco.tau: input should be greater than 0, got -1",
-        "--set training.threads: input should be a valid integer, got 'many'",
+        "--set maco.alpa: unknown setting maco.alpa; did you mean 'maco.alpha'?",
+        "--set maco.seed: the seed is not a setting; pass --seed",
+        "--set trainin.threads: unknown setting trainin.threads; did you mean 'training.threads'?",
+        "--set maco.tau: input should be greater than 0, got -1; change the value of maco.tau",
+        "--set training.threads: input should be a valid integer, got 'many'; "
+        "change the value of training.threads",
     ]
-    with pytest.raises(UsageError, match="preset 'papr': did you mean 'paper'"):
+    with pytest.raises(UsageError, match="unknown preset 'papr'; did you mean 'paper'"):
         config(tmp_path, preset="papr")
 
 

@@ -1,1 +1,1 @@
-"""MACO (Zhang et al. 2023): missing vectors generated from the structure of the graph."""
+"""MACO (Zhang et al., 2023): vectors generated from the structure of the graph."""

@@ -1,4 +1,4 @@
-"""Completion by a trained MACO: many candidates an entity, judged and averaged (section 3.3)."""
+"""Generates vectors with a trained MACO: candidates are filtered and averaged (section 3.3)."""
 
 from __future__ import annotations
 
@@ -10,28 +10,30 @@ from torch import Tensor
 from mmkgc_cli.completion.maco.model import Maco
 from mmkgc_cli.state.rng import generator as stream
 
-# Numbers of candidates that are held at once.
-AT_ONCE = 1 << 24
+# Maximum number of candidate values in memory.
+MAX_VALUES = 1 << 24
 
 
 @dataclass(frozen=True)
-class Completed:
-    """Generated vectors ``[n, F]``, and for which entities no candidate was accepted ``[n]``."""
+class CandidateMeans:
+    """Vectors ``[n, F]``, and a mask ``[n]`` of entities without an accepted candidate."""
 
     vectors: Tensor
     rejected: Tensor
 
 
 @torch.no_grad()
-def complete(model: Maco, entities: Tensor, candidates: int | None = None) -> Completed:
-    """The mean of the candidates of each entity that the discriminator takes for real, p > 1/2.
+def generate_vectors(
+    model: Maco, entities: Tensor, candidates: int | None = None
+) -> CandidateMeans:
+    """Averages, for each entity, the candidates that the discriminator accepts (p > 1/2).
 
-    Where it takes none, the mean of all of them. Networks are in eval mode.
+    If it accepts none, all candidates are averaged. Networks run in eval mode.
 
     Args:
-        model: trained.
+        model: a trained model.
         entities: ids ``[n]``.
-        candidates: K; that of the settings when None.
+        candidates: K; None takes `candidates` of the settings.
     """
     was_training = model.training
     model.eval()
@@ -39,18 +41,17 @@ def complete(model: Maco, entities: Tensor, candidates: int | None = None) -> Co
     settings, width = model.settings, states.shape[1]
     candidates = candidates or settings.candidates
     rng = stream(settings.seed, "candidates", states.device)
-    each = max(1, AT_ONCE // (candidates * max(width, settings.hidden)))
-    found, rejected = [states[:0]], [states.new_zeros(0, dtype=torch.bool)]
-    for some in states.split(each):
-        # One entity after another: what each draws must not depend on how many fit.
+    block_rows = max(1, MAX_VALUES // (candidates * max(width, settings.hidden)))
+    means, rejected = [states[:0]], [states.new_zeros(0, dtype=torch.bool)]
+    for block in states.split(block_rows):
+        # One call per entity, so that its noise does not depend on the block size.
         shape = (candidates, settings.noise)
-        draws = [torch.randn(shape, generator=rng, device=some.device) for _ in some]
-        noise = torch.stack(draws)
-        made = model.generator(some[:, None], noise)
-        accepted = model.discriminator(some[:, None], made) > 0
+        noise = torch.stack([torch.randn(shape, generator=rng, device=block.device) for _ in block])
+        vectors = model.generator(block[:, None], noise)
+        accepted = model.discriminator(block[:, None], vectors) > 0
         count = accepted.sum(1, keepdim=True)
         rejected.append(count[:, 0] == 0)
-        taken = torch.where(count > 0, accepted, True).to(made.dtype)
-        found.append(torch.einsum("nk,nkf->nf", taken, made) / taken.sum(1, keepdim=True))
+        weight = torch.where(count > 0, accepted, True).to(vectors.dtype)
+        means.append(torch.einsum("nk,nkf->nf", weight, vectors) / weight.sum(1, keepdim=True))
     model.train(was_training)
-    return Completed(torch.cat(found), torch.cat(rejected))
+    return CandidateMeans(torch.cat(means), torch.cat(rejected))

@@ -1,4 +1,4 @@
-"""The networks of MACO: structure, generator, discriminator."""
+"""Networks of MACO: structure encoder, generator, discriminator."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from mmkgc_cli.state.rng import generator as stream
 
 
 def linear(width_in: int, width_out: int, rng: torch.Generator) -> Projection:
-    """W x + b, all numbers uniform in +-1/sqrt(width_in) at first."""
+    """W x + b, initialized uniformly in +-1/sqrt(width_in)."""
     return Projection(width_in, width_out, max(1, width_in) ** -0.5, True, rng)
 
 
 class Generator(nn.Module):
-    """G(s, z) = W_2 leaky(W_1 [s; z] + b_1) + b_2 (eq. 2); without s where it is unconditional."""
+    """G(s, z) = W_2 leaky(W_1 [s; z] + b_1) + b_2 (eq. 2); G(z) if unconditional."""
 
     def __init__(self, width: int, settings: MacoSettings, rng: torch.Generator) -> None:
-        """`width` is that of vectors, and of structure."""
+        """`width` is F, the width of vectors and of structure."""
         super().__init__()
         hidden = settings.generator_hidden or settings.hidden
         self.conditional = settings.condition
-        # W_1 [s; z] as two products: structure meets many noises.
+        # W_1 [s; z] as two products, because one structure row is combined with many noise rows.
         self.of_structure = linear(width, hidden, rng) if self.conditional else None
         self.of_noise = linear(settings.noise, hidden, rng)
         self.last = linear(hidden, width, rng)
@@ -36,43 +36,43 @@ class Generator(nn.Module):
         x = self.of_noise(noise)
         if self.of_structure is not None:
             x = x + self.of_structure(structure)
-        made: Tensor = self.last(self.dropout(nn.functional.leaky_relu(x)))
-        return made
+        vectors: Tensor = self.last(self.dropout(nn.functional.leaky_relu(x)))
+        return vectors
 
 
 class Discriminator(nn.Module):
-    """D(s, v), the logit of a vector being that of the entity.
+    """D(s, v), the logit that v is the vector of the entity with structure s.
 
-    ``paper``: W_4 [leaky(W_3 s + b_3); v] + b_4 (eq. 3). ``released``: v goes through the hidden
-    layer and s does not, with two classes, whose difference is the logit. Both add something of s
-    to something of v and cannot say whether the two fit; ``joint`` can:
+    ``paper``: W_4 [leaky(W_3 s + b_3); v] + b_4 (eq. 3). ``released``: v passes through the hidden
+    layer instead of s, and the logit is the difference of two classes. Both are a function of s
+    plus a function of v, so they cannot judge whether s and v match. ``joint`` can:
     W_4 leaky(W_3 [s; v] + b_3) + b_4.
     """
 
     def __init__(self, width: int, settings: MacoSettings, rng: torch.Generator) -> None:
-        """`width` is that of vectors, and of structure."""
+        """`width` is F, the width of vectors and of structure."""
         super().__init__()
-        self.kind = settings.discriminator
-        joint, classes = self.kind == "joint", 2 if self.kind == "released" else 1
+        self.variant = settings.discriminator
+        joint, classes = self.variant == "joint", 2 if self.variant == "released" else 1
         self.first = linear(2 * width if joint else width, settings.hidden, rng)
         self.last = linear(settings.hidden + (0 if joint else width), classes, rng)
 
     def forward(self, structure: Tensor, vectors: Tensor) -> Tensor:
         """Logits ``[...]`` of structure ``[..., F]`` and vectors ``[..., F]``."""
         structure = structure.expand_as(vectors)
-        if self.kind == "joint":
+        if self.variant == "joint":
             x = nn.functional.leaky_relu(self.first(torch.cat([structure, vectors], -1)))
         else:
-            through, beside = structure, vectors
-            if self.kind == "released":
-                through, beside = vectors, structure
-            x = torch.cat([nn.functional.leaky_relu(self.first(through)), beside], -1)
+            transformed, direct = structure, vectors
+            if self.variant == "released":
+                transformed, direct = vectors, structure
+            x = torch.cat([nn.functional.leaky_relu(self.first(transformed)), direct], -1)
         logits: Tensor = self.last(x)
-        return logits[..., 0] if self.kind != "released" else logits[..., 1] - logits[..., 0]
+        return logits[..., 0] if self.variant != "released" else logits[..., 1] - logits[..., 0]
 
 
 class Embeddings(nn.Module):
-    """A row for each entity in place of what an R-GCN makes of the graph."""
+    """One learnt row per entity, as a replacement for the R-GCN."""
 
     def __init__(self, entities: int, width: int, rng: torch.Generator) -> None:
         super().__init__()
@@ -80,17 +80,17 @@ class Embeddings(nn.Module):
         nn.init.xavier_uniform_(self.rows, generator=rng)
 
     def forward(self, rows: Tensor | None = None) -> Tensor:
-        """Rows ``[n, F]``; all when None."""
+        """Rows ``[n, F]``; all rows if None."""
         return lookup(self.rows, rows)
 
 
 class Maco(nn.Module):
-    """The three networks over the train triples of a graph."""
+    """The three networks of MACO, for one graph."""
 
     def __init__(
         self, triples: Tensor, entities: int, relations: int, width: int, settings: MacoSettings
     ) -> None:
-        """Takes train `triples` [n, 3]; `width` is F, that of the vectors to be made."""
+        """Takes train `triples` ``[n, 3]`` and the `width` F of the generated vectors."""
         super().__init__()
         self.settings = settings
         rng = stream(settings.seed, "initial values")
@@ -98,15 +98,20 @@ class Maco(nn.Module):
         if settings.encoder == "embedding":
             self.structure = Embeddings(entities, width, rng)
         else:
-            two = settings.both_directions
+            inverse = settings.both_directions
             graph = MessageGraph.from_triples(
-                triples, entities, relations, inverse=two, normalize=two, self_relation=not two
+                triples,
+                entities,
+                relations,
+                inverse=inverse,
+                normalize=inverse,
+                self_relation=not inverse,
             )
             self.structure = RelationalEncoder(
                 graph,
                 (settings.input_width, settings.encoder_hidden, width),
                 settings.bases or None,
-                None if two else (torch.tanh, torch.relu),
+                None if inverse else (torch.tanh, torch.relu),
                 rng,
             )
             self.structure.input.requires_grad_(settings.learnt_input)
