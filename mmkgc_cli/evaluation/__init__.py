@@ -1,1 +1,1 @@
-"""The one ranker, the metrics made from its ranks, and the protocol that locks them."""
+"""Filtered ranking, and the metrics of its ranks."""

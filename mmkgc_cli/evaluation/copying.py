@@ -1,9 +1,9 @@
-"""What a "model" would score that only copies train: the floor that leaks lift.
+"""Ranks of a baseline that copies train triples, which shows how much a split leaks.
 
-It gives 1 to every triple of train and 0 to all others; in its second form also 1 to triples whose
-counterpart by a symmetric, inverse or equivalent relation is in train. On a clean split the first
-form knows nothing: all candidates tie, and the realistic rank is the middle one. What is above that
-was in train.
+The baseline scores train triples 1 and all others 0. Its second form also scores a triple 1 if
+train contains the counterpart under a symmetric, inverse or equivalent relation. On a split without
+leaks, all candidates of the first form tie, so the realistic rank is the middle one. A better rank
+means that the answer could be copied from train.
 """
 
 from __future__ import annotations
@@ -18,83 +18,88 @@ from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.triples import Triples, distinct_keys
 from mmkgc_cli.sides import Side
 
-# (relation to read off, whether head and tail change places)
+# Per relation: (relation to copy from, whether head and tail are swapped).
 Sources = Mapping[int, Sequence[tuple[int, bool]]]
 
 
 def copy_ranks(graph: Graph, split: str, sources: Sources) -> dict[Side, SideRanks]:
-    """Filtered ranks of the copying model, in closed form: its scores are 0 and 1.
+    """Computes the filtered ranks of the copying baseline in closed form.
 
     Args:
-        graph: whose train is copied.
-        split: whose triples are ranked.
-        sources: for each relation, which others are copied too; empty for train alone.
+        graph: the graph whose train triples are copied.
+        split: name of the split whose triples are ranked.
+        sources: for each relation, the other relations that are copied; empty for train only.
     """
     triples = graph.splits[split]
-    near = _touching(graph, triples)
+    relevant = _relevant_triples(graph, triples)
     size = len(graph.entities), len(graph.relations)
-    known = KnownTriples(near, *size)
-    train = KnownTriples(near[:1], *size)
-    return {side: _side(triples.astype(np.int64), known, train, sources, side) for side in Side}
+    known = KnownTriples(relevant, *size)
+    train = KnownTriples(relevant[:1], *size)
+    return {
+        side: _rank_side(triples.astype(np.int64), known, train, sources, side) for side in Side
+    }
 
 
-def _touching(graph: Graph, triples: Triples) -> list[Triples]:
-    """The rows of each split that share an entity with `triples`: no query needs the others."""
-    wanted = np.zeros(len(graph.entities), dtype=bool)
-    wanted[triples[:, [0, 2]]] = True
-    return [rows[wanted[rows[:, 0]] | wanted[rows[:, 2]]] for rows in graph.splits.values()]
+def _relevant_triples(graph: Graph, triples: Triples) -> list[Triples]:
+    """The triples of each split that share an entity with `triples`; queries need no others."""
+    is_used = np.zeros(len(graph.entities), dtype=bool)
+    is_used[triples[:, [0, 2]]] = True
+    return [rows[is_used[rows[:, 0]] | is_used[rows[:, 2]]] for rows in graph.splits.values()]
 
 
-def _side(
+def _rank_side(
     triples: Ids, known: KnownTriples, train: KnownTriples, sources: Sources, side: Side
 ) -> SideRanks:
     keys, targets = known.keys(triples, side)
-    queries, back = np.unique(keys, return_inverse=True)
+    queries, query = np.unique(keys, return_inverse=True)
     n = known.n_entities
-    # Predicted (query, entity) pairs, each once, as one number.
-    parts = [_copied(queries, train, side, *source) for source in _all(queries, n, sources)]
-    predicted = distinct_keys(np.concatenate(parts))
-    at, entities = np.divmod(predicted, n)
-    unknown = ~known.contains(queries[at], entities, side)
-    others = np.bincount(at[unknown], minlength=len(queries))[back]
-    wanted = back * n + targets
-    found = np.searchsorted(predicted, wanted)
-    hit = np.zeros(len(wanted), dtype=bool)
-    inside = found < len(predicted)
-    hit[inside] = predicted[found[inside]] == wanted[inside]
-    candidates = n - np.diff(known.answers(queries, side).ptr)[back] + 1
-    # A predicted target ties with the other predicted entities that are not filtered; one that is
-    # not comes after them and ties with all the rest.
+    # Distinct predicted (query, entity) pairs, each as one number.
+    pairs = [
+        _copied_pairs(queries, train, side, *source)
+        for source in _query_sources(queries, n, sources)
+    ]
+    predicted = distinct_keys(np.concatenate(pairs))
+    query_of_pair, entities = np.divmod(predicted, n)
+    is_unfiltered = ~known.contains(queries[query_of_pair], entities, side)
+    others = np.bincount(query_of_pair[is_unfiltered], minlength=len(queries))[query]
+    target_pairs = query * n + targets
+    position = np.searchsorted(predicted, target_pairs)
+    hit = np.zeros(len(target_pairs), dtype=bool)
+    inside = position < len(predicted)
+    hit[inside] = predicted[position[inside]] == target_pairs[inside]
+    candidates = n - np.diff(known.answers(queries, side).ptr)[query] + 1
+    # A predicted target ties with the other predicted unfiltered entities. A target that is not
+    # predicted ranks below these and ties with all remaining candidates.
     optimistic = np.where(hit, 1, 1 + others)
     pessimistic = np.where(hit, 1 + others, candidates)
     return SideRanks(optimistic, pessimistic, candidates)
 
 
-def _all(queries: Ids, n: int, sources: Sources) -> list[tuple[Ids, int | None, bool]]:
-    """Which queries are answered from which relation: their own, and its counterparts."""
-    own: list[tuple[Ids, int | None, bool]] = [(np.arange(len(queries)), None, False)]
+def _query_sources(queries: Ids, n: int, sources: Sources) -> list[tuple[Ids, int | None, bool]]:
+    """(positions of queries, relation to copy from, whether swapped); None is the own relation."""
+    result: list[tuple[Ids, int | None, bool]] = [(np.arange(len(queries)), None, False)]
     relations = queries // n
     for relation in np.unique(relations).tolist():
-        at = np.flatnonzero(relations == relation)
-        own += [(at, other, turned) for other, turned in sources.get(relation, ())]
-    return own
+        positions = np.flatnonzero(relations == relation)
+        result += [(positions, other, swapped) for other, swapped in sources.get(relation, ())]
+    return result
 
 
-def _copied(
+def _copied_pairs(
     queries: Ids,
     train: KnownTriples,
     side: Side,
-    at: Ids,
+    positions: Ids,
     relation: int | None,
-    turned: bool,
+    swapped: bool,
 ) -> Ids:
-    """``position of the query * n + entity`` for all train answers to the queries `at`."""
+    """``position * n + entity`` for all train answers of the queries at `positions`."""
     n = train.n_entities
-    keys = queries[at]
+    keys = queries[positions]
     if relation is not None:
         keys = relation * n + keys % n
-    answers = train.answers(keys, _other(side) if turned else side)
-    return np.repeat(at, np.diff(answers.ptr)) * n + answers.ids
+    answers = train.answers(keys, _other(side) if swapped else side)
+    return np.repeat(positions, np.diff(answers.ptr)) * n + answers.ids
 
 
 def _other(side: Side) -> Side:

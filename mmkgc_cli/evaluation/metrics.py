@@ -1,4 +1,4 @@
-"""Metrics from ranks: MR, MRR, hits@k and the adjusted mean rank index."""
+"""Metrics of ranks: MR, MRR, hits@k and the adjusted mean rank index (AMRI)."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ HITS = (1, 3, 10)
 def rank_metrics(
     ranks: NDArray[np.float64] | NDArray[np.int64], candidates: NDArray[np.int64]
 ) -> dict[str, float]:
-    """Metrics of ranks ``[n]`` among `candidates` ``[n]`` entities each; fractions, not percent.
+    """Computes metrics of `ranks` ``[n]`` among `candidates` ``[n]``; fractions, not percent.
 
-    ``amri`` is 1 - (MR - 1) / (E[MR] - 1) with E[MR] the mean rank of random scores: 1 is perfect,
-    0 random (Ali et al. 2020, "On the ambiguity of rank-based evaluation"). It is 0 when every
-    ranking has one candidate.
+    ``amri`` is 1 - (MR - 1) / (E[MR] - 1), where E[MR] is the mean rank of random scores: 1 is
+    perfect, 0 is random (Ali et al., 2020, "On the ambiguity of rank-based evaluation"). It is 0
+    if every ranking has one candidate.
     """
     mr = float(ranks.mean())
     chance = float(((candidates + 1) / 2).mean())
@@ -35,26 +35,26 @@ def rank_metrics(
 
 
 def side_metrics(
-    ranks: Mapping[Side, SideRanks], chosen: NDArray[np.bool_] | None = None
+    ranks: Mapping[Side, SideRanks], mask: NDArray[np.bool_] | None = None
 ) -> dict[str, Any]:
-    """Metrics nested ``side.tie.metric`` over the `chosen` triples (all when None).
+    """Computes metrics, nested ``side.tie.metric``, over the triples in `mask` (None: all).
 
-    Sides are ``both`` (every head and tail rank counts once), ``head`` and ``tail``; each also
-    has its ``count`` of ranks.
+    Sides are ``both`` (all head and tail ranks), ``head`` and ``tail``. Each also has ``count``,
+    the number of ranks.
     """
     parts: dict[str, list[Side]] = {
         "both": [Side.head, Side.tail],
         "head": [Side.head],
         "tail": [Side.tail],
     }
-    keep: Any = slice(None) if chosen is None else chosen
+    rows: Any = slice(None) if mask is None else mask
     report: dict[str, Any] = {}
     for label, sides in parts.items():
-        candidates = np.concatenate([ranks[side].candidates[keep] for side in sides])
+        candidates = np.concatenate([ranks[side].candidates[rows] for side in sides])
         entry: dict[str, Any] = {"count": len(candidates)}
         if len(candidates):
             for tie in TIES:
-                values = np.concatenate([getattr(ranks[side], tie)[keep] for side in sides])
+                values = np.concatenate([getattr(ranks[side], tie)[rows] for side in sides])
                 entry[tie] = rank_metrics(values, candidates)
         report[label] = entry
     return report
@@ -63,5 +63,5 @@ def side_metrics(
 def grouped_metrics(
     ranks: Mapping[Side, SideRanks], groups: NDArray[np.int64], names: Mapping[int, str]
 ) -> dict[str, Any]:
-    """`side_metrics` of every group that has triples; `groups` ``[n]`` holds each triple's."""
+    """Computes `side_metrics` per group; `groups` ``[n]`` is the group of each triple."""
     return {names[int(group)]: side_metrics(ranks, groups == group) for group in np.unique(groups)}

@@ -1,4 +1,4 @@
-"""The one ranker: filtered ranks of any scorer, both sides, without a score matrix."""
+"""Filtered ranks of any scorer on both sides, without a full score matrix."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from mmkgc_cli.ops import rank_candidates, rank_scores
 from mmkgc_cli.scoring import scores as paths
 from mmkgc_cli.scoring.contract import Scorer, Side
 
-# Queries ranked in one call of the op: bounds memory for query rows and filters.
+# Maximum number of queries per call of the op, which bounds the memory of queries and filters.
 QUERIES_PER_CALL = 8192
-# Scores held at once where they are not made within the op.
+# Maximum number of scores in memory where the op does not compute them itself.
 SCORES_AT_ONCE = 1 << 24
 
 
 class NonFiniteScores(MmkgcError):
-    """A scorer gave NaN or infinity; ranks would mean nothing."""
+    """A scorer returned NaN or infinity, which cannot be ranked."""
 
 
 @torch.no_grad()
@@ -31,12 +31,12 @@ def rank(scorer: Scorer, triples: NDArray[np.int32], known: KnownTriples) -> dic
     """Ranks the tail and the head of every triple among all entities.
 
     Args:
-        scorer: on any device; its mode (train or eval) is left as it is.
-        triples: ``[n, 3]`` head, relation, tail.
-        known: true triples; all of them but the target are left out of its ranking.
+        scorer: a scorer on any device; its mode (train or eval) does not change.
+        triples: ``[n, 3]``, columns head, relation, tail.
+        known: true triples, which are filtered out of each ranking, except the answer itself.
 
     Raises:
-        NonFiniteScores: when any score is NaN or infinite.
+        NonFiniteScores: when a score is NaN or infinite.
     """
     return {side: _rank_side(scorer, triples.astype(np.int64), known, side) for side in Side}
 
@@ -45,7 +45,7 @@ def _rank_side(
     scorer: Scorer, triples: NDArray[np.int64], known: KnownTriples, side: Side
 ) -> SideRanks:
     keys, targets = known.keys(triples, side)
-    # Relation-major order: equal queries are ranked once, equal relations stand together.
+    # Relation-major order: equal queries are ranked once, and equal relations are adjacent.
     order = np.argsort(keys, kind="stable")
     unique, first = np.unique(keys[order], return_index=True)
     ends = np.append(first, len(keys))
@@ -53,12 +53,12 @@ def _rank_side(
     equal = np.empty(len(keys), dtype=np.int64)
     candidates = np.empty(len(keys), dtype=np.int64)
     for start, stop, tables in _calls(scorer, unique, known, side):
-        part = unique[start:stop]
+        call_keys = unique[start:stop]
         rows = order[ends[start] : ends[stop]]
-        relations, entities = np.divmod(part, known.n_entities)
-        answers = known.answers(part, side)
+        relations, entities = np.divmod(call_keys, known.n_entities)
+        answers = known.answers(call_keys, side)
         ptr = ends[start : stop + 1] - ends[start]
-        wanted = targets[rows]
+        answer_ids = targets[rows]
         device = paths.device_of(scorer)
         counts = _count(
             scorer,
@@ -68,21 +68,22 @@ def _rank_side(
             tables,
             (
                 _to(ptr, device),
-                _to(wanted, device),
+                _to(answer_ids, device),
                 _to(answers.ptr, device),
                 _to(answers.ids, device),
             ),
         )
-        above, same, nonfinite = (count.cpu().numpy() for count in counts)
+        n_better, n_equal, nonfinite = (count.cpu().numpy() for count in counts)
         if nonfinite.any():
-            at = int(np.flatnonzero(nonfinite)[0])
+            query = int(np.flatnonzero(nonfinite)[0])
             raise NonFiniteScores(
-                f"{int(nonfinite[at])} of {known.n_entities} scores are NaN or infinite for "
-                f"relation {int(relations[at])}, {'head' if side is Side.tail else 'tail'} "
-                f"{int(entities[at])}; the model has diverged or a feature is not finite"
+                f"{int(nonfinite[query])} of {known.n_entities} scores are NaN or infinite for "
+                f"relation {int(relations[query])}, {'head' if side is Side.tail else 'tail'} "
+                f"{int(entities[query])}, because the model diverged or a feature is not finite",
+                fix="lower the learning rate, or check the stores with mmkgc features check",
             )
-        better[rows], equal[rows] = above, same
-        candidates[rows] = _count_candidates(known, part, answers.ptr, side, ptr, wanted)
+        better[rows], equal[rows] = n_better, n_equal
+        candidates[rows] = _count_candidates(known, call_keys, answers.ptr, side, ptr, answer_ids)
     return SideRanks(1 + better, 1 + better + equal, candidates)
 
 
@@ -94,7 +95,7 @@ def _count(
     tables: list[Tensor],
     rows: tuple[Tensor, Tensor, Tensor, Tensor],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Better, equal and not finite; `rows` are those of targets and of filters."""
+    """Counts better, equal and non-finite scores; `rows`: ptr and ids of answers, then filters."""
     block = max(1, min(paths.LANES, SCORES_AT_ONCE // scorer.n_entities))
     if scorer.scores_triples_only():
         return rank_scores(
@@ -120,7 +121,7 @@ def _count(
 def _calls(
     scorer: Scorer, keys: Ids, known: KnownTriples, side: Side
 ) -> Iterator[tuple[int, int, list[Tensor]]]:
-    """Slices of the unique queries with the candidate tables that each is ranked against."""
+    """Slices of the unique queries, and the candidate rows to rank each slice against."""
     bounds = np.array([0, len(keys)])
     relations: Ids | list[None] = [None]
     if scorer.per_relation:
@@ -131,8 +132,8 @@ def _calls(
             return
         tables = []
         if not scorer.scores_triples_only():
-            which = None if relation is None else int(relation)
-            tables = [t.contiguous() for t in paths.candidate_rows(scorer, None, which, side)]
+            relation_id = None if relation is None else int(relation)
+            tables = [t.contiguous() for t in paths.candidate_rows(scorer, None, relation_id, side)]
         for start in range(bounds[i], bounds[i + 1], QUERIES_PER_CALL):
             yield start, min(start + QUERIES_PER_CALL, int(bounds[i + 1])), tables
 
@@ -140,7 +141,7 @@ def _calls(
 def _count_candidates(
     known: KnownTriples, keys: Ids, filter_ptr: Ids, side: Side, target_ptr: Ids, targets: Ids
 ) -> Ids:
-    """Entities that take part in the ranking of each target: not filtered, or the target."""
+    """Number of ranked entities per answer: those not filtered, and the answer itself."""
     query = np.repeat(np.arange(len(keys)), np.diff(target_ptr))
     filtered = np.diff(filter_ptr)[query]
     return known.n_entities - filtered + known.contains(keys[query], targets, side)

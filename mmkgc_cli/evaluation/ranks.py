@@ -1,4 +1,4 @@
-"""Ranks as the protocol counts them: optimistic, pessimistic, and the realistic mean of the two."""
+"""Ranks of triples: optimistic, pessimistic and realistic."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from mmkgc_cli.evaluation.known import Ids
 class SideRanks:
     """Ranks of n triples on one side, in the order of the triples.
 
-    `optimistic` counts ties in the target's favour, `pessimistic` against it, and `candidates` is
-    how many entities took part, the target included; all int64 ``[n]``.
+    Attributes, all int64 ``[n]``:
+        optimistic: rank with ties counted in favour of the answer.
+        pessimistic: rank with ties counted against the answer.
+        candidates: number of ranked entities, including the answer.
     """
 
     optimistic: Ids
@@ -24,5 +26,5 @@ class SideRanks:
 
     @property
     def realistic(self) -> NDArray[np.float64]:
-        """The mean over all orders of the tied entities."""
+        """Mean rank over all orders of the tied entities."""
         return (self.optimistic + self.pessimistic) / 2

@@ -25,38 +25,38 @@ def graph_of(*splits: list[Triple]) -> Graph:
     return Graph("g", [f"e{i}" for i in range(N)], [f"r{i}" for i in range(R)], *arrays)
 
 
-def by_definition(graph: Graph, sources: Sources, triple: Triple, side: Side) -> tuple[float, int]:
-    """The realistic rank and the number of candidates, by scoring every entity."""
+def brute_force(graph: Graph, sources: Sources, triple: Triple, side: Side) -> tuple[float, int]:
+    """Computes the realistic rank and the number of candidates by scoring every entity."""
     train = {tuple(row) for row in graph.train.tolist()}
     known = {tuple(row) for rows in graph.splits.values() for row in rows.tolist()}
 
     def score(h: int, r: int, t: int) -> int:
-        wanted = [(h, r, t)]
-        wanted += [(t, o, h) if turned else (h, o, t) for o, turned in sources.get(r, ())]
-        return int(any(row in train for row in wanted))
+        copied = [(h, r, t)]
+        copied += [(t, o, h) if swapped else (h, o, t) for o, swapped in sources.get(r, ())]
+        return int(any(row in train for row in copied))
 
     h, r, t = triple
     candidates = [(h, r, e) if side is Side.tail else (e, r, t) for e in range(N)]
     kept = [row for row in candidates if row == triple or row not in known]
     scores = [score(*row) for row in kept]
-    own = score(*triple)
-    better = sum(s > own for s in scores)
-    equal = sum(s == own for s in scores) - 1
+    true_score = score(*triple)
+    better = sum(s > true_score for s in scores)
+    equal = sum(s == true_score for s in scores) - 1
     return 1 + better + equal / 2, len(kept)
 
 
 @given(train=ROWS.filter(bool), valid=ROWS, test=ROWS.filter(bool), sources=SOURCES)
-def test_ranks_are_those_of_scoring_every_entity(
+def test_ranks_equal_those_of_scoring_every_entity(
     train: list[Triple], valid: list[Triple], test: list[Triple], sources: Sources
 ) -> None:
     graph = graph_of(train, valid, test)
     ranks = copy_ranks(graph, "test", sources)
     for side in Side:
-        found = zip(ranks[side].realistic.tolist(), ranks[side].candidates.tolist(), strict=True)
-        assert list(found) == [by_definition(graph, sources, row, side) for row in test]
+        pairs = zip(ranks[side].realistic.tolist(), ranks[side].candidates.tolist(), strict=True)
+        assert list(pairs) == [brute_force(graph, sources, row, side) for row in test]
 
 
-def test_a_leaked_split_is_answered_perfectly_and_a_clean_one_at_chance(graph: Graph) -> None:
+def test_a_leaked_split_ranks_first_and_a_clean_split_at_chance(graph: Graph) -> None:
     leaked = Graph(graph.name, graph.entities, graph.relations, graph.train, graph.valid,
                    graph.train[:20])  # fmt: skip
     assert side_metrics(copy_ranks(leaked, "test", {}))["both"]["realistic"]["mrr"] == 1.0

@@ -17,7 +17,7 @@ def test_closed_form_metrics() -> None:
     assert metrics["amri"] == pytest.approx(1 - 5.75 / 10)
 
 
-def test_amri_is_one_when_perfect_zero_at_chance_and_zero_without_a_choice() -> None:
+def test_amri_is_one_if_perfect_and_zero_at_chance_or_with_one_candidate() -> None:
     candidates = np.array([5, 9, 101])
     assert rank_metrics(np.ones(3), candidates)["amri"] == 1.0
     assert rank_metrics((candidates + 1) / 2, candidates)["amri"] == pytest.approx(0.0)
@@ -54,12 +54,12 @@ def test_groups_partition_the_ranks() -> None:
     assert sum(entry["both"]["count"] for entry in groups.values()) == 4
 
 
-def test_relation_categories_follow_the_averages_of_train() -> None:
+def test_relation_categories_follow_the_mean_counts_in_train() -> None:
     rows = []
     rows += [(i, 0, i + 10) for i in range(4)]  # one to one
     rows += [(0, 1, i) for i in range(4)]  # one head, many tails
     rows += [(i, 2, 0) for i in range(4)]  # many heads, one tail
     rows += [(i, 3, j) for i in range(3) for j in range(3)]
-    rows += [(0, 0, 10)] * 5  # duplicates must not count
+    rows += [(0, 0, 10)] * 5  # duplicates do not count
     categories = relation_categories(np.array(rows, dtype=np.int32), 200, 5)
     assert [CATEGORIES[c] for c in categories] == ["1-1", "1-N", "N-1", "N-N", "unseen"]

@@ -1,4 +1,4 @@
-"""Our ranks against PyKEEN's evaluator: filtered, both sides, all three tie policies."""
+"""Compares filtered ranks with the evaluator of PyKEEN: both sides, all three tie policies."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pykeen.nn.modules import DistMultInteraction, TransEInteraction
 
 from benchmarks import peer
 
-# PyKEEN and what it imports warn of their own accord.
+# PyKEEN and its dependencies emit warnings.
 pytestmark = pytest.mark.filterwarnings("ignore")
 GRAPH = random_graph(60, 4, 600, seed=11)
 
@@ -35,21 +35,21 @@ def ours(scorer: Scorer, graph: Graph) -> dict[Side, SideRanks]:
     ("scorer_class", "interaction"),
     [(DistMult, DistMultInteraction()), (TransE, TransEInteraction(p=1))],
 )
-def test_ranks_on_a_grid_of_eighths_are_exactly_pykeens(
+def test_ranks_with_exact_scores_equal_pykeen(
     scorer_class: type[Scorer], interaction: object, seed: int
 ) -> None:
     scorer = of(scorer_class, GRAPH, seed)
     parameters = dict(scorer.named_parameters())
     model = peer.build_model(GRAPH, interaction, parameters["entities"], parameters["relations"])
     theirs = peer.evaluate(model, GRAPH, len(GRAPH.test))
-    found = ours(scorer, GRAPH)
+    ranks = ours(scorer, GRAPH)
     for side in Side:
         for tie in TIES:
             expected = theirs.ranks[side.name, tie]
-            assert np.array_equal(getattr(found[side], tie), expected), (side, tie)
-        assert np.array_equal(found[side].candidates, theirs.candidates[side.name])
-    assert (found[Side.tail].optimistic < found[Side.tail].pessimistic).any(), "no ties to test"
-    report = side_metrics(found)
+            assert np.array_equal(getattr(ranks[side], tie), expected), (side, tie)
+        assert np.array_equal(ranks[side].candidates, theirs.candidates[side.name])
+    assert (ranks[Side.tail].optimistic < ranks[Side.tail].pessimistic).any(), "no ties to test"
+    report = side_metrics(ranks)
     for side in ("both", "head", "tail"):
         for tie in TIES:
             names = {
@@ -65,7 +65,7 @@ def test_ranks_on_a_grid_of_eighths_are_exactly_pykeens(
                 )
 
 
-def test_rotate_scores_agree_and_ranks_differ_only_inside_the_gap() -> None:
+def test_rotate_scores_agree_and_ranks_differ_within_the_tolerance_only() -> None:
     scorer_class = load_scorer("rotate")
     rng = torch.Generator().manual_seed(0)
     n, r = len(GRAPH.entities), len(GRAPH.relations)
@@ -74,21 +74,21 @@ def test_rotate_scores_agree_and_ranks_differ_only_inside_the_gap() -> None:
     rotations = torch.polar(torch.ones(()), scorer.phases.detach())
     model = peer.build_model(GRAPH, peer.SumOfModuli(), torch.complex(re, im), rotations)
     theirs = peer.evaluate(model, GRAPH, len(GRAPH.test))
-    found = ours(scorer, GRAPH)
+    ranks = ours(scorer, GRAPH)
     test = torch.from_numpy(GRAPH.test).long()
-    gap = 1e-4
+    tolerance = 1e-4
     with torch.no_grad():
-        own = scorer.score(test) - scorer.margin
-        torch.testing.assert_close(own, model.score_hrt(test)[:, 0], atol=gap, rtol=0)
+        true_scores = scorer.score(test) - scorer.margin
+        torch.testing.assert_close(true_scores, model.score_hrt(test)[:, 0], atol=tolerance, rtol=0)
         tails = scorer.score_vectors(
             scorer.query(test[:, 0], test[:, 1], Side.tail)[:, None], scorer.candidates(None)[None]
         )
         torch.testing.assert_close(
-            tails - scorer.margin, model.score_t(test[:, :2]), atol=gap, rtol=0
+            tails - scorer.margin, model.score_t(test[:, :2]), atol=tolerance, rtol=0
         )
         heads = model.score_h(test[:, 1:])
     for side, scores in ((Side.tail, tails - scorer.margin), (Side.head, heads)):
-        inside = ((scores - own[:, None]).abs() <= 2 * gap).sum(1).numpy() - 1
+        inside = ((scores - true_scores[:, None]).abs() <= 2 * tolerance).sum(1).numpy() - 1
         for tie in TIES:
-            difference = np.abs(getattr(found[side], tie) - theirs.ranks[side.name, tie])
+            difference = np.abs(getattr(ranks[side], tie) - theirs.ranks[side.name, tie])
             assert (difference <= inside).all(), (side, tie)

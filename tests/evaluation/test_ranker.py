@@ -23,24 +23,25 @@ def known(graph: Graph) -> KnownTriples:
 
 
 def brute_force(score: Tensor, graph: Graph, side: Side) -> list[tuple[int, int, int]]:
-    """Optimistic, pessimistic and candidates from all scores ``[E, R, E]``, by definition."""
+    """Computes optimistic, pessimistic and candidates from all scores ``[E, R, E]``."""
     true = {tuple(row) for rows in graph.splits.values() for row in rows.tolist()}
     result = []
     for h, r, t in graph.test.tolist():
-        own = float(score[h, r, t])
+        true_score = float(score[h, r, t])
         others = []
         for e in range(len(graph.entities)):
             triple = (h, r, e) if side is Side.tail else (e, r, t)
             if triple != (h, r, t) and triple not in true:
                 others.append(float(score[triple]))
-        above, same = sum(s > own for s in others), sum(s == own for s in others)
-        result.append((1 + above, 1 + above + same, 1 + len(others)))
+        better = sum(s > true_score for s in others)
+        equal = sum(s == true_score for s in others)
+        result.append((1 + better, 1 + better + equal, 1 + len(others)))
     return result
 
 
 @pytest.mark.parametrize("scorer_class", [DistMult, TransE])
 @given(seed=st.integers(0, 50))
-def test_ranks_are_those_of_the_definition(scorer_class: type, seed: int) -> None:
+def test_ranks_equal_brute_force(scorer_class: type, seed: int) -> None:
     graph = random_graph(15, 3, 120, seed)
     scorer = of(scorer_class, graph, seed)
     n, r = len(graph.entities), len(graph.relations)
@@ -48,46 +49,46 @@ def test_ranks_are_those_of_the_definition(scorer_class: type, seed: int) -> Non
     scores = scorer.score(grid).detach().view(n, r, n)
     ranks = rank(scorer, graph.test, known(graph))
     for side in Side:
-        of_side = ranks[side]
-        rows = zip(of_side.optimistic, of_side.pessimistic, of_side.candidates, strict=True)
+        result = ranks[side]
+        rows = zip(result.optimistic, result.pessimistic, result.candidates, strict=True)
         assert [tuple(map(int, row)) for row in rows] == brute_force(scores, graph, side)
 
 
 @pytest.mark.parametrize(
     "scorer_class", [c for c in EXTENDED if not c.modalities], ids=lambda c: c.__name__
 )
-def test_ranks_with_extensions_are_those_of_the_scores(graph: Graph, scorer_class: type) -> None:
+def test_ranks_with_extensions_follow_the_scores(graph: Graph, scorer_class: type) -> None:
     scorer = of(scorer_class, graph, 3).double()
     n, r = len(graph.entities), len(graph.relations)
-    known_ones, relations = (x.flatten() for x in torch.meshgrid(
+    entities, relations = (x.flatten() for x in torch.meshgrid(
         torch.arange(n), torch.arange(r), indexing="ij"
     ))  # fmt: skip
     ranks = rank(scorer, graph.test, known(graph))
     for side in Side:
         with torch.no_grad():
-            scores = scorer.score_all(known_ones, relations, side).view(n, r, n)
+            scores = scorer.score_all(entities, relations, side).view(n, r, n)
         if side is Side.head:
             scores = scores.permute(2, 1, 0)
-        found = ranks[side]
-        rows = zip(found.optimistic, found.pessimistic, found.candidates, strict=True)
+        result = ranks[side]
+        rows = zip(result.optimistic, result.pessimistic, result.candidates, strict=True)
         assert [tuple(map(int, row)) for row in rows] == brute_force(scores, graph, side)
 
 
 @pytest.mark.parametrize("entities", [3, 64, 65, 300])
 @given(value=st.floats(-4, 4, width=32))
-def test_equal_candidates_tie_wherever_they_stand_when_branches_are_joined(
+def test_equal_candidates_of_joined_branches_tie_at_any_position(
     entities: int, value: float
 ) -> None:
     graph = random_graph(entities, 2, 10, 0)
     scorer = of(Branches, graph, 0)
     with torch.no_grad():
         scorer.entities.fill_(value)
-    for found in rank(scorer, graph.test, known(graph)).values():
-        assert np.array_equal(found.pessimistic, found.candidates)
+    for ranks in rank(scorer, graph.test, known(graph)).values():
+        assert np.array_equal(ranks.pessimistic, ranks.candidates)
 
 
 @pytest.mark.parametrize("scorer_class", [Branches, WholeTriples])
-def test_ranks_do_not_depend_on_how_many_scores_are_held(
+def test_ranks_do_not_depend_on_the_number_of_scores_in_memory(
     graph: Graph, scorer_class: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scorer, filters = of(scorer_class, graph, 1), known(graph)
@@ -99,9 +100,7 @@ def test_ranks_do_not_depend_on_how_many_scores_are_held(
 
 
 @pytest.mark.parametrize("scorer_class", [Branches, WholeTriples])
-def test_joined_and_whole_scores_that_are_not_finite_are_an_error(
-    graph: Graph, scorer_class: type
-) -> None:
+def test_non_finite_scores_of_extensions_are_an_error(graph: Graph, scorer_class: type) -> None:
     scorer = of(scorer_class, graph, 0)
     with torch.no_grad():
         scorer.entities[7, 0] = float("nan")
@@ -109,20 +108,20 @@ def test_joined_and_whole_scores_that_are_not_finite_are_an_error(
         rank(scorer, graph.test, known(graph))
 
 
-def test_constant_scores_give_the_mean_rank_and_never_the_first(graph: Graph) -> None:
+def test_constant_scores_give_the_mean_rank(graph: Graph) -> None:
     scorer = of(DistMult, graph, 0)
     torch.nn.init.constant_(scorer.entities, 1.0)
     ranks = rank(scorer, graph.test, known(graph))
     for side in Side:
-        of_side = ranks[side]
-        assert np.array_equal(of_side.realistic, (of_side.candidates + 1) / 2)
-        assert (of_side.optimistic == 1).all()
-        assert np.array_equal(of_side.pessimistic, of_side.candidates)
+        result = ranks[side]
+        assert np.array_equal(result.realistic, (result.candidates + 1) / 2)
+        assert (result.optimistic == 1).all()
+        assert np.array_equal(result.pessimistic, result.candidates)
     assert side_metrics(ranks)["both"]["realistic"]["amri"] == pytest.approx(0)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_scores_that_are_not_finite_are_an_error(graph: Graph, bad: float) -> None:
+def test_non_finite_scores_are_an_error(graph: Graph, bad: float) -> None:
     scorer = of(TransE, graph, 0)
     with torch.no_grad():
         scorer.entities[7, 0] = bad
@@ -135,12 +134,14 @@ def test_repeated_test_triples_each_get_their_rank(graph: Graph) -> None:
     once = rank(scorer, graph.test, filters)
     twice = rank(scorer, np.concatenate([graph.test, graph.test[::-1]]), filters)
     for side in Side:
-        both = twice[side].optimistic
-        assert np.array_equal(both[: len(graph.test)], once[side].optimistic)
-        assert np.array_equal(both[len(graph.test) :][::-1], once[side].optimistic)
+        repeated = twice[side].optimistic
+        assert np.array_equal(repeated[: len(graph.test)], once[side].optimistic)
+        assert np.array_equal(repeated[len(graph.test) :][::-1], once[side].optimistic)
 
 
-def test_calls_of_the_op_can_be_cut_anywhere(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_do_not_depend_on_the_queries_per_call(
+    graph: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scorer, filters = of(TransE, graph, 1), known(graph)
     whole = rank(scorer, graph.test, filters)
     monkeypatch.setattr(ranker, "QUERIES_PER_CALL", 3)

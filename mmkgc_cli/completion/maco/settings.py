@@ -60,7 +60,9 @@ class MacoSettings:
         default="paper", description="Architecture; only joint can judge whether s and v match."
     )
     alpha: float = Field(default=0.01, ge=0, le=1e6, description="Weight of the contrastive loss.")
-    tau: float = Field(default=2.0, gt=0, le=1e6, description="Temperature of that loss.")
+    tau: float = Field(
+        default=2.0, gt=0, le=1e6, description="Temperature of the contrastive loss."
+    )
     regression: float = Field(
         default=0.0, ge=0, le=1e6,
         description="Weight of a squared error on observed entities; not part of MACO.",
@@ -74,7 +76,7 @@ class MacoSettings:
         default=512,
         ge=1,
         le=10**6,
-        description="Candidates per entity (K).",
+        description="Candidates per entity that are filtered and averaged (K).",
     )
     seed: int = Field(default=0, ge=0, lt=2**63, description="Random seed.")
 
