@@ -1,4 +1,4 @@
-"""``mmkgc doctor``: what is installed, which path each op takes, what is missing."""
+"""``mmkgc doctor``: shows the installation, the backend of each op, and what is missing."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ PACKAGES = (
     "torch", "numpy", "h5py", "typer", "rich", "pydantic", "safetensors", "Pillow", "pooch",
     "PyYAML",
 )  # fmt: skip
-# Extras by what they are for: the extra and the package that shows it is there.
+# Purpose of each extra: its name, and a package that it installs.
 EXTRAS = {"N-Triples": ("rdf", "pyoxigraph")}
 
 
 def doctor(as_json: JsonFlag = False) -> None:
-    """Say what works here, what does not, and what to do about it."""
+    """Show what works in this installation, what is missing, and how to install it."""
     report = diagnose()
     if as_json:
         print_json(report)
@@ -55,7 +55,7 @@ def doctor(as_json: JsonFlag = False) -> None:
 
 
 def diagnose() -> dict[str, Any]:
-    """Everything `doctor` prints, as one object."""
+    """Collects everything that `doctor` prints, as one object."""
     import torch
 
     from mmkgc_cli import ops
@@ -67,17 +67,18 @@ def diagnose() -> dict[str, Any]:
     missing = []
     if not library.loaded:
         missing.append(
-            f"the native library ({library.reason}); everything runs on the torch twins, slower. "
-            "Get it with a C++20 compiler and: pip install --no-build-isolation . (or make build)"
+            f"the native library ({library.reason}); all ops run on the slower reference "
+            "implementations. Build it with a C++20 compiler: pip install --no-build-isolation . "
+            "(or make build)"
         )
     if importlib.util.find_spec("mmkgc_scorers") is None:
-        missing.append("the scorers (mmkgc_scorers); install mmkgc again")
+        missing.append("the scorers (mmkgc_scorers); reinstall mmkgc")
     if torch.version.cuda and not torch.cuda.is_available():
-        missing.append(f"a GPU: torch is built for CUDA {torch.version.cuda} but sees no device")
+        missing.append(f"a GPU: torch is built for CUDA {torch.version.cuda} but finds no device")
     if torch.version.cuda and library.loaded and not library.build.get("cuda"):
         missing.append(
-            "kernels for GPUs: the native library was built without nvcc; put it on the PATH, or "
-            "set CUDA_HOME, and build again"
+            "GPU kernels: the native library was built without nvcc; add nvcc to the PATH or set "
+            "CUDA_HOME, and rebuild"
         )
     return {
         "versions": {

@@ -1,4 +1,4 @@
-"""``mmkgc eval``: rank a split with a trained run under the locked protocol."""
+"""``mmkgc eval``: ranks a split with a trained run under the fixed protocol."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ METRICS = ("mrr", "mr", "hits@1", "hits@3", "hits@10", "amri")
 
 
 class Split(StrEnum):
-    """Which triples to rank."""
+    """Split to rank."""
 
     test = "test"
     valid = "valid"
@@ -23,20 +23,20 @@ class Split(StrEnum):
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
     graph: Annotated[
-        Path | None, typer.Option(help="Where the graph is now, if not where it was trained.")
+        Path | None, typer.Option(help="Directory of the graph, if it has moved.")
     ] = None,
-    device: Annotated[Device, typer.Option(help="Where to rank.")] = Device.auto,
-    split: Annotated[Split, typer.Option(help="Which triples to rank.")] = Split.test,
+    device: Annotated[Device, typer.Option(help="Device to rank on.")] = Device.auto,
+    split: Annotated[Split, typer.Option(help="Split to rank.")] = Split.test,
     as_json: JsonFlag = False,
 ) -> None:
-    """Rank both sides of every triple, filtered, and write results.json and the ranks."""
+    """Rank head and tail of every triple, filtered; write results.json and the ranks."""
     from mmkgc_cli.runs.directory import RunDirectory
     from mmkgc_cli.runs.evaluation import run_evaluation
 
     directory = RunDirectory(run)
     results = run_evaluation(directory, graph, split.value, device.value)
     if change := results["model"]["plugin"]["change"]:
-        say(f"warning: {change}; the results say so")
+        say(f"warning: {change}; the results record this")
     if as_json:
         print_json(results)
         return

@@ -1,4 +1,4 @@
-"""``mmkgc inspect``: what a trained scorer weighs its parts by, and how sure it is of negatives."""
+"""``mmkgc inspect``: mixture weights and negative certainty of a trained scorer."""
 
 from __future__ import annotations
 
@@ -10,44 +10,44 @@ import typer
 
 from mmkgc_cli.commands._shell import JsonFlag, out, print_json, table
 
-SHOWN = 12  # epochs of the history, spread over it
+MAX_EPOCHS = 12  # evenly spaced epochs of the history
 
 
 def inspect(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
     graph: Annotated[
-        Path | None, typer.Option(help="Folder of its graph, if it is elsewhere now.")
+        Path | None, typer.Option(help="Directory of the graph, if it has moved.")
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show what the scorer of RUN weighs modalities and experts by, and its certainty of negatives.
+    """Show the mixture weights of modalities and experts in RUN, and its certainty of negatives.
 
-    Weights are a distribution over entities. Certainty is told of negatives of 1,024 train
-    triples: easy, ambiguous and hard by the entropy thresholds of the run.
+    Statistics of the weights are over entities. Certainty is measured on negatives of 1,024 train
+    triples, which the entropy thresholds of the run divide into easy, ambiguous and hard.
     """
     from mmkgc_cli.runs.directory import RunDirectory
     from mmkgc_cli.runs.inspection import learnt
 
-    found = learnt(RunDirectory(run), graph)
+    report = learnt(RunDirectory(run), graph)
     if as_json:
-        print_json(dataclasses.asdict(found))
+        print_json(dataclasses.asdict(report))
         return
-    for weighing in found.weighings:
+    for summary in report.weighings:
         rows = []
-        for p in weighing.parts:
+        for p in summary.parts:
             numbers = (p.mean, p.deviation, p.low, p.median, p.high)
-            shown = ("" if x is None else f"{x:.3f}" for x in numbers)
-            rows.append((p.part, f"{p.count:,}", *shown))
+            cells = ("" if x is None else f"{x:.3f}" for x in numbers)
+            rows.append((p.part, f"{p.count:,}", *cells))
         columns = ["", "entities", "mean", "deviation", "5 %", "median", "95 %"]
-        out.print(table(weighing.name, columns, rows))
-        if weighing.evenness is not None:
-            out.print(f"evenness: {weighing.evenness:.3f} (1: all alike)\n")
-    if not found.weighings:
-        out.print(f"{found.scorer} weighs no parts\n")
-    step = max(1, -(-len(found.history) // SHOWN))
-    certainties = [(str(row["epoch"]), row) for row in found.history[::-1][::step][::-1]]
-    certainties.append((f"the kept weights ({found.epoch})", dataclasses.asdict(found.certainty)))
-    names = [field.name for field in dataclasses.fields(found.certainty)]
+        out.print(table(summary.name, columns, rows))
+        if summary.evenness is not None:
+            out.print(f"evenness: {summary.evenness:.3f} (1: uniform weights)\n")
+    if not report.weighings:
+        out.print(f"{report.scorer} has no mixture weights\n")
+    step = max(1, -(-len(report.history) // MAX_EPOCHS))
+    certainties = [(str(row["epoch"]), row) for row in report.history[::-1][::step][::-1]]
+    certainties.append((f"selected weights ({report.epoch})", dataclasses.asdict(report.certainty)))
+    names = [field.name for field in dataclasses.fields(report.certainty)]
     out.print(
         table(
             "negatives",

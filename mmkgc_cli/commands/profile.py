@@ -1,4 +1,4 @@
-"""``mmkgc profile``: where a training step's time goes."""
+"""``mmkgc profile``: times the parts of a training step."""
 
 from __future__ import annotations
 
@@ -14,24 +14,26 @@ from mmkgc_cli.errors import UsageError
 
 
 def profile(
-    scorer: Annotated[str, typer.Argument(help="Which scorer.")],
-    graph: Annotated[Path, typer.Option(help="Folder of a prepared graph.")],
+    scorer: Annotated[str, typer.Argument(help="Name of a scorer.")],
+    graph: Annotated[Path, typer.Option(help="Directory of a prepared graph.")],
     config: Annotated[
         Path | None,
         typer.Option(
-            help="TOML with [model], [training], [sampler] and [features]; flags win over it."
+            help="TOML file with [model], [training], [sampler], [features]; flags override it."
         ),
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="How many to take the time of.")] = 50,
-    device: Annotated[Device | None, typer.Option(help="training.device")] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Number of timed steps.")] = 50,
+    device: Annotated[
+        Device | None, typer.Option(help="Device to train on (training.device).")
+    ] = None,
     features: FeaturesOption = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any setting; repeat as needed."),
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set any setting; repeatable."),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Time the parts of a training step against what memory alone would take; writes nothing."""
+    """Time the parts of a training step, compared with the time for memory access alone."""
     from mmkgc_cli.kg.storage import load_graph
     from mmkgc_cli.runs import profiling
     from mmkgc_cli.runs.config import resolve
@@ -56,19 +58,22 @@ def profile(
     )
     loaded = load_graph(graph)
     try:
-        found = profiling.profile(resolved, loaded, steps)
+        report = profiling.profile(resolved, loaded, steps)
     except profiling.NothingToTrain:
-        raise UsageError(f"{scorer} has no parameters, so there are no steps to time") from None
+        raise UsageError(
+            f"{scorer} has no parameters, so there are no training steps to time",
+            fix="name a scorer with parameters, such as mmkgc profile rotate",
+        ) from None
     if as_json:
-        print_json(dataclasses.asdict(found))
+        print_json(dataclasses.asdict(report))
         return
     rows = [
-        (p.name, f"{p.ms:.2f}", f"{100 * p.ms / found.step_ms:.0f} %", f"{p.floor_ms:.2f}")
-        for p in found.parts
+        (p.name, f"{p.ms:.2f}", f"{100 * p.ms / report.step_ms:.0f} %", f"{p.floor_ms:.2f}")
+        for p in report.parts
     ]
-    rest = max(0.0, found.step_ms - sum(part.ms for part in found.parts))
-    rows.append(("the rest", f"{rest:.2f}", f"{100 * rest / found.step_ms:.0f} %", ""))
-    rows.append(("a step", f"{found.step_ms:.2f}", "", ""))
-    out.print(table("step", ["part", "ms", "share", "memory alone, ms"], rows))
-    speed = f"{found.copy_gb_per_second:.1f} GB/s"
-    out.print(f"an epoch: {found.seconds_per_epoch:.2f} s; a copy in memory: {speed}")
+    other_ms = max(0.0, report.step_ms - sum(part.ms for part in report.parts))
+    rows.append(("other", f"{other_ms:.2f}", f"{100 * other_ms / report.step_ms:.0f} %", ""))
+    rows.append(("total", f"{report.step_ms:.2f}", "", ""))
+    out.print(table("step", ["part", "ms", "share", "memory only, ms"], rows))
+    speed = f"{report.copy_gb_per_second:.1f} GB/s"
+    out.print(f"one epoch: {report.seconds_per_epoch:.2f} s; memory copy: {speed}")

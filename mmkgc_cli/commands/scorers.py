@@ -1,4 +1,4 @@
-"""``mmkgc scorers``: which scorers there are, what they are, a new one, how fast one is."""
+"""``mmkgc scorers``: lists, shows, creates, checks and benchmarks scorers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mmkgc_cli.commands import scorers_check
 from mmkgc_cli.commands._shell import Device, JsonFlag, out, print_json, printable, say, table
 
 app = typer.Typer(
-    help="List scorers, show one, start a new one, check and measure one.",
+    help="List, show, create, check and benchmark scorers.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -21,20 +21,20 @@ app = typer.Typer(
 
 
 class Kind(StrEnum):
-    """What a scorer computes."""
+    """Kind of scorer to create."""
 
     query = "query"
     triple = "triple"
 
 
-Name = Annotated[str, typer.Argument(help="Of the scorer.")]
+Name = Annotated[str, typer.Argument(help="Name of the scorer.")]
 
 
 @app.command("list")
 def list_(as_json: JsonFlag = False) -> None:
-    """List the built-in scorers, those of installed packages, of ./scorers and of MMKGC_SCORERS.
+    """List scorers: built-in, from installed packages, from ./scorers and from MMKGC_SCORERS.
 
-    Their files are read and not run: what only running one would show, `mmkgc scorers show` says.
+    The files are parsed but not executed; `mmkgc scorers show` executes one and shows the rest.
     """
     from mmkgc_cli.plugins import discover
     from mmkgc_cli.scoring.describe import listed
@@ -45,9 +45,9 @@ def list_(as_json: JsonFlag = False) -> None:
     if as_json:
         print_json({"scorers": entries, "problems": catalogue.problems})
         return
-    good = [entry for entry in entries if not entry["problem"]]
-    with_modalities = any(entry["modalities"] for entry in good)
-    header = ["scorer", "from", *(["modalities"] if with_modalities else []), "what it is"]
+    usable = [entry for entry in entries if not entry["problem"]]
+    with_modalities = any(entry["modalities"] for entry in usable)
+    header = ["scorer", "from", *(["modalities"] if with_modalities else []), "description"]
     rows = [
         [
             printable(entry["name"]),
@@ -55,7 +55,7 @@ def list_(as_json: JsonFlag = False) -> None:
             *([", ".join(entry["modalities"] or ())] if with_modalities else []),
             printable(entry["summary"]),
         ]
-        for entry in good
+        for entry in usable
     ]
     for line in _columns([header, *rows], out.width):
         out.print(line)
@@ -66,7 +66,7 @@ def list_(as_json: JsonFlag = False) -> None:
 
 
 def _columns(rows: list[list[str]], width: int) -> list[str]:
-    """Rows as lines no longer than `width`; the last column gives way."""
+    """Formats rows as lines of at most `width` characters; the last column is cut."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:-1]
     lines = ["  ".join([*map(str.ljust, row[:-1], widths), row[-1]]).rstrip() for row in rows]
     return [line if len(line) <= width else f"{line[: width - 1]}…" for line in lines]
@@ -74,31 +74,33 @@ def _columns(rows: list[list[str]], width: int) -> list[str]:
 
 @app.command("show")
 def show(name: Name, as_json: JsonFlag = False) -> None:
-    """Show whom to cite for a scorer, how it scores, and its settings."""
+    """Show the citation of a scorer, how it scores, and its settings."""
     from mmkgc_cli.scoring.describe import described
 
-    about = described(name)
+    description = described(name)
     if as_json:
-        print_json(about)
+        print_json(description)
         return
-    out.print(printable(f"{name}: {about['summary']}"))
+    out.print(printable(f"{name}: {description['summary']}"))
     lines = {
-        "file": f"{about['file']} ({about['origin']})",
-        "cite": about["citation"],
-        "metric": about["metric"] or "none: scores whole triples",
-        "two-way": "yes: head and tail queries score a triple alike" if about["two_way"] else "no",
-        "modalities": ", ".join(about["modalities"] or ()) or "none but the graph",
+        "file": f"{description['file']} ({description['origin']})",
+        "cite": description["citation"],
+        "metric": description["metric"] or "none: scores whole triples",
+        "two-way": "yes: head and tail queries give a triple the same score"
+        if description["two_way"]
+        else "no",
+        "modalities": ", ".join(description["modalities"] or ()) or "none",
     }
     for title, text in lines.items():
         out.print(printable(f"  {title:<12} {text}"))
     rows = [
         [key, setting["type"], _default(setting), setting["range"] or "", setting["help"]]
-        for key, setting in about["settings"].items()
+        for key, setting in description["settings"].items()
     ]
     if rows:
         out.print()
-        out.print(table("", ["setting", "type", "default", "range", "what it is"], rows, texts=5))
-    for problem in about["not_used"]:
+        out.print(table("", ["setting", "type", "default", "range", "description"], rows, texts=5))
+    for problem in description["not_used"]:
         say(f"warning: {printable(problem)}")
 
 
@@ -112,14 +114,14 @@ def new(
     kind: Annotated[
         Kind,
         typer.Option(
-            help="query: rows of queries against rows of candidates, which is fast; triple: any "
-            "network over whole triples."
+            help="query: scores query rows against candidate rows (fast); triple: any network over "
+            "whole triples."
         ),
     ] = Kind.query,
-    folder: Annotated[Path, typer.Option(help="Where to write it.")] = Path("scorers"),
+    folder: Annotated[Path, typer.Option(help="Directory to write to.")] = Path("scorers"),
     as_json: JsonFlag = False,
 ) -> None:
-    """Write a working scorer to start from, one file with comments, and its test."""
+    """Write a working template of a scorer, one commented file, and its test."""
     from mmkgc_cli.scoring.registry import SCORERS
     from mmkgc_cli.scoring.scaffold import write_scorer
 
@@ -129,7 +131,7 @@ def new(
         return
     out.print(f"written: {scorer}, {test}")
     if folder.resolve() != Path(SCORERS.folder).resolve():
-        say(f"so that it is found: export {SCORERS.variable}={shlex.quote(str(folder.resolve()))}")
+        say(f"to let mmkgc find it: export {SCORERS.variable}={shlex.quote(str(folder.resolve()))}")
     say(f"next: python -m pytest {shlex.quote(str(test))}")
     say(f"next: mmkgc train {name} --graph GRAPH")
 
@@ -142,43 +144,48 @@ def bench(
     name: Name,
     graph: Annotated[
         Path | None,
-        typer.Option(help="Folder of a prepared graph; a synthetic one when left out."),
+        typer.Option(help="Directory of a prepared graph [default: a synthetic graph]."),
     ] = None,
     dim: Annotated[
-        int | None, typer.Option(min=1, help="model.dim of both; the scorer's own when left out.")
+        int | None,
+        typer.Option(min=1, help="model.dim of both scorers [default: that of the scorer]."),
     ] = None,
-    turns: Annotated[int, typer.Option(min=1, help="How often each has its turn.")] = 5,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps in a turn.")] = 20,
-    ranked: Annotated[int, typer.Option(min=1, help="Valid triples ranked in a turn.")] = 512,
-    device: Annotated[Device | None, typer.Option(help="training.device")] = None,
+    turns: Annotated[int, typer.Option(min=1, help="Number of turns per scorer.")] = 5,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps per turn.")] = 20,
+    ranked: Annotated[int, typer.Option(min=1, help="Valid triples ranked per turn.")] = 512,
+    device: Annotated[
+        Device | None, typer.Option(help="Device to run on (training.device).")
+    ] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any setting; repeat as needed."),
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set any setting; repeatable."),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Measure triples/s in training and ranking, in turns with rotate at the same model.dim."""
+    """Measure triples/s in training and ranking, alternating with rotate at the same model.dim."""
     from dataclasses import asdict
 
     from mmkgc_cli.runs import benchmarking
 
     flags = {} if device is None else {("training", "device"): device.value}
-    found = benchmarking.bench(name, graph, dim, flags, overrides or [], turns, steps, ranked)
+    comparison = benchmarking.bench(
+        name, graph, dim, flags, overrides or [], turns=turns, steps=steps, ranked=ranked
+    )
     if as_json:
-        print_json(asdict(found) | {"ratio": found.ratio})
+        print_json(asdict(comparison) | {"ratio": comparison.ratio})
         return
-    out.print(f"{found.graph}; {found.device}; medians of {turns} turns")
+    out.print(f"{comparison.graph}; {comparison.device}; medians of {turns} turns")
     rows = [
         [side.scorer, str(side.dim or ""), _rate(side.training), _rate(side.ranking)]
-        for side in (found.scorer, found.against)
+        for side in (comparison.scorer, comparison.against)
     ]
-    ratio = [_ratio(found.ratio[key]) for key in ("training", "ranking")]
+    ratio = [_ratio(comparison.ratio[key]) for key in ("training", "ranking")]
     rows.append([f"{name} / rotate", "", *ratio])
     out.print(table("", ["triples/s", "dim", "training", "ranking"], rows))
 
 
 def _rate(rate: float | None) -> str:
-    return "nothing to train" if rate is None else f"{rate:,.0f}"
+    return "no parameters" if rate is None else f"{rate:,.0f}"
 
 
 def _ratio(ratio: float | None) -> str:

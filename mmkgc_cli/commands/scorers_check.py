@@ -1,4 +1,4 @@
-"""``mmkgc scorers check``: whether a scorer holds what training and ranking build on."""
+"""``mmkgc scorers check``: conformance checks of one scorer."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from mmkgc_cli.errors import UsageError
 
 
 def check(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the scorer.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the scorer.")],
     overrides: Annotated[
         list[str] | None,
         typer.Option(
             "--set",
             metavar="model.KEY=VALUE",
-            help="Check it with this setting; without any, sizes are made small.",
+            help="Setting of the scorer; without any, the check uses small sizes.",
         ),
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Check that scorer NAME keeps the contract, and say what each failure means.
+    """Check that scorer NAME follows the scorer contract, with advice for each failure.
 
     Exit code 1 when a property fails.
     """
@@ -33,7 +33,10 @@ def check(
 
     for override in overrides or []:
         if not override.startswith("model."):
-            raise UsageError(f"--set {override}: expected model.KEY=VALUE, a setting of the scorer")
+            raise UsageError(
+                f"--set {override}: expected model.KEY=VALUE",
+                fix=f"pass a setting of the scorer; list them with mmkgc scorers show {name}",
+            )
     scorer = load_scorer(name)
     config = resolve(name, scorer.Config, {}, "", {}, overrides).model if overrides else None
     findings = check_scorer(scorer, config)
@@ -47,15 +50,13 @@ def check(
             }
         )
     else:
-        rows = [
-            [of.name, of.outcome, of.detail if of.outcome == "skipped" else ""] for of in findings
-        ]
+        rows = [[f.name, f.outcome, f.detail if f.outcome == "skipped" else ""] for f in findings]
         out.print(table("", ["property", "", ""], rows, texts=3))
         for finding in failed:
             out.print()
             out.print(f"{finding.name} failed: {finding.detail}")
             out.print(f"  means: {finding.meaning}")
-            out.print(f"  to mend: {finding.mend}")
+            out.print(f"  fix: {finding.mend}")
         out.print()
         out.print(f"{name}: {_summary(len(failed), [f.outcome for f in findings])}")
     if failed:
@@ -64,6 +65,6 @@ def check(
 
 
 def _summary(failed: int, outcomes: list[str]) -> str:
-    held, skipped = outcomes.count("passed"), outcomes.count("skipped")
-    start = f"{failed} of {len(outcomes)} properties failed" if failed else "nothing failed"
-    return f"{start}; {held} hold, {skipped} do not apply or were not checked"
+    passed, skipped = outcomes.count("passed"), outcomes.count("skipped")
+    start = f"{failed} of {len(outcomes)} properties failed" if failed else "no property failed"
+    return f"{start}; {passed} passed, {skipped} skipped"

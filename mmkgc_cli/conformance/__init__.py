@@ -1,4 +1,4 @@
-"""The conformance kit: what every scorer must hold, and what it means when one does not."""
+"""Conformance checks: properties that every scorer must have, and advice if one fails."""
 
 from mmkgc_cli.conformance.findings import Finding
 from mmkgc_cli.conformance.kit import PROPERTIES, check_scorer

@@ -1,4 +1,4 @@
-"""Properties that hold between the ways in which the core comes to a score."""
+"""Properties: all methods that compute a score agree."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from mmkgc_cli.scoring.contract import Reciprocal, Scorer, Side
 from mmkgc_cli.scoring.faults import where
 from mmkgc_cli.scoring.scores import candidate_rows, metrics, query_rows, scale_rows, terms
 
-TOLERANCE = 1e-9  # in float64, of the largest score
-SINGLE = 2e-4  # in float32
+# Tolerances, relative to the largest score.
+TOLERANCE = 1e-9  # float64
+SINGLE = 2e-4  # float32
 CANDIDATES = 5
 
 
 def same(found: Tensor, expected: Tensor, place: str, what: str, by: float = TOLERANCE) -> None:
-    """Holds two tensors against each other; NaN equals NaN, whose turn comes elsewhere."""
+    """Compares two tensors; NaN equals NaN, because another property checks for NaN."""
     if found.shape != expected.shape:
         raise Failed(
             f"{place}: expected {what} of shape {list(expected.shape)}, got {list(found.shape)}"
@@ -39,15 +40,15 @@ def same(found: Tensor, expected: Tensor, place: str, what: str, by: float = TOL
     floor = 1.0 if by == TOLERANCE else 0.0
     far = ~torch.isclose(found, expected, rtol=0, atol=by * max(floor, largest), equal_nan=True)
     if far.any():
-        at = [int(i) for i in far.nonzero()[0]]
+        index = [int(i) for i in far.nonzero()[0]]
         raise Failed(
-            f"{place}: expected {what}, got {float(found[tuple(at)]):.6g} instead of "
-            f"{float(expected[tuple(at)]):.6g} at {at}"
+            f"{place}: expected {what}, got {float(found[tuple(index)]):.6g} instead of "
+            f"{float(expected[tuple(index)]):.6g} at {index}"
         )
 
 
 def rows(s: Subject) -> None:
-    """A row depends on what it is the row of, and on nothing else that is asked for beside it."""
+    """A row depends on its own entity and relation only, not on the rest of the batch."""
     scorer = _with_rows(s)
     some = torch.tensor([4, 0, 16, 4])
     with torch.no_grad():
@@ -61,12 +62,12 @@ def rows(s: Subject) -> None:
             for r in range(RELATIONS if scorer.per_relation else 1):
                 tables = candidate_rows(scorer, None, r, side)
                 for i, part in enumerate(candidate_rows(scorer, some, r, side)):
-                    what = "of some entities the rows that they have among all"
+                    what = "for some entities the same rows as for all"
                     same(part, tables[i][some], where(scorer, "candidates"), what)
 
 
 def relation_tables(s: Subject) -> None:
-    """Candidates under one relation are those under a relation for each row."""
+    """Candidates for one relation equal those for one relation per row."""
     scorer = _with_rows(s)
     if not scorer.per_relation:
         raise Skipped("candidates do not depend on the relation")
@@ -77,38 +78,55 @@ def relation_tables(s: Subject) -> None:
             for r in range(RELATIONS):
                 under = entities % RELATIONS == r
                 for part, one in zip(each, candidate_rows(scorer, entities, r, side), strict=True):
-                    what = f"with a relation for each row what relation {r} gives for all"
+                    what = f"the same rows for one relation per row as for relation {r} alone"
                     same(part[under], one[under], where(scorer, "candidates"), what)
 
 
 def sides(s: Subject) -> None:
-    """Head and tail queries score a triple alike, or by the inverse relation, as declared."""
+    """Head and tail queries agree on the score of a triple, as the scorer declares."""
     scorer = s.make()
     if scorer.scores_triples_only():
-        raise Skipped("whole triples are scored, so there are no sides")
+        raise Skipped("the scorer scores whole triples, so there are no sides")
     heads, relations, tails = s.triples.unbind(1)
     by_head = scorer.score_answers(tails, relations, heads, Side.head)
     if isinstance(scorer, Reciprocal):
         inverse = scorer.score_answers(tails, relations + RELATIONS, heads, Side.tail)
-        same(by_head, inverse, where(scorer, "query"), "as head query the tail query of r + R")
+        same(
+            by_head,
+            inverse,
+            where(scorer, "query"),
+            "the head query to equal the tail query of r + R",
+        )
     elif scorer.is_two_way:
         by_tail = scorer.score_answers(heads, relations, tails, Side.tail)
-        same(by_head, by_tail, where(scorer, "query"), "from the head query the tail query's score")
+        same(
+            by_head,
+            by_tail,
+            where(scorer, "query"),
+            "the head query to give the score of the tail query",
+        )
     else:
-        raise Skipped("it declares two_way = False")
+        raise Skipped("the scorer declares two_way = False")
 
 
 def triples(s: Subject) -> None:
-    """`score` gives a triple what its tail query gives."""
+    """`score` equals the score of the tail query."""
     scorer = s.make()
     if scorer.scores_triples_only():
-        raise Skipped("there is no other path to hold it against")
+        raise Skipped(
+            "the scorer scores whole triples, so there is no other method to compare with"
+        )
     found = scorer.score(s.triples)
-    same(found, scores_of_triples(s, scorer)[0], where(scorer, "score"), "the tail query's score")
+    same(
+        found,
+        scores_of_triples(s, scorer)[0],
+        where(scorer, "score"),
+        "the score of the tail query",
+    )
 
 
 def one_against_all(s: Subject) -> None:
-    """`score_all` is a loop over the entities."""
+    """`score_all` equals a loop over the entities."""
     scorer = s.make()
     for side in Side:
         same(
@@ -120,19 +138,19 @@ def one_against_all(s: Subject) -> None:
 
 
 def sampled(s: Subject) -> None:
-    """`score_sampled` scores each candidate as the answer that it stands for."""
+    """`score_sampled` equals the score of each candidate as an answer."""
     scorer = s.make()
     found, expected = _sampled(s, scorer)
-    same(found, expected, where(scorer, "score_sampled"), "the score of each candidate by itself")
+    same(found, expected, where(scorer, "score_sampled"), "the score of each single candidate")
 
 
 def sampled_gradients(s: Subject) -> None:
-    """And has the gradients of those scores."""
+    """`score_sampled` has the gradients of the score of each candidate as an answer."""
     scorer = s.make()
     named = [(name, p) for name, p in scorer.named_parameters() if p.requires_grad]
     found, expected = _sampled(s, scorer)
     if not expected.requires_grad:
-        raise Skipped("scores depend on no parameter")
+        raise Skipped("the scores depend on no parameter")
     weights = torch.linspace(-1, 1, expected.numel(), dtype=expected.dtype).view_as(expected)
     inputs = [p for _, p in named]
     grads = [
@@ -143,31 +161,31 @@ def sampled_gradients(s: Subject) -> None:
     ]
     for (name, p), a, b in zip(named, *grads, strict=True):
         a, b = (torch.zeros_like(p) if g is None else g for g in (a, b))
-        what = f"the gradient of {name!r} through the score of each candidate by itself"
+        what = f"the gradient of {name!r} through the score of each single candidate"
         same(a, b, where(scorer, "score_sampled"), what)
 
 
 def ranks(s: Subject) -> None:
-    """The ranker counts what the scores say, filtered."""
+    """Filtered ranks match the scores."""
     scorer = s.make()
     graph = s.triples.numpy().astype(np.int32)
     known = KnownTriples([graph], ENTITIES, RELATIONS)
-    found = rank(scorer, graph, known)
+    side_ranks = rank(scorer, graph, known)
     true = {tuple(row) for row in graph.tolist()}
     for side in Side:
         matrix = _matrix(s, scorer, side).detach()
         margin = TOLERANCE * max(1.0, float(matrix.abs().max()))
         for i, (h, r, t) in enumerate(graph.tolist()):
-            own = matrix[i, t if side is Side.tail else h]
+            true_score = matrix[i, t if side is Side.tail else h]
             others = [
-                float(matrix[i, e] - own)
+                float(matrix[i, e] - true_score)
                 for e in range(ENTITIES)
                 if ((h, r, e) if side is Side.tail else (e, r, t)) not in true
             ]
-            # Scores that were made another way may differ in the last bits.
+            # Scores of another method may differ in the last bits.
             low = 1 + sum(d > margin for d in others)
             high = 1 + sum(d >= -margin for d in others)
-            got = int(found[side].optimistic[i]), int(found[side].pessimistic[i])
+            got = int(side_ranks[side].optimistic[i]), int(side_ranks[side].pessimistic[i])
             if not low <= got[0] <= got[1] <= high:
                 raise Failed(
                     f"{where(scorer, 'score_vectors')}: expected {side.name} rank {low} to {high} "
@@ -176,7 +194,7 @@ def ranks(s: Subject) -> None:
 
 
 def blocks(s: Subject) -> None:
-    """Pairs use every column, and score as their blocks do end to end."""
+    """Pairs use every column, and their score equals that of the concatenated blocks."""
     scorer = _with_rows(s)
     plain = True
     for side in Side:
@@ -189,14 +207,14 @@ def blocks(s: Subject) -> None:
             if tuple(pairs) == whole_row(q.shape[1]) and c.shape[1] == q.shape[1]:
                 continue
             plain = False
-            for width, kind, used in (
+            for width, method, used in (
                 (q.shape[1], "query", [(p.query, p.width) for p in pairs]),
                 (c.shape[1], "candidate", [(p.candidate, p.width) for p in pairs]),
             ):
                 missed = set(range(width)) - {k for a, w in used for k in range(a, a + w)}
                 if missed:
                     raise Failed(
-                        f"{where(scorer, 'pairs')}: expected every {kind} column in a pair, got "
+                        f"{where(scorer, 'pairs')}: expected every {method} column in a pair, got "
                         f"{len(missed)} of {width} in none (the first is {min(missed)})"
                     )
             if metric is Metric.l2 or (
@@ -208,25 +226,25 @@ def blocks(s: Subject) -> None:
             ends = _joined(q, pairs, metric, True), _joined(scaled, pairs, metric, False)
             whole = score_rows(*ends, metric, whole_row(ends[0].shape[1]))
             by_pair = score_rows(q, c, metric, pairs, scale)
-            same(by_pair, whole, where(scorer, "pairs"), "the score of the blocks end to end")
+            same(by_pair, whole, where(scorer, "pairs"), "the score of the concatenated blocks")
     if plain:
-        raise Skipped("there is one block, which spans the rows")
+        raise Skipped("there is one block, which covers the rows")
 
 
 def native(s: Subject) -> None:
-    """The kernels give what plain torch gives, in float32."""
+    """Native ops agree with the reference implementations, in float32."""
     if not library().loaded:
-        raise Skipped(f"there are no kernels here: {library().reason}")
+        raise Skipped(f"the native library is not available: {library().reason}")
     if s.scorer_class.scores_triples_only():
-        raise Skipped("whole triples are scored, without the ops")
+        raise Skipped("the scorer scores whole triples, without ops")
     scorer = s.make(torch.float32)
     found, grads = _with_gradients(s, scorer)
     with without_kernels():
         expected, wanted = _with_gradients(s, scorer)
     place = where(scorer, "score_sampled")
-    same(found, expected, place, "from the kernels the scores of plain torch", SINGLE)
+    same(found, expected, place, "the native scores to equal the reference", SINGLE)
     for name, grad in wanted.items():
-        what = f"from the kernels plain torch's gradient of {name!r}"
+        what = f"the native gradient of {name!r} to equal the reference"
         same(grads[name], grad, place, what, SINGLE)
 
 
@@ -242,12 +260,12 @@ def _with_gradients(s: Subject, scorer: Scorer) -> tuple[Tensor, dict[str, Tenso
 
 def _with_rows(s: Subject) -> Scorer:
     if s.scorer_class.scores_triples_only():
-        raise Skipped("whole triples are scored, so there are no rows")
+        raise Skipped("the scorer scores whole triples, so there are no rows")
     return s.make()
 
 
 def drawn_candidates(s: Subject) -> tuple[Tensor, Tensor]:
-    """Candidates ``[n, N]`` of the triples and their sides, as a sampler would draw them."""
+    """Random candidates ``[n, N]`` of the triples, and their corrupted sides."""
     rng = torch.Generator().manual_seed(2)
     ids = torch.randint(ENTITIES, (len(s.triples), CANDIDATES), generator=rng)
     side = torch.randint(2, ids.shape, generator=rng, dtype=torch.int8)
@@ -255,38 +273,40 @@ def drawn_candidates(s: Subject) -> tuple[Tensor, Tensor]:
 
 
 def _sampled(s: Subject, scorer: Scorer) -> tuple[Tensor, Tensor]:
-    """Scores of sampled candidates, and of each by itself."""
+    """Scores of sampled candidates, and of each single candidate."""
     ids, side = drawn_candidates(s)
     order = ids.flatten().argsort(stable=True)
     heads, relations, tails = s.triples.unbind(1)
     found = scorer.score_sampled(heads, relations, tails, ids, side, order)
     parts = []
-    for of in Side:
-        known, relations, _ = (x[:, None].expand_as(ids).flatten() for x in s.queries(of))
-        parts.append(scorer.score_answers(known, relations, ids.flatten(), of).view_as(ids))
+    for answer_side in Side:
+        queries = s.queries(answer_side)
+        known, relations, _ = (x[:, None].expand_as(ids).flatten() for x in queries)
+        scores = scorer.score_answers(known, relations, ids.flatten(), answer_side)
+        parts.append(scores.view_as(ids))
     return found, torch.where(side == Side.tail, parts[Side.tail], parts[Side.head])
 
 
 def _matrix(s: Subject, scorer: Scorer, side: Side) -> Tensor:
-    """Scores ``[n, E]`` of all entities as answers to each query, one by one."""
+    """Scores ``[n, E]`` of all entities as answers to each query, computed one query at a time."""
     known, relations, _ = s.queries(side)
-    everyone = torch.arange(ENTITIES)
+    entities = torch.arange(ENTITIES)
     return torch.stack(
         [
-            scorer.score_answers(k.expand(ENTITIES), r.expand(ENTITIES), everyone, side)
+            scorer.score_answers(k.expand(ENTITIES), r.expand(ENTITIES), entities, side)
             for k, r in zip(known, relations, strict=True)
         ]
     )
 
 
 def _joined(rows: Tensor, pairs: Sequence[Pair], metric: Metric, query: bool) -> Tensor:
-    """The blocks of all pairs end to end, weights folded in; all real parts before all others."""
-    found = []
+    """Concatenates the weighted blocks of all pairs; all real parts precede imaginary ones."""
+    blocks = []
     for pair in pairs:
         start = pair.query if query else pair.candidate
         weight = pair.weight if query or metric is not Metric.dot else 1.0
-        found.append(weight * rows[:, start : start + pair.width])
+        blocks.append(weight * rows[:, start : start + pair.width])
     if metric is not Metric.modulus:
-        return torch.cat(found, 1)
-    halves = [block.chunk(2, 1) for block in found]
+        return torch.cat(blocks, 1)
+    halves = [block.chunk(2, 1) for block in blocks]
     return torch.cat([re for re, _ in halves] + [im for _, im in halves], 1)

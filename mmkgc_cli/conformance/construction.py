@@ -1,4 +1,4 @@
-"""Properties of a scorer's making: constructor, configuration, initial values, state, hooks."""
+"""Properties of construction: constructor, configuration, initial values, state, hooks."""
 
 from __future__ import annotations
 
@@ -28,76 +28,84 @@ from mmkgc_cli.scoring.scores import (
 )
 from mmkgc_cli.state.tensors import kept_tensors, load_tensors
 
-SHORTEST_CITATION = 20
+MIN_CITATION_LENGTH = 20
 
 
 def constructor(s: Subject) -> None:
-    """The class says what it is, and can be made from the four arguments (five with features)."""
-    of = s.scorer_class
-    if not getattr(of, "citation", "") or len(of.citation) < SHORTEST_CITATION:
-        raise Failed(f"{where(of, 'citation')}: expected where the score was published")
-    if of.scores_triples_only():
-        if of.score is Scorer.score:
-            raise Failed(f"{where(of, 'query')}: expected query and candidates, or score; got none")
+    """The class is complete, and its constructor takes four arguments (five with features)."""
+    cls = s.scorer_class
+    if not getattr(cls, "citation", "") or len(cls.citation) < MIN_CITATION_LENGTH:
+        raise Failed(f"{where(cls, 'citation')}: expected the publication of the score")
+    if cls.scores_triples_only():
+        if cls.score is Scorer.score:
+            raise Failed(
+                f"{where(cls, 'query')}: expected query and candidates, or score; got none"
+            )
     else:
-        if of.candidates is Scorer.candidates:
-            raise Failed(f"{where(of, 'candidates')}: expected to be defined, as query is")
-        if issubclass(of, Reciprocal) and "tail_query" not in _defined(of):
-            raise Failed(f"{where(of, 'tail_query')}: expected to be defined")
-        metric = getattr(of, "metric", None)
+        if cls.candidates is Scorer.candidates:
+            raise Failed(
+                f"{where(cls, 'candidates')}: expected a definition, because query is defined"
+            )
+        if issubclass(cls, Reciprocal) and "tail_query" not in _defined_names(cls):
+            raise Failed(f"{where(cls, 'tail_query')}: expected a definition")
+        metric = getattr(cls, "metric", None)
         several = (
             isinstance(metric, tuple) and metric and all(isinstance(m, Metric) for m in metric)
         )
         if not (isinstance(metric, Metric) or several):
             raise Failed(
-                f"{where(of, 'metric')}: expected a Metric or a tuple of them, got {metric!r}"
+                f"{where(cls, 'metric')}: expected a Metric or a tuple of Metrics, got {metric!r}"
             )
     try:
-        made = s.construct()
+        scorer = s.construct()
     except ValidationError:
-        raise Skipped("not checked, since 'configuration' does not hold") from None
-    found = getattr(made, "n_entities", None), getattr(made, "n_relations", None)
-    if found != (ENTITIES, RELATIONS):
+        raise Skipped("not checked, because 'configuration' fails") from None
+    sizes = getattr(scorer, "n_entities", None), getattr(scorer, "n_relations", None)
+    if sizes != (ENTITIES, RELATIONS):
         raise Failed(
-            f"{where(of, '__init__')}: expected n_entities and n_relations {ENTITIES} and "
-            f"{RELATIONS}, got {found[0]} and {found[1]} (is super().__init__ called with them?)"
+            f"{where(cls, '__init__')}: expected n_entities and n_relations {ENTITIES} and "
+            f"{RELATIONS}, got {sizes[0]} and {sizes[1]} (does __init__ pass them to "
+            "super().__init__?)"
         )
 
 
-def _defined(of: type[Scorer]) -> set[str]:
-    bases = of.__mro__[: of.__mro__.index(Reciprocal)]
+def _defined_names(cls: type[Scorer]) -> set[str]:
+    bases = cls.__mro__[: cls.__mro__.index(Reciprocal)]
     return {name for base in bases for name in vars(base)}
 
 
 def configuration(s: Subject) -> None:
-    """Unknown keys, wrong types, NaN and later changes are refused."""
-    of = s.scorer_class.Config
-    place = f"{where(s.scorer_class, 'Config')} ({of.__name__})"
-    if not issubclass(of, ScorerConfig):
+    """The configuration refuses unknown keys, wrong types, NaN and later changes."""
+    config_class = s.scorer_class.Config
+    place = f"{where(s.scorer_class, 'Config')} ({config_class.__name__})"
+    if not issubclass(config_class, ScorerConfig):
         raise Failed(
-            f"{place}: expected a subclass of ScorerConfig, got {of.__bases__[0].__name__}"
+            f"{place}: expected a subclass of ScorerConfig, got "
+            f"{config_class.__bases__[0].__name__}"
         )
-    wanted = ScorerConfig.model_config
-    for key, value in wanted.items():
-        if of.model_config.get(key) != value:
+    for key, value in ScorerConfig.model_config.items():
+        if config_class.model_config.get(key) != value:
             raise Failed(
                 f"{place}: expected model_config {key}={value!r} as in ScorerConfig, got "
-                f"{of.model_config.get(key)!r}"
+                f"{config_class.model_config.get(key)!r}"
             )
     try:
-        of()
+        config_class()
     except ValidationError as error:
         names = ", ".join(str(e["loc"][0]) for e in error.errors())
         raise Failed(
             f"{place}: expected a valid default for each field, got none for {names}"
         ) from None
-    for name, field in of.model_fields.items():
+    for name, field in config_class.model_fields.items():
         if not field.description:
-            raise Failed(f"{place}: expected help for {name!r}: Field(…, description=…), got none")
+            raise Failed(
+                f"{place}: expected a description of {name!r}, as in Field(…, description=…), got "
+                "none"
+            )
 
 
 def shapes(s: Subject) -> None:
-    """Rows, scales, pairs and scores have the shapes and the type that the core builds on."""
+    """Rows, scales, pairs and scores have the expected shapes and dtype."""
     scorer = s.make(torch.float32)
     device = device_of(scorer)
     if scorer.scores_triples_only():
@@ -110,11 +118,11 @@ def shapes(s: Subject) -> None:
         tables = candidate_rows(scorer, None, 0, side)
         rows = candidate_rows(scorer, answers, relations, side)
         for i in range(len(metrics(scorer))):
-            widths = {"of all": tables[i].shape[1], "of some": rows[i].shape[1]}
-            if len(set(widths.values())) > 1:
+            width, width_of_some = tables[i].shape[1], rows[i].shape[1]
+            if width != width_of_some:
                 raise Failed(
                     f"{where(scorer, 'candidates')}: expected rows of one width, got "
-                    f"{widths['of all']} for all entities and {widths['of some']} for some"
+                    f"{width} for all entities and {width_of_some} for some"
                 )
             terms(scorer, i, queries[i].shape[1], tables[i].shape[1])
             scale = scales[i]
@@ -123,37 +131,37 @@ def shapes(s: Subject) -> None:
                     f"{where(scorer, 'scale')}: expected rows as wide as candidates, "
                     f"{tables[i].shape[1]}, got {scale.shape[1]}"
                 )
-            typed = {"query": queries[i], "candidates": tables[i], "scale": scale}
-            for method, tensor in typed.items():
+            tensors = {"query": queries[i], "candidates": tables[i], "scale": scale}
+            for method, tensor in tensors.items():
                 if tensor is not None and tensor.dtype != torch.float32:
                     raise Failed(
-                        f"{where(scorer, method)}: expected float32 as the weights are, got "
+                        f"{where(scorer, method)}: expected float32 like the weights, got "
                         f"{tensor.dtype}"
                     )
         join(scorer, [torch.zeros(2, 5) for _ in metrics(scorer)])
 
 
 def initial_values(s: Subject) -> None:
-    """The same generator gives the same scorer, whatever the global random state is."""
-    kept = torch.get_rng_state()
+    """The same generator gives the same scorer for any global random state."""
+    global_state = torch.get_rng_state()
     try:
-        made = []
+        scorers = []
         for seed in (1, 2):
             torch.manual_seed(seed)
-            made.append(s.construct(3))
+            scorers.append(s.construct(3))
     finally:
-        torch.set_rng_state(kept)
-    a, b = (scorer.state_dict() for scorer in made)
+        torch.set_rng_state(global_state)
+    a, b = (scorer.state_dict() for scorer in scorers)
     for name in a:
         if not torch.equal(a[name], b[name]):
             raise Failed(
-                f"{where(s.scorer_class, '__init__')}: expected {name!r} from the generator alone, "
-                "got other values under another global seed"
+                f"{where(s.scorer_class, '__init__')}: expected {name!r} to depend on generator "
+                "only, got other values with another global seed"
             )
 
 
 def state(s: Subject) -> None:
-    """What is saved and loaded into a scorer that was not fitted scores as before."""
+    """Saved weights give the same scores after loading into a scorer that was not fitted."""
     saved = s.make()
     try:
         data = safetensors.torch.save({k: v.contiguous() for k, v in kept_tensors(saved).items()})
@@ -162,7 +170,7 @@ def state(s: Subject) -> None:
         raise Failed(
             f"{where(s.scorer_class, '__init__')}: state_dict cannot be saved: {first}"
         ) from None
-    # Other features too: whoever evaluates a run need not have them.
+    # Other features as well, because evaluation does not need the feature stores.
     loaded = s.construct(99, s.features(99)).double()
     load_tensors(loaded, safetensors.torch.load(data))
     loaded.eval()
@@ -170,13 +178,13 @@ def state(s: Subject) -> None:
     if not torch.equal(before, after):
         worst = float((before - after).abs().max())
         raise Failed(
-            f"{where(s.scorer_class, '__init__')}: expected the scores of the saved scorer, got "
-            f"others after loading (by {worst:.3g})"
+            f"{where(s.scorer_class, '__init__')}: expected the scores of the saved scorer after "
+            f"loading, got a difference of {worst:.3g}"
         )
 
 
 def hooks(s: Subject) -> None:
-    """Extra losses and auxiliaries' are finite scalars; other hooks can be called."""
+    """Extra losses and auxiliary losses are finite scalars; other hooks can be called."""
     scorer = s.make(torch.float32).train()
     scorer.start_epoch(2)
     triples = s.triples
@@ -188,46 +196,49 @@ def hooks(s: Subject) -> None:
             raise Failed(
                 f"{where(scorer, 'extra_losses')}: expected a finite {name!r}, got {float(term)}"
             )
-    for of in scorer.auxiliaries():
-        found = of.loss(batch)
-        if not isinstance(found, Tensor) or found.dim() or not math.isfinite(float(found)):
-            got = shape(found) if not isinstance(found, Tensor) or found.dim() else float(found)
+    for auxiliary in scorer.auxiliaries():
+        loss = auxiliary.loss(batch)
+        if not isinstance(loss, Tensor) or loss.dim() or not math.isfinite(float(loss)):
+            got = shape(loss) if not isinstance(loss, Tensor) or loss.dim() else float(loss)
             raise Failed(
-                f"{where(scorer, 'auxiliaries')}: expected a finite scalar for {of.name!r}, got "
-                f"{got}"
+                f"{where(scorer, 'auxiliaries')}: expected a finite scalar for "
+                f"{auxiliary.name!r}, got {got}"
             )
     with torch.no_grad():
         scorer.constrain()
     for name, parameter in scorer.named_parameters():
         if not parameter.isfinite().all():
-            raise Failed(f"{where(scorer, 'constrain')}: expected finite weights, {name!r} is not")
+            raise Failed(
+                f"{where(scorer, 'constrain')}: expected finite weights, got non-finite {name!r}"
+            )
 
 
 def parameter_groups(s: Subject) -> None:
-    """Every parameter is in one group or auxiliary, so that it is trained, and once."""
+    """Every parameter is in exactly one group or auxiliary, so that it is trained once."""
     scorer = s.construct()
     if not list(scorer.parameters()):
-        raise Skipped("there is nothing to train")
-    seen: dict[int, int] = {}
+        raise Skipped("the scorer has no parameters")
+    counts: dict[int, int] = {}
     for group in scorer.parameter_groups():
         if not group.rate >= 0:
             raise Failed(
-                f"{where(scorer, 'parameter_groups')}: expected rates from 0, got {group.rate}"
+                f"{where(scorer, 'parameter_groups')}: expected rates of at least 0, got "
+                f"{group.rate}"
             )
         for parameter in group.parameters:
-            seen[id(parameter)] = seen.get(id(parameter), 0) + 1
-    for of in scorer.auxiliaries():
-        for parameter in of.parameters:
-            seen[id(parameter)] = seen.get(id(parameter), 0) + 1
+            counts[id(parameter)] = counts.get(id(parameter), 0) + 1
+    for auxiliary in scorer.auxiliaries():
+        for parameter in auxiliary.parameters:
+            counts[id(parameter)] = counts.get(id(parameter), 0) + 1
     for name, parameter in scorer.named_parameters():
-        times = seen.pop(id(parameter), 0)
+        times = counts.pop(id(parameter), 0)
         if times != 1:
             raise Failed(
-                f"{where(scorer, 'parameter_groups')}: expected {name!r} in one group, got it in "
-                f"{times}"
+                f"{where(scorer, 'parameter_groups')}: expected {name!r} in one group, got "
+                f"{times} groups"
             )
-    if seen:
+    if counts:
         raise Failed(
             f"{where(scorer, 'parameter_groups')}: expected parameters of the scorer, got "
-            f"{len(seen)} that are not"
+            f"{len(counts)} others"
         )

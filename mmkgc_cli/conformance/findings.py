@@ -1,4 +1,4 @@
-"""What the kit says of a scorer: a finding a property."""
+"""Results of the conformance checks: one finding per property."""
 
 from __future__ import annotations
 
@@ -12,19 +12,23 @@ Outcome = Literal["passed", "failed", "skipped"]
 
 
 class Failed(Exception):
-    """A property does not hold; the message names method, expected and got."""
+    """A property fails; the message names the method, the expected and the actual value."""
 
 
 class Skipped(Exception):
-    """A property does not apply; the message says why."""
+    """A property does not apply; the message contains the reason."""
 
 
 @dataclass(frozen=True)
 class Property:
-    """Something every scorer must hold.
+    """A property that every scorer must have.
 
-    `check` raises `Failed` or `Skipped`, or returns; a property is skipped unless all of those in
-    `needs` hold. `meaning` says what is wrong with a scorer that fails, `mend` what to do.
+    Attributes:
+        name: name of the property.
+        check: returns if the property holds, and raises `Failed` or `Skipped` otherwise.
+        meaning: the consequence of a failure.
+        mend: how to fix the scorer.
+        needs: names of properties that must pass; otherwise this one is skipped.
     """
 
     name: str
@@ -36,7 +40,7 @@ class Property:
 
 @dataclass(frozen=True)
 class Finding:
-    """How the property `name` came out; `meaning` and `mend` are empty unless it failed."""
+    """Result of one property; `meaning` and `mend` are empty unless it failed."""
 
     name: str
     outcome: Outcome
@@ -46,5 +50,5 @@ class Finding:
 
     @property
     def passed(self) -> bool:
-        """Whether it holds, or does not apply."""
+        """Whether the property holds or does not apply."""
         return self.outcome != "failed"

@@ -1,4 +1,4 @@
-"""The loss that training asks for is the loss of the scores, whoever makes the gradients."""
+"""Property: `loss_sampled` equals the loss of the sampled scores, with the same gradients."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmkgc_cli.scoring.contract import Scorer, Side
 from mmkgc_cli.scoring.faults import where
 from mmkgc_cli.training.optimizers import Adam
 
-# One whose weights come from the scores of all negatives, and one that looks at each by itself.
+# The weights of the first depend on the scores of all negatives; the second treats each alone.
 LOSSES: dict[str, RowLoss] = {
     "self-adversarial": SelfAdversarial(),
     "entropy-weighted": EntropyWeighted((0.2, 0.8), (0.5, 1.5, 1.2)),
@@ -22,7 +22,7 @@ LOSSES: dict[str, RowLoss] = {
 
 
 def sampled_losses(s: Subject) -> None:
-    """`loss_sampled` is the loss of `score_sampled`, gradients included, deferred ones too."""
+    """`loss_sampled` equals the loss of `score_sampled`, with direct and deferred gradients."""
     scorer = s.make()
     heads, relations, tails, ids, side, usable, order = _arguments(s)
     place = where(scorer, "loss_sampled")
@@ -47,7 +47,7 @@ def _trained(scorer: Scorer) -> list[torch.nn.Parameter]:
 
 
 def _gradients(scorer: Scorer, loss: Tensor, optimizer: Adam | None = None) -> dict[str, Tensor]:
-    """By parameter; zeros where the loss does not depend on it."""
+    """Gradient of each parameter; zeros if the loss does not depend on it."""
     scorer.zero_grad()
     if loss.requires_grad:
         loss.backward()  # type: ignore[no-untyped-call]
@@ -60,7 +60,7 @@ def _gradients(scorer: Scorer, loss: Tensor, optimizer: Adam | None = None) -> d
 
 
 def _arguments(s: Subject) -> tuple[Tensor, ...]:
-    """Those of `loss_sampled` but the loss: the true tails first, a negative in five unusable."""
+    """Tensor arguments of `loss_sampled`: true tails first, every fifth negative masked out."""
     heads, relations, tails = s.triples.unbind(1)
     ids, side = drawn_candidates(s)
     ids = torch.cat([tails[:, None], ids], 1)

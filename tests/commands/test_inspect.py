@@ -33,34 +33,34 @@ def folder(graph: Graph, tmp_path: Path) -> Path:
 
 
 def test_inspect_shows_weights_of_experts_and_certainty_over_training(folder: Path) -> None:
-    graph, at = str(folder / "graph"), str(folder / "run")
-    run(TRAIN[0], "mocme", "--graph", graph, "--run", at, *TRAIN[1:],
+    graph, path = str(folder / "graph"), str(folder / "run")
+    run(TRAIN[0], "mocme", "--graph", graph, "--run", path, *TRAIN[1:],
         "--set", "model.use_modalities=[]")  # fmt: skip
-    shown = run("inspect", at)
+    shown = run("inspect", path)
     assert "structure: expert" in shown
-    assert "the kept weights" in shown
-    found = json.loads(run("inspect", at, "--json"))
-    (experts,) = found["weighings"]
+    assert "selected weights" in shown
+    report = json.loads(run("inspect", path, "--json"))
+    (experts,) = report["weighings"]
     assert [p["part"] for p in experts["parts"]] == ["expert 1", "expert 2", "expert 3"]
     assert sum(p["mean"] for p in experts["parts"]) == pytest.approx(1)
-    assert [row["epoch"] for row in found["history"]] == [1, 2]
-    for row in (*found["history"], found["certainty"]):
+    assert [row["epoch"] for row in report["history"]] == [1, 2]
+    for row in (*report["history"], report["certainty"]):
         assert row["easy"] + row["ambiguous"] + row["hard"] == pytest.approx(1)
-    assert found["history"][found["epoch"] - 1]["hard"] == found["certainty"]["hard"]
+    assert report["history"][report["epoch"] - 1]["hard"] == report["certainty"]["hard"]
 
 
-def test_inspect_says_that_a_scorer_weighs_no_parts(folder: Path) -> None:
-    graph, at = str(folder / "graph"), str(folder / "run")
-    run(TRAIN[0], "rotate", "--graph", graph, "--run", at, *TRAIN[1:])
-    assert "rotate weighs no parts" in run("inspect", at)
+def test_inspect_of_a_scorer_without_mixture_weights(folder: Path) -> None:
+    graph, path = str(folder / "graph"), str(folder / "run")
+    run(TRAIN[0], "rotate", "--graph", graph, "--run", path, *TRAIN[1:])
+    assert "rotate has no mixture weights" in run("inspect", path)
 
 
-def test_what_a_row_lacks_has_no_part_in_numbers_and_evenness() -> None:
+def test_missing_parts_are_excluded_from_statistics_and_evenness() -> None:
     values = torch.tensor([[0.5, 0.5, math.nan], [0.25, 0.25, 0.5], [1.0, math.nan, math.nan]])
-    found = weighing(Shares("part", ("a", "b", "c"), values))
-    assert [p.count for p in found.parts] == [3, 2, 1]
+    summary = weighing(Shares("part", ("a", "b", "c"), values))
+    assert [p.count for p in summary.parts] == [3, 2, 1]
     assert weighing(Shares("part", ("a", "b"), values[2:, :2])).parts[1].mean is None
-    assert found.parts[1].mean == pytest.approx(0.375)
-    assert found.parts[0].median == pytest.approx(0.5)
+    assert summary.parts[1].mean == pytest.approx(0.375)
+    assert summary.parts[0].median == pytest.approx(0.5)
     uneven = (0.5 * math.log(4) + 0.5 * math.log(2)) / math.log(3)
-    assert found.evenness == pytest.approx((1 + uneven) / 2)
+    assert summary.evenness == pytest.approx((1 + uneven) / 2)

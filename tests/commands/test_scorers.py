@@ -14,7 +14,7 @@ from tests.conftest import ROOT, Outcome, random_graph
 Run = Callable[..., Outcome]
 
 
-def test_list_shows_what_works_and_says_what_does_not(mmkgc: Run, tmp_path: Path) -> None:
+def test_list_shows_usable_scorers_and_warns_of_broken_ones(mmkgc: Run, tmp_path: Path) -> None:
     assert mmkgc("scorers", "new", "mine").code == 0
     (tmp_path / "scorers" / "broken.py").write_text("def f(:")
     (tmp_path / "scorers" / "rotate.py").write_text("SCORER = None")
@@ -27,20 +27,20 @@ def test_list_shows_what_works_and_says_what_does_not(mmkgc: Run, tmp_path: Path
     broken, warning = done.err.splitlines()
     assert broken == "broken: scorers/broken.py:1: not valid Python: invalid syntax"
     assert warning.startswith("warning: scorers/rotate.py: not used, as the name 'rotate'")
-    told = json.loads(mmkgc("scorers", "list", "--json").out)
-    assert {entry["name"]: bool(entry["problem"]) for entry in told["scorers"]} == {
+    output = json.loads(mmkgc("scorers", "list", "--json").out)
+    assert {entry["name"]: bool(entry["problem"]) for entry in output["scorers"]} == {
         **dict.fromkeys(built_in, False),
         "broken": True,
         "mine": False,
     }
-    assert told["problems"] == [warning.removeprefix("warning: ")]
+    assert output["problems"] == [warning.removeprefix("warning: ")]
 
 
-def test_show_says_whom_to_cite_and_every_setting(mmkgc: Run) -> None:
-    told = json.loads(mmkgc("scorers", "show", "rotate", "--json").out)
-    assert told["citation"].startswith("Zhiqing Sun")
-    assert (told["metric"], told["two_way"]) == ("modulus", True)
-    assert told["settings"]["model.dim"] == {
+def test_show_prints_the_citation_and_every_setting(mmkgc: Run) -> None:
+    output = json.loads(mmkgc("scorers", "show", "rotate", "--json").out)
+    assert output["citation"].startswith("Zhiqing Sun")
+    assert (output["metric"], output["two_way"]) == ("modulus", True)
+    assert output["settings"]["model.dim"] == {
         "type": "int",
         "default": 128,
         "required": False,
@@ -59,14 +59,14 @@ def test_show_says_whom_to_cite_and_every_setting(mmkgc: Run) -> None:
 @pytest.mark.parametrize("kind", ["query", "triple"])
 def test_new_writes_a_scorer_that_can_be_shown(mmkgc: Run, tmp_path: Path, kind: str) -> None:
     done = mmkgc("scorers", "new", "mine", "--kind", kind, "--json")
-    told = json.loads(done.out)
-    assert told == {"scorer": "scorers/mine.py", "test": "scorers/test_mine.py", "kind": kind}
-    about = json.loads(mmkgc("scorers", "show", "mine", "--json").out)
-    assert about["metric"] == ("l1" if kind == "query" else None)
+    output = json.loads(done.out)
+    assert output == {"scorer": "scorers/mine.py", "test": "scorers/test_mine.py", "kind": kind}
+    shown = json.loads(mmkgc("scorers", "show", "mine", "--json").out)
+    assert shown["metric"] == ("l1" if kind == "query" else None)
     assert mmkgc("scorers", "new", "mine").code == 2
 
 
-def test_new_elsewhere_says_how_it_will_be_found(
+def test_new_in_another_directory_prints_how_to_register_it(
     mmkgc: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = mmkgc("scorers", "new", "mine", "--folder", "else where")
@@ -77,27 +77,25 @@ def test_new_elsewhere_says_how_it_will_be_found(
     assert mmkgc("scorers", "show", "mine").code == 0
 
 
-def test_bench_takes_turns_with_rotate_at_the_same_dimension(
+def test_bench_alternates_with_rotate_at_the_same_dimension(
     mmkgc: Run, graph: Graph, tmp_path: Path
 ) -> None:
     write_graph(graph, tmp_path / "graph")
     mmkgc("scorers", "new", "mine")
     small = ["--graph", "graph", "--turns", "2", "--steps", "3", "--ranked", "5"]
-    told = json.loads(mmkgc("scorers", "bench", "mine", "--dim", "6", *small, "--json").out)
-    assert [told[side]["dim"] for side in ("scorer", "against")] == [6, 6]
-    for what in ("training", "ranking"):
-        rates = told["scorer"][what], told["against"][what]
+    output = json.loads(mmkgc("scorers", "bench", "mine", "--dim", "6", *small, "--json").out)
+    assert [output[side]["dim"] for side in ("scorer", "against")] == [6, 6]
+    for quantity in ("training", "ranking"):
+        rates = output["scorer"][quantity], output["against"][quantity]
         assert min(rates) > 0
-        assert told["ratio"][what] == pytest.approx(rates[0] / rates[1])
+        assert output["ratio"][quantity] == pytest.approx(rates[0] / rates[1])
     done = mmkgc("scorers", "bench", "frequency", *small)
     assert done.code == 0, done.err
-    assert "nothing to train" in done.out
+    assert "no parameters" in done.out
     assert "frequency / rotate" in done.out
 
 
-def test_bench_trains_a_plugin_on_settings_of_its_own(
-    mmkgc: Run, graph: Graph, tmp_path: Path
-) -> None:
+def test_bench_applies_settings_to_a_plugin(mmkgc: Run, graph: Graph, tmp_path: Path) -> None:
     write_graph(graph, tmp_path / "graph")
     mmkgc("scorers", "new", "mine")
     small = ["--graph", "graph", "--turns", "1", "--steps", "1", "--ranked", "5", "--json"]
@@ -109,20 +107,22 @@ def test_bench_trains_a_plugin_on_settings_of_its_own(
         "--set",
         "training.negatives=2",
     ]
-    told = json.loads(mmkgc("scorers", "bench", "mine", *small, *settings).out)
-    assert [told[side]["dim"] for side in ("scorer", "against")] == [7, 7]
+    output = json.loads(mmkgc("scorers", "bench", "mine", *small, *settings).out)
+    assert [output[side]["dim"] for side in ("scorer", "against")] == [7, 7]
     done = mmkgc("scorers", "bench", "mine", *small, "--set", "model.width=7")
     assert (done.code, len(done.err.splitlines())) == (3, 1)
 
 
-def test_bench_of_a_graph_without_valid_triples_is_one_line(mmkgc: Run, tmp_path: Path) -> None:
+def test_bench_of_a_graph_without_valid_triples_fails_with_one_line(
+    mmkgc: Run, tmp_path: Path
+) -> None:
     write_graph(random_graph(9, 2, 9, seed=0), tmp_path / "graph")
     done = mmkgc("scorers", "bench", "rotate", "--graph", "graph")
     assert done.code == 3
     assert done.err == "error: graph: the graph has no train or no valid triples to measure on\n"
 
 
-def test_the_synthetic_graph_is_the_same_every_time_and_clean() -> None:
+def test_the_synthetic_graph_is_reproducible_and_clean() -> None:
     graph = benchmarking.synthetic_graph()
     assert graph.fingerprint == benchmarking.synthetic_graph().fingerprint
     assert set(graph.leaks().values()) | set(graph.duplicates().values()) == {0}

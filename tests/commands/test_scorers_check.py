@@ -1,4 +1,4 @@
-"""`mmkgc scorers check` as a user meets it."""
+"""Tests of `mmkgc scorers check` through the command line."""
 
 from __future__ import annotations
 
@@ -28,39 +28,42 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     return lambda *arguments: CliRunner().invoke(app, ["check", *arguments])
 
 
-def test_a_good_scorer_has_every_property_listed_and_exit_code_0(
+def test_a_good_scorer_lists_every_property_with_exit_code_0(
     run: Callable[..., Result],
 ) -> None:
     done = run("good")
     assert done.exit_code == 0
-    for of in PROPERTIES:
-        assert f"\n{of.name} " in done.stdout
-    assert "good: nothing failed; " in done.stdout
+    for tested in PROPERTIES:
+        assert f"\n{tested.name} " in done.stdout
+    assert "good: no property failed; " in done.stdout
 
 
-def test_a_bad_scorer_is_told_what_fails_what_it_means_and_how_to_mend_it(
+def test_a_bad_scorer_gets_the_failure_its_meaning_and_a_fix(
     run: Callable[..., Result],
 ) -> None:
     done = run("bad")
     assert done.exit_code == 1
     assert "sides failed: " in done.stdout
-    assert "faults.py: ForgottenInverse.query: expected as head query" in done.stdout
-    assert "means: what is learnt for tails does not hold for heads" in done.stdout
-    assert "to mend: solve the tail query's equation for the head" in done.stdout
+    assert "faults.py: ForgottenInverse.query: expected the head query" in done.stdout
+    assert (
+        "means: a model trained on tail queries would answer head queries with other scores"
+        in done.stdout
+    )
+    assert "fix: solve the equation of the tail query for the head" in done.stdout
     assert f"bad: 1 of {len(PROPERTIES)} properties failed" in done.stdout
 
 
 def test_json_holds_the_findings(run: Callable[..., Result]) -> None:
     done = run("bad", "--json")
     assert done.exit_code == 1
-    found = json.loads(done.stdout)
-    assert found["passed"] is False
-    outcomes = {of["name"]: of["outcome"] for of in found["findings"]}
-    assert list(outcomes) == [of.name for of in PROPERTIES]
+    report = json.loads(done.stdout)
+    assert report["passed"] is False
+    outcomes = {finding["name"]: finding["outcome"] for finding in report["findings"]}
+    assert list(outcomes) == [tested.name for tested in PROPERTIES]
     assert [name for name, outcome in outcomes.items() if outcome == "failed"] == ["sides"]
 
 
-def test_a_setting_can_be_given_and_a_wrong_one_is_refused(run: Callable[..., Result]) -> None:
+def test_set_passes_a_setting_and_refuses_a_wrong_one(run: Callable[..., Result]) -> None:
     assert run("good", "--set", "model.dim=3").exit_code == 0
     done = run("good", "--set", "model.dimm=3")
     assert "dimm" in str(done.exception)

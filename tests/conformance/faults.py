@@ -1,4 +1,4 @@
-"""Scorers with one fault each, by the property that they break and nothing else."""
+"""Scorers with one fault each, which breaks one property only."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class TableNormalised(DistMult):
         return rows / rows.norm() if entities is None else rows
 
     def score_all(self, entities: Tensor, relations: Tensor, side: Side) -> Tensor:
-        raise AssertionError("is not asked once rows fail")
+        raise AssertionError("is not called after the rows property failed")
 
 
 class OnlyOneRelation(PerRelation):
@@ -190,16 +190,16 @@ class AllUsable(DistMult):
 
 
 class LostWhileDeferred(DistMult):
-    """Its own gradient of the relations forgets that an optimizer may wait for it."""
+    """Ignores that an optimizer may defer the gradient of the relations."""
 
     def loss_sampled(self, *args: Any) -> Tensor:
         loss = super().loss_sampled(*args)
-        waiting = hasattr(self.relations, "deferred_gradients")
-        return loss.detach() + 0 * loss if waiting else loss
+        deferred = hasattr(self.relations, "deferred_gradients")
+        return loss.detach() + 0 * loss if deferred else loss
 
 
 class BiasOutsideRows(DistMult):
-    """The bias of candidates is in all scores, and in no row."""
+    """Adds a bias of candidates to all scores but to no row."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -245,7 +245,7 @@ class ForgottenBlock(FourTerms):
 
 
 class TinyRows(TransE):
-    """Squares of these coordinates are 0 in float32."""
+    """Rows with coordinates that have a square of 0 in float32."""
 
     metric = Metric.modulus
     tiny = 1e-25
@@ -304,7 +304,7 @@ class Unregistered(DistMult):
 
 
 class LeavesFeaturesOut(WithImage):
-    """Whoever evaluates it would need its store."""
+    """Needs its feature store for evaluation, because features are not in the state."""
 
     def __init__(self, *args: Any, **features: Any) -> None:
         super().__init__(*args, **features)
@@ -325,10 +325,10 @@ class LooksAtIds(DistMult):
         return self.candidates(entities) * self.relations[relations]  # type: ignore[operator]
 
 
-# Property, scorer, and words of the finding.
+# Property, scorer, and a part of the finding.
 FAULTS: tuple[tuple[str, type[Scorer], str], ...] = (
-    ("constructor", NoCitation, "NoCitation.citation: expected where the score was published"),
-    ("constructor", NoBase, "got None and None (is super().__init__ called with them?)"),
+    ("constructor", NoCitation, "NoCitation.citation: expected the publication of the score"),
+    ("constructor", NoBase, "got None and None (does __init__ pass them to super().__init__?)"),
     ("constructor", NothingDefined, "expected query and candidates, or score; got none"),
     ("constructor", OtherArguments, "takes 2 positional arguments but 5 were given"),
     ("configuration", LooseConfig, "expected model_config extra='forbid' as in ScorerConfig"),
@@ -346,34 +346,50 @@ FAULTS: tuple[tuple[str, type[Scorer], str], ...] = (
         "NarrowCandidates.candidates: expected rows as wide as those of query, 4",
     ),
     ("shapes", OddBlock, "expected an even width, complex blocks are [re | im], got 5"),
-    ("shapes", DoubleRows, "DoubleRows.query: expected float32 as the weights are, got torch.f"),
+    ("shapes", DoubleRows, "DoubleRows.query: expected float32 like the weights, got torch.f"),
     ("shapes", ShortScores, "ShortScores.score: expected [62], a score a triple, got [62, 1]"),
     ("shapes", OneBranch, "OneBranch.query: expected a list of 2 (a metric each), got [62, 4]"),
     ("shapes", JoinedToOne, "JoinedToOne.combine: expected [2, 5], got [2] float32"),
     ("shapes", Crashing, "Crashing.query: RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
     ("finite values", LogarithmOfZero, "LogarithmOfZero.query: expected finite scores, got ["),
-    ("initial values", GlobalSeed, "expected 'relations' from the generator alone"),
-    ("repeats", Noisy, "Noisy.query: expected the same scores again in eval mode, got others"),
-    ("rows", TableNormalised, "TableNormalised.candidates: expected of some entities the rows"),
-    ("relation tables", OnlyOneRelation, "expected with a relation for each row what relation"),
-    ("sides", WrongSign, "WrongSign.query: expected from the head query the tail query's score"),
-    ("sides", ForgottenInverse, "expected as head query the tail query of r + R"),
-    ("triples", OtherTripleScore, "OtherTripleScore.score: expected the tail query's score"),
+    ("initial values", GlobalSeed, "expected 'relations' to depend on generator only"),
+    ("repeats", Noisy, "Noisy.query: expected the same scores again in eval mode, got a"),
+    (
+        "rows",
+        TableNormalised,
+        "TableNormalised.candidates: expected for some entities the same rows",
+    ),
+    (
+        "relation tables",
+        OnlyOneRelation,
+        "expected the same rows for one relation per row as for relation",
+    ),
+    (
+        "sides",
+        WrongSign,
+        "WrongSign.query: expected the head query to give the score of the tail query",
+    ),
+    ("sides", ForgottenInverse, "expected the head query to equal the tail query of r + R"),
+    ("triples", OtherTripleScore, "OtherTripleScore.score: expected the score of the tail query"),
     ("one against all", OtherScoreOfAll, "expected the scores of a loop over all entities"),
-    ("sampled scores", NoMarginInTraining, "expected the score of each candidate by itself"),
+    ("sampled scores", NoMarginInTraining, "expected the score of each single candidate"),
     ("sampled gradients", DetachedInTraining, "expected the gradient of 'entities' through the"),
     ("sampled losses", AllUsable, "expected the self-adversarial loss of the sampled scores, got"),
     ("sampled losses", LostWhileDeferred, "loss while gradients are deferred of the sampled"),
     ("ranks", BiasOutsideRows, "expected tail rank"),
     ("ties", LaterIsBetter, "LaterIsBetter.combine: expected tail rank"),
-    ("non-finite scores", HidesNaN, "HidesNaN.query: expected NaN from weights that are NaN"),
+    ("non-finite scores", HidesNaN, "HidesNaN.query: expected NaN scores from NaN weights"),
     ("blocks", ForgottenBlock, "expected every query column in a pair, got 4 of 8 in none"),
-    ("native ops", TinyRows, "expected from the kernels the scores of plain torch"),
+    ("native ops", TinyRows, "expected the native scores to equal the reference"),
     ("gradients", WrongBackward, "WrongBackward.query: expected a slope of"),
     ("hooks", LossByRow, "LossByRow.extra_losses: expected a scalar for 'n3', got [17]"),
     ("hooks", ReservedName, "expected names other than loss and gradient_norm, got 'loss'"),
-    ("parameter groups", ForgottenParameter, "expected 'relations' in one group, got it in 0"),
-    ("state", Unregistered, "expected the scores of the saved scorer, got others after loading"),
-    ("state", LeavesFeaturesOut, "expected the scores of the saved scorer, got others after"),
-    ("permutation", LooksAtIds, "the same scores when entities are numbered in another order"),
+    ("parameter groups", ForgottenParameter, "expected 'relations' in one group, got 0 groups"),
+    (
+        "state",
+        Unregistered,
+        "expected the scores of the saved scorer after loading, got a difference",
+    ),
+    ("state", LeavesFeaturesOut, "expected the scores of the saved scorer after loading, got a"),
+    ("permutation", LooksAtIds, "expected the same scores with another numbering of entities"),
 )

@@ -12,44 +12,44 @@ from mmkgc_cli.scoring.registry import SCORERS
 from tests.conformance.faults import FAULTS, LooseConfig, NoDefault
 from tests.scoring.extended import EXTENDED, TransE
 
-NAMES = [of.name for of in PROPERTIES]
+NAMES = [tested.name for tested in PROPERTIES]
 
 
 def failures(findings: list[Finding]) -> dict[str, Finding]:
-    return {of.name: of for of in findings if of.outcome == "failed"}
+    return {finding.name: finding for finding in findings if finding.outcome == "failed"}
 
 
 @pytest.mark.parametrize("name", sorted(discover(SCORERS).plugins))
-def test_every_built_in_scorer_keeps_the_contract(name: str) -> None:
+def test_every_built_in_scorer_follows_the_contract(name: str) -> None:
     findings = check_scorer(load_scorer(name))
-    assert [of.name for of in findings] == NAMES
+    assert [finding.name for finding in findings] == NAMES
     assert not failures(findings)
 
 
-@pytest.mark.parametrize("scorer", EXTENDED, ids=lambda of: of.__name__)
-def test_scorers_with_extensions_keep_the_contract(scorer: type[Scorer]) -> None:
+@pytest.mark.parametrize("scorer", EXTENDED, ids=lambda cls: cls.__name__)
+def test_scorers_with_extensions_follow_the_contract(scorer: type[Scorer]) -> None:
     assert not failures(check_scorer(scorer))
 
 
 @pytest.mark.parametrize(
-    ("name", "scorer", "words"), FAULTS, ids=lambda of: of.__name__ if isinstance(of, type) else ""
+    ("name", "scorer", "text"), FAULTS, ids=lambda x: x.__name__ if isinstance(x, type) else ""
 )
 def test_a_fault_fails_its_property_and_no_other(
-    name: str, scorer: type[Scorer], words: str
+    name: str, scorer: type[Scorer], text: str
 ) -> None:
     if name == "native ops" and not library().loaded:
         pytest.skip(library().reason)
-    found = failures(check_scorer(scorer))
-    assert list(found) == [name]
-    finding = found[name]
-    assert words in finding.detail, finding.detail
+    failed = failures(check_scorer(scorer))
+    assert list(failed) == [name]
+    finding = failed[name]
+    assert text in finding.detail, finding.detail
     assert "\n" not in finding.detail
     assert finding.meaning
     assert finding.mend
 
 
 def test_every_property_has_a_scorer_that_fails_it() -> None:
-    # A GPU is needed to fail the last.
+    # The property "devices" needs a GPU to fail.
     assert {name for name, _, _ in FAULTS} == set(NAMES) - {"devices"}
 
 
@@ -63,31 +63,31 @@ def test_findings_name_the_file_of_the_plugin_and_the_line_that_raised() -> None
     assert line.isdigit()
 
 
-def test_what_builds_on_a_broken_property_is_not_checked() -> None:
+def test_properties_that_need_a_failed_one_are_skipped() -> None:
     by_class = {scorer.__name__: scorer for _, scorer, _ in FAULTS}
-    findings = {of.name: of for of in check_scorer(by_class["NothingDefined"])}
-    assert findings["ranks"].detail == "not checked, since 'constructor' does not hold"
+    findings = {finding.name: finding for finding in check_scorer(by_class["NothingDefined"])}
+    assert findings["ranks"].detail == "not checked, because 'constructor' failed"
     assert findings["ranks"].outcome == "skipped"
 
 
 def test_a_setting_without_default_is_a_finding_of_the_configuration() -> None:
-    found = failures(check_scorer(NoDefault))
-    assert "expected a valid default for each field, got none for needed" in str(found)
+    failed = failures(check_scorer(NoDefault))
+    assert "expected a valid default for each field, got none for needed" in str(failed)
 
 
-def test_sizes_are_made_small_and_other_settings_left_alone() -> None:
+def test_small_config_changes_sizes_only() -> None:
     rotate = load_scorer("rotate").Config
     config = small_config(rotate)
     assert config.model_dump() == {**rotate().model_dump(), "dim": 6}
 
 
-def test_a_configuration_can_be_given() -> None:
+def test_an_explicit_configuration_is_used() -> None:
     subject = Subject(TransE, TransE.Config(dim=3))
     assert subject.construct().entities.shape == (ENTITIES, 3)
     assert not failures(check_scorer(TransE, TransE.Config(dim=3)))
 
 
-def test_the_graph_of_the_kit_is_of_distinct_triples_with_all_ids() -> None:
+def test_the_synthetic_graph_has_distinct_triples_and_all_ids() -> None:
     triples = Subject(LooseConfig, LooseConfig.Config()).triples
     assert len(torch.unique(triples, dim=0)) == len(triples)
     assert set(triples[:, [0, 2]].flatten().tolist()) == set(range(ENTITIES))
