@@ -1,11 +1,12 @@
-"""Feature stores against plain numpy: reading all, realigned, some rows; writing; and memory.
+"""Speed and memory of feature stores against plain numpy files.
 
     python -m benchmarks.features --rows 100000 --width 768
 
-Each figure is the best of some runs with the file in the page cache, in GB of float32 a second, and
-its share of what `numpy.load` (`numpy.save`, which does not wait for the disk) makes of the same
-values without any checksum. The first lines import and check the file in a process of its own, for
-its peak memory: with --rows 1000000 it has 3 GB, and the rest is left out.
+Measures reading in order, reading in another order, reading some rows, and writing. Each speed is
+the best of several runs with the file in the page cache, in GB of float32 per second, and as a
+share of `numpy.load` or `numpy.save` on the same values. These compute no checksum, and
+`numpy.save` does not wait for the disk. The first lines import and check the file in a separate
+process and print its peak memory. With --rows 1000000 (3 GB) only these are measured.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ PART = 4096
 
 
 def best(action: Callable[[], object], runs: int) -> float:
-    """Seconds of the quickest run."""
+    """Seconds of the fastest run."""
     times = []
     for _ in range(runs):
         start = time.perf_counter()
@@ -47,7 +48,7 @@ def graph_of(entities: list[str]) -> Graph:
 
 
 def generate(path: Path, n: int, width: int) -> None:
-    """Writes an .npy of random numbers without ever holding it."""
+    """Writes an .npy file of random numbers in blocks."""
     rng = np.random.default_rng(0)
     header = {"descr": "<f4", "fortran_order": False, "shape": (n, width)}
     with path.open("wb") as file:
@@ -74,7 +75,7 @@ def speeds(folder: Path, n: int, width: int, runs: int) -> None:
     memory_map = best(lambda: np.load(plain, mmap_mode="r")[some], runs)
     writing = size / best(lambda: np.save(folder / "y.npy", values), runs)
     print(
-        f"numpy: load {reading:.2f} GB/s, load in another order {gathering:.2f}, save "
+        f"numpy: load {reading:.2f} GB/s, load with permuted rows {gathering:.2f}, save "
         f"{writing:.2f}, {len(some)} rows of a memory map {1e3 * memory_map:.1f} ms"
     )
     for dtype, compression in (("float32", None), ("float16", None), ("float16", "lzf")):
@@ -88,21 +89,21 @@ def speeds(folder: Path, n: int, width: int, runs: int) -> None:
         with FeatureStore(path) as store:
             other = align(store, graph_of([ids[i] for i in shuffled]))
 
-            def anew(rows: np.ndarray | None = None, path: Path = path) -> None:
-                with FeatureStore(path) as fresh:  # whose blocks have not been checked yet
+            def read_new(rows: np.ndarray | None = None, path: Path = path) -> None:
+                with FeatureStore(path) as fresh:  # its blocks are not verified yet
                     fresh.read(rows, target)
 
-            first = size / best(anew, runs)
-            realigned = size / best(lambda rows=other.rows: anew(rows), runs)  # type: ignore[misc]
+            first = size / best(read_new, runs)
+            realigned = size / best(lambda rows=other.rows: read_new(rows), runs)  # type: ignore[misc]
             again = size / best(lambda s=store: s.read(out=target), runs)  # type: ignore[misc]
             cache = RowCache(other, max_bytes=1 << 28)
-            asked = torch.from_numpy(some)
-            cold = best(lambda c=cache, a=asked: c.take(a), 1)  # type: ignore[misc]
-            warm = best(lambda c=cache, a=asked: c.take(a), runs)  # type: ignore[misc]
+            entities = torch.from_numpy(some)
+            cold = best(lambda c=cache, e=entities: c.take(e), 1)  # type: ignore[misc]
+            warm = best(lambda c=cache, e=entities: c.take(e), runs)  # type: ignore[misc]
         name = f"{dtype} {compression or ''}".strip()
         print(
-            f"{name}: read {first:.2f} GB/s ({first / reading:.2f} of numpy), again {again:.2f} "
-            f"({again / reading:.2f}), realigned {realigned:.2f} ({realigned / gathering:.2f}), "
+            f"{name}: read {first:.2f} GB/s ({first / reading:.2f} of numpy), "
+            f"second read {again:.2f} ({again / reading:.2f}), realigned {realigned:.2f} ({realigned / gathering:.2f}), "
             f"write {written:.2f} ({written / writing:.2f}); {len(some)} rows: "
             f"{1e3 * cold:.1f} ms, from the cache {1e3 * warm:.1f} ms",
             flush=True,
@@ -126,7 +127,7 @@ def memory(folder: Path, n: int) -> None:
         if status:
             raise SystemExit(f"features {step[0]} failed")
         seconds, peak = time.perf_counter() - start, usage.ru_maxrss / 2**10
-        print(f"features {step[0]}: {seconds:.1f} s, at most {peak:.0f} MiB", flush=True)
+        print(f"features {step[0]}: {seconds:.1f} s, peak memory {peak:.0f} MiB", flush=True)
 
 
 def main() -> None:
@@ -136,7 +137,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--folder", type=Path, help="scratch space; a temporary folder otherwise")
+    parser.add_argument("--folder", type=Path, help="scratch directory; default: a temporary one")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as scratch:
         folder = Path(scratch)

@@ -1,12 +1,12 @@
-"""The kernels on a GPU against what it can do at best, measured on the spot, and against torch.
+"""Native ops on a GPU against measured lower bounds of the GPU, and against torch.
 
     python -m benchmarks.gpu [--graph graphs/fb15k-237] [--out results.json]
 
-Device time from CUDA events around replays of CUDA graphs, medians: launches and Python are left
-out but where whole steps are compared. Ops: `rotate_score`, `sampled_score`, `table_adam`,
+Times are medians of CUDA events around replays of CUDA graphs, so they exclude launches and Python,
+except where whole steps are compared. Ops: `rotate_score`, `sampled_score`, `table_adam`,
 `self_adversarial_loss`, `entropy_weighted_loss`, `filtered_negatives`, `rank_candidates`,
-`rgcn_propagate`. Floors come from `floors.cu`, compiled by nvcc for the GPU at hand. `--tiny` tries
-the program out on sizes that mean nothing, also where there is no GPU.
+`rgcn_propagate`. Lower bounds (floors) come from `floors.cu`, which nvcc compiles for this GPU.
+`--tiny` runs the program with tiny sizes, to test it; this works without a GPU.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ MARGIN, TEMPERATURE = 9.0, 1.0
 
 
 def problem(device: Device, n: int, dim: int, dtype: torch.dtype) -> dict[str, Any]:
-    """A batch of RotatE with the positive among its candidates."""
+    """A RotatE batch; the candidates include the positive."""
     s = device.sizes
     rng = torch.Generator().manual_seed(0)
 
@@ -68,7 +68,7 @@ def problem(device: Device, n: int, dim: int, dtype: torch.dtype) -> dict[str, A
 
 
 def time_rotate(device: Device, floors: Floors, n: int, dim: int, dtype: torch.dtype) -> Any:
-    """Forward and backward of `rotate_score` against reading the same rows."""
+    """Times `rotate_score`, forward and backward, against reading the same rows."""
     p = problem(device, n, dim, dtype)
     given = [x.detach() for x in p.values()]
     grad = torch.randn(p["ids"].shape, device=device.name)
@@ -134,7 +134,7 @@ class Step:
 
 
 def time_steps(device: Device, n: int, dim: int) -> Any:
-    """Whole steps, the host's work included, and ours as a CUDA graph."""
+    """Times whole steps including the host, and ours also as a CUDA graph."""
     p = problem(device, n, dim, torch.float32)
     kinds = ["ours", "eager"]
     if device.graphs:
@@ -143,7 +143,7 @@ def time_steps(device: Device, n: int, dim: int) -> Any:
     for kind in kinds:
         found[f"{kind}_us"] = device.wall(Step(device, p, kind)) * 1e6
     if device.graphs:
-        captured = Step(device, p, "ours")  # alive while its graph is replayed
+        captured = Step(device, p, "ours")  # must outlive its graph
         found["ours, captured_us"] = device.wall(device.capture(captured, 1)) * 1e6
         best = min(found["compiled_us"], found["compiled, reduce-overhead_us"])
         found["compiled_over_ours"] = found["compiled_us"] / found["ours_us"]
@@ -153,7 +153,7 @@ def time_steps(device: Device, n: int, dim: int) -> Any:
 
 
 def time_ranking(device: Device, floors: Floors, dim: int) -> Any:
-    """Ranking under modulus against taking its roots."""
+    """Times ranking with the modulus metric, against computing its square roots."""
     s = device.sizes
     rng = torch.Generator().manual_seed(0)
     ptr = torch.arange(s.queries + 1)
@@ -177,7 +177,7 @@ def time_ranking(device: Device, floors: Floors, dim: int) -> Any:
 
 
 class Layer:
-    """One layer of an R-GCN with two bases: neighbour sums, then a product."""
+    """An R-GCN layer with two bases: neighbour sums, then a matrix product."""
 
     def __init__(self, device: Device, graph: MessageGraph, width: int, out: int) -> None:
         bases, entities = 2, graph.entities
@@ -209,7 +209,7 @@ class Layer:
 
 @torch.no_grad()
 def time_rgcn(device: Device, floors: Floors, triples: Tensor) -> Any:
-    """Two layers, 128 -> 256 -> 768, against reading their rows and making their products."""
+    """Times two layers, 128 -> 256 -> 768, against reading their rows and the matrix products."""
     s = device.sizes
     graph = MessageGraph.from_triples(triples, s.entities, s.relations).map(
         lambda x: x.to(device.name)
@@ -275,7 +275,7 @@ def time_losses(device: Device) -> Any:
 
 
 def time_negatives(device: Device, triples: Tensor) -> Any:
-    """Filtered Bernoulli negatives, sorted by entity."""
+    """Times filtered Bernoulli negatives, sorted by entity."""
     s = device.sizes
     head, relation, tail = triples.unbind(1)
     known = [
@@ -299,7 +299,7 @@ def time_negatives(device: Device, triples: Tensor) -> Any:
 
 
 def random_triples(sizes: Sizes) -> Tensor:
-    """Triples some of whose entities are hubs."""
+    """Random triples with skewed degrees, so that some entities are hubs."""
     rng = torch.Generator().manual_seed(0)
     draw = torch.rand(sizes.triples, 3, generator=rng, dtype=torch.float64)
     draw[:, 1] = draw[:, 1].square()
@@ -309,7 +309,7 @@ def random_triples(sizes: Sizes) -> Tensor:
 
 
 def targets(results: dict[str, Any]) -> dict[str, Any]:
-    """What was asked for, and whether it came out."""
+    """The performance targets, and the measured value of each."""
     rotate = results["rotate"][-1]
     return {
         "rotate forward within 2 times the gather": rotate["forward_over_floor"],
@@ -324,18 +324,18 @@ def targets(results: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--graph", type=Path, help="a prepared FB15K-237; random triples otherwise")
-    parser.add_argument("--out", type=Path, help="where to write the results as JSON")
-    parser.add_argument("--tiny", action="store_true", help="only to try the program out")
+    parser.add_argument("--graph", type=Path, help="a prepared FB15K-237; default: random triples")
+    parser.add_argument("--out", type=Path, help="JSON file for the results")
+    parser.add_argument("--tiny", action="store_true", help="tiny sizes, to test the program")
     arguments = parser.parse_args()
     there = torch.cuda.is_available()
     if not there and not arguments.tiny:
-        raise SystemExit("torch sees no GPU; --tiny tries the program out without one")
+        raise SystemExit("torch finds no GPU; pass --tiny to test the program without one")
     sizes = TINY if arguments.tiny else Sizes()
     device = Device("cuda" if there else "cpu", sizes)
     path, why = path_of("rotate_score", device.name.type)
     if path != "native":
-        raise SystemExit(f"the kernels are not there: {why}")
+        raise SystemExit(f"the native library is not available: {why}")
     triples = random_triples(sizes)
     if arguments.graph and not arguments.tiny:
         triples = torch.from_numpy(load_graph(arguments.graph).train).long()

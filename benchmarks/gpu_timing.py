@@ -1,4 +1,4 @@
-"""How `benchmarks.gpu` takes time on a GPU, and what the GPU can do at best."""
+"""Timing on a GPU for `benchmarks.gpu`, and lower bounds of the time of its ops."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from torch import Tensor
 
 import csrc.build_cuda as build
 
-CALLS = 10  # in a captured graph
+CALLS = 10  # calls per CUDA graph
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Of FB15K-237, the shapes of PERFORMANCE and the papers."""
+    """Sizes of FB15K-237 and of the batches that are measured."""
 
     entities: int = 14_541
     relations: int = 237
@@ -36,7 +36,7 @@ TINY = Sizes(200, 5, 900, 16, 70, 2)
 
 
 class Device:
-    """Where and how things are timed."""
+    """A device, and how to time calls on it."""
 
     def __init__(self, name: str, sizes: Sizes) -> None:
         self.name = torch.device(name)
@@ -44,13 +44,13 @@ class Device:
         self.graphs = self.name.type == "cuda"
 
     def seconds(self, call: Callable[[], Any], captured: bool = True) -> float:
-        """Median seconds of a call on the device."""
+        """Median seconds of a call, measured on the device."""
         if not self.graphs:
             start = time.perf_counter()
             call()
             return time.perf_counter() - start
         run, calls = (self.capture(call), CALLS) if captured else (call, 1)
-        # Clocks fall while a GPU has nothing to do, and take a while to rise.
+        # An idle GPU lowers its clock rate; this warms it up.
         until = time.perf_counter() + 0.3
         while time.perf_counter() < until:
             run()
@@ -66,7 +66,7 @@ class Device:
         return float(statistics.median(times))
 
     def wall(self, call: Callable[[], Any], steps: int = 50) -> float:
-        """Median seconds of a call, the host's work included: `steps` in a row, then one wait."""
+        """Median seconds of a call including the host: `steps` calls, then one synchronization."""
         for _ in range(5):
             call()
         times = []
@@ -84,7 +84,7 @@ class Device:
             torch.cuda.synchronize()
 
     def capture(self, call: Callable[[], Any], calls: int = CALLS) -> Callable[[], None]:
-        """A CUDA graph of `calls` calls."""
+        """Captures a CUDA graph of `calls` calls; returns its replay."""
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -100,7 +100,7 @@ class Device:
 
 
 class Floors:
-    """What the GPU can do at best; without one, no time at all."""
+    """Lower bounds of the time on this GPU; 0 without a GPU."""
 
     def __init__(self, device: Device) -> None:
         self.device = device
@@ -110,7 +110,7 @@ class Floors:
         here = Path(__file__).resolve().parent
         nvcc = build.find_nvcc()
         if nvcc is None:
-            raise SystemExit("the floors need nvcc: set CUDA_HOME, or put it on the PATH")
+            raise SystemExit("the floors need nvcc; set CUDA_HOME or add nvcc to the PATH")
         major, minor = torch.cuda.get_device_capability()
         with tempfile.TemporaryDirectory() as folder:
             target = Path(folder) / "floors.so"
@@ -128,7 +128,7 @@ class Floors:
             raise RuntimeError(f"{name}: CUDA error {code}")
 
     def gather(self, table: Tensor, ids: Tensor) -> float:
-        """Seconds to read rows of a float32 table, or of as many bytes."""
+        """Seconds to read rows of a table."""
         if self.library is None:
             return 0.0
         words = table.element_size() * table.shape[1] // 4
@@ -143,7 +143,7 @@ class Floors:
         )  # fmt: skip
 
     def roots(self, count: float) -> float:
-        """Seconds to take that many roots in float32."""
+        """Seconds to compute `count` square roots in float32."""
         if self.library is None:
             return 0.0
         blocks, rounds = 132 * 64, 512

@@ -2,7 +2,7 @@
 
     python -m benchmarks.losses
 
-1,024 positives with 32 and with 128 negatives each, one in fifty of them not usable, float32, two
+1,024 positives with 32 and with 128 negatives each, 2 % of them masked, float32, two
 threads. A turn is the loss and its gradients with respect to both kinds of scores. Ours and the
 eager twin take turns, round after round, and medians are compared; then ours and the compiled twin.
 Not all three at once: compiled code brings an OpenMP of its own, whose idle threads spin on for a
@@ -69,7 +69,7 @@ def against(
 ) -> dict[str, object]:
     times = compete({"ours": ours, "rival": rival}, rounds)
     median = {who: statistics.median(of) for who, of in times.items()}
-    # Forward reads scores and the mask and writes gradients, which backward reads and writes.
+    # Forward reads scores and the mask and writes gradients; backward reads and writes these.
     moved = 4 * 4 * BATCH * (n + 1) + BATCH * n
     return {
         "us": {who: round(1000 * of) for who, of in median.items()},

@@ -1,11 +1,11 @@
-"""A training step of MACO, ours and as its formulas read: the whole graph in torch, twice a step.
+"""A training step of MACO, ours against one that computes the whole graph twice per step.
 
     python -m benchmarks.maco --graph graphs/fb15k-237
 
-The paper's sizes: 128 entities a step, an R-GCN 128 -> 256 -> 768, hidden 256, random vectors of
-768 columns for nine tenths of the entities. *whole graph* computes all states with our kernels and
+Sizes of the paper: 128 entities per step, an R-GCN 128 -> 256 -> 768, hidden width 256, random
+vectors of 768 columns for 90 % of the entities. *whole graph* computes all states with our ops and
 takes the rows of the batch, as the released code does; *twin* does that with torch alone.
-Contestants take turns. An epoch and 500 of them are projected from the steps.
+Contestants alternate. The time of 500 epochs is projected from the steps.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ EPOCHS = 500
 
 
 class WholeGraph(nn.Module):
-    """States of all entities, of which a batch takes its rows."""
+    """Computes the states of all entities and returns the rows of the batch."""
 
     def __init__(self, structure: nn.Module) -> None:
         super().__init__()
@@ -49,9 +49,9 @@ def program(graph: Graph, width: int, whole: bool) -> MacoProgram:
         model.structure = WholeGraph(model.structure)
     rng = torch.Generator().manual_seed(0)
     vectors = torch.randn(entities, width, generator=rng)
-    found = MacoProgram(model, vectors, torch.rand(entities, generator=rng) < 0.9)
-    found.start_epoch()
-    return found
+    result = MacoProgram(model, vectors, torch.rand(entities, generator=rng) < 0.9)
+    result.start_epoch()
+    return result
 
 
 def main() -> None:
@@ -64,12 +64,14 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     keep_freed_memory()
     graph = load_graph(options.graph)
-    ours, whole = (program(graph, options.width, way) for way in (False, True))
+    ours, whole = (program(graph, options.width, variant) for variant in (False, True))
     count = [0]
 
-    def step(of: MacoProgram) -> None:
+    def step(contestant: MacoProgram) -> None:
         count[0] += 1
-        of.step(count[0] % (of.steps_per_epoch - 1))  # the last batch may be smaller
+        contestant.step(
+            count[0] % (contestant.steps_per_epoch - 1)
+        )  # the last batch may be smaller
 
     times = compete(
         {
@@ -79,17 +81,17 @@ def main() -> None:
         },
         options.rounds,
     )
-    steps = {name: statistics.median(of) for name, of in times.items()}
+    steps = {name: statistics.median(values) for name, values in times.items()}
     hours = {name: ms * ours.steps_per_epoch * EPOCHS / 3.6e6 for name, ms in steps.items()}
     print(
         json.dumps(
             {
                 "graph": graph.name, "width": options.width, "threads": options.threads,
                 "ms_per_step": {name: round(ms, 1) for name, ms in steps.items()},
-                "fastest_ms": {name: round(min(of), 1) for name, of in times.items()},
+                "fastest_ms": {name: round(min(values), 1) for name, values in times.items()},
                 "times_ours": {name: round(ms / steps["ours"], 1) for name, ms in steps.items()},
                 f"hours_for_{EPOCHS}_epochs_projected": {
-                    name: round(of, 2) for name, of in hours.items()
+                    name: round(value, 2) for name, value in hours.items()
                 },
             },
             indent=2,

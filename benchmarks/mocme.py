@@ -1,12 +1,12 @@
-"""A training step of MoCME against its matrix products alone plus a step of RotatE, in turns.
+"""A training step of MoCME against a lower bound: its matrix products plus a step of RotatE.
 
     python -m benchmarks.mocme --dim 64 --negatives 32
 
-DB15K's shapes: 12,842 entities, 279 relations, 1,024 positives; images, texts and numbers of as
-many entities as there, random vectors 768 wide. The floor is what the matrix products of a step
-(counted while one runs: forward, backward and estimator) take at the rate of a product of one
-expert, timed in the same turns, plus a step of RotatE of the same width. With one thread CPU time
-is measured, which other load disturbs less.
+Sizes of DB15K: 12,842 entities, 279 relations, 1,024 positives; random vectors of width 768 for as
+many entities as DB15K has images, texts and numbers. The bound is the time of the matrix products
+of a step plus a step of RotatE of the same width. The operations of the products (forward, backward
+and estimator) are counted during a step and divided by the measured rate of one expert's product.
+Contestants alternate. With one thread, CPU time is measured, which other load disturbs less.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TRIPLES = 20 * BATCH
 
 
 def graph() -> Graph:
-    """Random triples of DB15K's shapes."""
+    """A random graph of the size of DB15K."""
     rng = torch.Generator().manual_seed(0)
     columns = [torch.randint(n, (TRIPLES,), generator=rng) for n in (ENTITIES, RELATIONS, ENTITIES)]
     train = torch.stack(columns, 1).int().numpy()
@@ -43,7 +43,7 @@ def graph() -> Graph:
     return Graph("random", names, names[:RELATIONS], train, train[:1], train[:1])
 
 
-def program(scorer: str, of: Graph, args: argparse.Namespace, *more: str) -> ScorerProgram:
+def program(scorer: str, data: Graph, args: argparse.Namespace, *more: str) -> ScorerProgram:
     settings = [
         f"model.dim={args.dim}", "model.margin=12.0", f"training.negatives={args.negatives}",
         f"training.sampler={args.sampler!r}", 'training.loss="entropy-weighted"',
@@ -62,17 +62,17 @@ def program(scorer: str, of: Graph, args: argparse.Namespace, *more: str) -> Sco
         }
     config = resolve(scorer, load_scorer(scorer).Config, {}, "", {}, settings)
     device = torch.device("cpu")
-    made = build_program(
-        config, build_scorer(config, of, device, features), torch.from_numpy(of.train).long()
+    step_program = build_program(
+        config, build_scorer(config, data, device, features), torch.from_numpy(data.train).long()
     )
-    made.start_epoch()
-    return made
+    step_program.start_epoch()
+    return step_program
 
 
-def counted(of: ScorerProgram) -> int:
-    """Floating-point operations of the matrix products of a step."""
+def count_flops(step_program: ScorerProgram) -> int:
+    """Counts the floating-point operations of the matrix products of a step."""
     with FlopCounterMode(display=False) as counter:
-        of.step(0)
+        step_program.step(0)
     return int(counter.get_total_flops())
 
 
@@ -87,14 +87,14 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     keep_freed_memory()
     clock = time.process_time if args.threads == 1 else time.perf_counter
-    of = graph()
+    data = graph()
     rows, expert = torch.randn(ENTITIES, 2 * args.dim), torch.randn(2 * args.dim, 2 * args.dim)
     steps = {
-        "rotate": program("rotate", of, args),
-        "entity": program("mocme", of, args),
-        "global": program("mocme", of, args, 'model.weights="global"'),
+        "rotate": program("rotate", data, args),
+        "entity": program("mocme", data, args),
+        "global": program("mocme", data, args, 'model.weights="global"'),
     }
-    flops = {name: counted(steps[name]) for name in ("entity", "global")}
+    flops = {name: count_flops(steps[name]) for name in ("entity", "global")}
     product = 2 * rows.shape[0] * rows.shape[1] ** 2
     repeats = max(1, 10**10 // product)
 
@@ -112,14 +112,14 @@ def main() -> None:
                 run()
                 if turn >= 2:
                     times[name].append(clock() - start)
-    median = {name: statistics.median(of_run) for name, of_run in times.items()}
+    median = {name: statistics.median(values) for name, values in times.items()}
     rate = repeats * product / median["products"]
-    found = {}
-    for name, needed in flops.items():
-        floor = needed / rate + median["rotate"]
-        found[name] = {
-            "gflop": needed / 1e9,
-            "products_ms": 1e3 * needed / rate,
+    results = {}
+    for name, count in flops.items():
+        floor = count / rate + median["rotate"]
+        results[name] = {
+            "gflop": count / 1e9,
+            "products_ms": 1e3 * count / rate,
             "rotate_ms": 1e3 * median["rotate"],
             "step_ms": 1e3 * median[name],
             "ratio": median[name] / floor,
@@ -127,7 +127,7 @@ def main() -> None:
     print(json.dumps({
         "dim": args.dim, "negatives": args.negatives, "sampler": args.sampler,
         "threads": args.threads,
-        "gflop_per_second": rate / 1e9, "peak_mib": peak_mib(torch.device("cpu")), **found,
+        "gflop_per_second": rate / 1e9, "peak_mib": peak_mib(torch.device("cpu")), **results,
     }, indent=1))  # fmt: skip
 
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks.negatives --graph graphs/fb15k-237
 
-1,024 train triples, 32 and 128 Bernoulli negatives each, up to four rounds, the entity-sorted order
-included, two threads. Both draw the same negatives, which is checked.
+1,024 train triples with 32 and with 128 Bernoulli negatives each, up to four rounds, including the
+order by entity, two threads.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main() -> None:
             "twin": drawing(sampler, positives, scorer, False),
         }
         times = compete(contest, options.rounds)
-        median = {name: round(statistics.median(of), 2) for name, of in times.items()}
+        median = {name: round(statistics.median(values), 2) for name, values in times.items()}
         result[f"{BATCH} x {n}"] = {**median, "ratio": round(median["twin"] / median["ours"], 1)}
     print(json.dumps(result, indent=2))
 

@@ -1,4 +1,4 @@
-"""PyKEEN ranking vectors of ours: the peer of benchmarks and the oracle of tests."""
+"""PyKEEN models with our weights, for comparison in benchmarks and tests."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from mmkgc_cli.kg.graph import Graph
 class SumOfModuli(RotatEInteraction):
     """RotatE as published: a sum of complex moduli.
 
-    PyKEEN 1.11.1 takes one L2 norm over all coordinates, whatever `p` it is given.
+    PyKEEN 1.11.1 computes one L2 norm over all coordinates for any `p`.
     """
 
     def forward(self, h: Tensor, r: Tensor, t: Tensor) -> Tensor:
-        """-sum_k |h_k r_k - t_k|; rotates whichever side is smaller, as PyKEEN does."""
+        """-sum_k |h_k r_k - t_k|; rotates the smaller side, as PyKEEN does."""
         if h.numel() <= t.numel():
             return -(h * r - t).abs().sum(-1)
         return -(h - t * r.conj()).abs().sum(-1)
 
 
 def build_model(graph: Graph, interaction: Any, entities: Tensor, relations: Tensor) -> Any:
-    """A PyKEEN model with the given rows; complex rows make complex representations."""
+    """Builds a PyKEEN model from entity and relation rows, real or complex."""
     factory = CoreTriplesFactory(
         torch.from_numpy(graph.train).long(),
         num_entities=len(graph.entities),
@@ -62,7 +62,7 @@ def build_model(graph: Graph, interaction: Any, entities: Tensor, relations: Ten
 
 @dataclass(frozen=True)
 class PeerRanks:
-    """Ranks ``[n]`` by (side, tie policy), candidates by side, and how long ranking took."""
+    """Ranks ``[n]`` by (side, tie policy), candidates by side, metrics, and seconds of ranking."""
 
     ranks: dict[tuple[str, str], NDArray[np.float64]]
     candidates: dict[str, NDArray[np.int64]]

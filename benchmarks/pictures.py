@@ -1,10 +1,10 @@
-"""Pictures into a feature store: how many a second, and the peak memory of the command.
+"""Speed and peak memory of `mmkgc extract image`.
 
     python -m benchmarks.pictures --count 100000 --encoder colour-grid
 
-Makes that many JPEGs, an index and a graph of as many entities, and runs `mmkgc extract image` on
-them in a process of its own, whose peak memory it prints: it must stay under 1 GB for 100,000
-pictures. Any folder of a vision model will do for --encoder as well.
+Generates JPEGs, an index and a graph with one entity per picture, and runs `mmkgc extract image` in
+a separate process. Its peak memory must stay below 1 GB for 100,000 pictures. --encoder also
+accepts the directory of a vision model.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from PIL import Image
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import write_graph
 
-A_FOLDER = 1000
+PER_FOLDER = 1000
 
 
 def generate(folder: Path, count: int, side: int) -> None:
-    """Writes JPEGs of blurred noise, 1,000 to a folder, and what names them."""
+    """Writes JPEGs of blurred noise, 1,000 per directory, their index, and the graph."""
     rng = np.random.default_rng(0)
     with (folder / "index.tsv").open("w") as index:
         index.write("entity\tfile\n")
         for i in range(count):
-            path = folder / f"{i // A_FOLDER:04}" / f"{i}.jpg"
+            path = folder / f"{i // PER_FOLDER:04}" / f"{i}.jpg"
             path.parent.mkdir(exist_ok=True)
             small = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
             small.resize((side, side * 3 // 4)).save(path, quality=80)
@@ -53,10 +53,10 @@ def measure(folder: Path, encoder: str, count: int) -> None:
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - start
     if status:
-        raise SystemExit(f"mmkgc extract ended with {os.waitstatus_to_exitcode(status)}")
+        raise SystemExit(f"mmkgc extract failed with exit code {os.waitstatus_to_exitcode(status)}")
     print(
-        f"{count:,} pictures through {encoder}: {seconds:.0f} s in all, {count / seconds:,.0f} a "
-        f"second; peak memory {usage.ru_maxrss / 1024:,.0f} MiB"
+        f"{count:,} pictures through {encoder}: {seconds:.0f} s in total, "
+        f"{count / seconds:,.0f} per second; peak memory {usage.ru_maxrss / 1024:,.0f} MiB"
     )
 
 

@@ -1,11 +1,11 @@
-"""Filtered ranking of the FB15K-237 test set: ours against PyKEEN's evaluator, in one run.
+"""Filtered ranking of the FB15K-237 test split: ours against the evaluator of PyKEEN.
 
     python -m benchmarks.ranking --graph graphs/fb15k-237
 
-Both rank the same random RotatE vectors (128 complex dimensions), both sides, filtered by all
-splits, ours by `rank_candidates`. PyKEEN is timed on a slice of the test triples and projected to
-all of them. So is `plain_ranking.cpp`, a loop that only counts, compiled on the spot for this very
-machine (g++ -O3 -ffast-math -march=native).
+Both rank the same random RotatE vectors (128 complex dimensions) on both sides, filtered by all
+splits; ours uses `rank_candidates`. PyKEEN is timed on a slice of the test triples, and its time is
+projected to all of them. The same holds for `plain_ranking.cpp`, a loop that only counts, compiled
+for this machine (g++ -O3 -ffast-math -march=native).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def build(graph: Graph, dim: int) -> Scorer:
 
 
 def time_ours(scorer: Scorer, graph: Graph, runs: int) -> tuple[list[float], float]:
-    """Seconds of each run over the whole test set, the filter's index included, and the MRR."""
+    """Seconds of each run over the test split, including the filter index, and the MRR."""
     seconds, mrr = [], 0.0
     for _ in range(runs):
         start = time.perf_counter()
@@ -53,7 +53,7 @@ def time_ours(scorer: Scorer, graph: Graph, runs: int) -> tuple[list[float], flo
 
 
 def time_pykeen(scorer: Scorer, graph: Graph, slice_size: int) -> tuple[float, float]:
-    """Seconds PyKEEN's evaluator takes for the first `slice_size` test triples, and the MRR."""
+    """Seconds of the PyKEEN evaluator for the first `slice_size` test triples, and the MRR."""
     from benchmarks import peer
 
     parameters = dict(scorer.named_parameters())
@@ -101,7 +101,9 @@ def main() -> None:
     parser.add_argument("--graph", type=Path, required=True)
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--slice", type=int, default=512, help="test triples PyKEEN ranks")
+    parser.add_argument(
+        "--slice", type=int, default=512, help="number of test triples that PyKEEN ranks"
+    )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     graph = load_graph(options.graph)

@@ -4,8 +4,8 @@
 
 128 -> 256 -> 768 with two bases and inverse relations over the train triples, float32, two threads;
 the whole graph, and the rows of 128 random entities. `RGCNConv` (torch-geometric, from the extra
-[bench]) gets the same edges, bases, widths and weights and a self connection. Both sum over
-neighbours: means, which cost ours nothing, take the peer beyond 24 GB. It needs a minute for a pass
+[bench]) gets the same edges, bases, widths and weights, and a self-connection. Both sum over
+neighbours, because means would take PyG more than 24 GB. A pass of PyG takes about one minute
 and runs once, ours and the twin several times. Peak memory is that of a process that does nothing
 else.
 """
@@ -65,7 +65,7 @@ def on_twin(run: Callable[[], None]) -> Callable[[], None]:
 
 
 def peak_mib() -> float:
-    """Of this process; `getrusage` would begin with what the parent had."""
+    """Peak memory of this process; `getrusage` would include that of the parent."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM"))
 
@@ -81,7 +81,7 @@ def ours_alone(folder: Path, threads: int, _: Path, answers: Any) -> None:
 
 
 def peer_alone(folder: Path, threads: int, weights: Path, answers: Any) -> None:
-    """One pass of PyG's layers with our weights, and how far its output is from ours."""
+    """Runs one pass of PyG with our weights; measures the difference of the outputs."""
     from torch_geometric.nn import RGCNConv
 
     torch.set_num_threads(threads)
@@ -113,21 +113,21 @@ def peer_alone(folder: Path, threads: int, weights: Path, answers: Any) -> None:
 def in_own_process(
     work: Callable[[Path, int, Path, Any], None], folder: Path, threads: int, weights: Path
 ) -> dict[str, float]:
-    """What `work` answered before it ended or was killed (memory)."""
+    """The answers of `work` before it ended or was killed for its memory."""
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager:
         answers = manager.Queue()
         process = context.Process(target=work, args=(folder, threads, weights, answers))
         process.start()
         process.join()
-        found: dict[str, float] = {}
+        results: dict[str, float] = {}
         while not answers.empty():
-            found.update(answers.get())
-    return found
+            results.update(answers.get())
+    return results
 
 
 def propagation(graph: MessageGraph, rounds: int) -> dict[str, float]:
-    """Seconds of the neighbour sums alone, 256 columns, forward and backward."""
+    """Seconds of the neighbour sums only, 256 columns, forward and backward."""
     x = torch.randn(graph.entities, WIDTHS[1], requires_grad=True)
     coefficients = torch.randn(graph.relations, BASES, requires_grad=True)
     row = graph.edges_into(None)[1]
@@ -153,7 +153,7 @@ def propagation(graph: MessageGraph, rounds: int) -> dict[str, float]:
         "twin, compiled": lambda: passes(lambda: compiled(x, coefficients)),
     }
     times = compete(contestants, rounds)
-    return {name: statistics.median(of) / 1000 for name, of in times.items()}
+    return {name: statistics.median(values) / 1000 for name, values in times.items()}
 
 
 def main() -> None:
@@ -175,7 +175,7 @@ def main() -> None:
          "twin, eager, 128 rows": on_twin(batch)},
         options.rounds,
     )  # fmt: skip
-    seconds = {name: statistics.median(of) / 1000 for name, of in times.items()}
+    seconds = {name: statistics.median(values) / 1000 for name, values in times.items()}
     peer: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "weights.pt"
@@ -189,7 +189,7 @@ def main() -> None:
             if "both" in peer:
                 seconds["RGCNConv"] = peer["both"]
     sums = propagation(graph, options.rounds)
-    # Each layer gathers a row an edge forward, and a row an edge and basis backward.
+    # Each layer gathers one row per edge forward, and one per edge and basis backward.
     gathered = 4 * graph.edges * (1 + BASES) * sum(WIDTHS[:-1])
     print(
         json.dumps(

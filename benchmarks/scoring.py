@@ -2,12 +2,12 @@
 
     python -m benchmarks.scoring
 
-FB15K-237's shapes: 14,541 entities, 237 relations, 1,024 positives with 32 negatives each, 128
-complex dimensions, float32, two threads. A step is forward, RotatE's self-adversarial loss,
-backward and Adam: torch's fused one, or, with ours, `table_adam`. Ours is also taken apart: by
-`sampled_loss` on queries made in torch, and with `rotate_score` and `self_adversarial_loss`.
-Contestants take turns of twenty steps, round after round, and medians are compared, so that what
-else the machine does hits all of them.
+Sizes of FB15K-237: 14,541 entities, 237 relations, 1,024 positives with 32 negatives each, 128
+complex dimensions, float32, two threads. A step is forward, the self-adversarial loss, backward and
+Adam (fused Adam of torch, or `table_adam` with ours). Ours is also measured in other ops:
+`sampled_loss` on queries computed in torch, and `rotate_score` with `self_adversarial_loss`.
+Contestants alternate in turns of twenty steps, and medians are compared, so that other load on the
+machine affects all of them.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ Loss = Callable[..., Tensor]
 def rotated(
     table: Tensor, phases: Tensor, heads: Tensor, relations: Tensor, tails: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """RotatE's queries for tails and for heads, in torch."""
+    """Queries of RotatE for tails and for heads, in torch."""
     embedding = torch.nn.functional.embedding
     theta = embedding(relations, phases)
     cos, sin = theta.cos(), theta.sin()
@@ -65,7 +65,7 @@ def explicit(
     table: Tensor, phases: Tensor, heads: Tensor, relations: Tensor, tails: Tensor, ids: Tensor,
     side: Tensor,
 ) -> Tensor:  # fmt: skip
-    """RotatE on real and imaginary parts, as one writes it for a compiler."""
+    """RotatE on real and imaginary parts, written for a compiler."""
     for_tail, for_head = rotated(table, phases, heads, relations, tails)
     queries = torch.where(side[..., None] == 0, for_tail[:, None], for_head[:, None])
     re, im = (queries - torch.nn.functional.embedding(ids, table)).chunk(2, -1)
@@ -76,7 +76,7 @@ def by_queries(
     table: Tensor, phases: Tensor, heads: Tensor, relations: Tensor, tails: Tensor, ids: Tensor,
     side: Tensor, order: Tensor,
 ) -> Tensor:  # fmt: skip
-    """RotatE's queries in torch, the loss of their scores by `sampled_loss`."""
+    """Computes queries in torch, and the loss of their scores with `sampled_loss`."""
     queries = torch.stack(rotated(table, phases, heads, relations, tails))
     return sampled_loss(
         queries, table, ids, side, None, Metric.modulus, whole_row(2 * DIM),
@@ -85,7 +85,7 @@ def by_queries(
 
 
 def ours(*tables_and_batch: Tensor) -> Tensor:
-    """The loss from the two tables, in one op."""
+    """Computes the loss from the two tables in one op."""
     table, phases, heads, relations, tails, ids, side, order = tables_and_batch
     return rotate_loss(
         table, phases, heads, relations, tails, ids, side, None, SelfAdversarial(TEMPERATURE),
@@ -94,13 +94,13 @@ def ours(*tables_and_batch: Tensor) -> Tensor:
 
 
 def in_two_ops(*tables_and_batch: Tensor) -> Tensor:
-    """The loss of scores."""
+    """Computes scores and their loss in two ops."""
     scores = MARGIN + rotate_score(*tables_and_batch)
     return self_adversarial_loss(scores[:, 0], scores[:, 1:], None, TEMPERATURE)
 
 
 def theirs(score: Callable[..., Tensor]) -> Loss:
-    """The same in torch; the sorted order is of no use to it."""
+    """Builds the same loss in torch, which does not use the sorted order."""
 
     def loss(*tables_and_batch: Tensor) -> Tensor:
         scores = MARGIN + score(*tables_and_batch[:-1])
@@ -113,7 +113,7 @@ def theirs(score: Callable[..., Tensor]) -> Loss:
 
 
 class Contest:
-    """A model with its optimizer, a batch, and a step with a function that makes the loss."""
+    """A model with its optimizer, batches, and a step with a loss function."""
 
     def __init__(self, loss: Loss, optimizer: Callable[..., torch.optim.Optimizer]) -> None:
         self.loss = loss
@@ -124,7 +124,7 @@ class Contest:
             self.table.uniform_(-0.086, 0.086, generator=rng)
             self.phases.uniform_(-3.14, 3.14, generator=rng)
         self.optimizer = optimizer([self.table, self.phases], lr=1e-3, fused=True)
-        # Many batches: on one alone the gradients would vanish, and tiny numbers are slow.
+        # Many batches, because on a single one gradients would vanish, and denormals are slow.
         self.batches = itertools.cycle([self.draw(rng) for _ in range(50)])
 
     @staticmethod
@@ -133,7 +133,7 @@ class Contest:
         relations = torch.randint(RELATIONS, (BATCH,), generator=rng)
         side = torch.randint(2, (BATCH, NEGATIVES + 1), generator=rng, dtype=torch.int8)
         known = ids[:, 0].contiguous(), relations, ids[:, 1].contiguous()
-        # The sampler brings the order along, for those that can use it.
+        # The sampler provides the order, for ops that can use it.
         order = ids[:, 2:].flatten().argsort(stable=True)
         return (*known, ids[:, 2:].contiguous(), side, order)
 
@@ -147,7 +147,7 @@ class Contest:
 
 
 class PyKEEN:
-    """A step of PyKEEN's own: its RotatE as a sum of moduli, its NSSA loss, torch's fused Adam."""
+    """A step of PyKEEN: RotatE as a sum of moduli, its NSSA loss, fused Adam of torch."""
 
     def __init__(self) -> None:
         from pykeen.losses import NSSALoss
@@ -157,8 +157,8 @@ class PyKEEN:
         start = Contest(in_two_ops, torch.optim.Adam)
         re, im = start.table.detach().chunk(2, -1)
         rotations = torch.polar(torch.ones(()), start.phases.detach())
-        nobody = np.zeros((1, 3), dtype=np.int32)
-        graph = Graph("", [""] * ENTITIES, [""] * RELATIONS, nobody, nobody, nobody)
+        triples = np.zeros((1, 3), dtype=np.int32)
+        graph = Graph("", [""] * ENTITIES, [""] * RELATIONS, triples, triples, triples)
         self.model = peer.build_model(
             graph, peer.SumOfModuli(), torch.complex(re, im), rotations
         ).train()
@@ -168,7 +168,7 @@ class PyKEEN:
 
     def step(self) -> None:
         heads, relations, tails, ids, side, _ = next(self.batches)
-        # The first candidate plays the positive, as it does for the others.
+        # The first candidate is the positive, as for the others.
         heads = torch.where(side == Side.head, ids, heads[:, None])
         tails = torch.where(side == Side.tail, ids, tails[:, None])
         triples = torch.stack([heads, relations[:, None].expand_as(ids), tails], -1)
@@ -181,7 +181,7 @@ class PyKEEN:
 
 
 def compete(contestants: dict[str, Callable[[], None]], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each contestant in each round, after three rounds that do not count."""
+    """Milliseconds of each contestant in each round, after three warm-up rounds."""
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for turn in range(rounds + 3):
         for name, run in contestants.items():
@@ -193,7 +193,7 @@ def compete(contestants: dict[str, Callable[[], None]], rounds: int) -> dict[str
 
 
 def copy_bandwidth() -> float:
-    """GB/s of copying a table larger than the caches."""
+    """GB/s of copying an array that is larger than the caches."""
     source = torch.zeros(64 << 20)
     target = torch.empty_like(source)
 
@@ -204,7 +204,7 @@ def copy_bandwidth() -> float:
     return 2 * source.numel() * 4 / statistics.median(times) / 1e6
 
 
-# By name, so that each can be made in a process of its own.
+# By name, so that a separate process can construct each.
 CONTESTANTS: dict[str, Callable[[], Contest | PyKEEN]] = {
     "ours": lambda: Contest(ours, Adam),
     "ours, sampled_loss": lambda: Contest(by_queries, Adam),
@@ -218,16 +218,16 @@ CONTESTANTS: dict[str, Callable[[], Contest | PyKEEN]] = {
 
 
 def contestant(name: str, threads: int, turns: Connection) -> None:
-    """Answers each number of steps with the milliseconds a step took, until it gets 0."""
+    """Receives numbers of steps and sends the milliseconds per step, until it receives 0."""
     torch.set_num_threads(threads)
-    keep_freed_memory()  # this and settled_objects as `mmkgc train` does
+    keep_freed_memory()  # as `mmkgc train` does
     step = CONTESTANTS[name]().step
     for _ in range(5):
         step()
     with settled_objects():
         turns.send(0.0)
         while steps := turns.recv():
-            step()  # caches hold the others' data, as they never do in training
+            step()  # warms the caches up after the turns of the others
             start = time.perf_counter()
             for _ in range(steps):
                 step()
@@ -235,10 +235,10 @@ def contestant(name: str, threads: int, turns: Connection) -> None:
 
 
 def compete_apart(rounds: int, steps: int, threads: int) -> dict[str, list[float]]:
-    """Milliseconds a step of each contestant in each round.
+    """Milliseconds per step of each contestant in each round.
 
-    Each lives in a process of its own and waits for its turn: compiled code brings an OpenMP whose
-    idle threads spin for a while, and whoever shares a process with it would pay for that.
+    Each contestant has a separate process and waits for its turn, because the idle OpenMP threads
+    of compiled code spin for a while, which would slow other contestants in the same process.
     """
     context = multiprocessing.get_context("spawn")
     turns = {}
@@ -260,23 +260,24 @@ def compete_apart(rounds: int, steps: int, threads: int) -> dict[str, list[float
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--steps", type=int, default=20, help="in a turn")
+    parser.add_argument("--steps", type=int, default=20, help="steps per turn")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     times = compete_apart(options.rounds, options.steps, options.threads)
-    median = {name: statistics.median(of) for name, of in times.items()}
-    # Scores read a row a candidate, the table gradient a query; Adam reads and writes three tables.
+    median = {name: statistics.median(values) for name, values in times.items()}
+    # Scores read one row per candidate, the table gradient one query; Adam moves three tables twice.
     moved = 2 * BATCH * (NEGATIVES + 1) * 8 * DIM + 6 * ENTITIES * 8 * DIM
     print(
         json.dumps(
             {
                 "path": path_of("rotate_loss", "cpu")[0],
                 "step_ms": {name: round(value, 2) for name, value in median.items()},
-                "fastest_ms": {name: round(min(of), 2) for name, of in times.items()},
+                "fastest_ms": {name: round(min(values), 2) for name, values in times.items()},
                 "ratio": {name: round(value / median["ours"], 1) for name, value in median.items()},
                 "ratio_of_fastest": {
-                    name: round(min(of) / min(times["ours"]), 1) for name, of in times.items()
+                    name: round(min(values) / min(times["ours"]), 1)
+                    for name, values in times.items()
                 },
                 "copy_gb_per_s": round(copy_bandwidth(), 1),
                 "step_gb_per_s": round(moved / median["ours"] / 1e6, 1),

@@ -1,9 +1,9 @@
-"""A training step with negatives of its own (`filtered`) and shared by chunks, in one run.
+"""A training step with negatives per positive (`filtered`) and shared by chunks of positives.
 
     python -m benchmarks.sharing --graph graphs/fb15k-237
 
-1,024 positives, 256 columns, one thread. What is taken is the time of the processor, which other
-work on the machine disturbs least; contestants take turns of four steps.
+1,024 positives, 256 columns, one thread. CPU time is measured, which other load disturbs least.
+Contestants alternate in turns of four steps.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ class DistMult(Scorer):
 
 
 def program(scorer_class: type[Scorer], graph: Graph, n: int, chunk: int) -> LinkPrediction:
-    """Sharing by `chunk` positives, or not, when it is 0."""
+    """Builds a program that shares negatives among `chunk` positives; 0 does not share."""
     rng = torch.Generator().manual_seed(0)
     sizes = len(graph.entities), len(graph.relations)
-    made = LinkPrediction(
+    result = LinkPrediction(
         scorer_class(scorer_class.Config(), *sizes, rng),
         torch.from_numpy(graph.train).long(),
         LinkPredictionSettings(
@@ -77,8 +77,8 @@ def program(scorer_class: type[Scorer], graph: Graph, n: int, chunk: int) -> Lin
         OptimizationSettings(),
         1,
     )
-    made.start_epoch()
-    return made
+    result.start_epoch()
+    return result
 
 
 def main() -> None:
@@ -92,8 +92,10 @@ def main() -> None:
     result = {}
     for n in (32, 256):
         programs = {
-            f"{name}, {f'shared by {chunk}' if chunk else 'filtered'}": program(of, graph, n, chunk)
-            for name, of in (("dot", DistMult), ("rotate", load_scorer("rotate")))
+            f"{name}, {f'shared by {chunk}' if chunk else 'filtered'}": program(
+                scorer_class, graph, n, chunk
+            )
+            for name, scorer_class in (("dot", DistMult), ("rotate", load_scorer("rotate")))
             for chunk in (0, 64, 256)
         }
         times: dict[str, list[float]] = {name: [] for name in programs}
@@ -104,7 +106,7 @@ def main() -> None:
                     contestant.step((turn + 1) * TURN + index)
                 if turn >= 0:  # the first warms up
                     times[name].append(1e3 * (time.process_time() - start) / TURN)
-        median = {name: statistics.median(of) for name, of in times.items()}
+        median = {name: statistics.median(values) for name, values in times.items()}
         result[f"{n} negatives"] = {
             name: {
                 "ms": round(ms, 1),

@@ -1,11 +1,11 @@
-"""Whole epochs of RotatE on FB15K-237 through `mmkgc train`, against PyKEEN's sLCWA loop.
+"""Epochs of RotatE on FB15K-237 with `mmkgc train`, against the sLCWA loop of PyKEEN.
 
     python -m benchmarks.training --graph graphs/fb15k-237
 
-1,024 positives a step with 32 negatives each, 128 complex dimensions, the self-adversarial loss,
-Adam, two threads. Ours is the command as users call it, in a process of its own, checkpoints and
-trace included; the ops behind it are `filtered_negatives`, `rotate_loss` and `table_adam`. The
-loop's own share is what `mmkgc profile` cannot ascribe to them.
+1,024 positives per step with 32 negatives each, 128 complex dimensions, the self-adversarial loss,
+Adam, two threads. Ours is the command in a separate process, including checkpoints and trace; its
+ops are `filtered_negatives`, `rotate_loss` and `table_adam`. The share of the loop is the time that
+`mmkgc profile` attributes to no op.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SETTINGS = ["model.dim=128", "training.threads=2"]
 
 
 def ours(graph: Path, epochs: int) -> list[float]:
-    """Seconds of each epoch, as the trace tells them."""
+    """Seconds of each epoch, from the trace."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         settings = [part for setting in SETTINGS for part in ("--set", setting)]
@@ -43,15 +43,15 @@ def ours(graph: Path, epochs: int) -> list[float]:
     return [event["epoch_seconds"] for event in events if event["event"] == "epoch"]
 
 
-def profiled(graph: Path) -> dict[str, Any]:
-    """What `mmkgc profile` says."""
+def run_profile(graph: Path) -> dict[str, Any]:
+    """The report of `mmkgc profile`."""
     settings = [part for setting in SETTINGS for part in ("--set", setting)]
     done = subprocess.run(
         [sys.executable, "-m", "mmkgc_cli", "profile", "rotate", "--graph", str(graph), "--json",
          "--steps", "200", *settings], check=True, capture_output=True, text=True,
     )  # fmt: skip
-    told: dict[str, Any] = json.loads(done.stdout)
-    return told
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
 
 
 def pykeen_epoch(graph: Graph) -> float:
@@ -99,7 +99,7 @@ def main() -> None:
     torch.set_num_threads(2)
     before = ours(options.graph, options.epochs)
     result: dict[str, Any] = {"ours_seconds": [round(s, 2) for s in before]}
-    profile = profiled(options.graph)
+    profile = run_profile(options.graph)
     explained = sum(part["ms"] for part in profile["parts"])
     result["loop_share"] = round(1 - explained / profile["step_ms"], 3)
     result["profile"] = profile

@@ -1,4 +1,4 @@
-"""``mmkgc doctor``: shows the installation, the backend of each op, and what is missing."""
+"""``mmkgc doctor``: what is installed, the backend of each op, and what is missing."""
 
 from __future__ import annotations
 
@@ -67,9 +67,8 @@ def diagnose() -> dict[str, Any]:
     missing = []
     if not library.loaded:
         missing.append(
-            f"the native library ({library.reason}); all ops run on the slower reference "
-            "implementations. Build it with a C++20 compiler: pip install --no-build-isolation . "
-            "(or make build)"
+            f"the native library ({library.reason}); the slower reference runs instead. "
+            "Get it with a C++20 compiler and: pip install --no-build-isolation . (or make build)"
         )
     if importlib.util.find_spec("mmkgc_scorers") is None:
         missing.append("the scorers (mmkgc_scorers); reinstall mmkgc")
