@@ -103,7 +103,8 @@ def speeds(folder: Path, n: int, width: int, runs: int) -> None:
         name = f"{dtype} {compression or ''}".strip()
         print(
             f"{name}: read {first:.2f} GB/s ({first / reading:.2f} of numpy), "
-            f"second read {again:.2f} ({again / reading:.2f}), realigned {realigned:.2f} ({realigned / gathering:.2f}), "
+            f"second read {again:.2f} ({again / reading:.2f}), "
+            f"realigned {realigned:.2f} ({realigned / gathering:.2f}), "
             f"write {written:.2f} ({written / writing:.2f}); {len(some)} rows: "
             f"{1e3 * cold:.1f} ms, from the cache {1e3 * warm:.1f} ms",
             flush=True,

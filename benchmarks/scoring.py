@@ -266,7 +266,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     times = compete_apart(options.rounds, options.steps, options.threads)
     median = {name: statistics.median(values) for name, values in times.items()}
-    # Scores read one row per candidate, the table gradient one query; Adam moves three tables twice.
+    # Scores read a row per candidate, the table gradient a query; Adam reads and writes three tables.
     moved = 2 * BATCH * (NEGATIVES + 1) * 8 * DIM + 6 * ENTITIES * 8 * DIM
     print(
         json.dumps(
