@@ -94,7 +94,7 @@ def ours(*tables_and_batch: Tensor) -> Tensor:
 
 
 def in_two_ops(*tables_and_batch: Tensor) -> Tensor:
-    """Computes scores and their loss in two ops."""
+    """The loss of scores."""
     scores = MARGIN + rotate_score(*tables_and_batch)
     return self_adversarial_loss(scores[:, 0], scores[:, 1:], None, TEMPERATURE)
 
@@ -266,7 +266,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     times = compete_apart(options.rounds, options.steps, options.threads)
     median = {name: statistics.median(values) for name, values in times.items()}
-    # Scores read a row per candidate, the table gradient a query; Adam reads and writes three tables.
+    # Scores read a row per candidate, the table gradient a query; Adam updates three tables.
     moved = 2 * BATCH * (NEGATIVES + 1) * 8 * DIM + 6 * ENTITIES * 8 * DIM
     print(
         json.dumps(
