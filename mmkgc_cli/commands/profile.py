@@ -15,6 +15,7 @@ from mmkgc_cli.errors import UsageError
 
 def profile(
     scorer: Annotated[str, typer.Argument(help="Name of a scorer.")],
+    *,
     graph: Annotated[Path, typer.Option(help="Directory of a prepared graph.")],
     config: Annotated[
         Path | None,

@@ -142,6 +142,7 @@ app.command("check")(scorers_check.check)
 @app.command("bench")
 def bench(
     name: Name,
+    *,
     graph: Annotated[
         Path | None,
         typer.Option(help="Directory of a prepared graph [default: a synthetic graph]."),

@@ -121,9 +121,9 @@ def _mean(problem: CompletionProblem, entities: Tensor, iterations: int) -> Gene
 def _means_of_others(problem: CompletionProblem, entities: Tensor) -> Tensor:
     """Mean of the observed vectors of all other entities, float64 ``[k, d]``; zero if none."""
     is_observed = problem.observed[entities, None]
-    own = torch.where(is_observed, problem.vectors[entities].double(), 0.0)
+    own_vectors = torch.where(is_observed, problem.vectors[entities].double(), 0.0)
     count = int(problem.observed.sum()) - is_observed.long()
-    return (problem.vector_sum - own) / count.clamp(min=1)
+    return (problem.vector_sum - own_vectors) / count.clamp(min=1)
 
 
 def _neighbours(problem: CompletionProblem, entities: Tensor, iterations: int) -> GeneratedVectors:

@@ -28,21 +28,26 @@ SINGLE = 2e-4  # float32
 CANDIDATES = 5
 
 
-def same(found: Tensor, expected: Tensor, place: str, what: str, by: float = TOLERANCE) -> None:
+def same(
+    actual: Tensor, expected: Tensor, place: str, description: str, tolerance: float = TOLERANCE
+) -> None:
     """Compares two tensors; NaN equals NaN, because another property checks for NaN."""
-    if found.shape != expected.shape:
+    if actual.shape != expected.shape:
         raise Failed(
-            f"{place}: expected {what} of shape {list(expected.shape)}, got {list(found.shape)}"
+            f"{place}: expected {description} of shape {list(expected.shape)}, got "
+            f"{list(actual.shape)}"
         )
-    if not found.numel():
+    if not actual.numel():
         return
     largest = float(expected.detach().nan_to_num().abs().max())
-    floor = 1.0 if by == TOLERANCE else 0.0
-    far = ~torch.isclose(found, expected, rtol=0, atol=by * max(floor, largest), equal_nan=True)
+    floor = 1.0 if tolerance == TOLERANCE else 0.0
+    far = ~torch.isclose(
+        actual, expected, rtol=0, atol=tolerance * max(floor, largest), equal_nan=True
+    )
     if far.any():
         index = [int(i) for i in far.nonzero()[0]]
         raise Failed(
-            f"{place}: expected {what}, got {float(found[tuple(index)]):.6g} instead of "
+            f"{place}: expected {description}, got {float(actual[tuple(index)]):.6g} instead of "
             f"{float(expected[tuple(index)]):.6g} at {index}"
         )
 
@@ -50,7 +55,7 @@ def same(found: Tensor, expected: Tensor, place: str, what: str, by: float = TOL
 def rows(s: Subject) -> None:
     """A row depends on its own entity and relation only, not on the rest of the batch."""
     scorer = _with_rows(s)
-    some = torch.tensor([4, 0, 16, 4])
+    entities = torch.tensor([4, 0, 16, 4])
     with torch.no_grad():
         for side in Side:
             known, relations, _ = s.queries(side)
@@ -61,9 +66,9 @@ def rows(s: Subject) -> None:
                 )
             for r in range(RELATIONS if scorer.per_relation else 1):
                 tables = candidate_rows(scorer, None, r, side)
-                for i, part in enumerate(candidate_rows(scorer, some, r, side)):
-                    what = "for some entities the same rows as for all"
-                    same(part, tables[i][some], where(scorer, "candidates"), what)
+                for i, part in enumerate(candidate_rows(scorer, entities, r, side)):
+                    description = "for some entities the same rows as for all"
+                    same(part, tables[i][entities], where(scorer, "candidates"), description)
 
 
 def relation_tables(s: Subject) -> None:
@@ -77,9 +82,11 @@ def relation_tables(s: Subject) -> None:
             each = candidate_rows(scorer, entities, entities % RELATIONS, side)
             for r in range(RELATIONS):
                 under = entities % RELATIONS == r
-                for part, one in zip(each, candidate_rows(scorer, entities, r, side), strict=True):
-                    what = f"the same rows for one relation per row as for relation {r} alone"
-                    same(part[under], one[under], where(scorer, "candidates"), what)
+                for part, rows in zip(each, candidate_rows(scorer, entities, r, side), strict=True):
+                    description = (
+                        f"the same rows for one relation per row as for relation {r} alone"
+                    )
+                    same(part[under], rows[under], where(scorer, "candidates"), description)
 
 
 def sides(s: Subject) -> None:
@@ -116,9 +123,9 @@ def triples(s: Subject) -> None:
         raise Skipped(
             "the scorer scores whole triples, so there is no other method to compare with"
         )
-    found = scorer.score(s.triples)
+    actual = scorer.score(s.triples)
     same(
-        found,
+        actual,
         scores_of_triples(s, scorer)[0],
         where(scorer, "score"),
         "the score of the tail query",
@@ -140,15 +147,15 @@ def one_against_all(s: Subject) -> None:
 def sampled(s: Subject) -> None:
     """`score_sampled` equals the score of each candidate as an answer."""
     scorer = s.make()
-    found, expected = _sampled(s, scorer)
-    same(found, expected, where(scorer, "score_sampled"), "the score of each single candidate")
+    actual, expected = _sampled(s, scorer)
+    same(actual, expected, where(scorer, "score_sampled"), "the score of each single candidate")
 
 
 def sampled_gradients(s: Subject) -> None:
     """`score_sampled` has the gradients of the score of each candidate as an answer."""
     scorer = s.make()
     named = [(name, p) for name, p in scorer.named_parameters() if p.requires_grad]
-    found, expected = _sampled(s, scorer)
+    actual, expected = _sampled(s, scorer)
     if not expected.requires_grad:
         raise Skipped("the scores depend on no parameter")
     weights = torch.linspace(-1, 1, expected.numel(), dtype=expected.dtype).view_as(expected)
@@ -157,12 +164,12 @@ def sampled_gradients(s: Subject) -> None:
         torch.autograd.grad(scores, inputs, weights, allow_unused=True)
         if scores.requires_grad
         else [None] * len(inputs)
-        for scores in (found, expected)
+        for scores in (actual, expected)
     ]
     for (name, p), a, b in zip(named, *grads, strict=True):
         a, b = (torch.zeros_like(p) if g is None else g for g in (a, b))
-        what = f"the gradient of {name!r} through the score of each single candidate"
-        same(a, b, where(scorer, "score_sampled"), what)
+        description = f"the gradient of {name!r} through the score of each single candidate"
+        same(a, b, where(scorer, "score_sampled"), description)
 
 
 def ranks(s: Subject) -> None:
@@ -238,14 +245,14 @@ def native(s: Subject) -> None:
     if s.scorer_class.scores_triples_only():
         raise Skipped("the scorer scores whole triples, without ops")
     scorer = s.make(torch.float32)
-    found, grads = _with_gradients(s, scorer)
+    actual, grads = _with_gradients(s, scorer)
     with without_kernels():
-        expected, wanted = _with_gradients(s, scorer)
+        expected, expected_grads = _with_gradients(s, scorer)
     place = where(scorer, "score_sampled")
-    same(found, expected, place, "the native scores to equal the reference", SINGLE)
-    for name, grad in wanted.items():
-        what = f"the native gradient of {name!r} to equal the reference"
-        same(grads[name], grad, place, what, SINGLE)
+    same(actual, expected, place, "the native scores to equal the reference", SINGLE)
+    for name, grad in expected_grads.items():
+        description = f"the native gradient of {name!r} to equal the reference"
+        same(grads[name], grad, place, description, SINGLE)
 
 
 def _with_gradients(s: Subject, scorer: Scorer) -> tuple[Tensor, dict[str, Tensor]]:
@@ -277,14 +284,14 @@ def _sampled(s: Subject, scorer: Scorer) -> tuple[Tensor, Tensor]:
     ids, side = drawn_candidates(s)
     order = ids.flatten().argsort(stable=True)
     heads, relations, tails = s.triples.unbind(1)
-    found = scorer.score_sampled(heads, relations, tails, ids, side, order)
+    actual = scorer.score_sampled(heads, relations, tails, ids, side, order)
     parts = []
     for answer_side in Side:
         queries = s.queries(answer_side)
         known, relations, _ = (x[:, None].expand_as(ids).flatten() for x in queries)
         scores = scorer.score_answers(known, relations, ids.flatten(), answer_side)
         parts.append(scores.view_as(ids))
-    return found, torch.where(side == Side.tail, parts[Side.tail], parts[Side.head])
+    return actual, torch.where(side == Side.tail, parts[Side.tail], parts[Side.head])
 
 
 def _matrix(s: Subject, scorer: Scorer, side: Side) -> Tensor:

@@ -29,17 +29,19 @@ def sampled_losses(s: Subject) -> None:
     for name, loss in LOSSES.items():
         scores = scorer.score_sampled(heads, relations, tails, ids, side, order)
         expected = loss(scores[:, 0], scores[:, 1:], usable[:, 1:])
-        wanted = _gradients(scorer, expected)
+        expected_grads = _gradients(scorer, expected)
         for deferring in (False, True):
             optimizer = Adam(_trained(scorer)) if deferring and _trained(scorer) else None
             with optimizer.deferring() if optimizer else contextlib.nullcontext():
-                found = scorer.loss_sampled(heads, relations, tails, ids, side, usable, loss, order)
-                grads = _gradients(scorer, found, optimizer)
+                value = scorer.loss_sampled(heads, relations, tails, ids, side, usable, loss, order)
+                grads = _gradients(scorer, value, optimizer)
             how = f"{name} loss" + (" while gradients are deferred" if deferring else "")
-            same(found, expected, place, f"the {how} of the sampled scores")
-            for parameter, grad in wanted.items():
-                what = f"the gradient of {parameter!r} through the {how} of the sampled scores"
-                same(grads[parameter], grad, place, what)
+            same(value, expected, place, f"the {how} of the sampled scores")
+            for parameter, grad in expected_grads.items():
+                description = (
+                    f"the gradient of {parameter!r} through the {how} of the sampled scores"
+                )
+                same(grads[parameter], grad, place, description)
 
 
 def _trained(scorer: Scorer) -> list[torch.nn.Parameter]:

@@ -187,8 +187,8 @@ def permutation(s: Subject) -> None:
             other.score_answers(tails, relations, heads, Side.head),
         ]
     )
-    what = "the same scores with another numbering of entities"
-    same(after, before, _place(scorer), what)
+    description = "the same scores with another numbering of entities"
+    same(after, before, _place(scorer), description)
 
 
 def devices(s: Subject) -> None:
@@ -201,9 +201,9 @@ def devices(s: Subject) -> None:
     arguments = [*s.triples.unbind(1), ids, side]
     expected = scorer.score_sampled(*arguments)
     moved = scorer.to("cuda")
-    found = moved.score_sampled(*(x.to("cuda") for x in arguments))
+    actual = moved.score_sampled(*(x.to("cuda") for x in arguments))
     same(
-        found.cpu(),
+        actual.cpu(),
         expected,
         where(scorer, "score_sampled"),
         "the scores on the GPU to equal those on the CPU",

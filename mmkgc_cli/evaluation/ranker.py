@@ -104,16 +104,16 @@ def _count(
             *rows,
         )
     queries = [q.contiguous() for q in paths.query_rows(scorer, entities, relations, side)]
-    found = paths.scale_rows(scorer, entities, relations, side)
-    scales = [None if s is None else s.contiguous() for s in found]
+    raw_scales = paths.scale_rows(scorer, entities, relations, side)
+    scales = [None if s is None else s.contiguous() for s in raw_scales]
     if not paths.has_branches(scorer):
         (metric,) = paths.metrics(scorer)
         pairs = paths.terms(scorer, 0, queries[0].shape[1], tables[0].shape[1])
         return rank_candidates(queries[0], tables[0], *rows, metric, pairs, scales[0])
 
     def scores_of(a: int, b: int) -> Tensor:
-        some = [None if s is None else s[a:b] for s in scales]
-        return paths.block_scores(scorer, [q[a:b] for q in queries], some, tables)
+        block_scales = [None if s is None else s[a:b] for s in scales]
+        return paths.block_scores(scorer, [q[a:b] for q in queries], block_scales, tables)
 
     return rank_scores(scores_of, block, *rows)
 
