@@ -1,4 +1,4 @@
-"""CPU time of IKRL steps that compute the rows of a batch, against steps that compute all rows.
+"""Steps of IKRL with rows of the entities that a batch meets, against rows of all, in turns.
 
 python -m benchmarks.candidate_rows --graph graphs/fb15k-237
 """
@@ -23,7 +23,7 @@ from mmkgc_cli.training.loop import StepProgram
 
 WIDTH, WARM_UP = 768, 2
 MET = scores._entities_met
-VARIANTS = {"batch": MET, "all": lambda scorer, ids: (None, ids)}
+WAYS = {"met": MET, "all": lambda scorer, ids: (None, ids)}
 
 
 def program(graph: Graph, batch: int, freeze: bool) -> StepProgram:
@@ -32,12 +32,12 @@ def program(graph: Graph, batch: int, freeze: bool) -> StepProgram:
         f"training.batch_size={batch}",
         f"model.freeze_features={str(freeze).lower()}",
     ]
-    config = resolve("ikrl", load_scorer("ikrl").Config, {}, "", {}, settings)
+    config = resolve("ikrl", load_scorer("ikrl").Config, overrides=settings)
     features = made_up(needed(config), len(graph.entities), WIDTH)
     scorer = initial_scorer(config, graph, torch.device("cpu"), features)
-    step_program = build_program(config, scorer, torch.from_numpy(graph.train).long())
-    step_program.start_epoch()
-    return step_program
+    made = build_program(config, scorer, torch.from_numpy(graph.train).long())
+    made.start_epoch()
+    return made
 
 
 def main() -> None:
@@ -48,18 +48,18 @@ def main() -> None:
     graph = load_graph(arguments.graph)
     for batch in (128, 256, 400):
         for freeze in (False, True):
-            programs = {name: program(graph, batch, freeze) for name in VARIANTS}
-            times: dict[str, list[float]] = {name: [] for name in VARIANTS}
+            programs = {way: program(graph, batch, freeze) for way in WAYS}
+            times: dict[str, list[float]] = {way: [] for way in WAYS}
             for index in range(WARM_UP + arguments.steps):
-                for name, step_program in programs.items():
-                    with patch.object(scores, "_entities_met", VARIANTS[name]):
+                for way, of in programs.items():
+                    with patch.object(scores, "_entities_met", WAYS[way]):
                         start = time.process_time()
-                        step_program.step(index)
-                        times[name].append(1e3 * (time.process_time() - start))
-            some, every = (statistics.median(times[name][WARM_UP:]) for name in VARIANTS)
+                        of.step(index)
+                        times[way].append(1e3 * (time.process_time() - start))
+            met, everyone = (statistics.median(times[way][WARM_UP:]) for way in WAYS)
             print(
-                f"batch {batch}, {'frozen' if freeze else 'trained'}: {some:.1f} ms of CPU "
-                f"with the rows of the batch, {every:.1f} with all rows, ratio {every / some:.2f}"
+                f"batch {batch}, {'frozen' if freeze else 'trained'}: {met:.1f} ms of CPU with "
+                f"rows of those met, {everyone:.1f} with rows of all, ratio {everyone / met:.2f}"
             )
 
 

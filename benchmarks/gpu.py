@@ -335,7 +335,7 @@ def main() -> None:
     device = Device("cuda" if there else "cpu", sizes)
     path, why = path_of("rotate_score", device.name.type)
     if path != "native":
-        raise SystemExit(f"the native library is not available: {why}")
+        raise SystemExit(f"the kernels are not there: {why}")
     triples = random_triples(sizes)
     if arguments.graph and not arguments.tiny:
         triples = torch.from_numpy(load_graph(arguments.graph).train).long()

@@ -61,7 +61,7 @@ def main() -> None:
             "twin": drawing(sampler, positives, scorer, False),
         }
         times = compete(contest, options.rounds)
-        median = {name: round(statistics.median(values), 2) for name, values in times.items()}
+        median = {name: round(statistics.median(of), 2) for name, of in times.items()}
         result[f"{BATCH} x {n}"] = {**median, "ratio": round(median["twin"] / median["ours"], 1)}
     print(json.dumps(result, indent=2))
 

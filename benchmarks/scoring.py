@@ -220,7 +220,7 @@ CONTESTANTS: dict[str, Callable[[], Contest | PyKEEN]] = {
 def contestant(name: str, threads: int, turns: Connection) -> None:
     """Receives numbers of steps and sends the milliseconds per step, until it receives 0."""
     torch.set_num_threads(threads)
-    keep_freed_memory()  # as `mmkgc train` does
+    keep_freed_memory()  # this and settled_objects as `mmkgc train` does
     step = CONTESTANTS[name]().step
     for _ in range(5):
         step()

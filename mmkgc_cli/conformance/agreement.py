@@ -272,7 +272,7 @@ def _with_rows(s: Subject) -> Scorer:
 
 
 def drawn_candidates(s: Subject) -> tuple[Tensor, Tensor]:
-    """Random candidates ``[n, N]`` of the triples, and their corrupted sides."""
+    """Candidates ``[n, N]`` of the triples and their sides, as a sampler would draw them."""
     rng = torch.Generator().manual_seed(2)
     ids = torch.randint(ENTITIES, (len(s.triples), CANDIDATES), generator=rng)
     side = torch.randint(2, ids.shape, generator=rng, dtype=torch.int8)
@@ -280,18 +280,18 @@ def drawn_candidates(s: Subject) -> tuple[Tensor, Tensor]:
 
 
 def _sampled(s: Subject, scorer: Scorer) -> tuple[Tensor, Tensor]:
-    """Scores of sampled candidates, and of each single candidate."""
+    """Scores of sampled candidates, and of each by itself."""
     ids, side = drawn_candidates(s)
     order = ids.flatten().argsort(stable=True)
     heads, relations, tails = s.triples.unbind(1)
-    actual = scorer.score_sampled(heads, relations, tails, ids, side, order)
+    found = scorer.score_sampled(heads, relations, tails, ids, side, order)
     parts = []
     for answer_side in Side:
         queries = s.queries(answer_side)
         known, relations, _ = (x[:, None].expand_as(ids).flatten() for x in queries)
         scores = scorer.score_answers(known, relations, ids.flatten(), answer_side)
         parts.append(scores.view_as(ids))
-    return actual, torch.where(side == Side.tail, parts[Side.tail], parts[Side.head])
+    return found, torch.where(side == Side.tail, parts[Side.tail], parts[Side.head])
 
 
 def _matrix(s: Subject, scorer: Scorer, side: Side) -> Tensor:

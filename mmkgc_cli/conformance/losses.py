@@ -29,15 +29,15 @@ def sampled_losses(s: Subject) -> None:
     for name, loss in LOSSES.items():
         scores = scorer.score_sampled(heads, relations, tails, ids, side, order)
         expected = loss(scores[:, 0], scores[:, 1:], usable[:, 1:])
-        expected_grads = _gradients(scorer, expected)
+        wanted = _gradients(scorer, expected)
         for deferring in (False, True):
             optimizer = Adam(_trained(scorer)) if deferring and _trained(scorer) else None
             with optimizer.deferring() if optimizer else contextlib.nullcontext():
-                value = scorer.loss_sampled(heads, relations, tails, ids, side, usable, loss, order)
-                grads = _gradients(scorer, value, optimizer)
+                found = scorer.loss_sampled(heads, relations, tails, ids, side, usable, loss, order)
+                grads = _gradients(scorer, found, optimizer)
             how = f"{name} loss" + (" while gradients are deferred" if deferring else "")
-            same(value, expected, place, f"the {how} of the sampled scores")
-            for parameter, grad in expected_grads.items():
+            same(found, expected, place, f"the {how} of the sampled scores")
+            for parameter, grad in wanted.items():
                 description = (
                     f"the gradient of {parameter!r} through the {how} of the sampled scores"
                 )
@@ -62,7 +62,7 @@ def _gradients(scorer: Scorer, loss: Tensor, optimizer: Adam | None = None) -> d
 
 
 def _arguments(s: Subject) -> tuple[Tensor, ...]:
-    """Tensor arguments of `loss_sampled`: true tails first, every fifth negative masked out."""
+    """Those of `loss_sampled` but the loss: the true tails first, a negative in five unusable."""
     heads, relations, tails = s.triples.unbind(1)
     ids, side = drawn_candidates(s)
     ids = torch.cat([tails[:, None], ids], 1)

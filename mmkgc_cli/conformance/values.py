@@ -201,13 +201,8 @@ def devices(s: Subject) -> None:
     arguments = [*s.triples.unbind(1), ids, side]
     expected = scorer.score_sampled(*arguments)
     moved = scorer.to("cuda")
-    actual = moved.score_sampled(*(x.to("cuda") for x in arguments))
-    same(
-        actual.cpu(),
-        expected,
-        where(scorer, "score_sampled"),
-        "the scores on the GPU to equal those on the CPU",
-    )
+    found = moved.score_sampled(*(x.to("cuda") for x in arguments))
+    same(found.cpu(), expected, where(scorer, "score_sampled"), "on the GPU the scores of the CPU")
 
 
 def _filter(graph: Any) -> KnownTriples:

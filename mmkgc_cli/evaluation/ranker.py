@@ -58,7 +58,7 @@ def _rank_side(
         relations, entities = np.divmod(call_keys, known.n_entities)
         answers = known.answers(call_keys, side)
         ptr = ends[start : stop + 1] - ends[start]
-        answer_ids = targets[rows]
+        wanted = targets[rows]
         device = paths.device_of(scorer)
         counts = _count(
             scorer,
@@ -68,7 +68,7 @@ def _rank_side(
             tables,
             (
                 _to(ptr, device),
-                _to(answer_ids, device),
+                _to(wanted, device),
                 _to(answers.ptr, device),
                 _to(answers.ids, device),
             ),
@@ -83,7 +83,7 @@ def _rank_side(
                 fix="lower the learning rate, or check the stores with mmkgc features check",
             )
         better[rows], equal[rows] = n_better, n_equal
-        candidates[rows] = _count_candidates(known, call_keys, answers.ptr, side, ptr, answer_ids)
+        candidates[rows] = _count_candidates(known, call_keys, answers.ptr, side, ptr, wanted)
     return SideRanks(1 + better, 1 + better + equal, candidates)
 
 
@@ -95,7 +95,7 @@ def _count(
     tables: list[Tensor],
     rows: tuple[Tensor, Tensor, Tensor, Tensor],
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Counts better, equal and non-finite scores; `rows`: ptr and ids of answers, then filters."""
+    """Better, equal and not finite; `rows` are those of targets and of filters."""
     block = max(1, min(paths.LANES, SCORES_AT_ONCE // scorer.n_entities))
     if scorer.scores_triples_only():
         return rank_scores(
@@ -104,16 +104,16 @@ def _count(
             *rows,
         )
     queries = [q.contiguous() for q in paths.query_rows(scorer, entities, relations, side)]
-    raw_scales = paths.scale_rows(scorer, entities, relations, side)
-    scales = [None if s is None else s.contiguous() for s in raw_scales]
+    found = paths.scale_rows(scorer, entities, relations, side)
+    scales = [None if s is None else s.contiguous() for s in found]
     if not paths.has_branches(scorer):
         (metric,) = paths.metrics(scorer)
         pairs = paths.terms(scorer, 0, queries[0].shape[1], tables[0].shape[1])
         return rank_candidates(queries[0], tables[0], *rows, metric, pairs, scales[0])
 
     def scores_of(a: int, b: int) -> Tensor:
-        block_scales = [None if s is None else s[a:b] for s in scales]
-        return paths.block_scores(scorer, [q[a:b] for q in queries], block_scales, tables)
+        some = [None if s is None else s[a:b] for s in scales]
+        return paths.block_scores(scorer, [q[a:b] for q in queries], some, tables)
 
     return rank_scores(scores_of, block, *rows)
 
@@ -132,8 +132,8 @@ def _calls(
             return
         tables = []
         if not scorer.scores_triples_only():
-            relation_id = None if relation is None else int(relation)
-            tables = [t.contiguous() for t in paths.candidate_rows(scorer, None, relation_id, side)]
+            which = None if relation is None else int(relation)
+            tables = [t.contiguous() for t in paths.candidate_rows(scorer, None, which, side)]
         for start in range(bounds[i], bounds[i + 1], QUERIES_PER_CALL):
             yield start, min(start + QUERIES_PER_CALL, int(bounds[i + 1])), tables
 

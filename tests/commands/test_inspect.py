@@ -57,10 +57,10 @@ def test_inspect_of_a_scorer_without_mixture_weights(folder: Path) -> None:
 
 def test_missing_parts_are_excluded_from_statistics_and_evenness() -> None:
     values = torch.tensor([[0.5, 0.5, math.nan], [0.25, 0.25, 0.5], [1.0, math.nan, math.nan]])
-    summary = weighing(Shares("part", ("a", "b", "c"), values))
-    assert [p.count for p in summary.parts] == [3, 2, 1]
+    found = weighing(Shares("part", ("a", "b", "c"), values))
+    assert [p.count for p in found.parts] == [3, 2, 1]
     assert weighing(Shares("part", ("a", "b"), values[2:, :2])).parts[1].mean is None
-    assert summary.parts[1].mean == pytest.approx(0.375)
-    assert summary.parts[0].median == pytest.approx(0.5)
+    assert found.parts[1].mean == pytest.approx(0.375)
+    assert found.parts[0].median == pytest.approx(0.5)
     uneven = (0.5 * math.log(4) + 0.5 * math.log(2)) / math.log(3)
-    assert summary.evenness == pytest.approx((1 + uneven) / 2)
+    assert found.evenness == pytest.approx((1 + uneven) / 2)
