@@ -35,7 +35,7 @@ def test_ten_epochs_of_rotate_on_fb15k_237_beat_the_floor_and_the_baseline(
     prepare(Request("fb15k-237", real_data / "FB15K-237"), tmp_path / "graph")
     mrr = {}
     for scorer, overrides in (("frequency", []), ("rotate", ["training.epochs=10"])):
-        config = resolve(scorer, load_scorer(scorer).Config, {}, "", {}, overrides)
+        config = resolve(scorer, load_scorer(scorer).Config, overrides=overrides)
         run = RunDirectory(tmp_path / scorer)
         mrr[scorer] = run_training(config, tmp_path / "graph", run, False, Silent()).valid["mrr"]
     assert mrr["rotate"] > FLOOR > mrr["frequency"]

@@ -35,7 +35,7 @@ def check(
         if not override.startswith("model."):
             raise UsageError(f"--set {override}: expected model.KEY=VALUE, a setting of the scorer")
     scorer = load_scorer(name)
-    config = resolve(name, scorer.Config, {}, "", {}, overrides).model if overrides else None
+    config = resolve(name, scorer.Config, overrides=overrides).model if overrides else None
     findings = check_scorer(scorer, config)
     failed = [finding for finding in findings if finding.outcome == "failed"]
     if as_json:

@@ -14,24 +14,37 @@ from pydantic.fields import FieldInfo
 from mmkgc_cli.completion.maco.settings import PRESETS, MacoSettings
 from mmkgc_cli.completion.pipeline import Request
 from mmkgc_cli.errors import DataError, UsageError, nearest
-from mmkgc_cli.runs.config import parse_override, read_record, unlike, what_is_wrong
-from mmkgc_cli.runs.sections import GraphConfig, Strict
+from mmkgc_cli.runs.config import (
+    parse_override,
+    read_record,
+    require_present_form,
+    unlike,
+    what_is_wrong,
+)
+from mmkgc_cli.runs.sections import GraphConfig
 from mmkgc_cli.runs.toml_file import read_toml
+from mmkgc_cli.runs.version_0_1 import MOVED
+from mmkgc_cli.training.settings import CheckpointsSettings, Device, Section
 
 
-class CompletionTraining(Strict):
-    """How a strategy is trained, apart from what it learns."""
+class CompletionTraining(Section):
+    """``[training]`` of a completion: the machine; what is learnt is in ``[maco]``."""
 
-    eval_every: int = Field(
-        25, ge=1, description="epochs between measures on hidden vectors, which decide nothing"
+    device: Device = Field("auto", description="Device to train on.")
+    threads: int = Field(0, ge=0, le=4096, description="CPU threads; 0 keeps the default of torch.")
+
+
+class CompletionValidation(Section):
+    """``[validation]`` of a completion."""
+
+    every: int = Field(
+        25,
+        ge=1,
+        description="Epochs between measurements on held-out vectors; they decide nothing.",
     )
-    checkpoint_seconds: float = Field(60.0, ge=0, description="seconds between checkpoints")
-    keep_checkpoints: int = Field(2, ge=1, description="how many of the last checkpoints stay")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where to train")
-    threads: int = Field(0, ge=0, le=4096, description="CPU threads; 0 leaves torch's choice")
 
 
-class CompletionSection(Strict):
+class CompletionSection(Section):
     """What is completed, as `completion.completing.Request` has it, and from where to where."""
 
     modality: str
@@ -58,7 +71,7 @@ def section_of(request: Request, store: Path, out: Path) -> CompletionSection:
     return CompletionSection(**known, store=str(store.resolve()), out=str(out.resolve()))
 
 
-class CompletionConfig(Strict):
+class CompletionConfig(Section):
     """Everything that decides a completion."""
 
     strategy: Literal["maco"] = "maco"
@@ -66,6 +79,15 @@ class CompletionConfig(Strict):
     completion: CompletionSection
     maco: MacoSettings
     training: CompletionTraining
+    validation: CompletionValidation
+    checkpoints: CheckpointsSettings
+
+
+_SECTIONS: dict[str, type[Section]] = {
+    "training": CompletionTraining,
+    "validation": CompletionValidation,
+    "checkpoints": CheckpointsSettings,
+}
 
 
 def resolve_completion(
@@ -80,12 +102,10 @@ def resolve_completion(
     """
     if preset not in PRESETS:
         raise UsageError(f"preset {preset!r}: {nearest(preset, PRESETS)}")
-    fields = {
-        "maco": {field.name for field in dataclasses.fields(MacoSettings)} - {"seed"},
-        "training": set(CompletionTraining.model_fields),
-    }
+    fields = {"maco": {field.name for field in dataclasses.fields(MacoSettings)} - {"seed"}}
+    fields |= {section: set(kind.model_fields) for section, kind in _SECTIONS.items()}
     dotted = [f"{section}.{key}" for section, keys in fields.items() for key in keys]
-    values: dict[str, dict[str, Any]] = {"maco": {}, "training": {}}
+    values: dict[str, dict[str, Any]] = {section: {} for section in fields}
     origin: dict[tuple[str, str], str] = {}
     problems = []
     entries = [(*place, value, f"--{place[1].replace('_', '-')}") for place, value in flags.items()]
@@ -96,8 +116,9 @@ def resolve_completion(
         if (section, key) == ("maco", "seed"):
             problems.append(f"{source}: the seed is given by --seed")
         elif key not in fields.get(section, ()):
-            problems.append(f"{source}: no key {section}.{key}; "
-                            f"{nearest(f'{section}.{key}', dotted)}")  # fmt: skip
+            name = f"{section}.{key}"
+            fix = f"it is {MOVED[name]} now" if name in MOVED else nearest(name, dotted)
+            problems.append(f"{source}: no key {name}; {fix}")
         else:
             values[section][key] = value
             origin[section, key] = source
@@ -105,7 +126,7 @@ def resolve_completion(
     parts: dict[str, Any] = {}
     kinds: dict[str, tuple[Any, dict[str, Any]]] = {
         "maco": (MacoSettings, given | values["maco"]),
-        "training": (CompletionTraining, values["training"]),
+        **{section: (kind, values[section]) for section, kind in _SECTIONS.items()},
     }
     for section, (kind, of_section) in kinds.items():
         try:
@@ -128,7 +149,9 @@ def _said(
 def unlike_defaults(values: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Settings of a completion that are not the defaults, each with its default."""
     maco: Mapping[str, FieldInfo] = vars(MacoSettings)["__pydantic_fields__"]
-    return unlike(values, {"maco": maco, "training": CompletionTraining.model_fields})
+    return unlike(
+        values, {"maco": maco, **{name: kind.model_fields for name, kind in _SECTIONS.items()}}
+    )
 
 
 def to_toml(config: CompletionConfig) -> str:
@@ -138,7 +161,7 @@ def to_toml(config: CompletionConfig) -> str:
         {
             "strategy": config.strategy, "graph": config.graph.model_dump(),
             "completion": completion, "maco": dataclasses.asdict(config.maco),
-            "training": config.training.model_dump(),
+            **{section: getattr(config, section).model_dump() for section in _SECTIONS},
         }
     )  # fmt: skip
 
@@ -150,6 +173,7 @@ def read_completion(path: Path) -> CompletionConfig:
         DataError: when it is not that of a completion.
     """
     values = read_toml(path).values
+    require_present_form(values, path.parent)
     if "strategy" not in values:
         raise DataError(
             f"{path}: not the run of a completion"
@@ -157,7 +181,7 @@ def read_completion(path: Path) -> CompletionConfig:
         )
     sections: dict[str, type[BaseModel] | Any] = {
         "graph": GraphConfig, "completion": CompletionSection, "maco": MacoSettings,
-        "training": CompletionTraining,
+        **_SECTIONS,
     }  # fmt: skip
     parts = {name: read_record(path, values, name, kind) for name, kind in sections.items()}
     try:

@@ -107,7 +107,7 @@ def test_bench_trains_a_plugin_on_settings_of_its_own(
         "--set",
         "model.margin=3.0",
         "--set",
-        "training.negatives=2",
+        "negatives.count=2",
     ]
     told = json.loads(mmkgc("scorers", "bench", "mine", *small, *settings).out)
     assert [told[side]["dim"] for side in ("scorer", "against")] == [7, 7]

@@ -64,7 +64,7 @@ def test_a_setting_can_be_given_and_a_wrong_one_is_refused(run: Callable[..., Re
     assert run("good", "--set", "model.dim=3").exit_code == 0
     done = run("good", "--set", "model.dimm=3")
     assert "dimm" in str(done.exception)
-    done = run("good", "--set", "training.lr=1")
+    done = run("good", "--set", "optimizer.lr=1")
     assert "expected model.KEY=VALUE" in str(done.exception)
 
 

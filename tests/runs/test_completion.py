@@ -47,7 +47,7 @@ SEEN = np.arange(60) % 6 > 0
 SMALL = [
     "maco.input_width=4", "maco.encoder_hidden=6", "maco.noise=3", "maco.hidden=7",
     "maco.batch_size=16", "maco.candidates=8", "maco.lr=0.01", "maco.epochs=6",
-    "training.eval_every=2",
+    "validation.every=2",
 ]  # fmt: skip
 
 
@@ -270,7 +270,7 @@ def test_a_configuration_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     assert unlike_defaults(values)["maco.tau" if about.maco.tau != PAPER.tau else "maco.lr"] == (
         0.01, 1e-4,
     )  # fmt: skip
-    assert unlike_defaults(values)["training.eval_every"] == (2, 25)
+    assert unlike_defaults(values)["validation.every"] == (2, 25)
     path.write_text('strategy = "ridge"\n' + to_toml(about).partition("\n")[2])
     with pytest.raises(DataError, match=r"config.toml: strategy 'ridge'; known: maco"):
         read_completion(path)

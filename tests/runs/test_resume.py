@@ -24,7 +24,7 @@ from mmkgc_cli.training.loop import EpochReport, NonFiniteLoss
 from tests.conftest import random_graph
 from tests.kill.contents import epochs, last_state
 
-SETTINGS = ["training.epochs=6", "training.eval_every=2", "model.dim=8", "training.batch_size=64"]
+SETTINGS = ["training.epochs=6", "validation.every=2", "model.dim=8", "training.batch_size=64"]
 
 
 class Watcher:
@@ -51,7 +51,7 @@ def folder(graph: Graph, tmp_path: Path) -> Path:
 
 
 def train(folder: Path, run: RunDirectory, watcher: Watcher, *more: str) -> Trained:
-    config = resolve("rotate", load_scorer("rotate").Config, {}, "", {}, [*SETTINGS, *more])
+    config = resolve("rotate", load_scorer("rotate").Config, overrides=[*SETTINGS, *more])
     return run_training(config, folder, run, False, watcher)
 
 
@@ -113,10 +113,10 @@ def test_optimizers_schedules_and_averages_go_on_too(
 @pytest.mark.parametrize(
     ("scorer", "settings", "terms"),
     [
-        ("tucker", ["model.relation_dim=4", "training.loss=bce"], set()),
+        ("tucker", ["model.relation_dim=4", "loss.name=bce"], set()),
         (
             "complex",
-            ["training.loss=softmax", "model.regularization=n3", "model.regularization_weight=0.1"],
+            ["loss.name=softmax", "model.regularization=n3", "model.regularization_weight=0.1"],
             {"n3"},
         ),
     ],
@@ -126,7 +126,7 @@ def test_trainings_against_all_candidates_go_on_too(
 ) -> None:
     """With dropout and batch norms (tucker), and a term of the scorer (complex)."""
     more = [*SETTINGS, "training.candidates=all", *settings]
-    config = resolve(scorer, load_scorer(scorer).Config, {}, "", {}, more)
+    config = resolve(scorer, load_scorer(scorer).Config, overrides=more)
     whole, broken = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "broken")
     run_training(config, folder, whole, False, Watcher())
     with pytest.raises(Interrupted):
@@ -177,7 +177,7 @@ def test_samplers_go_on_too(
     monkeypatch.chdir(tmp_path)
     Path("samplers").mkdir()
     Path("samplers/learnt.py").write_text(LEARNT)
-    more = [f"training.sampler={name}", f"sampler.{'chunk' if name == 'shared' else 'pool'}=6"]
+    more = [f"negatives.sampler={name}", f"sampler.{'chunk' if name == 'shared' else 'pool'}=6"]
     whole, broken = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "broken")
     train(folder, whole, Watcher(), *more)
     with pytest.raises(Interrupted):
@@ -256,7 +256,7 @@ def test_weights_that_are_not_finite_never_get_into_a_checkpoint(
     monkeypatch.setattr(LinkPrediction, "step", poisoned)
     run = RunDirectory(tmp_path / "run")
     with pytest.raises(NonFiniteLoss, match="epoch 2: 'entities' is not finite any more"):
-        train(folder, run, Watcher(), "training.checkpoint_seconds=0")
+        train(folder, run, Watcher(), "checkpoints.seconds=0")
     assert read_trace(run.trace)[-1]["event"] == "error"
     found = Checkpoints(run.checkpoints, 1).latest()
     assert found is not None
@@ -267,7 +267,7 @@ def test_weights_that_are_not_finite_never_get_into_a_checkpoint(
 
 def test_checkpoints_come_as_often_as_asked(folder: Path, tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
-    train(folder, run, Watcher(), "training.checkpoint_seconds=0", "training.keep_checkpoints=3")
+    train(folder, run, Watcher(), "checkpoints.seconds=0", "checkpoints.keep=3")
     steps = sorted(int(p.stem) for p in run.checkpoints.glob("*.safetensors"))
     assert len(steps) == 3
     assert steps[-1] - steps[0] == 2
