@@ -63,7 +63,7 @@ def prepare(
     ] = None,
     unseen: Annotated[
         Unseen | None,
-        typer.Option(help="Treatment of triples with names unseen in train."),
+        typer.Option(help="Triples with names unseen in train (default: error)."),
     ] = None,
     labels: Annotated[
         Path | None,
