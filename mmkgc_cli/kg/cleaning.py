@@ -13,7 +13,7 @@ from mmkgc_cli.text import counted
 # Thresholds of a valid split that is too small for selecting weights; the larger one counts.
 FEWEST_VALID = 1000
 FEWEST_VALID_SHARE = 0.02
-CARVED_SHARE = 0.05
+MOVED_SHARE = 0.05
 
 
 def clean_graph(graph: Graph, seed: int) -> Graph:
@@ -32,13 +32,13 @@ def clean_graph(graph: Graph, seed: int) -> Graph:
     ]
     too_few = len(valid) < max(FEWEST_VALID, FEWEST_VALID_SHARE * len(train))
     if too_few and len(valid) < len(graph.valid):
-        carved = _carve(graph.with_splits(train, valid, test), seed)
+        moved = _rows_to_move(graph.with_splits(train, valid, test), seed)
         notes.append(
-            f"valid: {counted(int(carved.sum()), 'row')} moved from train (5 %, seed {seed}), "
+            f"valid: {counted(int(moved.sum()), 'row')} moved from train (5 %, seed {seed}), "
             f"in addition to the {len(valid):,} left"
         )
-        valid = np.concatenate([valid, train[carved]])
-        train = train[~carved]
+        valid = np.concatenate([valid, train[moved]])
+        train = train[~moved]
     return graph.with_splits(train, valid, test).with_notes(*notes)
 
 
@@ -58,16 +58,16 @@ def clean_rows(graph: Graph) -> dict[str, NDArray[np.bool_]]:
     return keep
 
 
-def _carve(graph: Graph, seed: int) -> NDArray[np.bool_]:
+def _rows_to_move(graph: Graph, seed: int) -> NDArray[np.bool_]:
     """The train rows to move to valid, as a mask; independent of the order of ids and rows."""
     entities, relations = graph.sorted_entities, graph.sorted_relations
     h, r, t = graph.train.T
     by_name = np.lexsort((entities.ranks[t], relations.ranks[r], entities.ranks[h]))
     order = by_name[shuffled(np.arange(len(by_name)), seed)]
     free = order[~needed_rows(graph.train[order])]
-    carved = np.zeros(len(graph.train), dtype=bool)
-    carved[free[: round(CARVED_SHARE * len(graph.train))]] = True
-    return carved
+    moved = np.zeros(len(graph.train), dtype=bool)
+    moved[free[: round(MOVED_SHARE * len(graph.train))]] = True
+    return moved
 
 
 def drop_unseen(graph: Graph) -> Graph:

@@ -1,4 +1,4 @@
-"""Symmetric, inverse and equivalent relations, by which train triples give away test triples.
+"""Symmetric, inverse and equivalent relations, by which train triples answer test queries.
 
 Definitions of Akrami et al. (2020, "Realistic re-evaluation of knowledge graph completion
 methods"): two relations are equivalent when most (head, tail) pairs of each are pairs of the other,
