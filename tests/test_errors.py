@@ -42,9 +42,12 @@ ERRORS = class_names()
 def calls(tree: ast.AST) -> Iterator[ast.Call]:
     """The calls that construct one of our errors; `joined` takes lines that have their fixes."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            if node.func.id in ERRORS:
-                yield node
+        if (
+            isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and node.func.id in ERRORS
+        ):
+            yield node
 
 
 def has_fix(call: ast.Call) -> bool:
@@ -80,8 +83,8 @@ def test_the_walk_sees_every_class_of_error() -> None:
         if module.name.endswith("__main__") or module.name.endswith("._C"):
             continue
         for name, value in inspect.getmembers(importlib.import_module(module.name)):
-            if inspect.isclass(value) and issubclass(value, MmkgcError):
-                if value.__module__ == module.name:
-                    found.add(name)
+            ours = inspect.isclass(value) and issubclass(value, MmkgcError)
+            if ours and value.__module__ == module.name:
+                found.add(name)
     assert found == ERRORS
     assert errors.MmkgcError in DataError.__mro__
