@@ -83,7 +83,7 @@ class CompletionConfig(Section):
     checkpoints: CheckpointsSettings
 
 
-_SECTIONS: dict[str, type[Section]] = {
+SECTIONS: dict[str, type[Section]] = {
     "training": CompletionTraining,
     "validation": CompletionValidation,
     "checkpoints": CheckpointsSettings,
@@ -103,7 +103,7 @@ def resolve_completion(
     if preset not in PRESETS:
         raise UsageError(f"preset {preset!r}: {nearest(preset, PRESETS)}")
     fields = {"maco": {field.name for field in dataclasses.fields(MacoSettings)} - {"seed"}}
-    fields |= {section: set(kind.model_fields) for section, kind in _SECTIONS.items()}
+    fields |= {section: set(kind.model_fields) for section, kind in SECTIONS.items()}
     dotted = [f"{section}.{key}" for section, keys in fields.items() for key in keys]
     values: dict[str, dict[str, Any]] = {section: {} for section in fields}
     origin: dict[tuple[str, str], str] = {}
@@ -126,7 +126,7 @@ def resolve_completion(
     parts: dict[str, Any] = {}
     kinds: dict[str, tuple[Any, dict[str, Any]]] = {
         "maco": (MacoSettings, given | values["maco"]),
-        **{section: (kind, values[section]) for section, kind in _SECTIONS.items()},
+        **{section: (kind, values[section]) for section, kind in SECTIONS.items()},
     }
     for section, (kind, of_section) in kinds.items():
         try:
@@ -150,7 +150,7 @@ def unlike_defaults(values: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Settings of a completion that are not the defaults, each with its default."""
     maco: Mapping[str, FieldInfo] = vars(MacoSettings)["__pydantic_fields__"]
     return unlike(
-        values, {"maco": maco, **{name: kind.model_fields for name, kind in _SECTIONS.items()}}
+        values, {"maco": maco, **{name: kind.model_fields for name, kind in SECTIONS.items()}}
     )
 
 
@@ -161,7 +161,7 @@ def to_toml(config: CompletionConfig) -> str:
         {
             "strategy": config.strategy, "graph": config.graph.model_dump(),
             "completion": completion, "maco": dataclasses.asdict(config.maco),
-            **{section: getattr(config, section).model_dump() for section in _SECTIONS},
+            **{section: getattr(config, section).model_dump() for section in SECTIONS},
         }
     )  # fmt: skip
 
@@ -181,7 +181,7 @@ def read_completion(path: Path) -> CompletionConfig:
         )
     sections: dict[str, type[BaseModel] | Any] = {
         "graph": GraphConfig, "completion": CompletionSection, "maco": MacoSettings,
-        **_SECTIONS,
+        **SECTIONS,
     }  # fmt: skip
     parts = {name: read_record(path, values, name, kind) for name, kind in sections.items()}
     try:

@@ -76,7 +76,7 @@ def test_names_tell_jobs_apart_and_follow_from_settings_alone() -> None:
 
 
 def test_a_job_is_trained_as_its_configuration_says(tmp_path: Path) -> None:
-    (tmp_path / "base.toml").write_text("[model]\nmargin = 2.0\ndim = 5\n[training]\nlr = 0.5\n")
+    (tmp_path / "base.toml").write_text("[model]\nmargin = 2.0\ndim = 5\n[optimizer]\nlr = 0.5\n")
     text = WHOLE.replace("model.margin = 3.0", 'config = "base.toml"')
     for job in jobs_of(text):
         if job.scorer == "rotate":
@@ -139,7 +139,10 @@ def test_a_selector_that_means_no_job_is_a_mistake() -> None:
     [
         ("[batch]\n", "r.toml:1: batch.graphs is missing: folders of prepared graphs"),
         ("batch = 3\n", "r.toml:1: 'batch' is not a section: write [batch]"),
-        ("[settings]\nlr = 3\n", "r.toml:2: no section 'lr' of settings; known: features, model"),
+        (
+            "[settings]\nlr = 3\n",
+            "r.toml:2: no section 'lr' of settings; known: checkpoints",
+        ),
         ("[settings]\nmodel = 3\n", "r.toml:2: 'model' is a section: write model.KEY = 3"),
         ("[include]\nseed = 3\n", "r.toml:1: write [[include]], once for each"),
         ("[[expect]]\nvalue = 3\n", "r.toml:1: expect.tolerance is missing"),

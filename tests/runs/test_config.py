@@ -271,5 +271,5 @@ def test_a_file_of_0_1_is_one_line_with_the_command_that_rewrites_it() -> None:
         "old.toml: the settings have the names of mmkgc 0.1; rewrite them with: "
         "mmkgc config upgrade old.toml"
     )
-    with pytest.raises(DataError, match=r"no key optimizer.lr; it is optimizer.lr now$"):
-        resolve("rotate", ROTATE, overrides=["optimizer.lr=0.1"])
+    with pytest.raises(DataError, match=r"no key training.lr; it is optimizer.lr now$"):
+        resolve("rotate", ROTATE, overrides=["training.lr=0.1"])

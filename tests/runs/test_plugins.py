@@ -263,7 +263,7 @@ def test_what_a_plugin_raises_in_a_step_is_in_the_trace(
     ("settings", "said"),
     [
         (["loss.name=entropy-weighted", "loss.thresholds=[0.8, 0.2]"],
-         "entropy_thresholds: 0.8 is above 0.2"),
+         "loss.thresholds must ascend, got 0.8 before 0.2"),
         (["negatives.sampler=shared", "negatives.corrupted_side=per-positive"], "'shared' draws a"),
     ],
 )  # fmt: skip

@@ -92,20 +92,32 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
 @pytest.mark.parametrize(
     "settings",
     [
-        ["optimizer=adamw", "weight_decay=0.1", "schedule=cosine", "warmup_epochs=1.5"],
-        ["optimizer=adagrad", "schedule=exponential", "negative_side=per-positive"],
-        ["optimizer=lazy-adam", "schedule=linear", "negative_side=alternating"],
-        ["clip_norm=0.1", "average=0.9"],
+        [
+            "optimizer.name=adamw",
+            "optimizer.weight_decay=0.1",
+            "schedule.name=cosine",
+            "schedule.warmup_epochs=1.5",
+        ],
+        [
+            "optimizer.name=adagrad",
+            "schedule.name=exponential",
+            "negatives.corrupted_side=per-positive",
+        ],
+        [
+            "optimizer.name=lazy-adam",
+            "schedule.name=linear",
+            "negatives.corrupted_side=alternating",
+        ],
+        ["optimizer.clip_norm=0.1", "optimizer.average=0.9"],
     ],
 )
 def test_optimizers_schedules_and_averages_go_on_too(
     folder: Path, tmp_path: Path, settings: list[str]
 ) -> None:
-    more = [f"training.{setting}" for setting in settings]
     whole, broken = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "broken")
-    train(folder, whole, Watcher(), *more)
+    train(folder, whole, Watcher(), *settings)
     with pytest.raises(Interrupted):
-        train(folder, broken, Watcher(11), *more)
+        train(folder, broken, Watcher(11), *settings)
     resume_training(broken, None, Watcher())
     assert not differences(remains(whole), remains(broken))
 
