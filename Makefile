@@ -24,7 +24,7 @@ help:
 	@echo "make fuzz       fuzz every reader for SECONDS=60 each; needs atheris, which it installs"
 	@echo "make kill       kill prepare, train and eval KILLS=100 times at random; nothing may be lost"
 	@echo "make build      install, with the native library where a compiler is found"
-	@echo "make docs       write docs/cli.md from the commands"
+	@echo "make docs       write docs/cli.md and docs/settings.md from the code"
 	@echo "make benchmark  every native op against its twin and peers; needs GRAPH=a prepared FB15K-237"
 	@echo "make wheel      a wheel in dist/, tagged with the ABI where a compiler is found"
 	@echo "make clean      remove $(VENV) and everything built"
@@ -181,6 +181,7 @@ kill: dev
 
 docs: dev
 	@$(BIN)/python -m typer mmkgc_cli.app utils docs --name mmkgc --output docs/cli.md
+	@$(BIN)/python -m docs.generate_settings
 
 benchmark: dev
 	@test -n "$(GRAPH)" || { echo \

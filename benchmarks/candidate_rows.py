@@ -32,7 +32,7 @@ def program(graph: Graph, batch: int, freeze: bool) -> StepProgram:
         f"training.batch_size={batch}",
         f"model.freeze_features={str(freeze).lower()}",
     ]
-    config = resolve("ikrl", load_scorer("ikrl").Config, {}, "", {}, settings)
+    config = resolve("ikrl", load_scorer("ikrl").Config, overrides=settings)
     features = made_up(needed(config), len(graph.entities), WIDTH)
     scorer = initial_scorer(config, graph, torch.device("cpu"), features)
     made = build_program(config, scorer, torch.from_numpy(graph.train).long())

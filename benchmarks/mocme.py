@@ -45,9 +45,9 @@ def graph() -> Graph:
 
 def program(scorer: str, data: Graph, args: argparse.Namespace, *more: str) -> ScorerProgram:
     settings = [
-        f"model.dim={args.dim}", "model.margin=12.0", f"training.negatives={args.negatives}",
-        f"training.sampler={args.sampler!r}", 'training.loss="entropy-weighted"',
-        "training.lr=1e-4", *more,
+        f"model.dim={args.dim}", "model.margin=12.0", f"negatives.count={args.negatives}",
+        f"negatives.sampler={args.sampler!r}", 'loss.name="entropy-weighted"',
+        "optimizer.lr=1e-4", *more,
     ]  # fmt: skip
     features = NO_FEATURES
     if scorer == "mocme":
@@ -60,7 +60,7 @@ def program(scorer: str, data: Graph, args: argparse.Namespace, *more: str) -> S
             )
             for name, n in OBSERVED.items()
         }
-    config = resolve(scorer, load_scorer(scorer).Config, {}, "", {}, settings)
+    config = resolve(scorer, load_scorer(scorer).Config, overrides=settings)
     device = torch.device("cpu")
     step_program = build_program(
         config, build_scorer(config, data, device, features), torch.from_numpy(data.train).long()

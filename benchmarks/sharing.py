@@ -20,14 +20,20 @@ from torch import Tensor, nn
 
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import load_graph
-from mmkgc_cli.ops import Metric, SideChoice
+from mmkgc_cli.ops import Metric
 from mmkgc_cli.sampling.contract import SamplerConfig
 from mmkgc_cli.sampling.samplers.filtered import FilteredNegatives
 from mmkgc_cli.sampling.samplers.shared import SharedConfig, SharedNegatives
 from mmkgc_cli.scoring import Scorer, ScorerConfig, Side, load_scorer
 from mmkgc_cli.state.memory import keep_freed_memory
-from mmkgc_cli.training.link_prediction import LinkPrediction, LinkPredictionSettings
-from mmkgc_cli.training.optimization import OptimizationSettings
+from mmkgc_cli.training.link_prediction import LinkPrediction
+from mmkgc_cli.training.settings import (
+    DenseOptimizer,
+    NegativesSettings,
+    PlainSchedule,
+    SelfAdversarialLoss,
+    TrainingSettings,
+)
 
 WIDTH, TURN = 256, 4
 
@@ -65,17 +71,13 @@ def program(scorer_class: type[Scorer], graph: Graph, n: int, chunk: int) -> Lin
     result = LinkPrediction(
         scorer_class(scorer_class.Config(), *sizes, rng),
         torch.from_numpy(graph.train).long(),
-        LinkPredictionSettings(
-            batch_size=1024,
-            negatives=n,
-            negative_sampling="bernoulli",
-            negative_side=SideChoice.per_negative,
-            seed=0,
-            sampler=SharedNegatives if chunk else FilteredNegatives,
-            sampler_config=SharedConfig(chunk=chunk) if chunk else SamplerConfig(),
-        ),
-        OptimizationSettings(),
-        1,
+        training=TrainingSettings(epochs=1, batch_size=1024),
+        negatives=NegativesSettings(count=n),
+        loss=SelfAdversarialLoss(),
+        optimizer=DenseOptimizer(),
+        schedule=PlainSchedule(),
+        sampler=SharedNegatives if chunk else FilteredNegatives,
+        sampler_config=SharedConfig(chunk=chunk) if chunk else SamplerConfig(),
     )
     result.start_epoch()
     return result

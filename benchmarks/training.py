@@ -36,7 +36,7 @@ def ours(graph: Path, epochs: int) -> list[float]:
         settings = [part for setting in SETTINGS for part in ("--set", setting)]
         subprocess.run(
             [sys.executable, "-m", "mmkgc_cli", "train", "rotate", "--graph", str(graph),
-             "--run", str(run), "--epochs", str(epochs), "--set", f"training.eval_every={epochs}",
+             "--run", str(run), "--epochs", str(epochs), "--set", f"validation.every={epochs}",
              *settings], check=True, capture_output=True,
         )  # fmt: skip
         events = read_trace(run / "trace.jsonl")

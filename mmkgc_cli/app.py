@@ -8,6 +8,7 @@ from mmkgc_cli.commands import (
     audit,
     batch,
     complete,
+    config,
     datasets,
     doctor,
     evaluate,
@@ -43,6 +44,7 @@ app.command("train", cls=WithFeatures)(train.train)
 app.command("eval")(evaluate.evaluate)
 app.add_typer(batch.app, name="batch")
 app.add_typer(runs.app, name="runs")
+app.add_typer(config.app, name="config")
 app.command("inspect")(inspect.inspect)
 app.add_typer(scorers.app, name="scorers")
 app.command("profile", cls=WithFeatures)(profile.profile)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from packaging.tags import sys_tags
 
-from mmkgc_cli.kg.preparation import Request, prepare
+from mmkgc_cli.kg.preparation import PrepareRequest, prepare
 from mmkgc_cli.runs.config import resolve
 from mmkgc_cli.runs.directory import RunDirectory
 from mmkgc_cli.runs.training import run_training
@@ -32,10 +32,10 @@ FLOOR = 0.28
 def test_ten_epochs_of_rotate_on_fb15k_237_beat_the_floor_and_the_baseline(
     real_data: Path, tmp_path: Path
 ) -> None:
-    prepare(Request("fb15k-237", real_data / "FB15K-237"), tmp_path / "graph")
+    prepare(PrepareRequest("fb15k-237", real_data / "FB15K-237"), tmp_path / "graph")
     mrr = {}
     for scorer, overrides in (("frequency", []), ("rotate", ["training.epochs=10"])):
-        config = resolve(scorer, load_scorer(scorer).Config, {}, "", {}, overrides)
+        config = resolve(scorer, load_scorer(scorer).Config, overrides=overrides)
         run = RunDirectory(tmp_path / scorer)
         mrr[scorer] = run_training(config, tmp_path / "graph", run, False, Silent()).valid["mrr"]
     assert mrr["rotate"] > FLOOR > mrr["frequency"]

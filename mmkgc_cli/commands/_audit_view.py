@@ -1,4 +1,4 @@
-"""An audit in words, for `prepare` and `audit`."""
+"""The printed form of an audit, for `prepare` and `audit`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from mmkgc_cli.text import counted
 if TYPE_CHECKING:
     from mmkgc_cli.kg.graph import Graph
 
-_SHOWN = 3  # relation pairs and entities named in a summary
+_SHOWN = 3  # relation pairs and entities listed in a summary
 _WIDTH = 22
 
 
 def print_audit(report: dict[str, Any], graph: Graph, shown: int = _SHOWN) -> None:
-    """Prints an audit as a block of lines, the problems first."""
+    """Prints an audit as a block of lines, problems first."""
     verdict = "clean" if report["clean"] else "NOT clean"
     out.print(f"audit: {verdict}{_advice(report)}")
     for title, text in _lines(report, _Names(graph), shown):
@@ -24,7 +24,7 @@ def print_audit(report: dict[str, Any], graph: Graph, shown: int = _SHOWN) -> No
 
 
 class _Names:
-    """What to call entities and relations: their labels where they have any."""
+    """Functions from names of entities and relations to their labels, or else their names."""
 
     def __init__(self, graph: Graph) -> None:
         self.entity = _labels(graph.entities, graph.entity_labels)
@@ -46,20 +46,21 @@ def _advice(report: dict[str, Any]) -> str:
     variant = registered_variant(report["graph"])
     if variant is not None:
         return f"; {variant} is the clean variant"
-    return "" if report["graph"] in known_names() else "; prepare it with --clean to drop these"
+    return (
+        "" if report["graph"] in known_names() else "; prepare it with --clean to drop these rows"
+    )
 
 
 def _lines(report: dict[str, Any], names: _Names, shown: int) -> Iterator[tuple[str, str]]:
     for i, problem in enumerate(report["problems"]):
         yield ("" if i else "problems"), problem
     if report["problems"]:
-        left = report["after_cleaning"]
         yield (
             "after cleaning",
             ", ".join(
-                f"{of['rows']:,} {split}"
-                + (f" ({of['seen']:,} with both entities in train)" if split != "train" else "")
-                for split, of in left.items()
+                f"{kept['rows']:,} {split}"
+                + (f" ({kept['seen']:,} with both entities in train)" if split != "train" else "")
+                for split, kept in report["after_cleaning"].items()
             ),
         )
     yield "unseen in train", _unseen(report)
@@ -67,9 +68,9 @@ def _lines(report: dict[str, Any], names: _Names, shown: int) -> Iterator[tuple[
     yield (
         "relations",
         ", ".join(
-            f"{name}: {of['relations']} ({of['train']:,} train triples)"
-            for name, of in report["categories"].items()
-            if of["relations"]
+            f"{name}: {category['relations']} ({category['train']:,} train triples)"
+            for name, category in report["categories"].items()
+            if category["relations"]
         ),
     )
     yield from _pairs(report, names, shown)
@@ -77,29 +78,29 @@ def _lines(report: dict[str, Any], names: _Names, shown: int) -> Iterator[tuple[
     yield (
         "degree in train",
         f"mean {degrees['mean']:.1f}, median {degrees['median']:.0f}, 99 % up to "
-        f"{degrees['p99']:.0f}, most "
+        f"{degrees['p99']:.0f}, highest "
         + ", ".join(
-            f"{names.entity(top['entity'])} {top['degree']:,}"
-            for top in degrees["most_connected"][:shown]
+            f"{names.entity(entry['entity'])} {entry['degree']:,}"
+            for entry in degrees["most_connected"][:shown]
         ),
     )
     if report["copy"] is None:
-        yield "copying train scores", "nothing: there are no test triples"
+        yield "copying train scores", "none: there are no test triples"
     else:
-        copy = {name: 100 * of["mrr"] for name, of in report["copy"].items()}
+        copy = {name: 100 * metrics["mrr"] for name, metrics in report["copy"].items()}
         yield (
             "copying train scores",
-            f"MRR {copy['train']:.2f} % on test; with its counterparts "
+            f"MRR {copy['train']:.2f} % on test; with counterparts "
             f"{copy['train_and_counterparts']:.2f} %",
         )
 
 
 def _unseen(report: dict[str, Any]) -> str:
     parts = [
-        f"{counted(of['triples'], f'{split} triple')} ({counted(of['entities'], 'entity')}, "
-        f"{counted(of['relations'], 'relation')})"
-        for split, of in report["unseen"].items()
-        if of["triples"]
+        f"{counted(unseen['triples'], f'{split} triple')} "
+        f"({counted(unseen['entities'], 'entity')}, {counted(unseen['relations'], 'relation')})"
+        for split, unseen in report["unseen"].items()
+        if unseen["triples"]
     ]
     return ", ".join(parts) or "none"
 
@@ -112,18 +113,18 @@ def _pairs(report: dict[str, Any], names: _Names, shown: int) -> Iterator[tuple[
     if not pairs:
         yield "relation pairs", "none symmetric, inverse or equivalent"
         return
-    for kind in ("symmetric", "inverse", "equivalent"):
-        found = [pair for pair in pairs if pair["kind"] == kind]
-        if found:
-            said = [
+    for pattern in ("symmetric", "inverse", "equivalent"):
+        matches = [pair for pair in pairs if pair["kind"] == pattern]
+        if matches:
+            phrases = [
                 names.relation(pair["first"])
-                + ("" if kind == "symmetric" else f" / {names.relation(pair['second'])}")
+                + ("" if pattern == "symmetric" else f" / {names.relation(pair['second'])}")
                 + f" ({100 * min(pair['share'], pair['share_back']):.0f} %)"
-                for pair in found[:shown]
+                for pair in matches[:shown]
             ]
-            more = f", {len(found) - shown} more" if len(found) > shown else ""
-            yield f"{kind} relations", f"{len(found)}: {', '.join(said)}{more}"
+            suffix = f", {len(matches) - shown} more" if len(matches) > shown else ""
+            yield f"{pattern} relations", f"{len(matches)}: {', '.join(phrases)}{suffix}"
     yield (
-        "read off train by these",
+        "answered by these",
         ", ".join(counted(count, f"{split} triple") for split, count in report["answered"].items()),
     )

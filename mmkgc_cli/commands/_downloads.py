@@ -1,4 +1,4 @@
-"""What commands that download share: the flag that forbids it, and progress."""
+"""Shared by the commands that download files: the flag --offline and progress."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from mmkgc_cli.commands._shell import log, say
 
 OfflineFlag = Annotated[
     bool,
-    typer.Option("--offline", envvar="MMKGC_OFFLINE", help="Take downloads from the cache only."),
+    typer.Option("--offline", envvar="MMKGC_OFFLINE", help="Use cached downloads only."),
 ]
 
 
 class Downloads:
-    """Progress of downloads on stderr: a bar on a terminal, a line a file elsewhere."""
+    """Progress of downloads on stderr: a bar on a terminal, otherwise lines of text."""
 
     def __init__(self) -> None:
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._name = ""
-        self._said_at = 0.0
+        self._printed_at = 0.0
 
     def __enter__(self) -> Downloads:
         return self
@@ -40,16 +40,16 @@ class Downloads:
             self._bar.stop()
 
     def progress(self, name: str, received: int, total: int | None) -> None:
-        """Shows how far the download of a file is."""
+        """Shows the progress of the download of a file."""
         if not log.is_terminal:
             now = time.monotonic()
-            if name != self._name or now - self._said_at > 10:
+            if name != self._name or now - self._printed_at > 10:
                 size = "" if total is None else f" of {total / 1e6:.2f} MB"
                 if name != self._name:
                     say(f"downloading {name}{size and f' ({size[4:]})'}")
                 else:
                     say(f"  {received / 1e6:.2f} MB{size}")
-                self._name, self._said_at = name, now
+                self._name, self._printed_at = name, now
             return
         if self._bar is None:
             columns: list[Any] = [

@@ -93,7 +93,7 @@ def guarded(app: typer.Typer) -> None:
             _fail(error, fault.exit_code, str(fault))
         if is_out_of_memory(error):
             _fail(error, 1, "not enough memory; lower model.dim, training.batch_size or "
-                  "training.negatives")  # fmt: skip
+                  "negatives.count")  # fmt: skip
         first = (str(error).splitlines() or [""])[0]
         _fail(
             error, 1, f"internal error: {type(error).__name__}: {first} "

@@ -1,4 +1,4 @@
-"""``mmkgc audit``: what is in a prepared graph, and what is wrong with it."""
+"""``mmkgc audit``: statistics and problems of a prepared graph."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ import typer
 from mmkgc_cli.commands._audit_view import print_audit
 from mmkgc_cli.commands._shell import JsonFlag, out, print_json, say, table
 
-ALL = 1_000
+_MOST_ITEMS = 1_000
 
 
 def audit(
     graph: Annotated[Path, typer.Argument(help="Folder of a prepared graph.")],
+    *,
     relations: Annotated[
         bool, typer.Option("--relations", help="List every relation with its category and size.")
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show duplicates, leaks, unseen entities, relation patterns and what copying would score."""
+    """Show duplicates, overlaps, unseen entities, relation patterns and the score of copying."""
     from mmkgc_cli.kg.storage import load_graph
     from mmkgc_cli.runs.audit import stored_audit
 
@@ -36,7 +37,7 @@ def audit(
     )
     for note in loaded.provenance.notes:
         out.print(f"  {note}")
-    print_audit(report, loaded, ALL)
+    print_audit(report, loaded, _MOST_ITEMS)
     if relations:
         out.print(_relations(report))
 
@@ -47,4 +48,4 @@ def _relations(report: dict[str, Any]) -> Any:
         [entry["relation"], *(str(entry[column]) for column in columns)]
         for entry in sorted(report["relations"], key=lambda entry: -entry["train"])
     ]
-    return table("relations, the largest first", ["relation", *columns], rows)
+    return table("relations, largest first", ["relation", *columns], rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import time
 from enum import StrEnum
@@ -108,6 +109,7 @@ def run(
 
     Exit code 4 when some failed, or came out other than the recipe expects.
     """
+    from mmkgc_cli.runs.batches.adoption import adopt
     from mmkgc_cli.runs.batches.folder import BatchFolder, rows
     from mmkgc_cli.runs.batches.plan import plan
     from mmkgc_cli.runs.batches.recipe import read_recipe
@@ -119,7 +121,7 @@ def run(
     read = read_recipe(recipe)
     planned = plan(read)
     folder = BatchFolder(out_folder or Path("batches") / recipe.stem)
-    mine = planned[part - 1 :: parts]
+    mine = adopt(folder, planned)[part - 1 :: parts]
     if dry_run:
         print_plan(folder, mine, _measured(mine) if measure else {}, as_json)
         return
@@ -176,7 +178,7 @@ def _measured(jobs: list[Job]) -> dict[str, float]:
     for job in jobs:
         # Which vectors stand in the gaps makes no difference either.
         filled = job.config.features.model_copy(update={"fill": "zero"})
-        config = job.config.model_copy(update={"features": filled})
+        config = dataclasses.replace(job.config, features=filled)
         values = {**job.values, "training": {**job.values["training"], "seed": 0}}
         key = repr((job.graph, job.scorer, values))
         if key not in known:

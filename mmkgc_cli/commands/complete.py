@@ -102,7 +102,9 @@ def complete(
     overrides: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="SECTION.KEY=VALUE", help="Set any maco.KEY or training.KEY."
+            "--set",
+            metavar="SECTION.KEY=VALUE",
+            help="Set maco.KEY, training.KEY, validation.KEY or checkpoints.KEY.",
         ),
     ] = None,
     run: Annotated[

@@ -1,4 +1,4 @@
-"""``mmkgc datasets``: the benchmarks that `mmkgc prepare NAME` knows."""
+"""``mmkgc datasets``: the benchmarks that `mmkgc prepare NAME` can download."""
 
 from __future__ import annotations
 
@@ -19,22 +19,27 @@ COUNTS = ("entities", "relations", "train", "valid", "test")
 
 
 def datasets(
-    name: Annotated[str | None, typer.Argument(help="One of them, in full.")] = None,
-    bibtex: Annotated[
-        bool, typer.Option("--bibtex", help="Print the BibTeX entry and nothing else.")
-    ] = False,
+    name: Annotated[str | None, typer.Argument(help="Registered graph to show in full.")] = None,
+    *,
+    bibtex: Annotated[bool, typer.Option("--bibtex", help="Print only the BibTeX entry.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """List the registered graphs, or show one: counts, addresses, licence and citation."""
+    """List the registered graphs, or show the sources, licence and citation of one."""
     from mmkgc_cli.errors import UsageError
     from mmkgc_cli.kg.datasets import ELEMENTS, registry, unknown_dataset
 
     if bibtex and as_json:
-        raise UsageError("--bibtex: prints no JSON; --json alone holds the BibTeX entry too")
+        raise UsageError(
+            "--bibtex: cannot be combined with --json",
+            fix="omit --bibtex; the JSON object contains the BibTeX entry",
+        )
     entries = registry()
     if name is None:
         if bibtex:
-            raise UsageError("--bibtex: say of which graph, for instance mmkgc datasets db15k")
+            raise UsageError(
+                "--bibtex: requires the name of a graph",
+                fix="run for instance `mmkgc datasets db15k --bibtex`",
+            )
         if as_json:
             described = {key: describe(key, entry) for key, entry in entries.items()}
             print_json({ELEMENTS: BUILT_IN, **described})
@@ -43,31 +48,33 @@ def datasets(
         return
     if name == ELEMENTS:
         if bibtex:
-            raise UsageError("--bibtex: elements is built in and has no paper to cite")
+            raise UsageError(
+                f"--bibtex: {ELEMENTS} is built in and has no paper to cite", fix="omit --bibtex"
+            )
         if as_json:
             print_json(BUILT_IN)
         else:
             out.print(f"{ELEMENTS}: {BUILT_IN['title']}; {BUILT_IN['licence']} licence")
-            out.print(f"prepare it: mmkgc prepare {ELEMENTS}")
+            out.print(f"prepare: mmkgc prepare {ELEMENTS}")
         return
     if name not in entries:
         raise unknown_dataset(name)
-    about = describe(name, entries[name])
+    entry = describe(name, entries[name])
     if bibtex:
-        out.print(about["bibtex"].strip())
+        out.print(entry["bibtex"].strip())
     elif as_json:
-        print_json(about)
+        print_json(entry)
     else:
-        _print_one(name, about)
+        _print_one(name, entry)
 
 
 def describe(name: str, entry: Dataset | Variant) -> dict[str, Any]:
-    """Everything the registry says of an entry, and whether its files are in the cache."""
+    """The contents of a registry entry, and whether its files are in the cache."""
     from mmkgc_cli.kg.datasets import Variant, cache_folder, published, upstream
 
     dataset = published(name)
     folder = cache_folder(name)
-    about: dict[str, Any] = {
+    description: dict[str, Any] = {
         "title": entry.title,
         **entry.counts,
         "fingerprint": entry.fingerprint,
@@ -85,13 +92,15 @@ def describe(name: str, entry: Dataset | Variant) -> dict[str, Any]:
         "tables": {name: table.model_dump() for name, table in dataset.tables.items()},
         "upstream": {
             name: upstream()[name].model_dump()
-            for name in dict.fromkeys(n for t in dataset.tables.values() for n in t.made_of)
+            for name in dict.fromkeys(
+                file for table in dataset.tables.values() for file in table.made_of
+            )
         },
         "features": [file.model_dump() for file in dataset.features],
     }
     if isinstance(entry, Variant):
-        about |= {"made_from": entry.of, "recipe": entry.recipe}
-    return about
+        description |= {"made_from": entry.of, "recipe": entry.recipe}
+    return description
 
 
 def _print_list(entries: dict[str, Dataset | Variant]) -> None:
@@ -99,52 +108,52 @@ def _print_list(entries: dict[str, Dataset | Variant]) -> None:
         [
             name,
             *(f"{entry.counts[key]:,}" for key in COUNTS),
-            "yes" if (about := describe(name, entry))["cached"] else "no",
-            about["made_from"] or "",
+            "yes" if (description := describe(name, entry))["cached"] else "no",
+            description["made_from"] or "",
         ]
         for name, entry in entries.items()
     ]
     header = ["graph", *COUNTS, "cached", "made from"]
     out.print(table("", header, rows))
-    out.print("and elements, which is built in; mmkgc datasets NAME says more")
+    out.print("built in: elements; details: mmkgc datasets NAME")
 
 
-def _print_one(name: str, about: dict[str, Any]) -> None:
-    counts = ", ".join(f"{about[key]:,} {key}" for key in COUNTS)
-    out.print(f"{name}: {about['title']}")
+def _print_one(name: str, entry: dict[str, Any]) -> None:
+    counts = ", ".join(f"{entry[key]:,} {key}" for key in COUNTS)
+    out.print(f"{name}: {entry['title']}")
     lines = {
         "counts": counts,
-        "made from": about["made_from"] and f"{about['made_from']} by recipe {about['recipe']}",
-        "source": about["source"],
-        "mirrors": "\n".join(about["mirrors"]),
-        "files": "\n".join(f"{file}  sha256 {sha}" for file, sha in about["sha256"].items()),
-        "downloaded": f"yes, {about['cache']}" if about["cached"] else f"no ({about['cache']})",
-        "fingerprint": about["fingerprint"],
-        "licence": about["licence"],
-        "cite": about["citation"],
+        "made from": entry["made_from"] and f"{entry['made_from']} by recipe {entry['recipe']}",
+        "source": entry["source"],
+        "mirrors": "\n".join(entry["mirrors"]),
+        "files": "\n".join(f"{file}  sha256 {sha}" for file, sha in entry["sha256"].items()),
+        "downloaded": f"yes, {entry['cache']}" if entry["cached"] else f"no ({entry['cache']})",
+        "fingerprint": entry["fingerprint"],
+        "licence": entry["licence"],
+        "cite": entry["citation"],
     }
     for title, text in lines.items():
         for i, line in enumerate((text or "").splitlines()):
             out.print(f"  {'' if i else title:<12} {line}")
-    _print_modalities(name, about)
-    out.print(about["bibtex"].strip())
-    out.print(f"prepare it: mmkgc prepare {name}")
+    _print_modalities(name, entry)
+    out.print(entry["bibtex"].strip())
+    out.print(f"prepare: mmkgc prepare {name}")
 
 
-def _print_modalities(name: str, about: dict[str, Any]) -> None:
-    if about["tables"]:
+def _print_modalities(name: str, entry: dict[str, Any]) -> None:
+    if entry["tables"]:
         out.print(f"texts and numbers: mmkgc texts build {name} --graph DIR")
-        for table, file in about["tables"].items():
+        for table, file in entry["tables"].items():
             out.print(f"  {table} from {', '.join(file['made_of'])}")
-        for upstream, file in about["upstream"].items():
+        for upstream, file in entry["upstream"].items():
             out.print(f"  {upstream}  {file['url']}  ({file['licence']})")
-    if about["features"]:
+    if entry["features"]:
         out.print(f"published features: mmkgc features fetch {name} MODALITY --graph DIR")
-    for file in about["features"]:
-        checksum = f"sha256 {file['sha256']}" if file["sha256"] else "pinned at first use"
+    for file in entry["features"]:
+        checksum = f"sha256 {file['sha256']}" if file["sha256"] else "pinned at the first download"
         out.print(f"  {file['modality']} by {file['publisher']}: {file['file']}  {checksum}")
         lines = {
-            "address": file["url"] or f"none without a browser; {file['page']}",
+            "address": file["url"] or f"only with a browser: {file['page']}",
             "page": file["page"] if file["url"] else "",
             "rows": f"by {file['parser']} of {file['ids']}",
             "licence": file["licence"],

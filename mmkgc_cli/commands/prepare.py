@@ -1,4 +1,4 @@
-"""``mmkgc prepare``: from source files to a prepared graph."""
+"""``mmkgc prepare``: reads source files and stores a prepared graph."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Format(StrEnum):
 
 
 class Unseen(StrEnum):
-    """What to do with valid and test triples whose entity or relation train lacks."""
+    """Treatment of valid and test triples with an entity or a relation unseen in train."""
 
     error = "error"
     drop = "drop"
@@ -34,80 +34,71 @@ class Unseen(StrEnum):
 def prepare(
     name: Annotated[
         str,
-        typer.Argument(help="A known graph (see mmkgc datasets) or your own name."),
+        typer.Argument(help="Registered graph (see mmkgc datasets) or a new name."),
     ],
+    *,
     source: Annotated[
         str | None,
-        typer.Option(
-            help="Folder, file, archive or address with the triples; known graphs need none."
-        ),
+        typer.Option(help="Folder, file, archive or URL with the triples."),
     ] = None,
     format: Annotated[
         Format | None,
-        typer.Option(
-            help="hrt, htr: tab-separated names in that order; openke: *2id.txt; libkge: "
-            "dataset.yaml and .del; nt: N-Triples."
-        ),
+        typer.Option(help="Format of --source; hrt and htr are tab-separated names."),
     ] = None,
     out_folder: Annotated[
-        Path | None, typer.Option("--out", help="Where to write; graphs/NAME when left out.")
+        Path | None, typer.Option("--out", help="Output folder (default: graphs/NAME).")
     ] = None,
     split: Annotated[
-        str | None, typer.Option(help="Pool all triples and split them anew: 0.8,0.1,0.1.")
+        str | None, typer.Option(help="Shares of a new random split, for instance 0.8,0.1,0.1.")
     ] = None,
     clean: Annotated[
         bool,
         typer.Option(
             "--clean",
-            help="Drop duplicate rows, and from valid and test what another split has.",
+            help="Drop duplicate rows and overlaps between the splits.",
         ),
     ] = False,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed of --split, and of what --clean draws; else 0.")
+        int | None, typer.Option(min=0, help="Random seed of --split and --clean (default: 0).")
     ] = None,
     unseen: Annotated[
         Unseen | None,
-        typer.Option(
-            help="Valid and test triples whose entity or relation train lacks: error (default), "
-            "drop or keep; known graphs keep them, as published."
-        ),
+        typer.Option(help="Triples with names unseen in train (default: error)."),
     ] = None,
     labels: Annotated[
         Path | None,
-        typer.Option(help="Table of names and labels, for printing; no header, two columns."),
+        typer.Option(help="Table of names and labels, for printing only."),
     ] = None,
     label_column: Annotated[
         str | None,
-        typer.Option(help="Which column of a --labels table with a header holds the label."),
+        typer.Option(help="Column of --labels with the labels; it then has a header."),
     ] = None,
     sha256: Annotated[
-        str | None, typer.Option(help="Checksum that the --source file must have.")
+        str | None, typer.Option(help="Expected SHA-256 of the --source file.")
     ] = None,
     offline: OfflineFlag = False,
     allow_unverified: Annotated[
         bool,
-        typer.Option("--allow-unverified", help="Take files whose checksum is not the known one."),
+        typer.Option("--allow-unverified", help="Accept files with an unregistered checksum."),
     ] = False,
     trust_order: Annotated[
         bool,
-        typer.Option(
-            "--trust-order", help="Do not check the order of the columns, nor for a header."
-        ),
+        typer.Option("--trust-order", help="Skip the checks for swapped columns and a header."),
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace another graph in the folder.")
+        bool, typer.Option("--overwrite", help="Replace another graph in the output folder.")
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Read, check and store a graph as FOLDER/graph.h5, with its audit beside it."""
+    """Read, check and store a graph as graph.h5, and audit it."""
     from mmkgc_cli.kg.downloads import Cache
-    from mmkgc_cli.kg.preparation import Request, prepare
+    from mmkgc_cli.kg.preparation import PrepareRequest, prepare
     from mmkgc_cli.kg.splitting import parse_ratios
     from mmkgc_cli.runs.audit import stored_audit
 
     folder = out_folder or Path("graphs") / name
     with Downloads() as downloads:
-        request = Request(
+        request = PrepareRequest(
             name=name,
             source=source,
             format=None if format is None else format.value,
@@ -122,7 +113,7 @@ def prepare(
             trust_order=trust_order,
             cache=Cache(Path(), offline=offline, progress=downloads.progress),
         )
-        prepared = prepare(request, folder, overwrite)
+        prepared = prepare(request, folder, overwrite=overwrite)
     graph = prepared.graph
     report = stored_audit(folder, graph)
     if as_json:
@@ -141,7 +132,7 @@ def prepare(
             }
         )
         return
-    say(f"{prepared.path} {'is there already' if prepared.already_there else 'written'}")
+    say(f"{prepared.path} {'already exists' if prepared.already_there else 'written'}")
     counts = graph.counts
     out.print(
         f"{graph.name}: {counts['entities']:,} entities, {counts['relations']:,} relations, "
@@ -149,7 +140,7 @@ def prepare(
     )
     for note in graph.provenance.notes:
         out.print(f"  {note}")
-    out.print("the first three train triples, decoded (head | relation | tail):")
+    out.print("first three train triples (head | relation | tail):")
     for row in graph.train[:3]:
         out.print("  " + " | ".join(graph.decode(row)))
     print_audit(report, graph)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from mmkgc_cli.commands._features_flag import FeaturesOption, stores
-from mmkgc_cli.commands._shell import Device, JsonFlag, out, print_json, table
+from mmkgc_cli.commands._shell import Device, JsonFlag, out, print_json, say, table
 from mmkgc_cli.errors import UsageError
 
 
@@ -51,11 +51,10 @@ def profile(
     resolved = resolve(
         scorer,
         scorer_class.Config,
-        file.values,
-        file.name,
-        flags,
-        overrides or [],
-        lines=file.lines,
+        file=file,
+        flags=flags,
+        overrides=overrides or [],
+        warn=lambda line: say(f"warning: {line}"),
     )
     loaded = load_graph(graph)
     try:

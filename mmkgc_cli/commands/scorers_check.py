@@ -38,7 +38,7 @@ def check(
                 fix=f"pass a setting of the scorer; list them with mmkgc scorers show {name}",
             )
     scorer = load_scorer(name)
-    config = resolve(name, scorer.Config, {}, "", {}, overrides).model if overrides else None
+    config = resolve(name, scorer.Config, overrides=overrides).model if overrides else None
     findings = check_scorer(scorer, config)
     failed = [finding for finding in findings if finding.outcome == "failed"]
     if as_json:

@@ -1,4 +1,4 @@
-"""``mmkgc texts``: tables of texts and numbers of known graphs, made from published files."""
+"""``mmkgc texts``: tables of texts and numbers of registered graphs, from published files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from mmkgc_cli.kg.texts.building import Built
 
 app = typer.Typer(
-    help="Make tables of texts and numbers.",
+    help="Build tables of texts and numbers.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -24,40 +24,36 @@ app = typer.Typer(
 
 @app.callback()
 def texts() -> None:
-    """Make tables of texts and numbers."""
+    """Build tables of texts and numbers."""
 
 
 @app.command("build")
 def build(
-    name: Annotated[str, typer.Argument(help="fb15k-237, db15k, mkg-w or mkg-y.")],
+    name: Annotated[str, typer.Argument(help="Graph: fb15k-237, db15k, mkg-w or mkg-y.")],
+    *,
     graph_folder: Annotated[
-        Path, typer.Option("--graph", help="Folder of a prepared graph with its entities.")
+        Path, typer.Option("--graph", help="Folder of a prepared graph with these entities.")
     ],
     source: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder with published files, under the names that mmkgc datasets NAME prints; "
-            "what it lacks is downloaded."
-        ),
+        typer.Option(help="Folder with published files; missing ones are downloaded."),
     ] = None,
     out_folder: Annotated[
-        Path | None, typer.Option("--out", help="Where to write; GRAPH/texts when left out.")
+        Path | None, typer.Option("--out", help="Output folder (default: GRAPH/texts).")
     ] = None,
     allow_unverified: Annotated[
         bool,
-        typer.Option(
-            "--allow-unverified", help="Take files in --source whose checksum is not the known one."
-        ),
+        typer.Option("--allow-unverified", help="Accept files in --source with another checksum."),
     ] = False,
     offline: OfflineFlag = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace tables that hold something else.")
+        bool, typer.Option("--overwrite", help="Replace existing tables with other contents.")
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make the tables of texts and numbers of a known graph again, byte for byte.
+    """Build the tables of texts and numbers of a registered graph from published files.
 
-    Each is made from files published elsewhere, and compared with its registered checksum.
+    Each table is compared with its registered checksum.
     """
     from mmkgc_cli.errors import UsageError
     from mmkgc_cli.kg.downloads import Cache
@@ -65,13 +61,16 @@ def build(
     from mmkgc_cli.kg.texts.building import BuildRequest, build_tables
 
     if allow_unverified and source is None:
-        raise UsageError("--allow-unverified: only files in --source can have other checksums")
+        raise UsageError(
+            "--allow-unverified: only files in --source can have other checksums",
+            fix="pass --source FOLDER, or omit --allow-unverified",
+        )
     graph = load_graph(graph_folder)
     folder = graph_folder.parent if graph_folder.is_file() else graph_folder
     with Downloads() as downloads:
         cache = Cache(Path(), offline=offline, progress=downloads.progress)
         request = BuildRequest(name, source, cache, allow_unverified)
-        built = build_tables(request, graph, out_folder or folder / "texts", overwrite)
+        built = build_tables(request, graph, out_folder or folder / "texts", overwrite=overwrite)
     if as_json:
         tables = [{**vars(table), "path": str(table.path)} for table in built]
         print_json({"name": name, "graph": graph.name, "tables": tables})
@@ -81,14 +80,14 @@ def build(
 
 
 def _print(table: Built, entities: int, graph: str) -> None:
-    say(f"{table.path} {'is there already' if table.already_there else 'written'}")
+    say(f"{table.path} {'already exists' if table.already_there else 'written'}")
     if table.entities is None:
         covers = "as published"
     else:
         covers = f"{counted(table.entities, 'entity')} of {entities:,} of {printable(graph)}"
         if table.found != table.entities:
-            covers += f", {table.found:,} of them known to the published files"
-    state = "equal to the registered table"
+            covers += f", {table.found:,} of them described by the published files"
+    state = "identical to the registered table"
     if not table.as_registered:
         state = f"not the registered table (SHA-256 {table.sha256[:12]}…)"
     out.print(f"{table.path.name}: {covers}; {state}")

@@ -60,8 +60,8 @@ def train(
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="training.epochs")] = None,
     batch_size: Annotated[int | None, typer.Option(help="training.batch_size")] = None,
-    negatives: Annotated[int | None, typer.Option(help="training.negatives")] = None,
-    lr: Annotated[float | None, typer.Option(help="training.lr")] = None,
+    negatives: Annotated[int | None, typer.Option(help="negatives.count")] = None,
+    lr: Annotated[float | None, typer.Option(help="optimizer.lr")] = None,
     seed: Annotated[int | None, typer.Option(help="training.seed")] = None,
     dim: Annotated[int | None, typer.Option(help="model.dim")] = None,
     device: Annotated[Device | None, typer.Option(help="training.device")] = None,
@@ -128,8 +128,8 @@ def train(
     flags = {
         ("training", "epochs"): epochs,
         ("training", "batch_size"): batch_size,
-        ("training", "negatives"): negatives,
-        ("training", "lr"): lr,
+        ("negatives", "count"): negatives,
+        ("optimizer", "lr"): lr,
         ("training", "seed"): seed,
         ("training", "device"): None if device is None else device.value,
         ("model", "dim"): dim,
@@ -142,13 +142,13 @@ def train(
     resolved = resolve(
         scorer,
         load_scorer(scorer).Config,
-        file.values,
-        file.name,
-        {key: value for key, value in flags.items() if value is not None},
-        overrides or [],
-        lines=file.lines,
+        file=file,
+        flags={key: value for key, value in flags.items() if value is not None},
+        overrides=overrides or [],
+        warn=lambda line: say(f"warning: {line}"),
     )
-    for problem in names_taken(scorer, resolved.training.sampler) + resolved.training.unused():
+    sampler = resolved.negatives.sampler if resolved.negatives else ""
+    for problem in names_taken(scorer, sampler):
         say(f"warning: {problem}")
     directory = RunDirectory(run or Path("runs") / f"{graph.resolve().name}-{scorer}")
     if dry_run:

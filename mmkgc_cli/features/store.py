@@ -124,7 +124,7 @@ class FeatureStore:
         """
         with contextlib.closing(SealedFile(self.path, self.seal)) as file:
             file.verify()
-        if identity.entities_id(identity.SortedNames.of(self.ids)) != self.entities_id:
+        if identity.entities_id(identity.SortedNames.from_names(self.ids)) != self.entities_id:
             raise DataError(f"{self.path}: the ids are not those that entities_id stands for")
 
     def slab(self, start: int, stop: int) -> Floats:

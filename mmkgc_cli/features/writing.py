@@ -185,7 +185,7 @@ def _fill(
         if mask is not None:
             store.create_dataset(name, data=mask, chunks=(chunk_rows(n, 1),))
     store.attrs["format_version"] = FORMAT_VERSION
-    store.attrs["entities_id"] = identity.entities_id(identity.SortedNames.of(ids))
+    store.attrs["entities_id"] = identity.entities_id(identity.SortedNames.from_names(ids))
     for key, value in about.attributes().items():
         store.attrs[key] = value
 

@@ -1,4 +1,4 @@
-"""Sources that come packed: tar and zip archives, and single compressed files."""
+"""Packed sources: tar and zip archives, and single compressed files."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from mmkgc_cli.state.atomic import storage_errors
 _TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 _ZIP = (".zip",)
 _SINGLE: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-_ROOM = 64 << 20  # bytes to leave free on the disk
-_PIECE = 1 << 20
-# What the libraries raise for archives that are damaged or cut off.
+_RESERVE = 64 << 20  # bytes to leave free on the disk
+_CHUNK = 1 << 20
+# Exceptions that the libraries raise for damaged or truncated archives.
 DAMAGED = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -44,14 +44,14 @@ def is_packed(name: str) -> bool:
 
 @contextlib.contextmanager
 def unpacked(path: Path) -> Iterator[Path]:
-    """The folder or file in an archive, in a temporary place; other files and folders as they are.
+    """Unpacks an archive to a temporary folder; yields other files and folders unchanged.
 
-    An archive of one folder gives that folder, an archive of one file that file. Links, devices and
-    names that lead out of the archive are refused before anything is written. Errors raised while
-    reading the result name the archive.
+    An archive of one folder yields that folder, an archive of one file that file. Links, devices
+    and names outside the archive are refused before anything is written. Errors raised inside the
+    block name the archive instead of the temporary folder.
 
     Raises:
-        DataError: for an archive that is damaged, unsafe, or larger than the free disk.
+        DataError: for an archive that is damaged, unsafe, or larger than the free disk space.
     """
     if not path.is_file() or not is_packed(path.name):
         yield path
@@ -61,18 +61,21 @@ def unpacked(path: Path) -> Iterator[Path]:
         root = folder
         try:
             _unpack(path, folder)
-            while len(inside := list(root.iterdir())) == 1:
-                root = inside[0]
+            while len(entries := list(root.iterdir())) == 1:
+                root = entries[0]
                 if root.is_file():
                     break
-            if not inside:
-                raise DataError(f"{path}: holds no files")
+            if not entries:
+                raise DataError(
+                    f"{path}: the archive contains no files",
+                    fix="choose an archive that contains the triples",
+                )
             yield root
         except MmkgcError as error:
             message = str(error).replace(str(root), str(path)).replace(str(folder), str(path))
             if message == str(error):
                 raise
-            raise type(error)(message) from error
+            raise type(error).joined([message]) from error
 
 
 def _unpack(path: Path, folder: Path) -> None:
@@ -91,7 +94,10 @@ def _unpack(path: Path, folder: Path) -> None:
                 budget.copy(source, folder / path.name[: -len(suffix)])
     except DAMAGED as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path}: damaged, cut off or not an archive: {reason}") from None
+        raise DataError(
+            f"{path}: damaged, truncated or not an archive: {reason}",
+            fix="download or copy the file again",
+        ) from None
 
 
 def _unpack_tar(path: Path, tar: tarfile.TarFile, folder: Path, budget: Budget) -> None:
@@ -99,8 +105,11 @@ def _unpack_tar(path: Path, tar: tarfile.TarFile, folder: Path, budget: Budget) 
     targets = _targets(path, [member.name for member in members], folder)
     for member in members:
         if not member.isfile() and not member.isdir():
-            kind = "a link" if member.issym() or member.islnk() else "a special file"
-            raise DataError(f"{path}: {member.name!r} is {kind}; only plain files are taken")
+            file_type = "a link" if member.issym() or member.islnk() else "a special file"
+            raise DataError(
+                f"{path}: {member.name!r} is {file_type}, expected a regular file",
+                fix="unpack the archive yourself and pass the folder to --source",
+            )
     budget.require(sum(member.size for member in members if member.isfile()))
     for member, target in zip(members, targets, strict=True):
         if target is not None and member.isfile():
@@ -114,15 +123,18 @@ def _unpack_zip(path: Path, archive: zipfile.ZipFile, folder: Path, budget: Budg
     members = archive.infolist()
     targets = _targets(path, [member.filename for member in members], folder)
     for member in members:
-        # The upper half of the external attributes holds a Unix mode, if anything.
-        kind = (member.external_attr >> 16) & 0o170000
-        if kind not in (0, 0o100000, 0o040000):
+        # The upper half of the external attributes contains the Unix file mode, or zeros.
+        file_type = (member.external_attr >> 16) & 0o170000
+        if file_type not in (0, 0o100000, 0o040000):
             raise DataError(
-                f"{path}: {member.filename!r} is a link or a special file; only plain files are "
-                "taken"
+                f"{path}: {member.filename!r} is a link or a special file, expected a regular file",
+                fix="unpack the archive yourself and pass the folder to --source",
             )
         if member.flag_bits & 1:
-            raise DataError(f"{path}: {member.filename!r} is encrypted; unpack it yourself")
+            raise DataError(
+                f"{path}: {member.filename!r} is encrypted",
+                fix="unpack the archive yourself and pass the folder to --source",
+            )
     budget.require(sum(member.file_size for member in members))
     for member, target in zip(members, targets, strict=True):
         if target is not None and not member.is_dir():
@@ -131,7 +143,7 @@ def _unpack_zip(path: Path, archive: zipfile.ZipFile, folder: Path, budget: Budg
 
 
 def leads_out(name: str) -> bool:
-    """Whether a name in an archive is absolute or leads upwards, on any system."""
+    """Whether a name in an archive is absolute or contains "..", on any operating system."""
     pure, windows = PurePosixPath(name), PureWindowsPath(name)
     parts = {*pure.parts, *windows.parts}
     return bool(
@@ -140,16 +152,19 @@ def leads_out(name: str) -> bool:
 
 
 def _targets(path: Path, names: list[str], folder: Path) -> list[Path | None]:
-    """Where each member goes; None for the top folder itself and for what a Mac adds.
+    """The target path of each member; None for the top folder and for files that macOS adds.
 
     Raises:
-        DataError: for names that are absolute, lead upwards, or stand there twice.
+        DataError: for names that are absolute, contain "..", or occur twice.
     """
     targets: list[Path | None] = []
     seen: set[str] = set()
     for name in names:
         if leads_out(name):
-            raise DataError(f"{path}: {name!r} leads out of the archive; refused")
+            raise DataError(
+                f"{path}: {name!r} leads out of the archive",
+                fix="do not unpack it; get the files from a source that you trust",
+            )
         pure = PurePosixPath(name)
         if (
             not pure.parts
@@ -160,35 +175,38 @@ def _targets(path: Path, names: list[str], folder: Path) -> list[Path | None]:
             targets.append(None)
             continue
         target = folder / pure
-        if target.as_posix().casefold() in seen:  # some file systems know no case
-            raise DataError(f"{path}: {name!r} is in the archive twice")
+        if target.as_posix().casefold() in seen:  # some file systems ignore case
+            raise DataError(
+                f"{path}: {name!r} is in the archive twice",
+                fix="unpack the archive yourself and pass the folder to --source",
+            )
         seen.add(target.as_posix().casefold())
         targets.append(target)
     return targets
 
 
 class Budget:
-    """How much may be unpacked: what the disk has room for."""
+    """The number of bytes that may still be unpacked, from the free disk space."""
 
     def __init__(self, path: Path, folder: Path) -> None:
         self._path = path
-        self._left = max(0, shutil.disk_usage(folder).free - _ROOM)
+        self._left = max(0, shutil.disk_usage(folder).free - _RESERVE)
 
     def require(self, size: int) -> None:
-        """Refuses what there is no room for.
+        """Checks that `size` more bytes fit on the disk.
 
         Raises:
-            DataError: naming the archive, and how to make room.
+            DataError: when they do not.
         """
         if size > self._left:
             raise DataError(
                 f"{self._path}: unpacks to {size >> 20:,} MiB or more, but the temporary folder "
-                f"{tempfile.gettempdir()} has room for {self._left >> 20:,} MiB; set TMPDIR to a "
-                "place with more"
+                f"{tempfile.gettempdir()} has room for {self._left >> 20:,} MiB",
+                fix="set TMPDIR to a folder with more free space",
             )
 
     def copy(self, source: IO[bytes], target: Path) -> None:
-        """Writes a member, however much it claimed to be."""
+        """Writes a member to `target`, counting the actual bytes, not the announced size."""
         with storage_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             file = target.open("wb")
@@ -197,8 +215,8 @@ class Budget:
 
     def pour(self, source: IO[bytes], file: IO[bytes], target: Path) -> None:
         """Writes all of `source` to an open file, called `target` in messages."""
-        while piece := source.read(_PIECE):
-            self.require(len(piece))
-            self._left -= len(piece)
+        while chunk := source.read(_CHUNK):
+            self.require(len(chunk))
+            self._left -= len(chunk)
             with storage_errors(target):
-                file.write(piece)
+                file.write(chunk)

@@ -1,7 +1,7 @@
-"""What is in a graph, and what is wrong with it, as plain numbers.
+"""The audit of a graph: counts, duplicates, overlaps, unseen names, relation patterns, degrees.
 
-Every number here follows from the triples alone; `runs.audit` adds what copying train would score,
-and keeps the result beside the graph.
+All numbers are computed from the triples alone. `runs.audit` adds the score of copying train and
+stores the result beside the graph.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ REQUIRED = (
 
 
 def problems(duplicates: dict[str, int], leaks: dict[str, int]) -> list[str]:
-    """What makes results on a graph mean less than they seem to; a graph without any is clean.
+    """Describes the duplicates and overlaps that distort results; a graph without any is clean.
 
     Args:
         duplicates: rows of each split that repeat an earlier one (`Graph.duplicates`).
-        leaks: rows of one split that another holds, by ``valid_in_train`` (`Graph.leaks`).
+        leaks: rows of one split that another one contains, by ``valid_in_train`` (`Graph.leaks`).
     """
-    found = [
+    lines = [
         f"{counted(count, f'{split} row')} {'repeats' if count == 1 else 'repeat'} an earlier one"
         for split, count in duplicates.items()
         if count
@@ -53,55 +53,57 @@ def problems(duplicates: dict[str, int], leaks: dict[str, int]) -> list[str]:
         split, _, other = name.partition("_in_")
         if count:
             is_or_are = "is" if count == 1 else "are"
-            found.append(f"{counted(count, f'{split} row')} {is_or_are} also in {other}")
-    return found
+            lines.append(f"{counted(count, f'{split} row')} {is_or_are} also in {other}")
+    return lines
 
 
 def audit_graph(graph: Graph) -> tuple[dict[str, Any], list[RelationPair] | None]:
-    """The audit of a graph, ready for JSON, and its relation pairs.
+    """Computes the audit of a graph, ready for JSON, and its relation pairs.
 
-    Rows are as they stand in the files, triples are distinct ones.
+    Rows are counted as in the files; triples are counted once.
 
-    - ``duplicates``: rows of a split beyond the first of each triple.
-    - ``overlaps``: rows and triples of a split that another one holds too.
-    - ``after_cleaning``: what `clean_rows` would keep, and how much of it has both entities and
-      the relation in train.
-    - ``unseen``: triples whose entity or relation train lacks; entities and relations so concerned.
-    - ``isolated``: entities that no split uses.
-    - ``relations``: each with its category, triples, distinct heads and tails in train.
-    - ``relation_pairs``: symmetric, inverse and equivalent ones (None where there were too many to
-      compare); ``answered``: rows that have their counterpart in train; ``reversed``: rows with any
-      train triple between their entities the other way round.
-    - ``degrees``: of entities in train, and the most connected ones.
+    - ``duplicates``: rows of a split that repeat an earlier row.
+    - ``overlaps``: rows and triples of one split that another split also contains.
+    - ``after_cleaning``: rows that `clean_rows` keeps (``rows``), and how many of them have both
+      entities and the relation in train (``seen``).
+    - ``unseen``: triples with an entity or a relation that train does not contain, and the number
+      of these entities and relations.
+    - ``isolated``: entities that no split contains.
+    - ``relations``: category, triples, and distinct heads and tails in train of each relation.
+    - ``relation_pairs``: symmetric, inverse and equivalent pairs (None when there are too many
+      candidates to compare); ``answered``: rows with a counterpart in train; ``reversed``: rows
+      with any train triple from their tail to their head.
+    - ``degrees``: degrees of the entities in train, and the most connected entities.
     """
     keys = {split: graph.keys(split) for split in SPLITS}
-    distinct = {split: distinct_keys(of) for split, of in keys.items()}
-    duplicates = {split: len(of) - len(distinct[split]) for split, of in keys.items()}
+    distinct = {split: distinct_keys(split_keys) for split, split_keys in keys.items()}
+    duplicates = {split: len(keys[split]) - len(distinct[split]) for split in SPLITS}
     overlaps = {f"{a}_in_{b}": _overlap(keys[a], distinct[b]) for a, b in _OVERLAPS}
     pairs = relation_pairs(graph)
-    category = relation_categories(graph.train, len(graph.entities), len(graph.relations))
-    triples_unseen = graph.unseen()
-    found = problems(duplicates, {name: of["rows"] for name, of in overlaps.items()})
+    categories = relation_categories(graph.train, len(graph.entities), len(graph.relations))
+    unseen_triples = graph.unseen()
+    leaks = {name: overlap["rows"] for name, overlap in overlaps.items()}
+    problem_lines = problems(duplicates, leaks)
     report = {
         "version": AUDIT_VERSION,
         "graph": graph.name,
         "fingerprint": graph.fingerprint,
-        "clean": not found,
-        "problems": found,
+        "clean": not problem_lines,
+        "problems": problem_lines,
         "counts": graph.counts,
         "duplicates": duplicates,
         "overlaps": overlaps,
         "after_cleaning": _after_cleaning(graph),
         "unseen": {
-            split: {"triples": triples_unseen[split], **_unseen_names(graph, split)}
+            split: {"triples": unseen_triples[split], **_unseen_names(graph, split)}
             for split in ("valid", "test")
         },
         "isolated": int((~graph.occurring()[0]).sum()),
-        "categories": _categories(graph, category),
-        "relations": _relations(graph, category),
+        "categories": _categories(graph, categories),
+        "relations": _relations(graph, categories),
         "relation_pairs": None
         if pairs is None
-        else [_named(graph, pair, distinct["train"]) for pair in pairs],
+        else [_pair_entry(graph, pair, distinct["train"]) for pair in pairs],
         "answered": {
             split: int(answered(graph, graph.splits[split], pairs or [], distinct["train"]).sum())
             for split in ("valid", "test")
@@ -116,20 +118,20 @@ def audit_graph(graph: Graph) -> tuple[dict[str, Any], list[RelationPair] | None
 
 
 def _overlap(few: Keys, many: Keys) -> dict[str, int]:
-    inside = few[contained(few, many)]
-    return {"rows": len(inside), "triples": len(distinct_keys(inside))}
+    shared = few[contained(few, many)]
+    return {"rows": len(shared), "triples": len(distinct_keys(shared))}
 
 
 def _after_cleaning(graph: Graph) -> dict[str, dict[str, int]]:
     keep = clean_rows(graph)
     entities, relations = graph.seen()
-    left = {split: rows[keep[split]] for split, rows in graph.splits.items()}
+    kept = {split: rows[keep[split]] for split, rows in graph.splits.items()}
     return {
         split: {
             "rows": len(rows),
             "seen": int((entities[rows[:, [0, 2]]].all(axis=1) & relations[rows[:, 1]]).sum()),
         }
-        for split, rows in left.items()
+        for split, rows in kept.items()
     }
 
 
@@ -143,18 +145,21 @@ def _unseen_names(graph: Graph, split: str) -> dict[str, int]:
     }
 
 
-def _categories(graph: Graph, of: NDArray[np.int64]) -> dict[str, dict[str, int]]:
+def _categories(graph: Graph, categories: NDArray[np.int64]) -> dict[str, dict[str, int]]:
     used = graph.occurring()[1]
     return {
         name: {
-            "relations": int(((of == i) & used).sum()),
-            **{split: int((of[rows[:, 1]] == i).sum()) for split, rows in graph.splits.items()},
+            "relations": int(((categories == i) & used).sum()),
+            **{
+                split: int((categories[rows[:, 1]] == i).sum())
+                for split, rows in graph.splits.items()
+            },
         }
         for i, name in enumerate(CATEGORIES)
     }
 
 
-def _relations(graph: Graph, category: NDArray[np.int64]) -> list[dict[str, Any]]:
+def _relations(graph: Graph, categories: NDArray[np.int64]) -> list[dict[str, Any]]:
     n, n_relations = len(graph.entities), len(graph.relations)
 
     def per_relation(column: int) -> Any:
@@ -162,12 +167,15 @@ def _relations(graph: Graph, category: NDArray[np.int64]) -> list[dict[str, Any]
         return np.bincount(ends // n, minlength=n_relations)
 
     heads, tails = per_relation(0), per_relation(2)
-    rows = {s: np.bincount(of[:, 1], minlength=n_relations) for s, of in graph.splits.items()}
+    counts = {
+        split: np.bincount(rows[:, 1], minlength=n_relations)
+        for split, rows in graph.splits.items()
+    }
     return [
         {
             "relation": graph.relations[i],
-            "category": CATEGORIES[category[i]],
-            **{split: int(counts[i]) for split, counts in rows.items()},
+            "category": CATEGORIES[categories[i]],
+            **{split: int(per_split[i]) for split, per_split in counts.items()},
             "heads": int(heads[i]),
             "tails": int(tails[i]),
         }
@@ -175,7 +183,7 @@ def _relations(graph: Graph, category: NDArray[np.int64]) -> list[dict[str, Any]
     ]
 
 
-def _named(graph: Graph, pair: RelationPair, train: Keys) -> dict[str, Any]:
+def _pair_entry(graph: Graph, pair: RelationPair, train: Keys) -> dict[str, Any]:
     entry = dataclasses.asdict(pair)
     entry["first"], entry["second"] = graph.relations[pair.first], graph.relations[pair.second]
     entry["share"], entry["share_back"] = round(pair.share, 4), round(pair.share_back, 4)
@@ -188,10 +196,10 @@ def _named(graph: Graph, pair: RelationPair, train: Keys) -> dict[str, Any]:
 
 def _degrees(graph: Graph) -> dict[str, Any]:
     degree = np.bincount(graph.train[:, [0, 2]].ravel(), minlength=len(graph.entities))
-    # How many entities have degree 0, 1, 2-3, 4-7, ...
+    # Number of entities with degree 0, 1, 2-3, 4-7, ...
     bins = np.bincount(np.ceil(np.log2(degree + 1)).astype(np.int64))
     edges = [0, *(2**i for i in range(len(bins)))]
-    top = np.argsort(-degree, kind="stable")[:_MOST_CONNECTED]
+    most_connected = np.argsort(-degree, kind="stable")[:_MOST_CONNECTED]
     return {
         "mean": round(float(degree.mean()), 4),
         **{name: round(float(np.quantile(degree, q)), 4) for name, q in _QUANTILES.items()},
@@ -200,6 +208,6 @@ def _degrees(graph: Graph) -> dict[str, Any]:
             for i, count in enumerate(bins.tolist())
         ],
         "most_connected": [
-            {"entity": graph.entities[i], "degree": int(degree[i])} for i in top.tolist()
+            {"entity": graph.entities[i], "degree": int(degree[i])} for i in most_connected.tolist()
         ],
     }

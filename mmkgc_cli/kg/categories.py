@@ -12,10 +12,10 @@ THRESHOLD = 1.5
 
 
 def relation_categories(train: Triples, n_entities: int, n_relations: int) -> NDArray[np.int64]:
-    """The index into `CATEGORIES` of every relation, ``[R]``.
+    """The category of each relation as an index into `CATEGORIES`, ``[R]``.
 
-    A side is "N" when a relation has more than 1.5 heads per tail (or tails per head) on average
-    over distinct train triples; relations without train triples are "unseen".
+    A side is "N" when the distinct train triples of a relation have on average more than 1.5 heads
+    per tail (or tails per head). Relations without train triples are "unseen".
     """
     keys = distinct_keys(triple_keys(train, n_entities, n_relations))
     distinct = rows_of_keys(keys, n_entities, n_relations)

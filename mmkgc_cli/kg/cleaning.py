@@ -1,4 +1,4 @@
-"""Removing what should not be there: duplicates, overlaps between splits, unseen names."""
+"""Cleaning of graphs: removes duplicates, overlaps between splits, and unseen names."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from mmkgc_cli.kg.splitting import needed_rows, shuffled
 from mmkgc_cli.kg.triples import Keys, Triples, contained, first_occurrences
 from mmkgc_cli.text import counted
 
-# A valid split below both of these is too small to select on.
+# Thresholds of a valid split that is too small for selecting weights; the larger one counts.
 FEWEST_VALID = 1000
 FEWEST_VALID_SHARE = 0.02
-CARVED_SHARE = 0.05
+MOVED_SHARE = 0.05
 
 
 def clean_graph(graph: Graph, seed: int) -> Graph:
-    """Drops duplicate rows, from valid and test what is in train, from valid what is in test.
+    """Drops duplicate rows, valid and test rows that are in train, and valid rows that are in test.
 
-    Rows keep their order. When that leaves fewer than max(1,000, 2 % of train) rows in valid, 5 %
-    of train join them, drawn with `seed` among those whose entities and relation train shows
-    elsewhere too. What was done is added to the notes of the provenance.
+    Rows keep their order. When fewer than max(1,000, 2 % of train) rows are left in valid, 5 % of
+    the train rows move there. They are sampled with `seed` among the rows with entities and a
+    relation that other train rows contain too. The notes of the provenance record each change.
     """
     keep = clean_rows(graph)
     train, valid, test = (rows[keep[split]] for split, rows in graph.splits.items())
@@ -32,47 +32,48 @@ def clean_graph(graph: Graph, seed: int) -> Graph:
     ]
     too_few = len(valid) < max(FEWEST_VALID, FEWEST_VALID_SHARE * len(train))
     if too_few and len(valid) < len(graph.valid):
-        carved = _carve(graph.with_splits(train, valid, test), seed)
+        moved = _rows_to_move(graph.with_splits(train, valid, test), seed)
         notes.append(
-            f"valid: {counted(int(carved.sum()), 'row')} carved from train (5 %, seed {seed}) "
-            f"beside the {len(valid):,} left"
+            f"valid: {counted(int(moved.sum()), 'row')} moved from train (5 %, seed {seed}), "
+            f"in addition to the {len(valid):,} left"
         )
-        valid = np.concatenate([valid, train[carved]])
-        train = train[~carved]
+        valid = np.concatenate([valid, train[moved]])
+        train = train[~moved]
     return graph.with_splits(train, valid, test).with_notes(*notes)
 
 
-def _dropped(split: str, left: int, before: int) -> str:
-    why = "that stood there twice" if split == "train" else "that another split has, or twice"
-    return f"{split}: {counted(before - left, 'row')} dropped {why}"
+def _dropped(split: str, n_kept: int, n_rows: int) -> str:
+    rows = "duplicate row" if split == "train" else "row"
+    reason = "" if split == "train" else " (duplicates, or contained in another split)"
+    return f"{split}: {counted(n_rows - n_kept, rows)} dropped{reason}"
 
 
 def clean_rows(graph: Graph) -> dict[str, NDArray[np.bool_]]:
-    """Which rows of each split a cleaning would keep."""
+    """The rows of each split that cleaning keeps, as masks."""
     keys: dict[str, Keys] = {split: graph.keys(split) for split in graph.splits}
-    keep = {split: first_occurrences(of) for split, of in keys.items()}
+    keep = {split: first_occurrences(split_keys) for split, split_keys in keys.items()}
     for split, others in (("test", ["train"]), ("valid", ["train", "test"])):
         for other in others:
             keep[split] &= ~contained(keys[split], keys[other])
     return keep
 
 
-def _carve(graph: Graph, seed: int) -> NDArray[np.bool_]:
-    """Which train rows to move to valid: the same triples whatever ids and rows are in order."""
+def _rows_to_move(graph: Graph, seed: int) -> NDArray[np.bool_]:
+    """The train rows to move to valid, as a mask; independent of the order of ids and rows."""
     entities, relations = graph.sorted_entities, graph.sorted_relations
     h, r, t = graph.train.T
     by_name = np.lexsort((entities.ranks[t], relations.ranks[r], entities.ranks[h]))
     order = by_name[shuffled(np.arange(len(by_name)), seed)]
     free = order[~needed_rows(graph.train[order])]
-    carved = np.zeros(len(graph.train), dtype=bool)
-    carved[free[: round(CARVED_SHARE * len(graph.train))]] = True
-    return carved
+    moved = np.zeros(len(graph.train), dtype=bool)
+    moved[free[: round(MOVED_SHARE * len(graph.train))]] = True
+    return moved
 
 
 def drop_unseen(graph: Graph) -> Graph:
-    """Drops valid and test rows with an entity or a relation that train lacks.
+    """Drops valid and test rows with an entity or a relation that is unseen in train.
 
-    Names that then occur nowhere go too; names that never occurred stay.
+    Names that lose their last triple are removed too; names that never had one stay.
     """
     seen_entities, seen_relations = graph.seen()
     kept = {
@@ -82,19 +83,21 @@ def drop_unseen(graph: Graph) -> Graph:
     dropped = {split: int((~rows).sum()) for split, rows in kept.items() if not rows.all()}
     if not dropped:
         return graph
-    occurred = graph.occurring()
+    occurring_before = graph.occurring()
     rest = graph.with_splits(*(rows[kept[split]] for split, rows in graph.splits.items()))
-    still = rest.occurring()
+    occurring_after = rest.occurring()
     notes = tuple(
-        f"{split}: {counted(count, 'triple')} dropped whose entity or relation train lacks"
+        f"{split}: {counted(count, 'triple')} with an entity or a relation unseen in train dropped"
         for split, count in dropped.items()
     )
-    gone = [~before | now for before, now in zip(occurred, still, strict=True)]
-    return _only(rest, *gone).with_notes(*notes)
+    masks = [
+        ~before | after for before, after in zip(occurring_before, occurring_after, strict=True)
+    ]
+    return _select_names(rest, *masks).with_notes(*notes)
 
 
-def _only(graph: Graph, entities: NDArray[np.bool_], relations: NDArray[np.bool_]) -> Graph:
-    """The graph without the names that are not marked; their triples must be gone already."""
+def _select_names(graph: Graph, entities: NDArray[np.bool_], relations: NDArray[np.bool_]) -> Graph:
+    """The graph with only the masked names; no triple may contain another name."""
     if entities.all() and relations.all():
         return graph
     new_entity = np.cumsum(entities) - 1

@@ -1,7 +1,7 @@
 """The registry of benchmarks in ``datasets.toml``: counts, checksums, sources, licences, citations.
 
-An entry is either published (`Dataset`) or made from a published one (`Variant`). The table
-`upstream` has the published files that tables of texts and numbers are made from.
+An entry is either a published benchmark (`Dataset`) or derived from one (`Variant`). The section
+`upstream` lists the published files that tables of texts and numbers are built from.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from mmkgc_cli.kg.modality_files import SHA256, FeatureFile, TableFile, Upstream
 
 ELEMENTS = "elements"
 UPSTREAM = "upstream"
+_REPORT = "report this as a bug of mmkgc, with the command and this message"
 
 FormatName = Literal["openke", "hrt", "htr", "libkge", "nt"]
 
 
 class _Entry(BaseModel):
-    """What every entry states of the graph that comes out."""
+    """Title, counts and fingerprint of the prepared graph, common to all entries."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -40,7 +41,7 @@ class _Entry(BaseModel):
 
     @property
     def counts(self) -> dict[str, int]:
-        """The five counts, named as in `Graph.counts`."""
+        """The five counts, with the keys of `Graph.counts`."""
         return {
             key: getattr(self, key) for key in ("entities", "relations", "train", "valid", "test")
         }
@@ -62,7 +63,7 @@ class Dataset(_Entry):
 
 
 class Variant(_Entry):
-    """A benchmark made from a published one, always the same way."""
+    """A benchmark derived deterministically from a published one (`of`)."""
 
     of: str
     recipe: Literal["clean", "resplit"]
@@ -94,25 +95,25 @@ def registry() -> dict[str, Dataset | Variant]:
 
 @functools.cache
 def upstream() -> dict[str, UpstreamFile]:
-    """The published files that tables and id maps are made from, by name."""
+    """The published files that tables and id maps are built from, by name."""
     return {name: UpstreamFile(**entry) for name, entry in _document()[UPSTREAM].items()}
 
 
 def published_name(name: str) -> str:
-    """The name of the published benchmark that `name` is, or is made from."""
+    """The name of the published benchmark: `name` itself, or the original of a variant."""
     entry = registry()[name]
     return entry.of if isinstance(entry, Variant) else name
 
 
 def published(name: str) -> Dataset:
-    """The published benchmark that `name` is, or is made from."""
+    """The published benchmark: `name` itself, or the original of a variant."""
     entry = registry()[published_name(name)]
-    assert isinstance(entry, Dataset), f"{name}: made from a variant"
+    assert isinstance(entry, Dataset), f"{name}: derived from a variant"
     return entry
 
 
 def registered_variant(name: str) -> str | None:
-    """The registered graph to use instead of a contaminated one, if there is one."""
+    """The clean variant of a registered benchmark, or None."""
     return next(
         (
             key
@@ -124,53 +125,54 @@ def registered_variant(name: str) -> str | None:
 
 
 def known_names() -> list[str]:
-    """Every name `prepare` knows, the built-in graph first."""
+    """All names that `mmkgc prepare` knows, the built-in graph first."""
     return [ELEMENTS, *registry()]
 
 
 def unknown_dataset(name: str) -> UsageError:
-    """The error for a name that is no benchmark and comes without its own files."""
+    """The error for a name that is neither registered nor given with files."""
     return UsageError(
-        f"no graph is called {name!r}; {nearest(name, known_names())} "
-        "(for triples of your own give --source and --format)"
+        f"no graph is called {name!r}",
+        fix=f"{nearest(name, known_names())} (for your own triples, pass --source and --format)",
     )
 
 
 def cache_folder(name: str) -> Path:
-    """Where downloads of a benchmark are kept; its variants share them."""
+    """The folder with the downloads of a benchmark, which its variants share."""
     return home() / "datasets" / published_name(name)
 
 
 def fetch_files(
-    dataset: Dataset, cache: Cache, base: str | None = None, verify: bool = True
+    dataset: Dataset, cache: Cache, base: str | None = None, *, verify: bool = True
 ) -> Path:
-    """Downloads what the cache lacks of a benchmark's files.
+    """Downloads the files of a benchmark that are not in the cache; returns the cache folder.
 
     Args:
-        dataset: which one.
-        cache: where to.
-        base: an address to take instead of the registered ones.
-        verify: hold the files against their registered checksums.
+        dataset: the benchmark.
+        cache: the folder and the settings of the download.
+        base: an address to use instead of the registered ones.
+        verify: compare the files with their registered checksums.
 
     Raises:
-        Unavailable: when a file cannot be had.
-        DataError: when what comes has another checksum.
+        Unavailable: when a file cannot be downloaded.
+        DataError: when a downloaded file has another checksum.
     """
     bases: Sequence[str] = [dataset.source, *dataset.mirrors]
     if base is not None:
         bases = [base if base.endswith("/") else base + "/"]
     for name, expected in dataset.sha256.items():
         try:
-            cache.fetch([each + name for each in bases], name, expected if verify else None)
+            cache.fetch([address + name for address in bases], name, expected if verify else None)
         except Unavailable as error:
             raise Unavailable(
-                f"{error}; or get the files of {dataset.title} yourself and give --source FOLDER"
+                str(error),
+                fix=f"or get the files of {dataset.title} yourself and pass --source FOLDER",
             ) from None
     return cache.folder
 
 
 def verify_files(dataset: Dataset, folder: Path) -> None:
-    """Holds the files in `folder` against their registered checksums.
+    """Compares the files in `folder` with their registered checksums.
 
     Raises:
         DataError: for the first file that is missing or differs.
@@ -179,28 +181,33 @@ def verify_files(dataset: Dataset, folder: Path) -> None:
         path = folder / name
         if not path.is_file():
             raise DataError(
-                f"{path}: no such file; {dataset.title} is published at {dataset.source}"
+                f"{path}: no such file",
+                fix=f"get it from {dataset.source}, or omit --source to download it",
             )
-        found = sha256_of(path)
-        if found != expected:
+        digest = sha256_of(path)
+        if digest != expected:
             raise DataError(
-                f"{path}: SHA-256 {found[:12]}…, expected {expected[:12]}… for {dataset.title}; "
-                "get the published file, or pass --allow-unverified to take this one"
+                f"{path}: SHA-256 {digest[:12]}…, expected {expected[:12]}… for {dataset.title}",
+                fix="get the published file, or pass --allow-unverified to use this one",
             )
 
 
 def verify_graph(entry: Dataset | Variant, graph: Graph) -> None:
-    """Holds counts and identity of a graph against the registered ones.
+    """Compares the counts and the fingerprint of a graph with the registered ones.
 
     Raises:
-        DataError: naming the first that differs.
+        DataError: for the first one that differs.
     """
     for key, expected in entry.counts.items():
-        found = graph.counts[key]
-        if found != expected:
-            raise DataError(f"{graph.name}: {found} {key}, expected {expected} for {entry.title}")
+        count = graph.counts[key]
+        if count != expected:
+            raise DataError(
+                f"{graph.name}: {count} {key}, expected {expected} for {entry.title}",
+                fix=_REPORT,
+            )
     if graph.fingerprint != entry.fingerprint:
         raise DataError(
             f"{graph.name}: fingerprint {graph.fingerprint[:12]}…, expected "
-            f"{entry.fingerprint[:12]}… for {entry.title}; please report it"
+            f"{entry.fingerprint[:12]}… for {entry.title}",
+            fix=_REPORT,
         )

@@ -1,7 +1,7 @@
-"""Downloads: from several mirrors, resumed, checked by SHA-256, kept in a cache.
+"""Downloads from several mirrors, with resumption, SHA-256 checksums and a cache.
 
-pooch keeps the cache and checks the files; what is here is its downloader, which goes on where an
-earlier attempt broke off.
+pooch manages the cache and compares checksums. This module provides its downloader, which resumes
+interrupted downloads.
 """
 
 from __future__ import annotations
@@ -27,67 +27,73 @@ if TYPE_CHECKING:
 
 HOME = "MMKGC_HOME"
 OFFLINE = "MMKGC_OFFLINE"
-_PIECE = 1 << 16
-_SLOWEST = 1024  # bytes that must come within the timeout
-_TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
+_CHUNK = 1 << 16
+_SLOWEST = 1024  # bytes that must arrive within the timeout
+_RETRY = (408, 425, 429, 500, 502, 503, 504)
 
-# Name of the file, bytes received, bytes in all where the server says.
+_FIX_URL = "pass the path or the https address of a file or an archive"
+
+# Name of the file, bytes received, total bytes (None when the server does not announce them).
 Progress = Callable[[str, int, int | None], None]
 
 
 def home() -> Path:
-    """The folder for caches: ``MMKGC_HOME``, or where the system keeps them."""
+    """The folder for caches: ``MMKGC_HOME``, or the user's cache folder of the system."""
     import platformdirs
 
-    chosen = os.environ.get(HOME)
-    if not chosen:
+    folder = os.environ.get(HOME)
+    if not folder:
         return platformdirs.user_cache_path("mmkgc")
     try:
-        return Path(chosen).expanduser()
+        return Path(folder).expanduser()
     except RuntimeError as error:
-        raise UsageError(f"{HOME}={chosen}: {error}") from None
+        raise UsageError(
+            f"{HOME}={folder}: {error}", fix=f"set {HOME} to the path of a folder"
+        ) from None
 
 
 def is_url(source: str) -> bool:
-    """Whether a source is an address rather than a path."""
+    """Whether a source is a URL and not a path."""
     return "://" in source
 
 
 def file_name(url: str) -> str:
-    """The name of the file behind an address.
+    """The file name in a URL.
 
     Raises:
-        UsageError: when it has none, or the scheme is neither http nor https.
+        UsageError: when it contains none, or the scheme is neither http nor https.
     """
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise UsageError(f"--source {url}: {error}") from None
+        raise UsageError(f"--source {url}: {error}", fix=_FIX_URL) from None
     name = PurePosixPath(unquote(parts.path)).name
     if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise UsageError(f"--source {url}: expected a path, or an http or https address")
+        raise UsageError(
+            f"--source {url}: expected a path, or an http or https address", fix=_FIX_URL
+        )
     if not name or name in (".", "..") or not name.isprintable() or set(name) & set('\\/:*?"<>|'):
-        raise UsageError(f"--source {url}: the address names no file")
+        raise UsageError(f"--source {url}: the address contains no file name", fix=_FIX_URL)
     return name
 
 
 def public(url: str) -> str:
-    """An address without what may be secret: user, password, query."""
+    """A URL without its user, password and query, which may be secret."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 class Unavailable(MmkgcError):
-    """A file could not be had from any address."""
+    """A file could not be downloaded from any address."""
 
 
 class _Failed(Exception):
-    """One attempt failed; `again` says whether another one at the same address may succeed."""
+    """One attempt failed; `retry` says whether another one at the same address may succeed."""
 
-    def __init__(self, reason: str, again: bool, mismatch: bool = False) -> None:
+    def __init__(self, reason: str, *, retry: bool, mismatch: bool = False) -> None:
         super().__init__(reason)
-        self.again = again
-        self.mismatch = mismatch  # what came has another checksum
+        self.retry = retry
+        self.mismatch = mismatch  # the downloaded file has another checksum
 
 
 @dataclass(frozen=True)
@@ -95,11 +101,12 @@ class Cache:
     """A folder of downloaded files.
 
     Args:
-        folder: where they are.
-        offline: take what is there and download nothing.
-        timeout: seconds without an answer, or with fewer than 1,024 bytes, that end an attempt.
-        attempts: at each address; between them it waits 1, 2, 4 ... times `pause` seconds.
-        progress: told how far a download is.
+        folder: the folder with the files.
+        offline: use the files in the folder and download nothing.
+        timeout: seconds without a response, or with fewer than 1,024 bytes, after which an attempt
+            fails.
+        attempts: number of attempts per address, with pauses of 1, 2, 4 ... times `pause` seconds.
+        progress: called during a download.
     """
 
     folder: Path
@@ -110,24 +117,24 @@ class Cache:
     progress: Progress | None = None
 
     def fetch(self, urls: Sequence[str], name: str, sha256: str | None) -> Path:
-        """The file `name`, downloaded from the first address that gives it whole.
+        """Downloads the file `name` from the first address that works; returns its path.
 
-        With `sha256` a file that is there and has it is taken; without, only when offline, since it
-        may have changed where it came from.
+        A cached file with the checksum `sha256` is used instead. Without `sha256`, a cached file is
+        used only when offline, because the file at the address may have changed.
 
         Raises:
-            Unavailable: when no address gives it, or when offline and it is not there.
-            DataError: when what comes has another checksum, or the storage refuses.
+            Unavailable: when every address fails, or when offline and the file is not cached.
+            DataError: when the downloaded file has another checksum, or it cannot be written.
         """
         path = self.folder / name
-        wanted = None if sha256 is None else sha256.casefold()
-        if path.is_file() and (self.offline if wanted is None else sha256_of(path) == wanted):
+        expected = None if sha256 is None else sha256.casefold()
+        if path.is_file() and (self.offline if expected is None else sha256_of(path) == expected):
             return path
         if self.offline:
-            state = "has another checksum" if path.is_file() else "is not there"
+            state = "has another checksum" if path.is_file() else "no such file"
             raise Unavailable(
-                f"{path}: {state}, and downloads are off (--offline or {OFFLINE}); put the file "
-                f"there ({public(urls[0])}), or run once with a network"
+                f"{path}: {state}, and downloads are off (--offline or {OFFLINE})",
+                fix=f"run once without --offline, or put the file there from {public(urls[0])}",
             )
         make_folder(self.folder)
         partial = path.with_name(f".{path.name}.part")
@@ -135,17 +142,21 @@ class Cache:
         mismatch = False
         for url in urls:
             try:
-                self._download(url, path, wanted, partial)
+                self._download(url, path, expected, partial)
                 return path
             except _Failed as error:
                 mismatch |= error.mismatch
                 reasons.append(f"{public(url)}: {error}")
-        kept = "; what came is kept, and a later try goes on there" if partial.is_file() else ""
-        kind = DataError if mismatch and len(reasons) == 1 else Unavailable
-        raise kind(f"{name}: could not be downloaded from {'; '.join(reasons)}{kept}")
+        problem = f"{name}: cannot be downloaded from {'; '.join(reasons)}"
+        if mismatch and len(reasons) == 1:
+            raise DataError(problem, fix="check the address and the expected checksum")
+        fix = "check the network and the address, and run the command again"
+        raise Unavailable(
+            problem, fix=f"{fix} to resume the download" if partial.is_file() else fix
+        )
 
     def _download(self, url: str, path: Path, sha256: str | None, partial: Path) -> None:
-        """One address: again from the start when what was resumed turns out wrong.
+        """Downloads from one address; starts over when a resumed file has another checksum.
 
         Raises:
             _Failed: with the reason.
@@ -154,27 +165,27 @@ class Cache:
 
         pooch.get_logger().setLevel(logging.WARNING)
         downloader = _Resuming(self, path.name, partial)
-        # pooch takes a file that is there for good when there is no checksum.
+        # Without a checksum, pooch would never replace an existing file.
         name = path.name if sha256 else f".{path.name}.new"
         for fresh in (False, True):
             try:
                 with storage_errors(path):
                     (self.folder / f".{path.name}.new").unlink(missing_ok=True)
-                    found = pooch.retrieve(
+                    file = pooch.retrieve(
                         url, sha256, fname=name, path=self.folder, downloader=downloader
                     )
-                    Path(found).replace(path)
+                    Path(file).replace(path)
                 return
-            except ValueError:  # what pooch raises for another checksum
+            except ValueError:  # pooch raises it for another checksum
                 if fresh or not downloader.resumed:
                     raise _Failed(
-                        f"another SHA-256 than {str(sha256)[:12]}…", again=False, mismatch=True
+                        f"its SHA-256 is not {str(sha256)[:12]}…", retry=False, mismatch=True
                     ) from None
-                # The beginning may have been of another version.
+                # The first bytes may come from another version of the file.
 
 
 class _Resuming:
-    """A downloader for pooch that keeps what came in `partial` and asks for the rest."""
+    """A downloader for pooch that stores received bytes in `partial` and requests the rest."""
 
     def __init__(self, cache: Cache, name: str, partial: Path) -> None:
         self._cache = cache
@@ -184,13 +195,13 @@ class _Resuming:
 
     def __call__(self, url: str, output_file: Any, _: Any) -> None:
         self.resumed = False
-        with _own(self._partial) as partial:
+        with _locked(self._partial) as partial:
             for attempt in range(self._cache.attempts):
                 try:
                     self._attempt(url, partial)
                     break
                 except _Failed as error:
-                    if not error.again or attempt == self._cache.attempts - 1:
+                    if not error.retry or attempt == self._cache.attempts - 1:
                         raise
                     time.sleep(self._cache.pause * 2**attempt)
             partial.replace(output_file)
@@ -200,7 +211,7 @@ class _Resuming:
         import requests
         import urllib3
 
-        # Compressed transfers would make ranges and sizes mean something else.
+        # With compressed transfers, ranges and sizes would not refer to bytes of the file.
         headers = {"Accept-Encoding": "identity", "User-Agent": f"mmkgc/{__version__}"}
         start = partial.stat().st_size if partial.is_file() else 0
         tag = _read_validator(partial, url)
@@ -212,106 +223,106 @@ class _Resuming:
             ) as response:
                 self._receive(response, url, partial, start)
         except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError):
-            raise _Failed(f"no answer in {self._cache.timeout:g} s", again=True) from None
+            raise _Failed(f"no response in {self._cache.timeout:g} s", retry=True) from None
         except (
             requests.exceptions.ConnectionError,
             requests.exceptions.ChunkedEncodingError,
             urllib3.exceptions.HTTPError,
-        ) as e:
-            # A name that does not resolve is a missing network, not a bad moment.
-            lost = any(isinstance(inner, socket.gaierror) for inner in _chain(e))
-            reason = f"the connection broke ({_reason(e)})"
-            if lost:
-                reason = f"the name of the host does not resolve ({_reason(e)})"
-            raise _Failed(reason, again=not lost) from None
-        except (requests.exceptions.RequestException, UnicodeError) as e:
-            raise _Failed(_reason(e), again=False) from None
+        ) as error:
+            # A host name that does not resolve means no network; a retry would not help.
+            unresolved = any(isinstance(inner, socket.gaierror) for inner in _chain(error))
+            problem = "the host name does not resolve" if unresolved else "the connection broke"
+            raise _Failed(f"{problem} ({_reason(error)})", retry=not unresolved) from None
+        except (requests.exceptions.RequestException, UnicodeError) as error:
+            raise _Failed(_reason(error), retry=False) from None
 
     def _receive(self, response: requests.Response, url: str, partial: Path, start: int) -> None:
         code = response.status_code
-        if code == 416:  # nothing is left beyond the start: what is there is not what it seems
+        if code == 416:  # the file ends before `start`, so the partial file is not a part of it
             partial.unlink(missing_ok=True)
-            raise _Failed("the server refused to go on", again=True)
+            raise _Failed("the server cannot resume the download", retry=True)
         if code not in (200, 206):
-            raise _Failed(f"{code} {response.reason}", again=code in _TRY_AGAIN)
-        going_on = code == 206 and response.headers.get("Content-Range", "").startswith(
+            raise _Failed(f"{code} {response.reason}", retry=code in _RETRY)
+        resumes = code == 206 and response.headers.get("Content-Range", "").startswith(
             f"bytes {start}-"
         )
-        if code == 206 and not going_on:
+        if code == 206 and not resumes:
             partial.unlink(missing_ok=True)
-            raise _Failed("the server sent another part than asked for", again=True)
-        self.resumed |= going_on
-        received = start if going_on else 0
+            raise _Failed("the server sent another byte range than requested", retry=True)
+        self.resumed |= resumes
+        received = start if resumes else 0
         length = response.headers.get("Content-Length", "")
         total = received + int(length) if length.isdigit() else None
         _write_validator(partial, url, response.headers)
         window_start, window_bytes = time.monotonic(), 0
-        with partial.open("ab" if going_on else "wb") as file:
-            for piece in _pieces(response):
-                file.write(piece)
-                received += len(piece)
-                window_bytes += len(piece)
+        with partial.open("ab" if resumes else "wb") as file:
+            for chunk in _chunks(response):
+                file.write(chunk)
+                received += len(chunk)
+                window_bytes += len(chunk)
                 if self._cache.progress:
                     self._cache.progress(self._name, received, total)
                 if time.monotonic() - window_start > self._cache.timeout:
                     if window_bytes < _SLOWEST:
-                        raise _Failed(f"too slow: {window_bytes} bytes in a while", again=True)
+                        seconds = f"{self._cache.timeout:g} s"
+                        raise _Failed(f"too slow: {window_bytes} bytes in {seconds}", retry=True)
                     window_start, window_bytes = time.monotonic(), 0
         if total is not None and received != total:
-            raise _Failed(f"{received} of {total} bytes came", again=True)
+            raise _Failed(f"received {received} of {total} bytes", retry=True)
 
 
-def _pieces(response: requests.Response) -> Iterator[bytes]:
-    """What has come so far, each time: waiting for full pieces would hide how slow a server is.
+def _chunks(response: requests.Response) -> Iterator[bytes]:
+    """Yields received bytes as they arrive, undecoded.
 
-    Bytes as they travel: a server that calls an archive a compressed page must not unpack it.
+    Waiting for full chunks would hide a slow server. Decoding would unpack an archive that a server
+    declares as compressed content.
     """
     read1 = getattr(response.raw, "read1", None)
     if read1 is None:  # urllib3 before 2.2
-        yield from response.raw.stream(_PIECE, decode_content=False)
+        yield from response.raw.stream(_CHUNK, decode_content=False)
     else:
-        while piece := read1(_PIECE, decode_content=False):
-            yield piece
+        while chunk := read1(_CHUNK, decode_content=False):
+            yield chunk
 
 
 @contextlib.contextmanager
-def _own(partial: Path) -> Iterator[Path]:
-    """`partial` for this process alone; another name while another process has it."""
+def _locked(partial: Path) -> Iterator[Path]:
+    """Locks `partial` for this process; yields another name while another process has the lock."""
     try:
         import fcntl
-    except ImportError:  # no such locks on this system
+    except ImportError:  # this system has no such locks
         yield partial
         return
     with partial.open("ab") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The other process may have finished and moved the file away in between.
-            mine = os.path.samestat(os.fstat(file.fileno()), partial.stat())
+            # Another process may have finished and renamed the file in the meantime.
+            acquired = os.path.samestat(os.fstat(file.fileno()), partial.stat())
         except OSError:
-            mine = False
-        path = partial if mine else partial.with_name(f"{partial.name}-{os.getpid()}")
+            acquired = False
+        path = partial if acquired else partial.with_name(f"{partial.name}-{os.getpid()}")
         try:
             yield path
         finally:
-            if not mine or (path.is_file() and not path.stat().st_size):
+            if not acquired or (path.is_file() and not path.stat().st_size):
                 path.unlink(missing_ok=True)
                 _validator(path).unlink(missing_ok=True)
 
 
 def _validator(partial: Path) -> Path:
-    """Where the address and version of a partial file are noted."""
+    """The file that records the address and the version of a partial file."""
     return partial.with_name(partial.name + ".from")
 
 
 def _write_validator(partial: Path, url: str, headers: Any) -> None:
     tag = headers.get("ETag", "")
-    # A weak tag does not promise equal bytes; without a strong one nothing can be resumed.
-    good = tag if tag.startswith('"') else headers.get("Last-Modified", "")
-    _validator(partial).write_text(f"{_identity(url)}\n{good}\n", encoding="utf-8")
+    # A weak tag does not guarantee equal bytes; without a strong one nothing can be resumed.
+    version = tag if tag.startswith('"') else headers.get("Last-Modified", "")
+    _validator(partial).write_text(f"{_identity(url)}\n{version}\n", encoding="utf-8")
 
 
 def _identity(url: str) -> str:
-    """What stands for an address in a file: it may hold a password."""
+    """A hash of a URL, which may contain a password."""
     return hashlib.sha256(url.encode()).hexdigest()
 
 
@@ -324,7 +335,7 @@ def _read_validator(partial: Path, url: str) -> str | None:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and those it was made from, as network libraries nest them."""
+    """An error and its causes, as network libraries nest them."""
     yield error
     for inner in (getattr(error, "reason", None), error.__cause__, *error.args):
         if isinstance(inner, BaseException):
@@ -333,7 +344,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _reason(error: Exception) -> str:
-    """The innermost reason of nested network errors, in one line."""
+    """The innermost reason of nested network errors, as one line."""
     inner = list(_chain(error))[-1]
     text = inner.strerror if isinstance(inner, OSError) and inner.strerror else str(inner)
     return " ".join(text.rsplit(": ", 1)[-1].split()) or type(inner).__name__
@@ -349,4 +360,6 @@ def sha256_of(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+        raise DataError(
+            f"{path}: cannot be read: {error.strerror}", fix="check the permissions of the file"
+        ) from error

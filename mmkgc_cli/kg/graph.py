@@ -1,4 +1,4 @@
-"""The graph in memory: vocabulary, splits and provenance."""
+"""Graphs in memory: vocabulary, splits and provenance."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from mmkgc_cli.kg import identity
 from mmkgc_cli.kg.triples import Keys, Triples, contained, distinct_keys, triple_keys
 
 SPLITS = ("train", "valid", "test")
-# Cached properties that follow from the vocabulary alone, and those that the splits enter too.
+# Cached properties that depend on the vocabulary alone, and on the splits as well.
 _VOCABULARY_CACHE = ("sorted_entities", "sorted_relations", "entities_id", "order_id")
 _SPLIT_CACHE = ("train_id", "fingerprint")
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a graph comes from; empty strings where nobody said."""
+    """Source, licence and citation of a graph; empty strings when unknown."""
 
     source: str = ""
     licence: str = ""
     citation: str = ""
-    verified: bool = False  # the files had the checksums of datasets.toml
-    notes: tuple[str, ...] = ()  # what was changed or left out on the way
+    verified: bool = False  # the files have the expected checksums
+    notes: tuple[str, ...] = ()  # changes and omissions while reading and preparing
 
 
 @dataclass(frozen=True, eq=False)
 class Graph:
     """A knowledge graph with its splits.
 
-    `train`, `valid` and `test` are int32 ``[n, 3]`` as head, relation, tail. Entities and
-    relations are named by position. Labels, where given, are for printing only.
+    `train`, `valid` and `test` are int32 ``[n, 3]``: head, relation, tail. Ids are positions in
+    `entities` and `relations`. Labels are for printing only.
     """
 
     name: str
@@ -45,9 +45,9 @@ class Graph:
     train: Triples
     valid: Triples
     test: Triples
-    entity_labels: Sequence[str] | None = None
-    relation_labels: Sequence[str] | None = None
-    provenance: Provenance = field(default_factory=Provenance)
+    entity_labels: Sequence[str] | None = field(default=None, kw_only=True)
+    relation_labels: Sequence[str] | None = field(default=None, kw_only=True)
+    provenance: Provenance = field(default_factory=Provenance, kw_only=True)
 
     @property
     def splits(self) -> dict[str, Triples]:
@@ -65,13 +65,13 @@ class Graph:
 
     @functools.cached_property
     def sorted_entities(self) -> identity.SortedNames:
-        """The entities in the order of their names."""
-        return identity.SortedNames.of(self.entities)
+        """The entities sorted by name."""
+        return identity.SortedNames.from_names(self.entities)
 
     @functools.cached_property
     def sorted_relations(self) -> identity.SortedNames:
-        """The relations in the order of their names."""
-        return identity.SortedNames.of(self.relations)
+        """The relations sorted by name."""
+        return identity.SortedNames.from_names(self.relations)
 
     @functools.cached_property
     def entities_id(self) -> str:
@@ -91,41 +91,41 @@ class Graph:
 
     @functools.cached_property
     def order_id(self) -> str:
-        """Identity of the vocabulary in this order: which weights fit row by row."""
+        """Identity of the vocabulary in this order, which decides which weights fit row by row."""
         return identity.order_id(self.entities, self.relations)
 
     def with_splits(self, train: Triples, valid: Triples, test: Triples) -> Graph:
-        """The same vocabulary with other splits; what sorting it cost is kept."""
+        """The same vocabulary with other splits; cached sorted names are kept."""
         return self._replace(_VOCABULARY_CACHE, train=train, valid=valid, test=test)
 
     def with_notes(self, *notes: str) -> Graph:
-        """The same graph with more said of what was changed or left out on the way."""
+        """The same graph with further notes in its provenance."""
         return self.with_provenance(
             dataclasses.replace(self.provenance, notes=(*self.provenance.notes, *notes))
         )
 
     def with_provenance(self, provenance: Provenance) -> Graph:
-        """The same graph, from elsewhere."""
+        """The same graph with another provenance."""
         return self._replace((*_VOCABULARY_CACHE, *_SPLIT_CACHE), provenance=provenance)
 
     def _replace(self, keep: Sequence[str], **changes: Any) -> Graph:
-        """A copy with changes, and with the cached properties that they leave true."""
-        other = dataclasses.replace(self, **changes)
+        """A copy with changes that keeps the cached properties named in `keep`."""
+        copy = dataclasses.replace(self, **changes)
         for name in keep:
             if name in self.__dict__:
-                other.__dict__[name] = self.__dict__[name]
-        return other
+                copy.__dict__[name] = self.__dict__[name]
+        return copy
 
     def seen(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Which entities and which relations occur in train."""
+        """Masks of the entities and of the relations that occur in train."""
         return _occurring([self.train], len(self.entities), len(self.relations))
 
     def occurring(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Which entities and which relations occur in any split."""
+        """Masks of the entities and of the relations that occur in any split."""
         return _occurring(list(self.splits.values()), len(self.entities), len(self.relations))
 
     def unseen(self) -> dict[str, int]:
-        """How many valid and test triples have an entity or a relation that train lacks."""
+        """The number of valid and test triples with an entity or a relation unseen in train."""
         entities, relations = self.seen()
 
         def count(rows: Triples) -> int:
@@ -135,7 +135,7 @@ class Graph:
         return {"valid": count(self.valid), "test": count(self.test)}
 
     def leaks(self) -> dict[str, int]:
-        """How many rows of valid and test stand in a split that they should be disjoint from."""
+        """The number of valid and test rows that another split contains too."""
         train, valid, test = (self.keys(split) for split in SPLITS)
         return {
             "valid_in_train": int(contained(valid, train).sum()),
@@ -144,18 +144,18 @@ class Graph:
         }
 
     def duplicates(self) -> dict[str, int]:
-        """How many rows of each split repeat an earlier one."""
+        """The number of rows of each split that repeat an earlier row."""
         return {
             split: len(rows) - len(distinct_keys(self.keys(split)))
             for split, rows in self.splits.items()
         }
 
     def keys(self, split: str) -> Keys:
-        """One number a triple of a split, equal exactly where triples are (`triple_keys`)."""
+        """One integer per triple of a split; equal for equal triples (see `triple_keys`)."""
         return triple_keys(self.splits[split], len(self.entities), len(self.relations))
 
     def decode(self, triple: Sequence[int] | NDArray[np.int32]) -> tuple[str, str, str]:
-        """The names (labels, where there are any) of a head, relation, tail triple."""
+        """The labels, or else the names, of a head, relation, tail triple."""
         entities = self.entity_labels or self.entities
         relations = self.relation_labels or self.relations
         return entities[triple[0]], relations[triple[1]], entities[triple[2]]

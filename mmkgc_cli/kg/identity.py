@@ -1,7 +1,7 @@
-"""Identities of a graph that do not depend on how ids were dealt out.
+"""Identities of a graph that do not depend on the assignment of ids.
 
-All are SHA-256 over names and triples in canonical form, hexadecimal. Triples are hashed as
-little-endian int32 ranks in the sorted vocabulary, which says the same as hashing sorted decoded
+Each is the hexadecimal SHA-256 of names and triples in canonical form. Triples are hashed as
+little-endian int32 ranks in the sorted vocabulary, which is equivalent to hashing sorted decoded
 triples but needs no string per triple.
 """
 
@@ -20,25 +20,25 @@ Ranks = NDArray[np.int32]
 
 
 def _canonical(names: Iterable[str], count: int) -> bytes:
-    # Length first, so that no choice of names can run into one another.
+    # Lengths come first, so that different lists of names never give the same bytes.
     encoded = (name.encode() for name in names)
     return b"%d\n" % count + b"".join(b"%d:%b" % (len(name), name) for name in encoded)
 
 
 @dataclass(frozen=True)
 class SortedNames:
-    """A vocabulary in sorted order, which is what identities are made of; sorting is the cost.
+    """A vocabulary in sorted order, from which identities are computed.
 
-    Code points sort as their UTF-8 bytes do.
+    Names are sorted by code point, which is also the order of their UTF-8 bytes.
     """
 
     names: Sequence[str]
     order: NDArray[np.int64]  # ids by name
     ranks: Ranks  # of each id among the sorted names
-    canonical: bytes  # what enters a hash
+    canonical: bytes  # input of the hash
 
     @classmethod
-    def of(cls, names: Sequence[str]) -> SortedNames:
+    def from_names(cls, names: Sequence[str]) -> SortedNames:
         """Sorts a vocabulary."""
         order = np.array(sorted(range(len(names)), key=names.__getitem__), dtype=np.int64)
         ranks = np.empty(len(names), dtype=np.int32)
@@ -46,8 +46,8 @@ class SortedNames:
         text = _canonical((names[i] for i in order.tolist()), len(names))
         return cls(names, order, ranks, text)
 
-    def only(self, used: NDArray[np.bool_]) -> SortedNames:
-        """The vocabulary of the used ids; the others keep meaningless ranks."""
+    def select(self, used: NDArray[np.bool_]) -> SortedNames:
+        """The vocabulary of the used ids; the ranks of all others are undefined."""
         if used.all():
             return self
         kept = self.order[used[self.order]]
@@ -70,12 +70,12 @@ def _hash_triples(
 
 
 def entities_id(entities: SortedNames) -> str:
-    """Identity of the set of entities, whatever their order: who may share features."""
+    """Identity of the set of entities in any order; graphs with the same one can share features."""
     return hashlib.sha256(b"mmkgc entities 1\n" + entities.canonical).hexdigest()
 
 
 def order_id(entities: Sequence[str], relations: Sequence[str]) -> str:
-    """Identity of the vocabulary *in this order*: which weights fit row by row."""
+    """Identity of the vocabulary in this order, which decides which weights fit row by row."""
     digest = hashlib.sha256(b"mmkgc order 1\n")
     digest.update(_canonical(entities, len(entities)))
     digest.update(_canonical(relations, len(relations)))
@@ -85,22 +85,22 @@ def order_id(entities: Sequence[str], relations: Sequence[str]) -> str:
 def train_id(entities: SortedNames, relations: SortedNames, train: Triples) -> str:
     """Identity of the multiset of decoded train triples.
 
-    Only names that occur in `train` enter, so unused vocabulary does not change it.
+    Names that do not occur in `train` are left out, so unused vocabulary does not change it.
     """
     digest = hashlib.sha256(b"mmkgc train 1\n")
     ranks = []
     for vocabulary, columns in ((entities, [0, 2]), (relations, [1])):
         used = np.zeros(len(vocabulary.names), dtype=bool)
         used[train[:, columns]] = True
-        kept = vocabulary.only(used)
-        digest.update(kept.canonical)
-        ranks.append(kept.ranks)
+        selected = vocabulary.select(used)
+        digest.update(selected.canonical)
+        ranks.append(selected.ranks)
     _hash_triples(digest, train, *ranks)
     return digest.hexdigest()
 
 
 def fingerprint(entities: SortedNames, relations: SortedNames, splits: Sequence[Triples]) -> str:
-    """Identity of everything that decides a result: vocabulary and the splits, in their order."""
+    """Identity of the vocabulary and the splits, in the order train, valid, test."""
     digest = hashlib.sha256(b"mmkgc graph 1\n")
     digest.update(entities.canonical)
     digest.update(relations.canonical)

@@ -1,4 +1,4 @@
-"""What ``datasets.toml`` says of modalities: published files, and how they are had."""
+"""Published files of modalities in ``datasets.toml``, and how to obtain them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _Entry(BaseModel):
 
 
 class UpstreamFile(_Entry):
-    """A published file that tables or id maps are made from; `mirrors` hold the same bytes."""
+    """A published file that tables or id maps are built from; `mirrors` have the same bytes."""
 
     url: str = Field(pattern=r"^https?://")
     mirrors: tuple[str, ...] = ()
@@ -32,18 +32,18 @@ class UpstreamFile(_Entry):
 
 
 class TableFile(_Entry):
-    """A table of texts or numbers that `mmkgc texts build` makes, and its checksum."""
+    """A table of texts or numbers that `mmkgc texts build` writes, and its checksum."""
 
     made_of: tuple[str, ...] = Field(min_length=1)  # names of upstream files
     sha256: str = Field(pattern=SHA256)
 
 
 class FeatureFile(_Entry):
-    """A published file of vectors, and whose rows they are.
+    """A published file of feature vectors, and how its rows map to entities.
 
-    With parser `rows`, `ids` names an OpenKE vocabulary of the benchmark, and row i belongs to the
-    entity of id i. With parser `keys`, it names an upstream file of entity and key, and the file
-    holds a vector for each key.
+    With parser `rows`, `ids` names an OpenKE vocabulary of the benchmark, and row i is the vector
+    of the entity with id i. With parser `keys`, `ids` names an upstream file of entities and keys,
+    and the file contains one vector per key.
     """
 
     modality: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
@@ -51,39 +51,39 @@ class FeatureFile(_Entry):
     file: str = Field(pattern=r"^[\w.-]+\.\w+$")
     url: str | None = Field(default=None, pattern=r"^https?://")
     mirrors: tuple[str, ...] = ()
-    page: str = Field(pattern=r"^https?://")  # where people find it
-    sha256: str | None = Field(default=None, pattern=SHA256)  # else pinned at first use
+    page: str = Field(pattern=r"^https?://")  # web page with a link to the file
+    sha256: str | None = Field(default=None, pattern=SHA256)  # None: pinned at the first download
     ids: str = Field(min_length=1)
     parser: Literal["rows", "keys"]
     encoder: str = ""
     licence: str = Field(min_length=1)
-    evidence: str = Field(min_length=1)  # who says that it is there, and when
-    verified: bool  # whether the file itself was looked at
+    evidence: str = Field(min_length=1)  # source and date of the claim that the file exists
+    verified: bool  # whether the file itself was inspected
 
     @model_validator(mode="after")
     def _mirrors_need_a_checksum(self) -> Self:
         if self.mirrors and (self.url is None or self.sha256 is None):
-            raise ValueError(f"{self.file}: mirrors need an address and a checksum beside them")
+            raise ValueError(f"{self.file}: mirrors require url and sha256")
         return self
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """The addresses that give the file itself; none where it takes a browser."""
+        """The direct addresses of the file; empty when it needs a browser."""
         return () if self.url is None else (self.url, *self.mirrors)
 
     @property
     def by_hand(self) -> str:
-        """What to do where nothing can be downloaded."""
-        return f"get {self.file} at {self.page} and give --source FILE"
+        """The fix when the file cannot be downloaded."""
+        return f"get {self.file} at {self.page} and pass --source FILE"
 
 
 def obtain_upstream(
-    name: str, file: UpstreamFile, source: Path | None, cache: Cache, verify: bool = True
+    name: str, file: UpstreamFile, source: Path | None, cache: Cache, *, verify: bool = True
 ) -> Path:
-    """A published file: from the folder `source` where it is there, else downloaded.
+    """Returns a published file from the folder `source`, or downloads it when it is not there.
 
     Raises:
-        DataError: when `source` is no folder, or with `verify`, when its file has another checksum.
+        DataError: when `source` is not a folder, or (with `verify`) its file has another checksum.
         Unavailable: when a download fails.
     """
     if source is not None:
@@ -91,7 +91,11 @@ def obtain_upstream(
         path = source / name
         if path.is_file():
             if verify:
-                _hold(path, file.sha256, "or pass --allow-unverified to take this one")
+                _verify(
+                    path,
+                    file.sha256,
+                    fix="get the published file, or pass --allow-unverified to use this one",
+                )
             return path
     cache = dataclasses.replace(cache, folder=home() / "upstream")
     try:
@@ -99,39 +103,48 @@ def obtain_upstream(
     except Unavailable as error:
         if cache.offline:
             raise
-        raise Unavailable(f"{error}; or put it at {cache.folder / name} yourself") from None
+        raise Unavailable(
+            str(error), fix=f"or put the file at {cache.folder / name} yourself"
+        ) from None
 
 
 def obtain_features(file: FeatureFile, source: Path | None, cache: Cache) -> Path:
-    """A published file of vectors: `source` where it is given, else downloaded.
+    """Returns the published file of vectors at `source`, or downloads it.
 
-    The checksum of a file that has none registered is noted beside the first download, and later
-    ones are held against it.
+    When no checksum is registered, that of the first download is pinned in a file beside it, and
+    later downloads are compared with it.
 
     Raises:
         DataError: when a file has another checksum.
-        Unavailable: when it cannot be had: what to do stands in the same line.
+        Unavailable: when it cannot be downloaded.
     """
     if source is not None:
         if file.sha256 is not None:
-            _hold(source, file.sha256, "`mmkgc features import` takes other files")
+            _verify(
+                source,
+                file.sha256,
+                fix="get the published file, or use `mmkgc features import` for another one",
+            )
         return source
     require_address(file)
     pin = cache.folder / f"{file.file}.sha256"
-    pinned = _pinned(pin)
+    pinned = _read_pin(pin)
     try:
         path = cache.fetch(file.urls, file.file, file.sha256 or pinned)
     except (Unavailable, DataError) as error:
-        why = f"; it was pinned by an earlier download, remove {pin} to take another file"
-        changed = isinstance(error, DataError) and file.sha256 is None and pinned is not None
-        raise type(error)(f"{error}{why if changed else ''}; or {file.by_hand}") from None
+        fix = f"or {file.by_hand}"
+        if isinstance(error, Unavailable):
+            raise Unavailable(str(error), fix=fix) from None
+        if file.sha256 is None and pinned is not None:
+            fix = f"or remove {pin} to accept a file with another checksum; {fix}"
+        raise DataError(str(error), fix=fix) from None
     with path.open("rb") as opened:
         is_page = _PAGE.match(opened.read(256))
     if is_page:
         path.unlink()
         raise Unavailable(
-            f"{file.file}: {public(file.urls[0])} answered with a web page, as addresses do that "
-            f"are dead or want a click; {file.by_hand}"
+            f"{file.file}: {public(file.urls[0])} returned a web page instead of the file",
+            fix=file.by_hand,
         )
     if file.sha256 is None and pinned is None:
         write_text(pin, f"{sha256_of(path)}\n")
@@ -139,29 +152,29 @@ def obtain_features(file: FeatureFile, source: Path | None, cache: Cache) -> Pat
 
 
 def require_address(file: FeatureFile) -> None:
-    """Checks that a file of vectors can be downloaded at all.
+    """Checks that a file of vectors has a direct address.
 
     Raises:
-        Unavailable: when it takes a browser.
+        Unavailable: when it needs a browser.
     """
     if not file.urls:
-        raise Unavailable(f"{file.file}: no address gives it without a browser; {file.by_hand}")
+        raise Unavailable(f"{file.file}: no address gives it without a browser", fix=file.by_hand)
 
 
-def _pinned(pin: Path) -> str | None:
+def _read_pin(pin: Path) -> str | None:
     if not pin.is_file():
         return None
     text = read_text(pin).strip()
     if not re.match(SHA256, text):
-        raise DataError(f"{pin}: {text[:40]!r} is no SHA-256; remove the file to pin anew")
+        raise DataError(
+            f"{pin}: {text[:40]!r} is not a SHA-256",
+            fix="remove the file; the next download is pinned again",
+        )
     return text
 
 
-def _hold(path: Path, expected: str, advice: str) -> None:
+def _verify(path: Path, expected: str, *, fix: str) -> None:
     if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    if (found := sha256_of(path)) != expected:
-        raise DataError(
-            f"{path}: SHA-256 {found[:12]}…, expected {expected[:12]}…; get the published file, "
-            f"{advice}"
-        )
+        raise DataError(f"{path}: no such file", fix="check the path, or omit --source to download")
+    if (digest := sha256_of(path)) != expected:
+        raise DataError(f"{path}: SHA-256 {digest[:12]}…, expected {expected[:12]}…", fix=fix)

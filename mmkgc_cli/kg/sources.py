@@ -1,4 +1,4 @@
-"""Where the files of a graph come from: a folder, a file, an archive, an address."""
+"""Sources of a graph: a folder, a file, an archive, or the address of one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mmkgc_cli.kg.readers.lines import require_folder
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Files at hand: what to read, where it came from, and what to note about it."""
+    """Local files: the path to read, the origin to record, and notes on the provenance."""
 
     path: Path
     origin: str
@@ -26,16 +26,16 @@ class Source:
 
 
 @contextlib.contextmanager
-def own_source(source: str, sha256: str | None, cache: Cache) -> Iterator[Source]:
-    """A source of one's own, downloaded and unpacked as needed.
+def user_source(source: str, sha256: str | None, cache: Cache) -> Iterator[Source]:
+    """Yields the files of a user's source, downloaded and unpacked as needed.
 
     Args:
         source: path or address.
-        sha256: checksum of the file; None takes what comes, and notes the checksum of a download.
-        cache: whose settings a download follows; it gets a folder of its own per address.
+        sha256: checksum of the file; None accepts any file and notes the checksum of a download.
+        cache: settings of a download; each address has a folder of its own.
 
     Raises:
-        UsageError: for a checksum of a folder.
+        UsageError: when a checksum is given for a folder.
         DataError: for another checksum, and as `unpacked`.
         Unavailable: when a download fails.
     """
@@ -44,18 +44,24 @@ def own_source(source: str, sha256: str | None, cache: Cache) -> Iterator[Source
         cache = dataclasses.replace(cache, folder=_folder_of(source))
         path, origin = cache.fetch([source], file_name(source), sha256), public(source)
         if sha256 is None:
-            notes = (f"downloaded without a checksum; it has SHA-256 {sha256_of(path)}",)
+            notes = (f"downloaded without a checksum; its SHA-256 is {sha256_of(path)}",)
     else:
         path = Path(source)
-        # A path may hold bytes that are no text.
+        # A path may contain bytes that are not text.
         origin = str(path.resolve()).encode("utf-8", "backslashreplace").decode()
         if sha256 is not None:
             if not path.is_file():
-                raise UsageError(f"--sha256: {source} is not a file")
-            if (found := sha256_of(path)) != sha256.casefold():
-                raise DataError(f"{path}: SHA-256 {found}, expected {sha256}")
-    with unpacked(path) as inside:
-        yield Source(inside, origin, notes)
+                raise UsageError(
+                    f"--sha256: {source} is not a file",
+                    fix="omit --sha256, or pass --source a file",
+                )
+            if (digest := sha256_of(path)) != sha256.casefold():
+                raise DataError(
+                    f"{path}: SHA-256 {digest}, expected {sha256}",
+                    fix="get the right file, or correct --sha256",
+                )
+    with unpacked(path) as content:
+        yield Source(content, origin, notes)
 
 
 def _folder_of(url: str) -> Path:
@@ -64,15 +70,15 @@ def _folder_of(url: str) -> Path:
 
 @contextlib.contextmanager
 def registered_source(
-    dataset: Dataset, source: str | None, cache: Cache, verify: bool
+    dataset: Dataset, source: str | None, cache: Cache, *, verify: bool
 ) -> Iterator[Source]:
-    """The files of a registered benchmark: downloaded, or from a source of one's own.
+    """Yields the files of a registered benchmark, downloaded or from the user's source.
 
-    An address of an archive is downloaded as it is; any other is taken for a folder of the files.
-    With `verify` off, files at an address of one's own may have other checksums.
+    An address of an archive is downloaded as one file; any other is a folder with the files. With
+    `verify` off, files at the user's address may have other checksums.
 
     Raises:
-        DataError: as `own_source`, or when the source is no folder.
+        DataError: as `user_source`, or when the source is not a folder.
         Unavailable: when a download fails.
     """
     if source is None:
@@ -80,8 +86,8 @@ def registered_source(
     elif is_url(source) and not is_packed(urlsplit(source).path):
         if not verify:
             cache = dataclasses.replace(cache, folder=_folder_of(source))
-        yield Source(fetch_files(dataset, cache, source, verify), dataset.source)
+        yield Source(fetch_files(dataset, cache, source, verify=verify), dataset.source)
     else:
-        with own_source(source, None, cache) as found:
-            require_folder(found.path)
-            yield dataclasses.replace(found, origin=dataset.source, notes=())
+        with user_source(source, None, cache) as files:
+            require_folder(files.path)
+            yield dataclasses.replace(files, origin=dataset.source, notes=())

@@ -1,4 +1,4 @@
-"""The prepared graph on disk: ``graph.h5``, checked before HDF5 opens it."""
+"""Prepared graphs on disk: ``graph.h5``, with a checksum that is verified before HDF5 opens it."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from mmkgc_cli.state.atomic import write_bytes
 FORMAT_VERSION = 1
 FILE_NAME = "graph.h5"
 
-_BLOCK = 512  # the smallest user block HDF5 allows
+_BLOCK = 512  # bytes, the smallest user block of HDF5
 _MAGIC = b"mmkgc graph\nsha256 "
-_AGAIN = "prepare it again with --overwrite"
+_PREPARE_AGAIN = "prepare it again with --overwrite"
 
 
 def write_graph(graph: Graph, folder: Path) -> Path:
     """Writes ``folder/graph.h5`` atomically and returns its path.
 
-    The file is composed in memory first, so that a full disk is met by a plain write and not
-    inside the HDF5 library. Its user block, which HDF5 leaves alone, holds a checksum of the rest.
+    The file is composed in memory first, so that a full disk fails a plain write and not the HDF5
+    library. Its user block, which HDF5 ignores, contains a checksum of the rest.
     """
     image = io.BytesIO()
     with h5py.File(image, "w", userblock_size=_BLOCK) as file:
@@ -68,42 +68,45 @@ def write_graph(graph: Graph, folder: Path) -> Path:
 
 
 def load_graph(folder: Path) -> Graph:
-    """Reads a prepared graph from its folder (or from the file itself).
+    """Reads a prepared graph from its folder or file.
 
     Raises:
-        DataError: when it is missing, damaged, changed, or of another format version.
+        DataError: when it is missing, damaged, changed, or has another format version.
     """
     path = folder if folder.is_file() else folder / FILE_NAME
     if not path.is_file():
-        raise DataError(f"{path}: no such file; make it with `mmkgc prepare`")
+        raise DataError(f"{path}: no such file", fix="make it with `mmkgc prepare`")
     _verify(path)
     try:
         with h5py.File(path, "r") as file:
             return _read(path, file)
     except (OSError, KeyError, RuntimeError, ValueError) as error:
         reason = str(error).strip("'\"").splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{path}: not a prepared graph ({reason}); {_AGAIN}") from error
+        raise DataError(f"{path}: not a prepared graph ({reason})", fix=_PREPARE_AGAIN) from error
 
 
 def _verify(path: Path) -> None:
-    """Holds the file against its checksum, before the HDF5 library meets what may be damaged."""
+    """Verifies the checksum of the file before the HDF5 library reads it."""
     try:
         with path.open("rb") as file:
             block = file.read(_BLOCK)
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    # A file of another version, or edited by another program, is still worth its own message.
+        raise DataError(
+            f"{path}: cannot be read: {error.strerror}", fix="check the permissions of the file"
+        ) from error
     if not block.startswith(_MAGIC):
-        raise DataError(f"{path}: not a graph that mmkgc prepared, or cut off; {_AGAIN}")
-    if block[len(_MAGIC) :].split(b"\n")[0].decode("ascii", "replace") != found:
-        raise DataError(f"{path}: damaged or changed since it was prepared; {_AGAIN}")
+        raise DataError(f"{path}: not a graph prepared by mmkgc, or truncated", fix=_PREPARE_AGAIN)
+    if block[len(_MAGIC) :].split(b"\n")[0].decode("ascii", "replace") != digest:
+        raise DataError(f"{path}: damaged or changed since it was prepared", fix=_PREPARE_AGAIN)
 
 
 def _read(path: Path, file: h5py.File) -> Graph:
     version = int(file.attrs["format_version"])
     if version != FORMAT_VERSION:
-        raise DataError(f"{path}: format version {version}, expected {FORMAT_VERSION}; {_AGAIN}")
+        raise DataError(
+            f"{path}: format version {version}, expected {FORMAT_VERSION}", fix=_PREPARE_AGAIN
+        )
 
     def names(key: str) -> list[str] | None:
         return list(file[key].asstr()[:]) if key in file else None
@@ -113,7 +116,7 @@ def _read(path: Path, file: h5py.File) -> Graph:
 
     entities, relations = names("entities"), names("relations")
     if entities is None or relations is None:
-        raise DataError(f"{path}: holds no vocabulary; {_AGAIN}")
+        raise DataError(f"{path}: contains no vocabulary", fix=_PREPARE_AGAIN)
     graph = Graph(
         name=text("name"),
         entities=entities,
@@ -131,7 +134,7 @@ def _read(path: Path, file: h5py.File) -> Graph:
             tuple(json.loads(text("notes"))) if "notes" in file.attrs else (),
         ),
     )
-    # The checksum covers the identities too, so they need not be computed again.
+    # The verified checksum covers the stored identities, so they are not computed again.
     for key in ("entities_id", "train_id", "fingerprint", "order_id"):
         graph.__dict__[key] = text(key)
     return graph
@@ -141,9 +144,10 @@ def _triples(path: Path, dataset: Any, n_entities: int, n_relations: int) -> Tri
     rows: Triples = dataset[:]
     if rows.ndim != 2 or rows.shape[1] != 3 or rows.dtype != np.int32:
         raise DataError(
-            f"{path}: {dataset.name} is {rows.dtype} {rows.shape}, expected int32 [n, 3]"
+            f"{path}: {dataset.name} is {rows.dtype} {rows.shape}, expected int32 [n, 3]",
+            fix=_PREPARE_AGAIN,
         )
     bounds = np.array([n_entities, n_relations, n_entities])
     if len(rows) and not ((rows >= 0) & (rows < bounds)).all():
-        raise DataError(f"{path}: {dataset.name} holds an id out of range; {_AGAIN}")
+        raise DataError(f"{path}: {dataset.name} contains an id out of range", fix=_PREPARE_AGAIN)
     return rows

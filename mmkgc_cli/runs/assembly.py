@@ -15,7 +15,6 @@ from mmkgc_cli.evaluation.known import KnownTriples
 from mmkgc_cli.evaluation.ranker import rank
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.triples import Triples
-from mmkgc_cli.ops import SideChoice
 from mmkgc_cli.runs.resources import check_room
 from mmkgc_cli.runs.sections import RunConfig
 from mmkgc_cli.sampling.registry import load_sampler
@@ -25,13 +24,12 @@ from mmkgc_cli.state.device import pick_device
 from mmkgc_cli.state.memory import keep_freed_memory
 from mmkgc_cli.state.rng import generator, stream_seed
 from mmkgc_cli.training import cuda_graph
-from mmkgc_cli.training.link_prediction import LinkPrediction, LinkPredictionSettings
+from mmkgc_cli.training.link_prediction import LinkPrediction
 from mmkgc_cli.training.loop import StepProgram
-from mmkgc_cli.training.losses import LossSettings
-from mmkgc_cli.training.one_vs_all import AllCandidates, AllCandidatesSettings
-from mmkgc_cli.training.optimization import OptimizationSettings
+from mmkgc_cli.training.one_vs_all import AllCandidates
 from mmkgc_cli.training.precision import require_precision
 from mmkgc_cli.training.program import ScorerProgram
+from mmkgc_cli.training.settings import OneVsAllLoss
 
 
 def known_triples(graph: Graph) -> KnownTriples:
@@ -41,7 +39,7 @@ def known_triples(graph: Graph) -> KnownTriples:
 
 def valid_triples(config: RunConfig, graph: Graph) -> Triples:
     """The valid triples that weights are selected on: all, or a sample that the seed decides."""
-    sample = config.training.eval_sample
+    sample = config.validation.sample
     if not 0 < sample < len(graph.valid):
         return graph.valid
     rng = generator(config.training.seed, "valid sample")
@@ -87,62 +85,27 @@ def initial_scorer(
 
 
 def build_program(config: RunConfig, scorer: Scorer, triples: Tensor) -> ScorerProgram:
-    """What a step does, as the configuration says."""
-    settings = config.training
-    optimization = OptimizationSettings(
-        optimizer=settings.optimizer,
-        lr=settings.lr,
-        weight_decay=settings.weight_decay,
-        schedule=settings.schedule,
-        warmup_epochs=settings.warmup_epochs,
-        decay=settings.decay,
-        clip_norm=settings.clip_norm,
-        average=settings.average,
-    )
-    if settings.candidates == "all":
-        assert settings.loss == "bce" or settings.loss == "softmax"  # others were refused
+    """The step program that the configuration selects."""
+    if config.negatives is None:
+        assert isinstance(config.loss, OneVsAllLoss)
         return AllCandidates(
             scorer,
             triples,
-            AllCandidatesSettings(
-                batch_size=settings.batch_size,
-                seed=settings.seed,
-                precision=settings.precision,
-                loss=settings.loss,
-                smoothing=settings.label_smoothing,
-                smoothing_adds=settings.label_smoothing_adds,
-            ),
-            optimization,
-            settings.epochs,
+            training=config.training,
+            loss=config.loss,
+            optimizer=config.optimizer,
+            schedule=config.schedule,
         )
     return LinkPrediction(
         scorer,
         triples,
-        LinkPredictionSettings(
-            batch_size=settings.batch_size,
-            negatives=settings.negatives,
-            negative_sampling=settings.negative_sampling,
-            negative_side=SideChoice[settings.negative_side.replace("-", "_")],
-            seed=settings.seed,
-            loss=LossSettings(
-                loss=settings.loss,
-                temperature=settings.adversarial_temperature,
-                margin=settings.loss_margin,
-                reduction=settings.negative_reduction,
-                thresholds=(settings.entropy_thresholds[0], settings.entropy_thresholds[1]),
-                weights=(
-                    settings.entropy_weights[0],
-                    settings.entropy_weights[1],
-                    settings.entropy_weights[2],
-                ),
-                one_sided=settings.entropy_one_sided,
-            ),
-            precision=settings.precision,
-            sampler=load_sampler(settings.sampler),
-            sampler_config=config.sampler,
-        ),
-        optimization,
-        settings.epochs,
+        training=config.training,
+        negatives=config.negatives,
+        loss=config.loss,
+        optimizer=config.optimizer,
+        schedule=config.schedule,
+        sampler=load_sampler(config.negatives.sampler),
+        sampler_config=config.sampler,
     )
 
 

@@ -1,4 +1,4 @@
-"""The audit of a prepared graph, kept beside it as ``audit.json``."""
+"""The audit of a prepared graph, stored beside it as ``audit.json``."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ _METRICS = ("mrr", "mr", "hits@1", "hits@10")
 
 
 def audit(graph: Graph) -> dict[str, Any]:
-    """The audit of a graph: `kg.audit.audit_graph`, and ``copy``.
+    """Computes the audit of a graph: `kg.audit.audit_graph` and ``copy``.
 
-    ``copy.train`` is what copying train would score on test, ``copy.train_and_counterparts`` what
-    copying it through symmetric, inverse and equivalent relations too would: filtered realistic
-    metrics over both sides, fractions; None without test triples.
+    ``copy.train`` contains the test metrics of copying train triples, and
+    ``copy.train_and_counterparts`` those of also copying them through symmetric, inverse and
+    equivalent relations. These are fractions: filtered, realistic, over both sides. ``copy`` is
+    None without test triples.
     """
     report, pairs = audit_graph(graph)
     sources = {} if pairs is None else counterparts(pairs)
@@ -43,37 +44,37 @@ def _score(graph: Graph, sources: dict[int, list[tuple[int, bool]]]) -> dict[str
 
 
 def stored_audit(
-    folder: Path, graph: Graph | None = None, tell: Callable[[str], None] | None = None
+    folder: Path, graph: Graph | None = None, warn: Callable[[str], None] | None = None
 ) -> dict[str, Any]:
-    """The audit of the graph in `folder`: read where it fits the graph, else made and stored.
+    """Reads the audit of the graph in `folder`, or computes and stores it when it is out of date.
 
     Args:
-        folder: of the graph.
-        graph: what is there, when it is loaded already.
-        tell: told when the audit cannot be stored, which is then no error.
+        folder: folder or file of the graph.
+        graph: the loaded graph, if it is loaded already.
+        warn: called with a message when the audit cannot be stored, instead of an error.
 
     Raises:
-        DataError: when there is no graph, or the storage refuses.
+        DataError: when there is no graph, or the audit cannot be stored and `warn` is None.
     """
     if graph is None:
         graph = load_graph(folder)
     path = (folder.parent if folder.is_file() else folder) / FILE_NAME
-    found = _read(path)
+    stored = _read(path)
     if (
-        isinstance(found, dict)
-        and all(key in found for key in (*REQUIRED, "copy"))
-        and found.get("version") == AUDIT_VERSION
-        and found.get("fingerprint") == graph.fingerprint
-        and found.get("graph") == graph.name
+        isinstance(stored, dict)
+        and all(key in stored for key in (*REQUIRED, "copy"))
+        and stored.get("version") == AUDIT_VERSION
+        and stored.get("fingerprint") == graph.fingerprint
+        and stored.get("graph") == graph.name
     ):
-        return found
+        return stored
     report = audit(graph)
     try:
         write_json(path, report)
     except DataError as error:
-        if tell is None:
+        if warn is None:
             raise
-        tell(f"note: the audit is not stored: {error}")
+        warn(f"note: the audit is not stored: {error}")
     return report
 
 
@@ -81,4 +82,4 @@ def _read(path: Path) -> Any:
     try:
         return read_json(path) if path.is_file() else None
     except DataError:
-        return None  # damaged; it is made again
+        return None  # damaged, so that it is computed again

@@ -151,12 +151,12 @@ def bench(
     own = dict(flags)
     if dim is not None and "dim" in model_class.model_fields:
         own["model", "dim"] = dim
-    config = resolve(name, model_class, {}, "", own, overrides)
+    config = resolve(name, model_class, flags=own, overrides=overrides)
     own_sections = ("model.", "features.")
     of_both = [text for text in overrides if not text.strip().startswith(own_sections)]
     width = dim or getattr(config.model, "dim", None)
     peer_flags = {**flags, ("model", "dim"): width if isinstance(width, int) else DEFAULT_DIM}
-    peer = resolve(PEER, load_scorer(PEER).Config, {}, "", peer_flags, of_both)
+    peer = resolve(PEER, load_scorer(PEER).Config, flags=peer_flags, overrides=of_both)
     graph = synthetic_graph() if folder is None else load_graph(folder)
     if not len(graph.valid) or not len(graph.train):
         raise DataError(f"{folder}: the graph has no train or no valid triples to measure on")

@@ -19,6 +19,7 @@ from mmkgc_cli.state.trace import Trace
 from mmkgc_cli.state.weights import save_weights
 from mmkgc_cli.training.loop import NonFiniteLoss, Progress, StepProgram
 from mmkgc_cli.training.program import ScorerProgram
+from mmkgc_cli.training.settings import CheckpointsSettings
 
 
 class Trainable(StepProgram, Protocol):
@@ -35,16 +36,16 @@ class CheckpointKeeper(Generic[_P]):
     """What every training leaves: checkpoints, from which it goes on bit for bit."""
 
     def __init__(
-        self, run: RunDirectory, trace: Trace, device: torch.device, seconds: float, keep: int
+        self, run: RunDirectory, trace: Trace, device: torch.device, settings: CheckpointsSettings
     ) -> None:
-        """`seconds` lie between checkpoints, of which the last `keep` stay."""
+        """Checkpoints are written as often, and kept as long, as `settings` say."""
         self.run = run
         self.trace = trace
         self.device = device
         self.program: _P | None = None
         self.valid: dict[str, float] = {}  # of the best weights
-        self._checkpoints = Checkpoints(run.checkpoints, keep)
-        self._seconds = seconds
+        self._checkpoints = Checkpoints(run.checkpoints, settings.keep)
+        self._seconds = settings.seconds
         self._last = time.monotonic()
 
     def best(self, epoch: int, metrics: dict[str, float]) -> None:
@@ -100,9 +101,8 @@ class RunKeeper(CheckpointKeeper[ScorerProgram]):
     def __init__(
         self, run: RunDirectory, config: RunConfig, graph: Graph, scorer: Scorer, trace: Trace
     ) -> None:
-        training = config.training
         device = next((p.device for p in scorer.parameters()), torch.device("cpu"))
-        super().__init__(run, trace, device, training.checkpoint_seconds, training.keep_checkpoints)
+        super().__init__(run, trace, device, config.checkpoints)
         self.config = config
         self.graph = graph
         self.scorer = scorer

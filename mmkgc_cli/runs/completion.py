@@ -185,7 +185,7 @@ class _Job:
         return MacoProgram(model, vectors, problem.observed.to(device))
 
     def _train(self, program: MacoProgram, state: dict[str, Any] | None) -> None:
-        config, training, device = self.config, self.config.training, program.device
+        config, device = self.config, program.device
         model = program.model
         parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
         self.watcher.begin_completion(self.graph, config, parameters, device.type)
@@ -201,10 +201,10 @@ class _Job:
             else:
                 trace.write("resume", threads=torch.get_num_threads(), device=device.type)
             keeper: CheckpointKeeper[MacoProgram] = CheckpointKeeper(
-                self.run, trace, device, training.checkpoint_seconds, training.keep_checkpoints
+                self.run, trace, device, config.checkpoints
             )
             keeper.program = program
-            schedule = Schedule(config.maco.epochs, training.eval_every, 0, selects=False)
+            schedule = Schedule(config.maco.epochs, config.validation.every, 0, selects=False)
             progress = keeper.restore(state) if state else None
             try:
                 self.outcome = train(

@@ -14,24 +14,37 @@ from pydantic.fields import FieldInfo
 from mmkgc_cli.completion.maco.settings import PRESETS, MacoSettings
 from mmkgc_cli.completion.pipeline import CompletionRequest
 from mmkgc_cli.errors import DataError, UsageError, nearest
-from mmkgc_cli.runs.config import parse_override, read_record, unlike, what_is_wrong
-from mmkgc_cli.runs.sections import GraphConfig, Strict
+from mmkgc_cli.runs.config import (
+    parse_override,
+    read_record,
+    require_present_form,
+    unlike,
+    what_is_wrong,
+)
+from mmkgc_cli.runs.sections import GraphConfig
 from mmkgc_cli.runs.toml_file import read_toml
+from mmkgc_cli.runs.version_0_1 import MOVED
+from mmkgc_cli.training.settings import CheckpointsSettings, Device, Section
 
 
-class CompletionTraining(Strict):
-    """Settings of the training run."""
+class CompletionTraining(Section):
+    """``[training]`` of a completion: device and threads; ``[maco]`` has the other settings."""
 
-    eval_every: int = Field(
-        25, ge=1, description="Epochs between measures on held-out vectors; for information only."
+    device: Device = Field("auto", description="Device to train on.")
+    threads: int = Field(0, ge=0, le=4096, description="CPU threads; 0 keeps the default of torch.")
+
+
+class CompletionValidation(Section):
+    """``[validation]`` of a completion."""
+
+    every: int = Field(
+        25,
+        ge=1,
+        description="Epochs between measurements on held-out vectors; for information only.",
     )
-    checkpoint_seconds: float = Field(60.0, ge=0, description="Seconds between checkpoints.")
-    keep_checkpoints: int = Field(2, ge=1, description="Number of recent checkpoints to keep.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Device to train on.")
-    threads: int = Field(0, ge=0, le=4096, description="CPU threads; 0 uses the default of torch.")
 
 
-class CompletionSection(Strict):
+class CompletionSection(Section):
     """Fields of a `CompletionRequest`, with the paths of the input and output stores."""
 
     modality: str
@@ -58,7 +71,7 @@ def section_of(request: CompletionRequest, store: Path, out: Path) -> Completion
     return CompletionSection(**known, store=str(store.resolve()), out=str(out.resolve()))
 
 
-class CompletionConfig(Strict):
+class CompletionConfig(Section):
     """Everything that determines a trained completion."""
 
     strategy: Literal["maco"] = "maco"
@@ -66,6 +79,15 @@ class CompletionConfig(Strict):
     completion: CompletionSection
     maco: MacoSettings
     training: CompletionTraining
+    validation: CompletionValidation
+    checkpoints: CheckpointsSettings
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "training": CompletionTraining,
+    "validation": CompletionValidation,
+    "checkpoints": CheckpointsSettings,
+}
 
 
 def resolve_completion(
@@ -80,12 +102,10 @@ def resolve_completion(
     """
     if preset not in PRESETS:
         raise UsageError(f"unknown preset {preset!r}", fix=nearest(preset, PRESETS))
-    fields = {
-        "maco": {field.name for field in dataclasses.fields(MacoSettings)} - {"seed"},
-        "training": set(CompletionTraining.model_fields),
-    }
+    fields = {"maco": {field.name for field in dataclasses.fields(MacoSettings)} - {"seed"}}
+    fields |= {section: set(model.model_fields) for section, model in SECTIONS.items()}
     dotted = [f"{section}.{key}" for section, keys in fields.items() for key in keys]
-    values: dict[str, dict[str, Any]] = {"maco": {}, "training": {}}
+    values: dict[str, dict[str, Any]] = {section: {} for section in fields}
     origin: dict[tuple[str, str], str] = {}
     problems = []
     entries = [(*place, value, f"--{place[1].replace('_', '-')}") for place, value in flags.items()]
@@ -96,8 +116,9 @@ def resolve_completion(
         if (section, key) == ("maco", "seed"):
             problems.append(f"{source}: the seed is not a setting; pass --seed")
         elif key not in fields.get(section, ()):
-            problems.append(f"{source}: unknown setting {section}.{key}; "
-                            f"{nearest(f'{section}.{key}', dotted)}")  # fmt: skip
+            name = f"{section}.{key}"
+            fix = f"it is {MOVED[name]} now" if name in MOVED else nearest(name, dotted)
+            problems.append(f"{source}: unknown setting {name}; {fix}")
         else:
             values[section][key] = value
             origin[section, key] = source
@@ -105,7 +126,7 @@ def resolve_completion(
     models: dict[str, Any] = {}
     classes: dict[str, tuple[Any, dict[str, Any]]] = {
         "maco": (MacoSettings, preset_values | values["maco"]),
-        "training": (CompletionTraining, values["training"]),
+        **{section: (model, values[section]) for section, model in SECTIONS.items()},
     }
     for section, (model, settings) in classes.items():
         try:
@@ -129,7 +150,9 @@ def _invalid_values(
 def unlike_defaults(values: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Settings of a completion that differ from the defaults, as (value, default)."""
     maco: Mapping[str, FieldInfo] = vars(MacoSettings)["__pydantic_fields__"]
-    return unlike(values, {"maco": maco, "training": CompletionTraining.model_fields})
+    return unlike(
+        values, {"maco": maco, **{name: kind.model_fields for name, kind in SECTIONS.items()}}
+    )
 
 
 def to_toml(config: CompletionConfig) -> str:
@@ -139,7 +162,7 @@ def to_toml(config: CompletionConfig) -> str:
         {
             "strategy": config.strategy, "graph": config.graph.model_dump(),
             "completion": completion, "maco": dataclasses.asdict(config.maco),
-            "training": config.training.model_dump(),
+            **{section: getattr(config, section).model_dump() for section in SECTIONS},
         }
     )  # fmt: skip
 
@@ -151,6 +174,7 @@ def read_completion(path: Path) -> CompletionConfig:
         DataError: when it is not the configuration of a completion.
     """
     values = read_toml(path).values
+    require_present_form(values, path.parent)
     if "strategy" not in values:
         resume = f"resume a training with mmkgc train --resume {path.parent}"
         raise DataError(
@@ -159,7 +183,7 @@ def read_completion(path: Path) -> CompletionConfig:
         )
     sections: dict[str, type[BaseModel] | Any] = {
         "graph": GraphConfig, "completion": CompletionSection, "maco": MacoSettings,
-        "training": CompletionTraining,
+        **SECTIONS,
     }  # fmt: skip
     models = {name: read_record(path, values, name, model) for name, model in sections.items()}
     try:

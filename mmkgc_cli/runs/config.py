@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,23 +19,32 @@ from mmkgc_cli.runs.sections import (
     PluginConfig,
     RunConfig,
     StoreConfig,
-    TrainingConfig,
 )
-from mmkgc_cli.runs.toml_file import NO_LINES, Keys, read_toml, where
-from mmkgc_cli.sampling.contract import SamplerConfig
+from mmkgc_cli.runs.toml_file import NO_FILE, TomlFile, read_toml
+from mmkgc_cli.runs.version_0_1 import MOVED, is_of_0_1
 from mmkgc_cli.sampling.registry import DEFAULT, load_sampler
-from mmkgc_cli.scoring.contract import ScorerConfig
+from mmkgc_cli.training.settings import (
+    DEFAULT_NAMES,
+    CheckpointsSettings,
+    NegativesSettings,
+    TrainingSettings,
+    ValidationSettings,
+    variants,
+)
 
 _R = TypeVar("_R", bound=BaseModel)
 
 
-class _AnySampler(SamplerConfig):
-    """Settings of a sampler that nobody is about to draw with."""
+class _AnySettings(BaseModel):
+    """Settings of a plugin that is not loaded."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
 
-SECTIONS = ("model", "training", "sampler", "features")
+SECTIONS = (
+    "model", "training", "negatives", "sampler", "loss", "optimizer", "schedule", "validation",
+    "checkpoints", "features",
+)  # fmt: skip
 RECORDS = ("graph", "plugin", "sampler_plugin", "stores")
 
 
@@ -57,7 +66,9 @@ def parse_override(text: str) -> tuple[str, str, Any]:
     target, separator, raw = text.partition("=")
     section, dot, key = target.strip().partition(".")
     if not (separator and dot and section and key):
-        raise DataError(f"--set {text}: expected section.key=value, such as training.lr=1e-4")
+        raise DataError(
+            f"--set {text}: expected section.key=value", fix="write --set optimizer.lr=1e-4"
+        )
     try:
         value = tomllib.loads(f"value = {raw}")["value"]
     except tomllib.TOMLDecodeError:
@@ -65,99 +76,261 @@ def parse_override(text: str) -> tuple[str, str, Any]:
     return section, key, value
 
 
+@dataclass(frozen=True)
+class Entry:
+    """A value of a setting, where it was written, and its layer: later layers win."""
+
+    section: str
+    key: str
+    value: Any
+    source: str = ""
+    layer: int = 0
+
+
+class Selection:
+    """The class of each section, as the selecting settings of some entries determine it.
+
+    `training.candidates` decides whether there are negatives and which losses exist, and `name`
+    selects the class of a loss, an optimizer and a schedule.
+    """
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        """Takes the last value of each selecting setting, or its default."""
+        self._values = {(entry.section, entry.key): entry.value for entry in entries}
+        self.candidates = str(self._values.get(("training", "candidates"), "sampled"))
+        sampler = self._values.get(("negatives", "sampler"), DEFAULT)
+        self.sampler = sampler if isinstance(sampler, str) else DEFAULT
+
+    @property
+    def samples(self) -> bool:
+        """Whether negatives are sampled."""
+        return self.candidates != "all"
+
+    def name(self, section: str) -> Any:
+        """The value of ``section.name``."""
+        return self._values.get((section, "name"), DEFAULT_NAMES[section])
+
+    def section(self, section: str) -> type[BaseModel] | None:
+        """The class of a section of training settings; None where there is none."""
+        if section == "negatives":
+            return NegativesSettings if self.samples else None
+        if section in DEFAULT_NAMES:
+            return variants(section, self.candidates).get(self.name(section))
+        return _PLAIN[section]
+
+    def context(self, section: str) -> str:
+        """The selecting setting of a section with its value, for messages."""
+        if section in ("negatives", "sampler"):
+            return f"training.candidates is {self.candidates}"
+        return f"{section}.name is {self.name(section)}"
+
+
+_PLAIN: dict[str, type[BaseModel]] = {
+    "training": TrainingSettings,
+    "validation": ValidationSettings,
+    "checkpoints": CheckpointsSettings,
+    "features": FeaturesConfig,
+}
+
+
+def without_deselected(
+    entries: Sequence[Entry], warn: Callable[[str], None] | None = None
+) -> list[Entry]:
+    """Removes settings that a later layer made meaningless by another selection.
+
+    An override such as ``loss.name=bce`` on top of a recipe with ``loss.margin`` selects a loss
+    without a margin: the recipe's value belongs to the loss that is no longer used. A setting that
+    has no meaning in its own layer stays, so that it is refused.
+    """
+    final = Selection(entries)
+    kept = []
+    for entry in entries:
+        then = Selection([other for other in entries if other.layer <= entry.layer])
+        if _accepts(then, entry) and not _accepts(final, entry):
+            if warn:
+                warn(
+                    f"{entry.source}: {entry.section}.{entry.key} is ignored, since "
+                    f"{final.context(entry.section)}"
+                )
+        else:
+            kept.append(entry)
+    return kept
+
+
+def _accepts(selection: Selection, entry: Entry) -> bool:
+    if entry.section in ("negatives", "sampler"):
+        return selection.samples
+    if entry.section not in DEFAULT_NAMES or entry.key == "name":
+        return True
+    section = selection.section(entry.section)
+    return section is not None and entry.key in section.model_fields
+
+
 def resolve(
     scorer: str,
-    model_class: type[ScorerConfig],
-    file_values: Mapping[str, Any],
-    file_name: str,
-    flags: Mapping[tuple[str, str], Any],
-    overrides: Sequence[str],
+    model_class: type[BaseModel],
+    *,
+    file: TomlFile = NO_FILE,
+    flags: Mapping[tuple[str, str], Any] | None = None,
+    overrides: Sequence[str] = (),
     for_training: bool = True,
-    lines: Mapping[Keys, int] = NO_LINES,
+    settings_of_sampler: Callable[[str], type[BaseModel]] | None = None,
+    warn: Callable[[str], None] | None = None,
 ) -> RunConfig:
     """Joins defaults, a file, flags and ``--set``, later ones winning, and checks everything.
 
     Args:
         scorer: name of the scorer, with `model_class` its typed hyper-parameters.
-        file_values: contents of the configuration file, `file_name` its name for messages.
+        model_class: class of ``[model]``.
+        file: a configuration file.
         flags: values of command-line flags by (section, key).
         overrides: texts of ``--set``.
-        for_training: whether the sampler, which may be a plugin, has to be there.
-        lines: of the file, where its keys stand (`read_toml`).
+        for_training: False accepts any settings of the sampler, whose plugin may be missing.
+        settings_of_sampler: gives the class of ``[sampler]`` for a sampler's name; None loads the
+            plugin.
+        warn: receives a line for each setting of an earlier layer that a later one made
+            meaningless.
 
     Raises:
-        DataError: with every unknown key and bad value at once, one per line.
+        DataError: with every unknown key and invalid value, one per line.
     """
-    classes: dict[str, type[BaseModel]] = {
-        "model": model_class,
-        "training": TrainingConfig,
-        "features": FeaturesConfig,
-    }
-    entries: list[tuple[str, str, Any, str]] = []
-    merged: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
-    origin: dict[tuple[str, str], str] = {}
     problems: list[str] = []
-
-    def take(section: str, key: str, value: Any, source: str) -> None:
-        if section not in classes:
-            problems.append(f"{source}: no section {section!r}; {nearest(section, classes)}")
-        elif not (key in classes[section].model_fields or _takes_any(classes[section])):
-            known, dotted = _dotted(classes), f"{section}.{key}"
-            # The right key in the wrong section is nearer than any spelling.
-            elsewhere = [name for name in known if name.endswith(f".{key}")]
-            advice = f"did you mean {elsewhere[0]!r}?" if elsewhere else nearest(dotted, known)
-            if section == "sampler" and not classes[section].model_fields:
-                advice = f"the sampler {sampler!r} has no settings"
-            elif section == "sampler":
-                advice = f"settings of {sampler!r}: {', '.join(classes[section].model_fields)}"
-            problems.append(f"{source}: no key {dotted}; {advice}")
-        else:
-            merged[section][key] = value
-            origin[section, key] = source
-
-    for section, key, value in _file_entries(file_values, file_name, lines, scorer, problems):
-        entries.append((section, key, value, where(file_name, lines, section, key)))
-    for (section, key), value in flags.items():
-        of_store = section == "features" and key not in FeaturesConfig.model_fields
-        flag = f"--features {key}" if of_store else f"--{key.replace('_', '-')}"
-        entries.append((section, key, value, flag))
+    entries = list(_file_entries(file, scorer, problems))
+    for (section, key), value in (flags or {}).items():
+        is_store = section == "features" and key not in FeaturesConfig.model_fields
+        name = "negatives" if (section, key) == ("negatives", "count") else key
+        flag = f"--features {key}" if is_store else f"--{name.replace('_', '-')}"
+        entries.append(Entry(section, key, value, flag, 1))
     for text in overrides:
         section, key, value = parse_override(text)
-        entries.append((section, key, value, f"--set {section}.{key}"))
-    sampler, origin_of_sampler = _sampler_of(entries)
-    try:
-        classes["sampler"] = load_sampler(sampler).Config if for_training else _AnySampler
-    except MmkgcError as error:
-        problems.append(f"{origin_of_sampler}: {error}")
-        # What its settings would be is not known then.
-        entries = [entry for entry in entries if entry[0] != "sampler"]
-        classes["sampler"] = SamplerConfig
-    for entry in entries:
-        take(*entry)
-
-    parts: dict[str, Any] = {}
-    for section, model in classes.items():
+        entries.append(Entry(section, key, value, f"--set {section}.{key}", 2))
+    entries = without_deselected(entries, warn)
+    selection = Selection(entries)
+    classes: dict[str, type[BaseModel] | None] = {"model": model_class}
+    classes |= {
+        section: selection.section(section) for section in SECTIONS[1:] if section != "sampler"
+    }
+    classes["sampler"] = None
+    if selection.samples:
         try:
-            parts[section] = model(**merged[section])
-        except ValidationError as error:
-            for issue in error.errors():
-                if not issue["loc"]:  # of several settings together
-                    problems.append(f"{section}: {issue['msg'].removeprefix('Value error, ')}")
-                    continue
-                key = str(issue["loc"][0])
-                name, source = f"{section}.{key}", origin.get((section, key), "")
-                place = source if name in source else f"{source}: {name}".removeprefix(": ")
-                problems.append(f"{place}: {what_is_wrong(issue)}")
+            classes["sampler"] = (
+                (settings_of_sampler or _loaded)(selection.sampler)
+                if for_training
+                else _AnySettings
+            )
+        except MmkgcError as error:
+            named = [e for e in entries if (e.section, e.key) == ("negatives", "sampler")]
+            source = named[-1].source if named else "negatives.sampler"
+            problems.append(f"{source}: {error}")
+            classes["sampler"] = _AnySettings
+
+    merged: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    sources: dict[tuple[str, str], str] = {}
+    for entry in entries:
+        problem = _unknown(entry, classes, selection)
+        if problem:
+            problems.append(f"{entry.source}: {problem}")
+        else:
+            merged[entry.section][entry.key] = entry.value
+            sources[entry.section, entry.key] = entry.source
+    parts: dict[str, Any] = {}
+    for section in SECTIONS:
+        section_class = classes[section]
+        parts[section] = None
+        if section in DEFAULT_NAMES and section_class is None:
+            name, source = f"{section}.name", sources.get((section, "name"), "")
+            place = source if name in source else f"{source}: {name}".removeprefix(": ")
+            problems.append(f"{place}: {_unknown_name(section, selection)}")
+        elif section_class is not None:
+            if section in DEFAULT_NAMES:
+                merged[section]["name"] = selection.name(section)
+            try:
+                parts[section] = section_class(**merged[section])
+            except ValidationError as error:
+                problems += _value_problems(error, section, sources)
     if problems:
-        raise DataError("\n".join(problems))
-    # model_construct keeps the scorer's own config class, validated just now.
+        raise DataError.joined(problems)
     parts |= {
         "graph": GraphConfig(),
         "plugin": PluginConfig(),
-        "sampler_plugin": PluginConfig(),
+        "sampler_plugin": PluginConfig() if selection.samples else None,
         "stores": {},
     }
-    return RunConfig.model_construct(scorer=scorer, **parts)
+    return RunConfig(scorer=scorer, **parts)
+
+
+def _loaded(sampler: str) -> type[BaseModel]:
+    return load_sampler(sampler).Config
+
+
+def _unknown(
+    entry: Entry, classes: Mapping[str, type[BaseModel] | None], selection: Selection
+) -> str:
+    """What is wrong with the name of a setting; empty where nothing is."""
+    section, key = entry.section, entry.key
+    dotted = f"{section}.{key}"
+    if section not in SECTIONS:
+        return f"no section {section!r}; {nearest(section, SECTIONS)}"
+    section_class = classes[section]
+    if section_class is None:
+        if section in DEFAULT_NAMES:  # its name is wrong, which is a problem of its own
+            return ""
+        return (
+            f"{dotted} has no effect when {selection.context(section)}, which scores all entities; "
+            "leave it out"
+        )
+    if key in section_class.model_fields or section_class.model_config.get("extra") == "allow":
+        return ""
+    if section in DEFAULT_NAMES:
+        owners = [
+            name
+            for name, other in variants(section, selection.candidates).items()
+            if key in other.model_fields
+        ]
+        if owners:
+            return (
+                f"{dotted} has no effect when {selection.context(section)}; leave it out, or set "
+                f"{section}.name to {' or '.join(owners)}"
+            )
+    if section == "sampler":
+        names = ", ".join(section_class.model_fields)
+        fix = f"its settings: {names}" if names else "it has no settings"
+        return f"no key {dotted} of the sampler {selection.sampler!r}; {fix}"
+    if new_name := MOVED.get(dotted):
+        return f"no key {dotted}; it is {new_name} now"
+    known = [
+        f"{name}.{field}" for name, cls in classes.items() if cls for field in cls.model_fields
+    ]
+    # The right key in the wrong section is nearer than any spelling.
+    elsewhere = [name for name in known if name.endswith(f".{key}")]
+    fix = f"did you mean {elsewhere[0]!r}?" if elsewhere else nearest(dotted, known)
+    return f"no key {dotted}; {fix}"
+
+
+def _unknown_name(section: str, selection: Selection) -> str:
+    """Why ``section.name`` selects no class."""
+    name, known = selection.name(section), variants(section, selection.candidates)
+    if section == "loss" and name in variants("loss", "sampled"):
+        return (
+            f"{name!r} compares a positive with negatives, and training.candidates = "
+            f"'all' samples none; set loss.name to {' or '.join(known)}"
+        )
+    fix = nearest(name, known) if isinstance(name, str) else f"expected {' or '.join(known)}"
+    return f"no {section} is called {name!r}; {fix}"
+
+
+def _value_problems(
+    error: ValidationError, section: str, sources: Mapping[tuple[str, str], str]
+) -> Iterator[str]:
+    for issue in error.errors():
+        if not issue["loc"]:  # of several settings together
+            message = issue["msg"].removeprefix("Value error, ")
+            yield f"{section}.{message}" if section in DEFAULT_NAMES else f"{section}: {message}"
+            continue
+        key = str(issue["loc"][0])
+        name, source = f"{section}.{key}", sources.get((section, key), "")
+        place = source if name in source else f"{source}: {name}".removeprefix(": ")
+        yield f"{place}: {what_is_wrong(issue)}"
 
 
 def what_is_wrong(issue: Mapping[str, Any]) -> str:
@@ -166,61 +339,73 @@ def what_is_wrong(issue: Mapping[str, Any]) -> str:
     return f"{message[0].lower()}{message[1:]}, got {issue['input']!r}"
 
 
-def _takes_any(model: type[BaseModel]) -> bool:
-    """Whether keys without a field are taken, as modalities are."""
-    return model.model_config.get("extra") == "allow"
+def require_present_form(values: Mapping[str, Any], path: Path | str) -> None:
+    """Refuses settings that have their names of 0.1.
+
+    Raises:
+        DataError: with the command that rewrites the file or run at `path`.
+    """
+    if is_of_0_1(values):
+        raise DataError(
+            f"{path}: the settings have the names of mmkgc 0.1",
+            fix=f"rewrite them with: mmkgc config upgrade {path}",
+        )
 
 
-def _sampler_of(entries: Sequence[tuple[str, str, Any, str]]) -> tuple[str, str]:
-    """The sampler that is asked for last, and where."""
-    asked = [entry[2:] for entry in entries if entry[:2] == ("training", "sampler")]
-    # Anything but a name is told of when the training's settings are checked.
-    return asked[-1] if asked and isinstance(asked[-1][0], str) else (DEFAULT, "training.sampler")
-
-
-def _dotted(classes: Mapping[str, type[BaseModel]]) -> list[str]:
-    return [f"{section}.{key}" for section, model in classes.items() for key in model.model_fields]
-
-
-def _file_entries(
-    values: Mapping[str, Any],
-    name: str,
-    lines: Mapping[Keys, int],
-    scorer: str,
-    problems: list[str],
-) -> Iterator[tuple[str, str, Any]]:
-    for section, entries in values.items():
-        at = where(name, lines, section)
+def _file_entries(file: TomlFile, scorer: str, problems: list[str]) -> Iterator[Entry]:
+    require_present_form(file.values, file.name)
+    for section, values in file.values.items():
         if section == "scorer":
-            if entries != scorer:
-                problems.append(f"{at}: scorer is {entries!r}, the command says {scorer!r}")
+            if values != scorer:
+                problems.append(
+                    f"{file.at(section)}: scorer is {values!r}, and the command trains {scorer!r}; "
+                    "change one of them"
+                )
         elif section in RECORDS:
             continue  # the record of another run; the command line names graph and scorer
-        elif not isinstance(entries, Mapping):
-            problems.append(f"{at}: {section!r} is not a section; known: {', '.join(SECTIONS)}")
+        elif not isinstance(values, Mapping):
+            problems.append(
+                f"{file.at(section)}: {section!r} is not a section; known: {', '.join(SECTIONS)}"
+            )
         else:
-            for key, value in entries.items():
-                yield section, key, value
+            for key, value in values.items():
+                yield Entry(section, key, value, file.at(section, key))
 
 
 def unlike_defaults(
-    values: Mapping[str, Any], model_class: type[ScorerConfig] | None
+    values: Mapping[str, Any], model_class: type[BaseModel] | None
 ) -> dict[str, tuple[Any, Any]]:
-    """Settings of a resolved configuration that are not the defaults, each with its default.
+    """Settings of a resolved configuration that differ from their defaults, with the default.
 
-    The default is None where there is none, or no `model_class` to ask.
+    The default is None where there is none, or without `model_class`.
     """
-    training = values.get("training")
-    name = training.get("sampler", DEFAULT) if isinstance(training, Mapping) else DEFAULT
-    sections: dict[str, type[BaseModel] | None] = {
-        "model": model_class,
-        "training": TrainingConfig,
-        "sampler": None,
-        "features": FeaturesConfig,
+    entries = [
+        Entry(section, key, value)
+        for section, section_values in values.items()
+        if section in SECTIONS and isinstance(section_values, Mapping)
+        for key, value in section_values.items()
+    ]
+    selection = Selection(entries)
+    fields: dict[str, Mapping[str, FieldInfo]] = {}
+    for section in SECTIONS:
+        if section == "model":
+            section_class = model_class
+        elif section == "sampler":
+            section_class = None
+            if selection.samples:
+                try:
+                    section_class = _loaded(selection.sampler)
+                except MmkgcError:  # a plugin that is missing now
+                    section_class = None
+        else:
+            section_class = selection.section(section)
+        fields[section] = section_class.model_fields if section_class else {}
+    different = unlike(values, fields)
+    return {
+        key: pair
+        for key, pair in different.items()
+        if not (key.endswith(".name") and pair[0] == DEFAULT_NAMES.get(key.partition(".")[0]))
     }
-    with contextlib.suppress(MmkgcError):  # a plugin that is no longer there
-        sections["sampler"] = load_sampler(str(name)).Config
-    return unlike(values, {name: of.model_fields if of else {} for name, of in sections.items()})
 
 
 def unlike(
@@ -239,18 +424,14 @@ def unlike(
 
 
 def values_of(config: RunConfig) -> dict[str, Any]:
-    """The resolved configuration as plain values."""
-    return {
-        "scorer": config.scorer,
-        "graph": config.graph.model_dump(),
-        "plugin": config.plugin.model_dump(),
-        "sampler_plugin": config.sampler_plugin.model_dump(),
-        "model": config.model.model_dump(),
-        "training": config.training.model_dump(),
-        "sampler": config.sampler.model_dump(),
-        "features": config.features.model_dump(),
-        "stores": {name: store.model_dump() for name, store in config.stores.items()},
-    }
+    """The resolved configuration as plain values, without sections and settings that are None."""
+    values: dict[str, Any] = {"scorer": config.scorer}
+    for section in ("graph", "plugin", "sampler_plugin", *SECTIONS):
+        part: BaseModel | None = getattr(config, section)
+        if part is not None:
+            values[section] = part.model_dump(exclude_none=True)
+    values["stores"] = {name: store.model_dump() for name, store in config.stores.items()}
+    return values
 
 
 def to_toml(config: RunConfig) -> str:
@@ -258,7 +439,7 @@ def to_toml(config: RunConfig) -> str:
     return tomli_w.dumps(values_of(config))
 
 
-def from_toml(path: Path, model_class_of: Any, for_training: bool = True) -> RunConfig:
+def from_toml(path: Path, model_class_of: Any, *, for_training: bool = True) -> RunConfig:
     """Reads back a resolved configuration.
 
     Args:
@@ -274,28 +455,28 @@ def from_toml(path: Path, model_class_of: Any, for_training: bool = True) -> Run
     scorer = values.get("scorer")
     if "strategy" in values:
         raise DataError(
-            f"{path}: the run of a completion, which has no scorer; expected one of `mmkgc train`"
+            f"{path}: this run is a completion and has no scorer",
+            fix="give a run of `mmkgc train`",
         )
     if not isinstance(scorer, str):
-        raise DataError(f"{path}: names no scorer; is this a run directory?")
-    config = resolve(
-        scorer, model_class_of(scorer), values, str(path), {}, [], for_training, file.lines
-    )
-    return config.model_copy(
-        update={
-            "graph": read_record(path, values, "graph", GraphConfig),
-            "plugin": read_record(path, values, "plugin", PluginConfig),
-            "sampler_plugin": read_record(path, values, "sampler_plugin", PluginConfig),
-            "stores": {
-                name: read_record(path, values["stores"], name, StoreConfig)
-                for name in values.get("stores", {})
-            },
-        }
+        raise DataError(f"{path}: no scorer is named", fix="give a run directory of `mmkgc train`")
+    config = resolve(scorer, model_class_of(scorer), file=file, for_training=for_training)
+    return replace(
+        config,
+        graph=read_record(path, values, "graph", GraphConfig),
+        plugin=read_record(path, values, "plugin", PluginConfig),
+        sampler_plugin=read_record(path, values, "sampler_plugin", PluginConfig)
+        if config.negatives
+        else None,
+        stores={
+            name: read_record(path, values["stores"], name, StoreConfig)
+            for name in values.get("stores", {})
+        },
     )
 
 
 def read_record(path: Path, values: Mapping[str, Any], section: str, model: type[_R]) -> _R:
-    """A section that a run recorded of itself; what is missing has its default.
+    """A section that a run recorded; missing fields have their defaults.
 
     Raises:
         DataError: when it is not what a run writes.
@@ -303,4 +484,6 @@ def read_record(path: Path, values: Mapping[str, Any], section: str, model: type
     try:
         return model(**values.get(section, {}))
     except (ValidationError, TypeError) as error:
-        raise DataError(f"{path}: the section {section!r} is damaged") from error
+        raise DataError(
+            f"{path}: the section {section!r} is damaged", fix="restore the file, or train again"
+        ) from error

@@ -48,8 +48,7 @@ def estimate(config: RunConfig, graph: Graph, run: Path) -> Estimate:
     Raises:
         MmkgcError: when something does not fit.
     """
-    settings = config.training
-    device = pick_device(settings.device)
+    device = pick_device(config.training.device)
     features = read_features(config, graph).given
     scorer = initial_scorer(config, graph, device, features)
     triples = torch.from_numpy(graph.train).to(device=device, dtype=torch.int64)
@@ -74,8 +73,8 @@ def estimate(config: RunConfig, graph: Graph, run: Path) -> Estimate:
     fixed = try_ranking(scorer, graph, known, 1)
     slope = max(0.0, try_ranking(scorer, graph, known, n) - fixed) / max(1, n)
     seconds_per_validation = fixed + slope * len(valid_triples(config, graph))
-    epochs = settings.epochs if parameters else 0
-    validations = int(np.ceil(epochs / settings.eval_every)) if epochs else 1
+    epochs = config.training.epochs if parameters else 0
+    validations = int(np.ceil(epochs / config.validation.every)) if epochs else 1
     return Estimate(
         parameters,
         peak_mib(device),

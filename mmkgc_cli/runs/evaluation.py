@@ -14,6 +14,7 @@ from mmkgc_cli.runs.directory import RunDirectory
 from mmkgc_cli.runs.plugins import plugin_of
 from mmkgc_cli.runs.restore import load_run
 from mmkgc_cli.runs.results import rank_table, split_report
+from mmkgc_cli.runs.sections import RunConfig
 from mmkgc_cli.scoring import Side
 from mmkgc_cli.scoring.registry import SCORERS
 from mmkgc_cli.state.atomic import read_json, write_bytes, write_json
@@ -44,13 +45,7 @@ def run_evaluation(
         "sha256": loaded.checksum,
         "precision": loaded.config.training.precision,
         "candidates": loaded.config.training.candidates,
-        "sampler": {
-            "name": loaded.config.training.sampler,
-            "config": loaded.config.sampler.model_dump(),
-            "plugin": loaded.config.sampler_plugin.model_dump(),
-        }
-        if loaded.config.training.candidates == "sampled"
-        else None,
+        "sampler": _sampler_record(loaded.config),
         "plugin": {
             **plugin_of(SCORERS, loaded.config.scorer).model_dump(),
             "change": loaded.plugin_change or None,
@@ -60,11 +55,21 @@ def run_evaluation(
         model["features"] = {m: store.model_dump() for m, store in loaded.config.stores.items()}
     if loaded.scorer.scores_triples_only():
         model["path"] = "whole triples"
-    results = split_report(graph, split, ranks, model, loaded.config.training.eval_sample)
+    results = split_report(graph, split, ranks, model, loaded.config.validation.sample)
     results = _merge(_earlier_results(run), results)
     write_bytes(run.ranks(split), rank_table(graph, triples, ranks))
     write_json(run.results, results)
     return results
+
+
+def _sampler_record(config: RunConfig) -> dict[str, Any] | None:
+    if config.negatives is None or config.sampler is None or config.sampler_plugin is None:
+        return None
+    return {
+        "name": config.negatives.sampler,
+        "config": config.sampler.model_dump(),
+        "plugin": config.sampler_plugin.model_dump(),
+    }
 
 
 def _earlier_results(run: RunDirectory) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -112,17 +112,13 @@ def _without_none(value: Any) -> Any:
 def recorded(config: RunConfig, features: RunFeatures, scorer: Scorer) -> RunConfig:
     """The settings with what was read, and whether it is trained further."""
     where = {name: str(Path(path).resolve()) for name, path in config.features.paths.items()}
-    return config.model_copy(
-        update={
-            "features": config.features.model_copy(update=where),
-            "stores": {
-                name: store.model_copy(
-                    update={"use": "trainable" if scorer.trains_features(name) else "frozen"}
-                )
-                for name, store in features.stores.items()
-            },
-        }
-    )
+    stores = {
+        name: store.model_copy(
+            update={"use": "trainable" if scorer.trains_features(name) else "frozen"}
+        )
+        for name, store in features.stores.items()
+    }
+    return replace(config, features=config.features.model_copy(update=where), stores=stores)
 
 
 def features_to_resume(
@@ -138,7 +134,7 @@ def features_to_resume(
             has = " and ".join(config.stores) or "none"
             raise DataError(f"--features {name}: the run began with features {has}")
     paths = FeaturesConfig(**{**config.features.model_dump(), **moved})
-    config = config.model_copy(update={"features": paths})
+    config = replace(config, features=paths)
     features = read_features(config, graph)
     for name, now in features.stores.items():
         then = config.stores.get(name)

@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from mmkgc_cli.kg.graph import Graph
-from mmkgc_cli.ops import SideChoice
 from mmkgc_cli.runs.directory import RunDirectory
 from mmkgc_cli.runs.restore import load_run
 from mmkgc_cli.runs.sections import RunConfig
-from mmkgc_cli.sampling.contract import SamplingTask
 from mmkgc_cli.scoring import Scorer
 from mmkgc_cli.scoring.contract import Shares
 from mmkgc_cli.state.rng import stream_seed
 from mmkgc_cli.state.trace import read_trace
+from mmkgc_cli.training.link_prediction import sampling_task
 from mmkgc_cli.training.negative_entropy import Certainty, CertaintyProbe
+from mmkgc_cli.training.settings import EntropyWeightedLoss, NegativesSettings
 
 QUANTILES = (0.05, 0.5, 0.95)
 
@@ -65,18 +65,16 @@ def certainty_probe(config: RunConfig, graph: Graph, scorer: Scorer, device: tor
     CertaintyProbe
 ):  # fmt: skip
     """Negatives of the kind that the settings of a run name, apart from those it is trained on."""
-    settings = config.training
-    task = SamplingTask(
+    task = sampling_task(
         torch.from_numpy(graph.train).to(device=device, dtype=torch.int64),
-        len(graph.entities),
-        len(graph.relations),
-        settings.negatives,
-        settings.negative_sampling,
-        SideChoice[settings.negative_side.replace("-", "_")],
-        stream_seed(settings.seed, "certainty"),
+        scorer,
+        config.negatives or NegativesSettings(),
+        stream_seed(config.training.seed, "certainty"),
     )
-    easy, hard = settings.entropy_thresholds
-    return CertaintyProbe(task, (easy, hard), scorer, settings.entropy_one_sided)
+    loss = config.loss
+    if not isinstance(loss, EntropyWeightedLoss):
+        loss = EntropyWeightedLoss(name="entropy-weighted")
+    return CertaintyProbe(task, (loss.thresholds[0], loss.thresholds[1]), scorer, loss.one_sided)
 
 
 def learnt(run: RunDirectory, graph_folder: Path | None) -> Learnt:

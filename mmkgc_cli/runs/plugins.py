@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.plugins import BUILT_IN, PluginKind, discover, find
-from mmkgc_cli.runs.config import from_toml, read_config_file, read_record
+from mmkgc_cli.runs.config import from_toml, read_config_file, read_record, require_present_form
 from mmkgc_cli.runs.directory import RunDirectory
 from mmkgc_cli.runs.sections import PluginConfig, RunConfig
 from mmkgc_cli.sampling.registry import DEFAULT, SAMPLERS
@@ -28,12 +29,10 @@ def plugin_of(kind: PluginKind[Any], name: str) -> PluginConfig:
     return PluginConfig(origin=plugin.origin, file=str(plugin.file), sha256=plugin.sha256())
 
 
-def recorded_plugins(config: RunConfig) -> dict[str, PluginConfig]:
-    """The records of a run that is about to begin, by their sections."""
-    return {
-        "plugin": plugin_of(SCORERS, config.scorer),
-        "sampler_plugin": plugin_of(SAMPLERS, config.training.sampler),
-    }
+def with_plugin_records(config: RunConfig) -> RunConfig:
+    """The configuration with the records of the files that its plugins come from."""
+    sampler = plugin_of(SAMPLERS, config.negatives.sampler) if config.negatives else None
+    return replace(config, plugin=plugin_of(SCORERS, config.scorer), sampler_plugin=sampler)
 
 
 def names_taken(scorer: str, sampler: str) -> list[str]:
@@ -50,7 +49,7 @@ def config_to_resume(run: RunDirectory) -> RunConfig:
     Raises:
         DataError: when its scorer or sampler is gone, or in another file than when the run began.
     """
-    values = read_config_file(run.config)
+    values = _values(run)
     if change := _scorer_change(run, values) or _sampler_change(run, values):
         raise DataError(
             f"{run.path}: {change}; put the old file back to go on, or train into another --run"
@@ -66,15 +65,21 @@ def config_and_change(run: RunDirectory) -> tuple[RunConfig, str]:
     Raises:
         DataError: when its scorer is gone, or has other settings now.
     """
-    change = _scorer_change(run, read_config_file(run.config))
+    change = _scorer_change(run, _values(run))
     try:
         return _read(run, for_training=False), change
     except DataError as error:
         raise DataError(f"{run.path}: {change}\n{error}" if change else str(error)) from error
 
 
+def _values(run: RunDirectory) -> dict[str, Any]:
+    values = read_config_file(run.config)
+    require_present_form(values, run.path)
+    return values
+
+
 def _read(run: RunDirectory, for_training: bool = True) -> RunConfig:
-    return from_toml(run.config, lambda name: load_scorer(name).Config, for_training)
+    return from_toml(run.config, lambda name: load_scorer(name).Config, for_training=for_training)
 
 
 def _scorer_change(run: RunDirectory, values: Mapping[str, Any]) -> str:
@@ -82,8 +87,8 @@ def _scorer_change(run: RunDirectory, values: Mapping[str, Any]) -> str:
 
 
 def _sampler_change(run: RunDirectory, values: Mapping[str, Any]) -> str:
-    training = values.get("training")
-    name = training.get("sampler", DEFAULT) if isinstance(training, Mapping) else None
+    negatives = values.get("negatives")  # none where all entities are candidates
+    name = negatives.get("sampler", DEFAULT) if isinstance(negatives, Mapping) else None
     return _change(run, values, SAMPLERS, name, "sampler_plugin")
 
 

@@ -111,14 +111,14 @@ def profile(config: RunConfig, graph: Graph, steps: int) -> Profile:
 @torch.no_grad()
 def _least_bytes(config: RunConfig, scorer: Scorer) -> dict[str, float]:
     """What each part has to read and write."""
-    s = config.training
+    batch, optimizer = config.training.batch_size, config.optimizer.name
     width, entities = candidate_width(scorer), scorer.n_entities
-    candidates = s.batch_size * (entities if s.candidates == "all" else s.negatives + 1)
+    candidates = batch * (config.negatives.count + 1 if config.negatives else entities)
     rows = 4 * width * min(entities, candidates)
-    queries = 4 * width * 2 * s.batch_size
+    queries = 4 * width * 2 * batch
     weights = sum(p.numel() * p.element_size() for p in scorer.parameters())
-    kept = 2 if s.optimizer == "adagrad" else 3  # of each weight: itself and its moments
-    moved = min(weights, rows) if s.optimizer == "lazy-adam" else weights
+    kept = 2 if optimizer == "adagrad" else 3  # of each weight: itself and its moments
+    moved = min(weights, rows) if optimizer == "lazy-adam" else weights
     return {
         "negatives": candidates * (8 + 1 + 1 + 8),
         "loss": rows + queries + 3 * 4 * candidates,

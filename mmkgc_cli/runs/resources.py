@@ -17,8 +17,8 @@ def state_mib(config: RunConfig, scorer: Scorer) -> tuple[float, float]:
     """Size of the weights, and of a checkpoint with what the optimizer keeps of them."""
     trained = sum(p.numel() * p.element_size() for p in scorer.parameters()) / 2**20
     whole = sum(t.numel() * t.element_size() for t in kept_tensors(scorer).values()) / 2**20
-    moments = 1 if config.training.optimizer == "adagrad" else 2
-    return whole, trained * (1 + moments + bool(config.training.average))
+    moments = 1 if config.optimizer.name == "adagrad" else 2
+    return whole, trained * (1 + moments + bool(config.optimizer.average))
 
 
 def check_room(config: RunConfig, scorer: Scorer, run: Path) -> None:
@@ -35,20 +35,20 @@ def check_room(config: RunConfig, scorer: Scorer, run: Path) -> None:
     if free is not None and needed > free:
         raise MmkgcError(
             f"training needs some {needed:,.0f} MiB more of memory, {free:,.0f} MiB are free; take "
-            "a smaller model.dim, or training.optimizer=adagrad, which keeps half as much"
+            "a smaller model.dim, or optimizer.name=adagrad, which keeps half as much"
         )
     disk, free_disk = disk_mib(config, scorer), free_disk_mib(run)
     if disk > free_disk:
         raise MmkgcError(
             f"{run}: weights and checkpoints take some {disk:,.0f} MiB, {free_disk:,.0f} MiB are "
-            "free; free some room, or set training.keep_checkpoints=1"
+            "free; free some room, or set checkpoints.keep=1"
         )
 
 
 def disk_mib(config: RunConfig, scorer: Scorer) -> float:
     """What the files of a run take at most; a file is written before the old one goes."""
     weights, checkpoint = state_mib(config, scorer)
-    return 2 * weights + (config.training.keep_checkpoints + 1) * checkpoint
+    return 2 * weights + (config.checkpoints.keep + 1) * checkpoint
 
 
 def free_disk_mib(path: Path) -> float:

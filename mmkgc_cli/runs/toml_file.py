@@ -57,28 +57,55 @@ def read_toml(path: Path) -> TomlFile:
         raise DataError(f"{at}: not valid TOML: {said}") from None
 
 
-def _lines(text: str) -> Iterator[tuple[Keys, int]]:
-    """Keys and lines of a text that is TOML, statement by statement."""
+@dataclass(frozen=True)
+class Statement:
+    """A header, a ``key = value``, or a line without either, as it stands in a file.
+
+    `table` holds the keys of the table around it, `keys` those of a ``key = value``.
+    """
+
+    text: str
+    line: int
+    table: Keys
+    keys: tuple[str, ...] = ()
+    is_header: bool = False
+
+
+def statements(text: str) -> Iterator[Statement]:
+    """The statements of a text that is valid TOML, in order; joined they are the text."""
     table: Keys = ()
     arrays: dict[Keys, int] = {}
-    first, statement = 0, ""
+    first, pending = 0, ""
     for number, line in enumerate(text.splitlines(keepends=True), start=1):
-        if not statement:
+        if not pending:
             first = number
             if line.lstrip().startswith("["):
-                found = tomllib.loads(line)
+                values = tomllib.loads(line)
                 is_array = line.lstrip().startswith("[[")
-                table = _within(arrays, _path(found, array=is_array), is_array)
-                yield table, number
+                table = _within(arrays, _path(values, array=is_array), is_array)
+                yield Statement(line, number, table, is_header=True)
                 continue
-        statement += line
+        pending += line
         try:
-            found = tomllib.loads(statement)
+            values = tomllib.loads(pending)
         except tomllib.TOMLDecodeError:
-            continue  # a string or an array that goes on
-        statement = ""
-        for keys in _nested(found):
-            yield (*table, *keys), first
+            continue  # a string or an array that continues on the next line
+        keys = []
+        while isinstance(values, dict) and len(values) == 1:
+            ((key, values),) = values.items()
+            keys.append(key)
+        yield Statement(pending, first, table, tuple(keys))
+        pending = ""
+
+
+def _lines(text: str) -> Iterator[tuple[Keys, int]]:
+    """Keys and lines of a text that is valid TOML."""
+    for statement in statements(text):
+        if statement.is_header:
+            yield statement.table, statement.line
+        elif statement.keys:
+            for keys in _nested(tomllib.loads(statement.text)):
+                yield (*statement.table, *keys), statement.line
 
 
 def _path(found: Any, array: bool) -> tuple[str, ...]:

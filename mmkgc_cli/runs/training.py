@@ -24,7 +24,7 @@ from mmkgc_cli.runs.directory import RunDirectory, environment
 from mmkgc_cli.runs.features import features_to_resume, read_features, recorded
 from mmkgc_cli.runs.inspection import certainty_probe
 from mmkgc_cli.runs.loggers import Loggers
-from mmkgc_cli.runs.plugins import config_to_resume, recorded_plugins
+from mmkgc_cli.runs.plugins import config_to_resume, with_plugin_records
 from mmkgc_cli.runs.restore import graph_of
 from mmkgc_cli.runs.sections import GraphConfig, RunConfig
 from mmkgc_cli.state.atomic import write_json, write_text
@@ -35,6 +35,7 @@ from mmkgc_cli.state.signals import StopRequest
 from mmkgc_cli.state.trace import Trace, read_trace
 from mmkgc_cli.training.loop import FINISHED, EpochReport, Outcome, Schedule, train
 from mmkgc_cli.training.negative_entropy import Certainty
+from mmkgc_cli.training.settings import EntropyWeightedLoss
 
 
 class Watcher(Protocol):
@@ -83,7 +84,7 @@ def run_training(
         fingerprint=graph.fingerprint,
         order_id=graph.order_id,
     )
-    config = config.model_copy(update={"graph": about, **recorded_plugins(config)})
+    config = with_plugin_records(dataclasses.replace(config, graph=about))
     features = read_features(config, graph)
     prepared = prepare(config, graph, run.path, features.given)
     config = recorded(config, features, prepared.scorer)
@@ -120,7 +121,7 @@ def resume_training(
     graph = graph_of(run, config, graph_folder)
     if epochs is not None:
         training = config.training.model_copy(update={"epochs": epochs})
-        config = config.model_copy(update={"training": training})
+        config = dataclasses.replace(config, training=training)
     config, features = features_to_resume(config, graph, stores)
     prepared = prepare(config, graph, run.path, features.given)
     with run.locked():
@@ -217,8 +218,7 @@ def _train(
 
 
 def _weighs_negatives(config: RunConfig) -> bool:
-    settings = config.training
-    return settings.loss == "entropy-weighted" and settings.candidates == "sampled"
+    return isinstance(config.loss, EntropyWeightedLoss)
 
 
 def _drive(
@@ -230,8 +230,7 @@ def _drive(
     stop: StopRequest,
     state: dict[str, Any] | None,
 ) -> Outcome:
-    settings = config.training
-    device = pick_device(settings.device)
+    device = pick_device(config.training.device)
     scorer, program = prepared.scorer, prepared.program
     valid = valid_triples(config, graph)
     sure = certainty_probe(config, graph, scorer, device) if _weighs_negatives(config) else None
@@ -265,9 +264,9 @@ def _drive(
         keeper.best(0, metrics)
         return Outcome(0, 0, metrics["mrr"], "nothing to train")
     keeper.program = program
-    schedule = Schedule(settings.epochs, settings.eval_every, settings.patience)
+    schedule = Schedule(config.training.epochs, config.validation.every, config.validation.patience)
     progress = keeper.restore(state) if state else None
-    if progress and progress.epoch <= settings.epochs and progress.stopped == FINISHED:
+    if progress and progress.epoch <= config.training.epochs and progress.stopped == FINISHED:
         progress.stopped = ""  # more epochs were asked for
     steps = replayed(config, program, keeper.tell_of_graph)
     return train(steps, schedule, len(graph.train), validate, keeper, Reports(), stop, progress)

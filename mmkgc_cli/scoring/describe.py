@@ -65,20 +65,24 @@ def _named(metric: Any) -> Any:
     )
 
 
+def field_range(field: FieldInfo) -> str:
+    """The bounds of a setting, as ``>= 1, <= 10``; empty without any."""
+    return ", ".join(
+        f"{sign} {limit:{'g' if isinstance(limit, float) else ','}}"
+        for constraint in field.metadata
+        for key, sign in _BOUNDS
+        if (limit := getattr(constraint, key, None)) is not None
+    )
+
+
 def _setting(field: FieldInfo) -> dict[str, Any]:
     kind = field.annotation
     shown = kind.__name__ if isinstance(kind, type) else re.sub(r"\w+\.(?=\w)", "", str(kind))
-    bounds = [
-        f"{sign} {limit:{'g' if isinstance(limit, float) else ','}}"
-        for about in field.metadata
-        for key, sign in _BOUNDS
-        if (limit := getattr(about, key, None)) is not None
-    ]
     return {
         "type": shown,
         "default": None if field.is_required() else _plain(field.get_default()),
         "required": field.is_required(),
-        "range": ", ".join(bounds) or None,
+        "range": field_range(field) or None,
         "help": field.description or "",
     }
 

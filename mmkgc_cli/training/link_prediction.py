@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from mmkgc_cli.ops import SideChoice
-from mmkgc_cli.sampling.contract import Sampler, SamplerConfig, SamplingTask, SideDraw
+from mmkgc_cli.sampling.contract import Sampler, SamplerConfig, SamplingTask
 from mmkgc_cli.sampling.samplers.filtered import FilteredNegatives
 from mmkgc_cli.scoring.contract import Scorer
 from mmkgc_cli.state.rng import stream_seed
-from mmkgc_cli.training.losses import LossSettings, make_loss
+from mmkgc_cli.training.losses import make_loss
 from mmkgc_cli.training.negative_scores import batch_of, drawn_loss
-from mmkgc_cli.training.optimization import OptimizationSettings
-from mmkgc_cli.training.program import ScorerProgram, StepSettings
+from mmkgc_cli.training.program import ScorerProgram
+from mmkgc_cli.training.settings import (
+    LossSettings,
+    NegativesSettings,
+    OptimizerSettings,
+    ScheduleSettings,
+    TrainingSettings,
+)
 
 
-@dataclass(frozen=True, kw_only=True)
-class LinkPredictionSettings(StepSettings):
-    """What one step needs to know; see `TrainingConfig` for the meaning of the fields."""
-
-    negatives: int
-    negative_sampling: SideDraw
-    negative_side: SideChoice
-    loss: LossSettings = field(default_factory=LossSettings)
-    sampler: type[Sampler] = FilteredNegatives
-    sampler_config: SamplerConfig = field(default_factory=SamplerConfig)
+def sampling_task(
+    triples: Tensor, scorer: Scorer, negatives: NegativesSettings, seed: int
+) -> SamplingTask:
+    """The task of a sampler: train `triples` [n, 3], the sizes of the graph and its settings."""
+    return SamplingTask(
+        triples,
+        scorer.n_entities,
+        scorer.n_relations,
+        negatives.count,
+        negatives.sampling,
+        SideChoice[negatives.corrupted_side.replace("-", "_")],
+        seed,
+    )
 
 
 class LinkPrediction(ScorerProgram):
@@ -39,26 +47,29 @@ class LinkPrediction(ScorerProgram):
         self,
         scorer: Scorer,
         triples: Tensor,
-        settings: LinkPredictionSettings,
-        optimization: OptimizationSettings,
-        epochs: int,
+        *,
+        training: TrainingSettings,
+        negatives: NegativesSettings,
+        loss: LossSettings,
+        optimizer: OptimizerSettings,
+        schedule: ScheduleSettings,
+        sampler: type[Sampler] = FilteredNegatives,
+        sampler_config: SamplerConfig | None = None,
     ) -> None:
-        """Takes train `triples` [n, 3] on the scorer's device; `epochs` is for the schedule."""
-        self.settings = settings
-        task = SamplingTask(
+        """Takes train `triples` [n, 3] on the scorer's device."""
+        task = sampling_task(triples, scorer, negatives, stream_seed(training.seed, "negatives"))
+        self._loss = make_loss(loss)
+        config = sampler.Config() if sampler_config is None else sampler_config
+        self.sampler = sampler(config, task, scorer).to(triples.device)
+        self._whole_tables = optimizer.name != "lazy-adam"
+        super().__init__(
+            scorer,
             triples,
-            scorer.n_entities,
-            scorer.n_relations,
-            settings.negatives,
-            settings.negative_sampling,
-            settings.negative_side,
-            stream_seed(settings.seed, "negatives"),
+            training=training,
+            optimizer=optimizer,
+            schedule=schedule,
+            extra_groups=self.sampler.parameter_groups(),
         )
-        self._loss = make_loss(settings.loss)
-        self.sampler = settings.sampler(settings.sampler_config, task, scorer).to(triples.device)
-        self._whole_tables = optimization.optimizer != "lazy-adam"
-        groups = self.sampler.parameter_groups()
-        super().__init__(scorer, triples, settings, optimization, epochs, groups)
 
     def train_on(self, batch: Tensor) -> dict[str, Tensor]:
         """Draws negatives of the positives `batch` [B, 3], and steps."""
@@ -74,7 +85,7 @@ class LinkPrediction(ScorerProgram):
     def why_not_captured(self) -> str | None:
         """Why a CUDA graph cannot replay the step; None when it can."""
         if self.scorer.capturable and not self.sampler.capturable:
-            return f"the sampler {self.settings.sampler.__name__} counts its steps on the host"
+            return f"the sampler {type(self.sampler).__name__} counts its steps on the host"
         return super().why_not_captured()
 
     def weights(self) -> dict[str, Tensor]:

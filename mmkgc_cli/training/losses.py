@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from mmkgc_cli.errors import DataError
 from mmkgc_cli.ops import (
     AdversarialForm,
     EntropyWeighted,
@@ -16,38 +14,14 @@ from mmkgc_cli.ops import (
     RowLoss,
     SelfAdversarial,
 )
-
-LossName = Literal[
-    "self-adversarial", "margin-inside", "margin-outside", "entropy-weighted", "bce", "softmax"
-]
-ReductionName = Literal["mean", "sum", "self-adversarial"]
-
-
-@dataclass(frozen=True)
-class LossSettings:
-    """See `TrainingConfig` for the meaning of the fields."""
-
-    loss: LossName = "self-adversarial"
-    temperature: float = 1.0
-    margin: float = 1.0
-    reduction: ReductionName = "mean"
-    thresholds: tuple[float, float] = (0.2, 0.8)
-    weights: tuple[float, float, float] = (0.5, 1.5, 1.2)
-    one_sided: bool = False
-
-    def __post_init__(self) -> None:
-        """Refuses a bucket that would be upside down, by its thresholds or its weight."""
-        easy, hard = self.thresholds
-        if easy > hard:
-            raise DataError(
-                f"training.entropy_thresholds: {easy:g} is above {hard:g}; expected the bits below "
-                "which a negative is easy, then those from which it is hard"
-            )
-        if min(self.weights) < 0:
-            raise DataError(
-                f"training.entropy_weights: got {min(self.weights):g}; expected weights of easy, "
-                "ambiguous and hard negatives, none below 0, which would draw negatives near"
-            )
+from mmkgc_cli.training.settings import (
+    BceLoss,
+    EntropyWeightedLoss,
+    LossSettings,
+    MarginLoss,
+    SelfAdversarialLoss,
+    SoftmaxLoss,
+)
 
 
 @dataclass(frozen=True)
@@ -67,27 +41,33 @@ class Softmax:
 
 
 def make_loss(settings: LossSettings) -> RowLoss:
-    """The loss that the settings name.
+    """The loss of `settings`, of a positive and its negatives.
 
-    ``bce`` is binary cross-entropy with the positive at weight 1 and its negatives as `reduction`
-    has them: the entropy-weighted loss with equal weights.
+    ``bce`` is the entropy-weighted loss with equal weights: the positive has weight 1, and the
+    terms of its negatives are reduced as `reduction` says.
     """
-    reduction = NegativeReduction[settings.reduction.replace("-", "_")]
-    if settings.loss == "self-adversarial":
+    if isinstance(settings, SelfAdversarialLoss):
         return SelfAdversarial(settings.temperature)
-    if settings.loss == "margin-inside":
-        return SelfAdversarial(settings.temperature, AdversarialForm.margin_inside, settings.margin)
-    if settings.loss == "margin-outside":
-        return SelfAdversarial(
-            settings.temperature, AdversarialForm.margin_outside, settings.margin
-        )
-    if settings.loss == "softmax":
+    if isinstance(settings, MarginLoss):
+        form = AdversarialForm[settings.name.replace("-", "_")]
+        return SelfAdversarial(settings.temperature, form, settings.margin)
+    if isinstance(settings, SoftmaxLoss):
         return Softmax()
-    equal = settings.loss == "bce"
+    assert isinstance(settings, EntropyWeightedLoss | BceLoss)
+    reduction = NegativeReduction[settings.reduction.replace("-", "_")]
+    temperature = 1.0 if settings.temperature is None else settings.temperature
+    if isinstance(settings, BceLoss):
+        return EntropyWeighted(
+            thresholds=(0.0, 0.0),  # without effect when all weights are equal
+            weights=(1.0, 1.0, 1.0),
+            reduction=reduction,
+            temperature=temperature,
+        )
+    easy, ambiguous, hard = settings.weights
     return EntropyWeighted(
-        thresholds=settings.thresholds,
-        weights=(1.0, 1.0, 1.0) if equal else settings.weights,
+        thresholds=(settings.thresholds[0], settings.thresholds[1]),
+        weights=(easy, ambiguous, hard),
         reduction=reduction,
-        temperature=settings.temperature,
-        one_sided=settings.one_sided and not equal,
+        temperature=temperature,
+        one_sided=settings.one_sided,
     )

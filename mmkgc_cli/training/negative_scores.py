@@ -115,7 +115,7 @@ def _plain(scorer: Scorer) -> None:
     if not scorer.is_plain():
         raise MmkgcError(
             f"{type(scorer).__name__}: the sampler draws rows, and this scorer needs more than one "
-            "row a candidate; take another training.sampler"
+            "row a candidate; take another negatives.sampler"
         )
 
 
@@ -145,12 +145,12 @@ def _rows(scorer: Scorer, query_width: int, drawn: Selections | Views | Vectors)
     if [block.start for block in blocks] != ends[:-1] or ends[-1] != table.shape[1]:
         raise MmkgcError(
             f"{type(scorer).__name__}: its candidate rows are no row of blocks, so their views "
-            "cannot be drawn one by one; take another training.sampler"
+            "cannot be drawn one by one; take another negatives.sampler"
         )
     if drawn.entities.shape[-1] != len(blocks):
         raise MmkgcError(
             f"the sampler drew entities for {drawn.entities.shape[-1]} views, but candidate rows "
-            f"of {type(scorer).__name__} have {len(blocks)}; take another training.sampler"
+            f"of {type(scorer).__name__} have {len(blocks)}; take another negatives.sampler"
         )
     of_views = drawn.entities.unbind(-1)
     rows = [

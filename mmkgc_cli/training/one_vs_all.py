@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
-
 import torch
 from torch import Tensor
 
 from mmkgc_cli.ops import KnownAnswers
 from mmkgc_cli.scoring.contract import Batch, Reciprocal, Scorer, Side
-from mmkgc_cli.training.optimization import OptimizationSettings
-from mmkgc_cli.training.program import ScorerProgram, StepSettings
-
-AllCandidatesLoss = Literal["bce", "softmax"]
-SmoothingAdds = Literal["one", "epsilon"]
-LOSSES: tuple[str, ...] = get_args(AllCandidatesLoss)
-
-
-@dataclass(frozen=True, kw_only=True)
-class AllCandidatesSettings(StepSettings):
-    """What one step needs to know; see `TrainingConfig` for the meaning of the fields."""
-
-    loss: AllCandidatesLoss
-    smoothing: float = 0.0
-    smoothing_adds: SmoothingAdds = "one"
+from mmkgc_cli.training.program import ScorerProgram
+from mmkgc_cli.training.settings import (
+    OneVsAllLoss,
+    OptimizerSettings,
+    ScheduleSettings,
+    TrainingSettings,
+)
 
 
 class AllCandidates(ScorerProgram):
@@ -41,12 +30,14 @@ class AllCandidates(ScorerProgram):
         self,
         scorer: Scorer,
         triples: Tensor,
-        settings: AllCandidatesSettings,
-        optimization: OptimizationSettings,
-        epochs: int,
+        *,
+        training: TrainingSettings,
+        loss: OneVsAllLoss,
+        optimizer: OptimizerSettings,
+        schedule: ScheduleSettings,
     ) -> None:
-        """Takes train `triples` [n, 3] on the scorer's device; `epochs` is for the schedule."""
-        self.settings = settings
+        """Takes train `triples` [n, 3] on the scorer's device."""
+        self.loss = loss
         self._entities, self._relations = scorer.n_entities, scorer.n_relations
         self._reciprocal = isinstance(scorer, Reciprocal)
         heads, relations, tails = triples.unbind(1)
@@ -59,8 +50,8 @@ class AllCandidates(ScorerProgram):
         self._most = int(self._counts.max()) if len(self._counts) else 0
         self._tails_of_batch: list[int] = []
         self._tails = 0
-        rows = torch.stack([queries, answers], 1) if settings.loss == "softmax" else self._rows(1)
-        super().__init__(scorer, rows, settings, optimization, epochs)
+        rows = torch.stack([queries, answers], 1) if loss.name == "softmax" else self._rows(1)
+        super().__init__(scorer, rows, training=training, optimizer=optimizer, schedule=schedule)
 
     def _rows(self, epoch: int) -> Tensor:
         """The distinct queries, each with one of its answers, which take turns from epoch to epoch.
@@ -73,7 +64,7 @@ class AllCandidates(ScorerProgram):
 
     def _draw_order(self) -> None:
         super()._draw_order()
-        if self.settings.loss == "bce":
+        if self.loss.name == "bce":
             self.rows = self._rows(self.epoch)
         if not self._reciprocal:
             # Tail queries first in each batch, and how many: sides are scored one after the other.
@@ -99,7 +90,7 @@ class AllCandidates(ScorerProgram):
 
         def loss_of() -> Tensor:
             scores = self._scores(queries).float()
-            softmax = self.settings.loss == "softmax"
+            softmax = self.loss.name == "softmax"
             return self._softmax(scores, answers) if softmax else self._bce(scores, queries)
 
         return self.descend(loss_of, lambda: Batch(self._triples(queries, answers)))
@@ -137,12 +128,12 @@ class AllCandidates(ScorerProgram):
     @property
     def _spread(self) -> float:
         """What smoothing shares out among all entities."""
-        eps = self.settings.smoothing
-        return 1.0 if eps and self.settings.smoothing_adds == "one" else eps
+        eps = self.loss.label_smoothing
+        return 1.0 if eps and self.loss.label_smoothing_adds == "one" else eps
 
     def _bce(self, scores: Tensor, queries: Tensor) -> Tensor:
         """Cross-entropy with y' = (1 - eps) y + spread / E, a mean over queries and entities."""
-        targets = (1 - self.settings.smoothing) * self.labels(queries)
+        targets = (1 - self.loss.label_smoothing) * self.labels(queries)
         targets += self._spread / self._entities
         return torch.nn.functional.binary_cross_entropy_with_logits(scores, targets)
 
@@ -150,7 +141,7 @@ class AllCandidates(ScorerProgram):
         """Mean over queries of the cross-entropy with those y', y being 1 at the answer alone."""
         logs = scores.log_softmax(1)
         own = logs.gather(1, answers[:, None])[:, 0]
-        return -((1 - self.settings.smoothing) * own + self._spread * logs.mean(1)).mean()
+        return -((1 - self.loss.label_smoothing) * own + self._spread * logs.mean(1)).mean()
 
     def why_not_captured(self) -> str | None:
         """Why a CUDA graph cannot replay the step; None when it can."""

@@ -5,57 +5,37 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from mmkgc_cli.errors import DataError, MmkgcError
+from mmkgc_cli.errors import MmkgcError
 from mmkgc_cli.scoring.contract import ParameterGroup, Scorer
 from mmkgc_cli.training.optimizers import Adam, LazyAdam, let_capture
-
-OptimizerName = Literal["adam", "adamw", "adagrad", "lazy-adam"]
-ScheduleName = Literal["constant", "linear", "cosine", "exponential"]
-
-
-@dataclass(frozen=True)
-class OptimizationSettings:
-    """See `TrainingConfig` for the meaning of the fields."""
-
-    optimizer: OptimizerName = "adam"
-    lr: float = 1e-3
-    weight_decay: float = 0.0
-    schedule: ScheduleName = "constant"
-    warmup_epochs: float = 0.0
-    decay: float = 0.99
-    clip_norm: float = 0.0
-    average: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Refuses what would be ignored."""
-        if self.optimizer == "lazy-adam" and self.weight_decay:
-            raise DataError(
-                "training.weight_decay: lazy-adam has none, since it leaves most rows alone; set "
-                "it to 0, or take adam or adamw"
-            )
+from mmkgc_cli.training.settings import (
+    DenseOptimizer,
+    ExponentialSchedule,
+    OptimizerSettings,
+    ScheduleSettings,
+)
 
 
-def rate_factor(settings: OptimizationSettings, epoch: float, epochs: int) -> float:
-    """What the learning rate is multiplied by, `epoch` epochs (with fractions) into `epochs`.
+def rate_factor(settings: ScheduleSettings, epoch: float, epochs: int) -> float:
+    """The factor of the learning rate, `epoch` epochs (with fractions) into `epochs`.
 
-    A linear warm-up, then 1, or from there on down to 0 at the end along a line or half a cosine,
-    or by `decay` an epoch.
+    A linear warm-up to 1, followed by the schedule: constant, a line or half a cosine down to 0 at
+    the end, or a factor of `decay` per epoch.
     """
     if epoch < settings.warmup_epochs:
         return epoch / settings.warmup_epochs
-    if settings.schedule == "constant":
+    if settings.name == "constant":
         return 1.0
-    since = epoch - settings.warmup_epochs
-    if settings.schedule == "exponential":
-        return float(settings.decay**since)
-    share = min(1.0, since / max(epochs - settings.warmup_epochs, 1e-9))
-    if settings.schedule == "linear":
+    elapsed = epoch - settings.warmup_epochs
+    if isinstance(settings, ExponentialSchedule):
+        return float(settings.decay**elapsed)
+    share = min(1.0, elapsed / max(epochs - settings.warmup_epochs, 1e-9))
+    if settings.name == "linear":
         return 1 - share
     return 0.5 * (1 + math.cos(math.pi * share))
 
@@ -66,29 +46,31 @@ class Optimization:
     def __init__(
         self,
         scorer: Scorer,
-        settings: OptimizationSettings,
+        settings: OptimizerSettings,
+        schedule: ScheduleSettings,
+        *,
         steps_per_epoch: int,
         epochs: int,
-        more: Sequence[ParameterGroup] = (),
+        extra_groups: Sequence[ParameterGroup] = (),
     ) -> None:
-        """Steps `more` groups too, such as those of a sampler that learns.
+        """Optimizes the scorer's parameters and `extra_groups`, such as those of a sampler.
 
         Raises:
-            MmkgcError: when these hold parameters of the scorer.
+            MmkgcError: when `extra_groups` contain parameters of the scorer.
         """
         ours = {p for group in scorer.parameter_groups() for p in group.parameters}
-        if any(p in ours for group in more for p in group.parameters):
+        if any(p in ours for group in extra_groups for p in group.parameters):
             raise MmkgcError(
-                "the sampler holds parameters of the scorer, which would be stepped twice; it must "
-                "not keep the scorer, which each draw is given"
+                "the sampler contains parameters of the scorer, which would be updated twice",
+                fix="do not store the scorer in the sampler; `draw` receives it",
             )
-        self.settings = settings
+        self.settings, self.schedule = settings, schedule
         self.steps = 0
         self._steps_per_epoch = max(1, steps_per_epoch)
         self._epochs = epochs
         groups = [
             {"params": list(group.parameters), "lr": settings.lr * group.rate, "rate": group.rate}
-            for group in [*scorer.parameter_groups(), *more]
+            for group in [*scorer.parameter_groups(), *extra_groups]
         ]
         self._parameters = [p for group in groups for p in group["params"]]  # type: ignore[attr-defined]
         self.optimizer = _make(settings, groups)
@@ -114,14 +96,13 @@ class Optimization:
 
     def begin_step(self) -> None:
         """Counts the step that comes and sets its learning rate."""
-        settings = self.settings
         self.steps += 1
-        if settings.schedule != "constant" or settings.warmup_epochs:
+        if self._changes_rate():
             # The first step of a warm-up is one step into it, or it would be lost.
             epoch = self.steps / self._steps_per_epoch
-            factor = rate_factor(settings, epoch, self._epochs)
+            factor = rate_factor(self.schedule, epoch, self._epochs)
             for group in self.optimizer.param_groups:
-                group["lr"] = settings.lr * group["rate"] * factor
+                group["lr"] = self.settings.lr * group["rate"] * factor
 
     def step(self) -> Tensor:
         """One step with the gradients that were collected; their L2 norm, before any clipping."""
@@ -152,14 +133,17 @@ class Optimization:
 
     def why_not_captured(self) -> str | None:
         """Why a CUDA graph cannot replay `step`; None when it can."""
-        settings = self.settings
-        if settings.optimizer == "adagrad":
+        name = self.settings.name
+        if name == "adagrad":
             return "adagrad counts its steps on the host"
-        if settings.optimizer == "lazy-adam":
+        if name == "lazy-adam":
             return "how many rows lazy-adam steps depends on the batch"
-        if settings.schedule != "constant" or settings.warmup_epochs:
+        if self._changes_rate():
             return "the learning rate changes, and a graph keeps that of its capture"
         return None
+
+    def _changes_rate(self) -> bool:
+        return self.schedule.name != "constant" or self.schedule.warmup_epochs > 0
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
@@ -198,11 +182,11 @@ class Optimization:
             average.copy_(kept)
 
 
-def _make(settings: OptimizationSettings, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    decay = settings.weight_decay
-    if settings.optimizer == "adagrad":
-        return torch.optim.Adagrad(groups, lr=settings.lr, weight_decay=decay)
-    if settings.optimizer == "lazy-adam":
+def _make(settings: OptimizerSettings, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    if not isinstance(settings, DenseOptimizer):
         return LazyAdam(groups, lr=settings.lr)
-    decoupled = settings.optimizer == "adamw"
+    decay = settings.weight_decay
+    if settings.name == "adagrad":
+        return torch.optim.Adagrad(groups, lr=settings.lr, weight_decay=decay)
+    decoupled = settings.name == "adamw"
     return Adam(groups, lr=settings.lr, weight_decay=decay, decoupled_weight_decay=decoupled)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from mmkgc_cli.errors import DataError
-
-Precision = Literal["float32", "tf32", "bf16"]
+from mmkgc_cli.training.settings import Precision
 
 
 def require_precision(precision: Precision, device: torch.device) -> None:

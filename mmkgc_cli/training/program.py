@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -15,17 +14,9 @@ from mmkgc_cli.scoring.contract import Batch, ParameterGroup, Scorer
 from mmkgc_cli.scoring.scores import extra_losses
 from mmkgc_cli.state.rng import generator
 from mmkgc_cli.training.auxiliaries import Auxiliaries
-from mmkgc_cli.training.optimization import Optimization, OptimizationSettings
-from mmkgc_cli.training.precision import Precision, forward, products
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepSettings:
-    """What every step needs to know; see `TrainingConfig` for the meaning of the fields."""
-
-    batch_size: int
-    seed: int
-    precision: Precision = "float32"
+from mmkgc_cli.training.optimization import Optimization
+from mmkgc_cli.training.precision import forward, products
+from mmkgc_cli.training.settings import OptimizerSettings, ScheduleSettings, TrainingSettings
 
 
 class ScorerProgram:
@@ -42,21 +33,29 @@ class ScorerProgram:
         self,
         scorer: Scorer,
         rows: Tensor,
-        settings: StepSettings,
-        optimization: OptimizationSettings,
-        epochs: int,
-        more: Sequence[ParameterGroup] = (),
+        *,
+        training: TrainingSettings,
+        optimizer: OptimizerSettings,
+        schedule: ScheduleSettings,
+        extra_groups: Sequence[ParameterGroup] = (),
     ) -> None:
         """Takes `rows` [n, k] on the scorer's device.
 
-        `epochs` is for the schedule; parameters of `more` groups are stepped with the scorer's.
+        Parameters of `extra_groups` are optimized together with the scorer's.
         """
         self.scorer = scorer
         self.rows = rows
-        self.batch_size = settings.batch_size
-        self.precision = settings.precision
-        self._order_rng = generator(settings.seed, "permutation", rows.device)
-        self.optimization = Optimization(scorer, optimization, self.steps_per_epoch, epochs, more)
+        self.batch_size = training.batch_size
+        self.precision = training.precision
+        self._order_rng = generator(training.seed, "permutation", rows.device)
+        self.optimization = Optimization(
+            scorer,
+            optimizer,
+            schedule,
+            steps_per_epoch=self.steps_per_epoch,
+            epochs=training.epochs,
+            extra_groups=extra_groups,
+        )
         self._auxiliaries = Auxiliaries(scorer)
         self._order = torch.empty(0, dtype=torch.int64, device=rows.device)
         self._before_order = self._order_rng.get_state()

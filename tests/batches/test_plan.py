@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from mmkgc_cli.runs.config import resolve
+from mmkgc_cli.runs.toml_file import TomlFile
 from mmkgc_cli.scoring import load_scorer
 from tests.batches.small import jobs_of, problems_of, write_graph
 
@@ -22,7 +23,7 @@ model.margin = 3.0
 
 [grid]
 model.dim = [4, 8]
-training.lr = [0.1, 0.01]
+optimizer.lr = [0.1, 0.01]
 
 [[include]]
 scorer = "pairre"
@@ -35,7 +36,7 @@ model.dim = 8
 
 [[exclude]]
 seed = 1
-training.lr = 0.1
+optimizer.lr = 0.1
 """
 
 
@@ -47,7 +48,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_grid_is_the_product_of_its_axes_with_inclusions_and_without_exclusions() -> None:
     found = {
-        (job.scorer, job.seed, job.config.model.model_dump()["dim"], job.config.training.lr)
+        (job.scorer, job.seed, job.config.model.model_dump()["dim"], job.config.optimizer.lr)
         for job in jobs_of(WHOLE)
     }
     grid = {(s, i, d, lr) for s in ("transe", "rotate") for i in (0, 1) for d in (4, 8)
@@ -75,11 +76,13 @@ def test_names_tell_jobs_apart_and_follow_from_settings_alone() -> None:
 
 
 def test_a_job_is_trained_as_its_configuration_says(tmp_path: Path) -> None:
-    (tmp_path / "base.toml").write_text("[model]\nmargin = 2.0\ndim = 5\n[training]\nlr = 0.5\n")
+    (tmp_path / "base.toml").write_text("[model]\nmargin = 2.0\ndim = 5\n[optimizer]\nlr = 0.5\n")
     text = WHOLE.replace("model.margin = 3.0", 'config = "base.toml"')
     for job in jobs_of(text):
         if job.scorer == "rotate":
-            again = resolve("rotate", load_scorer("rotate").Config, job.values, "", {}, [])
+            again = resolve(
+                "rotate", load_scorer("rotate").Config, file=TomlFile(job.values, "", {})
+            )
             assert again == job.config
             assert job.config.model.model_dump()["margin"] == 2.0
             assert job.config.model.model_dump()["dim"] in (4, 8)
@@ -103,7 +106,7 @@ def test_mistakes_in_settings_are_shown_once_however_many_jobs_have_them() -> No
         "r.toml:3: graphs[0]: no prepared graph in 'grpah'; make it with `mmkgc prepare`",
         "r.toml:8: no key training.epoch; did you mean 'training.epochs'?",
         "r.toml:11: model.margin: input should be greater than 0, got -3.0",
-        "r.toml:15: training.lr: input should be greater than 0, got 0.0",
+        "r.toml:15: optimizer.lr: input should be greater than 0, got 0.0",
     ]
 
 
@@ -136,7 +139,10 @@ def test_a_selector_that_means_no_job_is_a_mistake() -> None:
     [
         ("[batch]\n", "r.toml:1: batch.graphs is missing: folders of prepared graphs"),
         ("batch = 3\n", "r.toml:1: 'batch' is not a section: write [batch]"),
-        ("[settings]\nlr = 3\n", "r.toml:2: no section 'lr' of settings; known: features, model"),
+        (
+            "[settings]\nlr = 3\n",
+            "r.toml:2: no section 'lr' of settings; known: checkpoints",
+        ),
         ("[settings]\nmodel = 3\n", "r.toml:2: 'model' is a section: write model.KEY = 3"),
         ("[include]\nseed = 3\n", "r.toml:1: write [[include]], once for each"),
         ("[[expect]]\nvalue = 3\n", "r.toml:1: expect.tolerance is missing"),

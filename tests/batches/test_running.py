@@ -26,9 +26,9 @@ seeds = [0, 1]
 
 [settings]
 training.epochs = EPOCHS
-training.eval_every = 100
+validation.every = 100
 training.batch_size = 16
-training.checkpoint_seconds = 0.05
+checkpoints.seconds = 0.05
 model.dim = 8
 """
 posix = pytest.mark.skipif(os.name != "posix", reason="needs locks and SIGKILL")

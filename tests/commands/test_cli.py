@@ -204,7 +204,7 @@ def test_storage_that_fills_up_in_training_is_one_line(
     # 2,000 bytes: the weights do not fit. 8,000: they do, and the trace runs over.
     done = subprocess.run(
         limited(limit, "train", "rotate", "--graph", folder, "--run", "r", "--epochs", "100",
-                "--set", "model.dim=2", "--set", "training.eval_every=10"),
+                "--set", "model.dim=2", "--set", "validation.every=10"),
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 3, done.stderr
@@ -254,7 +254,7 @@ def test_an_interrupted_training_saves_and_leaves_a_whole_run(
 ) -> None:
     process = subprocess.Popen(
         command("train", "rotate", "--graph", folder, "--run", "r", "--epochs", "100000",
-                "--set", "training.eval_every=1000000"),
+                "--set", "validation.every=1000000"),
         cwd=tmp_path, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     trace = tmp_path / "r" / "trace.jsonl"

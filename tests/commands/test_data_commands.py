@@ -1,4 +1,4 @@
-"""`prepare`, `audit` and `datasets` as a user meets them."""
+"""The commands `prepare`, `audit` and `datasets`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_prepare_prints_and_stores_the_audit(mmkgc: Run, openke: Path, tmp_path:
     assert json.loads(mmkgc("audit", "g", "--json").out) == stored
 
 
-def test_audit_shows_what_is_wrong_and_what_to_use_instead(mmkgc: Run, leaky: Path) -> None:
+def test_audit_shows_the_problems_and_suggests_the_clean_variant(mmkgc: Run, leaky: Path) -> None:
     done = mmkgc("audit", leaky, "--relations")
     assert done.code == 0, done.err
     assert "audit: NOT clean; db15k-clean is the clean variant" in done.out
@@ -50,7 +50,7 @@ def test_audit_shows_what_is_wrong_and_what_to_use_instead(mmkgc: Run, leaky: Pa
     assert not json.loads(mmkgc("audit", leaky, "--json").out)["clean"]
 
 
-def test_training_on_a_contaminated_graph_says_so_and_results_record_it(
+def test_training_on_a_contaminated_graph_warns_and_results_record_it(
     mmkgc: Run, leaky: Path
 ) -> None:
     done = mmkgc("train", "frequency", "--graph", leaky, "--run", "r")
@@ -60,7 +60,7 @@ def test_training_on_a_contaminated_graph_says_so_and_results_record_it(
     assert (selection["clean"], selection["valid_in_train"]) == (False, 3)
 
 
-def test_names_are_printed_as_they_are(mmkgc: Run, tmp_path: Path) -> None:
+def test_names_are_printed_without_markup(mmkgc: Run, tmp_path: Path) -> None:
     rows = "".join(f"urn:cat:{i % 6}\tr:dog:x\t[b]{i % 7}\n" for i in range(42))
     (tmp_path / "t.tsv").write_text(rows)
     done = mmkgc("prepare", "m", "--source", "t.tsv", "--format", "hrt", "--split", ".8,.1,.1")
@@ -70,7 +70,7 @@ def test_names_are_printed_as_they_are(mmkgc: Run, tmp_path: Path) -> None:
     assert "| [b]" in done.out
 
 
-def test_json_is_json_whatever_the_stream_can_show(tmp_path: Path) -> None:
+def test_json_output_is_valid_for_any_encoding_of_the_stream(tmp_path: Path) -> None:
     rows = "".join(f"é{i % 6}\t😀\té{i % 7}\n" for i in range(42))
     (tmp_path / "t.tsv").write_text(rows, encoding="utf-8")
     arguments = ["prepare", "m", "--source", "t.tsv", "--format", "hrt", "--split", ".8,.1,.1"]
@@ -81,7 +81,7 @@ def test_json_is_json_whatever_the_stream_can_show(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["audit"]["relations"][0]["relation"] == "😀"
 
 
-def test_a_folder_whose_name_is_no_text_can_be_read(mmkgc: Run, tmp_path: Path) -> None:
+def test_a_folder_with_a_name_that_is_not_text_can_be_read(mmkgc: Run, tmp_path: Path) -> None:
     folder = os.fsdecode(os.fsencode(tmp_path) + b"/nb\xff")
     Path(folder).mkdir()
     for split in ("train", "valid", "test"):
@@ -91,7 +91,7 @@ def test_a_folder_whose_name_is_no_text_can_be_read(mmkgc: Run, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("source", ["http://[::1/a.tsv", "ftp://x.org/a.tsv", "https://x.org/"])
-def test_an_address_that_is_none_is_one_line(mmkgc: Run, source: str) -> None:
+def test_an_invalid_url_is_one_line(mmkgc: Run, source: str) -> None:
     done = mmkgc("prepare", "m", "--source", source, "--format", "hrt")
     assert done.code == 2
     assert len(done.err.splitlines()) == 1
@@ -105,41 +105,41 @@ def test_audit_without_a_graph_is_one_line(mmkgc: Run) -> None:
     ]
 
 
-def test_datasets_lists_and_shows_what_prepare_knows(mmkgc: Run) -> None:
+def test_datasets_lists_and_shows_the_registered_graphs(mmkgc: Run) -> None:
     listed = mmkgc("datasets").out
     assert all(name in listed for name in registry())
     assert set(json.loads(mmkgc("datasets", "--json").out)) == {"elements", *registry()}
     shown = mmkgc("datasets", "tiva-resplit").out
     assert "tiva by recipe resplit" in shown
     assert "@inproceedings{wang2023tiva," in shown
-    about = json.loads(mmkgc("datasets", "mkg-w", "--json").out)
-    assert about["train"] == 34196
-    assert not about["cached"]
+    entry = json.loads(mmkgc("datasets", "mkg-w", "--json").out)
+    assert entry["train"] == 34196
+    assert not entry["cached"]
     assert mmkgc("datasets", "mkg-w", "--bibtex").out.startswith("@inproceedings{xu2022relation,")
     assert "built into mmkgc" in mmkgc("datasets", "elements").out
     assert json.loads(mmkgc("datasets", "elements", "--json").out)["licence"] == "MIT"
 
 
-def test_an_unknown_dataset_gets_the_nearest_name(mmkgc: Run) -> None:
+def test_the_error_for_an_unknown_dataset_suggests_the_nearest(mmkgc: Run) -> None:
     done = mmkgc("datasets", "db15")
     assert done.code == 2
     assert "did you mean 'db15k'?" in done.err
     assert mmkgc("datasets", "--bibtex").code == 2
 
 
-@pytest.mark.parametrize("way", [["--offline"], []])
-def test_offline_is_said_in_one_line(
-    mmkgc: Run, way: list[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("flags", [["--offline"], []])
+def test_a_missing_file_offline_is_one_line(
+    mmkgc: Run, flags: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if not way:
+    if not flags:
         monkeypatch.setenv("MMKGC_OFFLINE", "1")
-    done = mmkgc("prepare", "mkg-y", *way)
+    done = mmkgc("prepare", "mkg-y", *flags)
     assert done.code == 1
     assert len(done.err.splitlines()) == 1
-    assert "entity2id.txt: is not there, and downloads are off" in done.err
+    assert "entity2id.txt: no such file, and downloads are off" in done.err
 
 
-def test_a_graph_from_an_archive_at_an_address_with_labels(
+def test_a_graph_from_an_archive_at_a_url_with_labels(
     mmkgc: Run, openke: Path, tmp_path: Path
 ) -> None:
     archive = tmp_path / "graph.zip"
@@ -157,7 +157,7 @@ def test_a_graph_from_an_archive_at_an_address_with_labels(
     assert "downloading graph.zip" in done.err
     assert "paris (city) | capital of | France" in done.out
     assert "labels for 1 of 4 entities and 1 of 2 relations" in done.out
-    assert "downloaded without a checksum; it has SHA-256" in done.out
+    assert "downloaded without a checksum; its SHA-256 is" in done.out
     graph = load_graph(tmp_path / "graphs" / "mine")
     assert graph.entity_labels is not None
     assert len(graph.provenance.notes) == 2
@@ -167,10 +167,10 @@ def test_a_graph_from_an_archive_at_an_address_with_labels(
     ("trouble", "code", "message"),
     [
         (404, 1, "404 Not Found"),
-        (("bytes", b"not a zip"), 3, "graph.zip: damaged, cut off or not an archive"),
+        (("bytes", b"not a zip"), 3, "graph.zip: damaged, truncated or not an archive"),
     ],
 )
-def test_a_download_that_is_no_use_is_one_line(
+def test_a_failed_or_invalid_download_is_one_line(
     mmkgc: Run, tmp_path: Path, trouble: object, code: int, message: str
 ) -> None:
     with serving() as server:
@@ -182,7 +182,7 @@ def test_a_download_that_is_no_use_is_one_line(
     assert not (tmp_path / "graphs").exists()
 
 
-def test_an_interrupted_download_goes_on_later(tmp_path: Path) -> None:
+def test_an_interrupted_download_is_resumed_later(tmp_path: Path) -> None:
     rows = "".join(f"e{i % 50}\tr{i % 3}\te{(7 * i) % 50}\n" for i in range(4000)).encode()
     with serving() as server:
         server.files["/t.tsv"] = rows
@@ -208,5 +208,5 @@ def test_an_interrupted_download_goes_on_later(tmp_path: Path) -> None:
             command(*arguments), cwd=tmp_path, env=environment, capture_output=True, check=False
         )
         assert done.returncode == 0, done.stderr
-        assert server.requests[-1][1] is not None  # a range was asked for
+        assert server.requests[-1][1] is not None  # the request has a range
     assert [p.name for p in home.rglob("*.tsv*")] == ["t.tsv"]

@@ -15,8 +15,8 @@ from mmkgc_cli.runs.inspection import weighing
 from mmkgc_cli.scoring.contract import Shares
 
 TRAIN = [
-    "train", "--epochs", "2", "--dim", "4", "--set", "training.eval_every=1",
-    "--set", 'training.loss="entropy-weighted"', "--set", "training.negatives=4",
+    "train", "--epochs", "2", "--dim", "4", "--set", "validation.every=1",
+    "--set", 'loss.name="entropy-weighted"', "--set", "negatives.count=4",
 ]  # fmt: skip
 
 

@@ -105,7 +105,7 @@ def test_bench_applies_settings_to_a_plugin(mmkgc: Run, graph: Graph, tmp_path: 
         "--set",
         "model.margin=3.0",
         "--set",
-        "training.negatives=2",
+        "negatives.count=2",
     ]
     output = json.loads(mmkgc("scorers", "bench", "mine", *small, *settings).out)
     assert [output[side]["dim"] for side in ("scorer", "against")] == [7, 7]

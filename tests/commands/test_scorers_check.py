@@ -67,7 +67,7 @@ def test_set_passes_a_setting_and_refuses_a_wrong_one(run: Callable[..., Result]
     assert run("good", "--set", "model.dim=3").exit_code == 0
     done = run("good", "--set", "model.dimm=3")
     assert "dimm" in str(done.exception)
-    done = run("good", "--set", "training.lr=1")
+    done = run("good", "--set", "optimizer.lr=1")
     assert "expected model.KEY=VALUE" in str(done.exception)
 
 

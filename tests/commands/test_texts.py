@@ -1,4 +1,4 @@
-"""`mmkgc texts` and `mmkgc features fetch` as a user meets them."""
+"""The commands `mmkgc texts build` and `mmkgc features fetch`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Run = Callable[..., Outcome]
 
 @pytest.fixture
 def mids(tmp_path: Path) -> Path:
-    """A graph of four entities, three of which are described, and the files that describe them."""
+    """A graph of four entities, and published files that describe three of them."""
     items = {f"/m/{i}": item(f"Q{i}", f"label {i}") for i in range(1, 4)}
     write(tmp_path / "published", items=items)
     rows = np.array([[0, 0, 1], [1, 0, 2], [2, 0, 3]], dtype=np.int32)
@@ -35,7 +35,7 @@ def mids(tmp_path: Path) -> Path:
 BUILD = ["texts", "build", "fb15k-237", "--graph", "g", "--source", "published"]
 
 
-def test_tables_are_built_shown_and_left_alone(mmkgc: Run, mids: Path, tmp_path: Path) -> None:
+def test_tables_are_built_and_not_overwritten(mmkgc: Run, mids: Path, tmp_path: Path) -> None:
     done = mmkgc(*BUILD, "--allow-unverified")
     assert done.code == 0, done.err
     assert "entity_text.tsv: 3 entities of 4 of mine; not the registered table" in done.out
@@ -44,12 +44,15 @@ def test_tables_are_built_shown_and_left_alone(mmkgc: Run, mids: Path, tmp_path:
     table = tmp_path / "g" / "texts" / "entity_text.tsv"
     assert table.read_text().splitlines()[1] == "/m/1\tQ1\tlabel 1\tNone\t"
     again = json.loads(mmkgc(*BUILD, "--allow-unverified", "--json").out)
-    assert [one["already_there"] for one in again["tables"]] == [True] * 3
+    assert [table["already_there"] for table in again["tables"]] == [True] * 3
     assert (again["name"], again["graph"]) == ("fb15k-237", "mine")
     table.write_text("precious")
     refused = mmkgc(*BUILD, "--allow-unverified")
     assert (refused.code, refused.out) == (3, "")
-    assert "entity_text.tsv: holds something else; --overwrite replaces it" in refused.err
+    assert (
+        "entity_text.tsv: exists with other contents; choose another --out, or pass --overwrite"
+        in refused.err
+    )
     assert mmkgc(*BUILD, "--allow-unverified", "--overwrite").code == 0
     assert mmkgc(*BUILD, "--allow-unverified", "--out", "elsewhere").code == 0
     assert (tmp_path / "elsewhere" / "numeric.txt").is_file()
@@ -66,7 +69,7 @@ def test_tables_are_built_shown_and_left_alone(mmkgc: Run, mids: Path, tmp_path:
         ([*BUILD[:6], "nowhere"], 3, "nowhere: no such folder"),
     ],
 )
-def test_what_keeps_a_table_from_being_built_is_one_line(
+def test_an_error_of_texts_build_is_one_line(
     mmkgc: Run, mids: Path, arguments: list[str], code: int, message: str
 ) -> None:
     done = mmkgc(*arguments)
@@ -75,7 +78,7 @@ def test_what_keeps_a_table_from_being_built_is_one_line(
     assert message in done.err
 
 
-def test_published_features_are_fetched_into_the_graph(
+def test_features_fetch_stores_published_features(
     mmkgc: Run, graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_graph(graph, tmp_path / "g")
@@ -128,7 +131,7 @@ def test_published_features_are_fetched_into_the_graph(
         (["db15"], "db15: is no known graph; did you mean 'db15k'"),
     ],
 )
-def test_a_fetch_that_makes_no_sense_is_one_line(
+def test_an_invalid_fetch_is_one_line(
     mmkgc: Run, graph: Graph, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
     write_graph(graph, tmp_path / "g")
@@ -148,8 +151,8 @@ def test_a_benchmark_shows_its_tables_and_published_features(mmkgc: Run) -> None
         assert f"{file.modality} by {file.publisher}: {file.file}" in shown
         assert (file.url or file.page) in shown
         assert file.evidence in shown
-    about = json.loads(mmkgc("datasets", "db15k-clean", "--json").out)
-    assert len(about["features"]) == 4
-    assert set(about["upstream"]) == {
-        name for table in about["tables"].values() for name in table["made_of"]
+    entry = json.loads(mmkgc("datasets", "db15k-clean", "--json").out)
+    assert len(entry["features"]) == 4
+    assert set(entry["upstream"]) == {
+        name for table in entry["tables"].values() for name in table["made_of"]
     }

@@ -16,7 +16,7 @@ def graph(rows: list[list[int]], names: list[str], labels: list[str] | None = No
     train = np.array(rows, dtype=np.int32).reshape(-1, 3)
     none = train[:0]
     test = np.array([[0, 0, 3]], dtype=np.int32)
-    return Graph("g", names, ["is_in", "near.to"], train, none, test, labels)
+    return Graph("g", names, ["is_in", "near.to"], train, none, test, entity_labels=labels)
 
 
 ROWS = [[0, 0, 1], [2, 1, 0], [1, 1, 1], [0, 0, 2]]

@@ -1,7 +1,7 @@
-"""Fuzzes the readers: python -m tests.fuzz.run TARGET [SECONDS]; needs atheris (make fuzz).
+"""Fuzzes the readers: python -m tests.fuzz.run TARGET [SECONDS]; requires atheris (make fuzz).
 
-New inputs go to a temporary folder; what crashed is written as ``crash-…`` in the current one.
-Findings that are worth keeping go, shortened, to tests/fuzz/corpus/TARGET.
+New inputs are written to a temporary folder, crashing inputs as ``crash-…`` to the current one.
+Inputs worth keeping are shortened and added to tests/fuzz/corpus/TARGET.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ def main() -> None:
     seconds = int(sys.argv[2]) if len(sys.argv) > 2 else 60
     if name not in TARGETS:
         raise SystemExit(f"no target {name!r}; known: {', '.join(TARGETS)}")
-    with tempfile.TemporaryDirectory() as found:
+    with tempfile.TemporaryDirectory() as new_inputs:
         arguments = [
             sys.argv[0],
-            found,
+            new_inputs,
             str(CORPUS / name),
             f"-max_total_time={seconds}",
             "-max_len=4096",

@@ -1,6 +1,6 @@
-"""What must hold for any bytes in any source file: a right graph, or one line that names the file.
+"""Fuzz targets: any bytes in a source file give a correct graph, or one line with the file name.
 
-`run.py` feeds these from a coverage-guided fuzzer, `test_corpus.py` from the corpus it left.
+`run.py` calls them from a coverage-guided fuzzer, `test_corpus.py` with the inputs of the corpus.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BOM = b"\xef\xbb\xbf"
 
 
 def _lines(data: bytes) -> list[str]:
-    """The lines that say something, read the plain way; of bytes that a reader accepted."""
+    """The lines that are not blank, by a simple reference reader."""
     lines = [line.rstrip(b"\r") for line in data.removeprefix(BOM).split(b"\n")]
     return [line.decode() for line in lines if line.strip(b" \t\r")]
 
@@ -48,8 +48,8 @@ def hrt(data: bytes, folder: Path) -> None:
     path = folder / "t.tsv"
     path.write_bytes(data)
     graph = read_named(path, "g", "hrt", trust_order=True)
-    wanted = [[part.strip(" ") for part in line.split("\t")] for line in _without_count(data)]
-    assert [list(row) for row in _decoded(graph)] == wanted
+    expected = [[part.strip(" ") for part in line.split("\t")] for line in _without_count(data)]
+    assert [list(row) for row in _decoded(graph)] == expected
 
 
 def htr(data: bytes, folder: Path) -> None:
@@ -69,7 +69,7 @@ def vocabulary(data: bytes, folder: Path) -> None:
     path = folder / "entity2id.txt"
     path.write_bytes(data)
     for id_first in (False, True):
-        names = read_vocabulary(path, "entity", id_first)
+        names = read_vocabulary(path, "entity", id_first=id_first)
         assert len(set(names)) == len(names) == len(_without_count(data))
         assert all(name and name == name.strip(" ") for name in names)
 
@@ -83,7 +83,7 @@ def openke(data: bytes, folder: Path) -> None:
 
 
 def libkge(data: bytes, folder: Path) -> None:
-    """The bytes are dataset.yaml, and after a NUL the rows and the labels."""
+    """The bytes are dataset.yaml, rows and labels, separated by NUL."""
     yaml, _, rest = data.partition(b"\0")
     rows, _, labels = rest.partition(b"\0")
     (folder / "dataset.yaml").write_bytes(yaml)
@@ -113,12 +113,12 @@ def labels(data: bytes, folder: Path) -> None:
 
 
 def archive(data: bytes, folder: Path) -> None:
-    """The first byte chooses the kind of archive."""
+    """The first byte selects the type of archive."""
     suffixes = ("zip", "tar", "tar.gz", "tar.xz", "tar.bz2", "tsv.gz", "tsv.xz", "tsv.bz2")
     path = folder / f"a.{suffixes[data[0] % len(suffixes) if data else 0]}"
     path.write_bytes(data[1:])
-    with unpacked(path) as inside:
-        assert inside.exists()
+    with unpacked(path) as content:
+        assert content.exists()
         assert not (folder / "up").exists()
 
 
@@ -129,7 +129,7 @@ TARGETS: dict[str, Callable[[bytes, Path], None]] = {
 
 
 def check(name: str, data: bytes) -> None:
-    """Runs a target on bytes; any error but one line that names a file is a bug."""
+    """Runs a target on bytes; an error must be one line with the path of a file."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         try:

@@ -15,7 +15,7 @@ pytest.importorskip("pyoxigraph")
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.name}")
-def test_inputs_that_a_fuzzer_found_are_read_or_refused_in_one_line(path: Path) -> None:
+def test_inputs_of_the_corpus_are_read_or_refused_in_one_line(path: Path) -> None:
     check(path.parent.name, path.read_bytes())
 
 
@@ -39,6 +39,6 @@ def test_changed_inputs_are_read_or_refused_in_one_line(name: str, data: st.Data
     path = data.draw(st.sampled_from([path for path in FILES if path.parent.name == name]))
     content = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):
-        at = data.draw(st.integers(0, len(content)))
-        content[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
+        start = data.draw(st.integers(0, len(content)))
+        content[start : start + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
     check(name, bytes(content))

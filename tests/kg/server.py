@@ -1,4 +1,4 @@
-"""A local HTTP server that misbehaves on demand."""
+"""A local HTTP server with configurable failures."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `files`; `plan[path]` holds what to do with the next requests, then all goes well.
+    """Serves `files`; `plan[path]` lists failures of the next requests, after which all succeed.
 
-    A plan is a list of: a status code; ``("drop", n)`` to break off after n bytes; ``("hang", s)``
-    to stay silent for s seconds; ``("drip", s)`` to send a byte every s seconds; ``("bytes", b)``
-    to send something else; ``("length", n)`` to promise n bytes more than come.
+    The items of a plan are: a status code; ``("drop", n)`` to disconnect after n bytes;
+    ``("hang", s)`` to send nothing for s seconds; ``("drip", s)`` to send a byte every s seconds;
+    ``("bytes", b)`` to send b instead; ``("length", n)`` to announce n bytes too many.
     """
 
     daemon_threads = True
@@ -41,10 +41,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         server = self.server
-        asked = self.headers.get("Range")
-        server.requests.append((self.path, asked))
-        todo = server.plan.get(self.path) or []
-        step = todo.pop(0) if todo else None
+        byte_range = self.headers.get("Range")
+        server.requests.append((self.path, byte_range))
+        plan = server.plan.get(self.path) or []
+        step = plan.pop(0) if plan else None
         if isinstance(step, int):
             self.send_error(step)
             return
@@ -57,8 +57,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         content = value if kind == "bytes" else server.files[self.path]
         start, code = 0, 200
-        if asked and server.ranges and self.headers.get("If-Range") == server.tag:
-            start, code = int(asked.removeprefix("bytes=").rstrip("-")), 206
+        if byte_range and server.ranges and self.headers.get("If-Range") == server.tag:
+            start, code = int(byte_range.removeprefix("bytes=").rstrip("-")), 206
             if start >= len(content):
                 self.send_error(416)
                 return
@@ -87,7 +87,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def handle(self) -> None:
-        # The other side went away, or a plan closed the connection.
+        # The client disconnected, or a plan closed the connection.
         with contextlib.suppress(OSError, ValueError):
             super().handle()
 

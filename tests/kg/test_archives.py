@@ -46,7 +46,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("prefix", ["", "./", "data/graph/"])
-def test_an_archive_gives_its_folder_and_leaves_nothing(
+def test_an_archive_yields_its_folder_and_no_temporary_files_remain(
     tmp_path: Path, temporary: Path, suffix: str, prefix: str
 ) -> None:
     path = pack(tmp_path / f"a.{suffix}", {prefix + name: FILES[name] for name in FILES})
@@ -56,28 +56,28 @@ def test_an_archive_gives_its_folder_and_leaves_nothing(
 
 
 @pytest.mark.parametrize(("suffix", "module"), [("gz", gzip), ("bz2", bz2), ("xz", lzma)])
-def test_a_compressed_file_gives_that_file(tmp_path: Path, suffix: str, module: object) -> None:
+def test_a_compressed_file_yields_the_file(tmp_path: Path, suffix: str, module: object) -> None:
     path = tmp_path / f"triples.tsv.{suffix}"
     path.write_bytes(module.compress(b"a\tr\tb\n"))  # type: ignore[attr-defined]
-    with unpacked(path) as inside:
-        assert (inside.name, inside.read_bytes()) == ("triples.tsv", b"a\tr\tb\n")
+    with unpacked(path) as file:
+        assert (file.name, file.read_bytes()) == ("triples.tsv", b"a\tr\tb\n")
 
 
-def test_other_files_and_folders_are_left_as_they_are(tmp_path: Path) -> None:
+def test_other_files_and_folders_are_yielded_unchanged(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "nothing.zip"):
-        with unpacked(path) as inside:
-            assert inside == path
+        with unpacked(path) as content:
+            assert content == path
 
 
 @pytest.mark.parametrize("suffix", ["tar", "zip"])
 @pytest.mark.parametrize(
     "name", ["../up.txt", "a/../../up.txt", "/abs.txt", "..\\up.txt", "C:\\up.txt", "C:/up.txt"]
 )
-def test_names_that_lead_out_are_refused_before_anything_is_written(
+def test_names_outside_the_archive_are_refused_before_anything_is_written(
     tmp_path: Path, temporary: Path, suffix: str, name: str
 ) -> None:
     path = pack(tmp_path / f"a.{suffix}", {"fine.txt": b"x", name: b"y"})
-    with pytest.raises(DataError, match=r"leads out of the archive; refused"), unpacked(path):
+    with pytest.raises(DataError, match=r"leads out of the archive; do not unpack"), unpacked(path):
         pass
     assert not list(temporary.iterdir())
     assert not (tmp_path / "up.txt").exists()
@@ -92,7 +92,7 @@ def test_links_and_special_files_are_refused(tmp_path: Path, kind: bytes) -> Non
         member = tarfile.TarInfo("train.txt")
         member.type, member.linkname = kind, "/etc/passwd"
         archive.addfile(member)
-    with pytest.raises(DataError, match="only plain files are taken"), unpacked(path):
+    with pytest.raises(DataError, match="expected a regular file"), unpacked(path):
         pass
 
 
@@ -106,7 +106,7 @@ def test_a_link_in_a_zip_is_refused(tmp_path: Path) -> None:
         pass
 
 
-def test_the_top_folder_itself_may_be_in_the_archive(tmp_path: Path) -> None:
+def test_the_archive_may_contain_its_top_folder(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     for name, content in FILES.items():
         (tmp_path / "data" / name).write_bytes(content)
@@ -116,7 +116,7 @@ def test_the_top_folder_itself_may_be_in_the_archive(tmp_path: Path) -> None:
             assert {p.name for p in folder.iterdir()} == set(FILES)
 
 
-def test_a_name_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+def test_a_repeated_name_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("train.txt", "a")
@@ -125,13 +125,13 @@ def test_a_name_that_is_there_twice_is_refused(tmp_path: Path) -> None:
         pass
 
 
-def test_a_name_that_is_file_and_folder_is_one_line(tmp_path: Path) -> None:
+def test_a_name_of_both_a_file_and_a_folder_is_one_line(tmp_path: Path) -> None:
     path = pack(tmp_path / "a.tar", {"a": b"x", "a/b": b"y"})
     with pytest.raises(DataError, match=rf"^{path}/a/b: cannot be written"), unpacked(path):
         pass
 
 
-def test_what_a_mac_adds_is_left_out(tmp_path: Path) -> None:
+def test_files_added_by_macos_are_ignored(tmp_path: Path) -> None:
     extra = {"__MACOSX/data/._train.txt": b"x", "data/.DS_Store": b"x", "data/._train.txt": b"x"}
     path = pack(tmp_path / "a.zip", {**extra, "data/train.txt": b"a", "data/test.txt": b"b"})
     with unpacked(path) as folder:
@@ -139,7 +139,7 @@ def test_what_a_mac_adds_is_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["tar.gz", "zip", "tsv.gz"])
-def test_more_than_the_disk_holds_is_refused(
+def test_an_archive_larger_than_the_free_disk_is_refused(
     tmp_path: Path, temporary: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / f"a.{suffix}"
@@ -155,7 +155,7 @@ def test_more_than_the_disk_holds_is_refused(
     assert not list(temporary.iterdir())
 
 
-def test_errors_name_the_archive_and_not_a_temporary_place(tmp_path: Path) -> None:
+def test_errors_name_the_archive_and_not_the_temporary_folder(tmp_path: Path) -> None:
     path = pack(tmp_path / "a.zip", FILES)
     with pytest.raises(DataError) as caught, unpacked(path) as folder:
         raise DataError(f"{folder / 'train.txt'}:3: wrong")
@@ -163,13 +163,16 @@ def test_errors_name_the_archive_and_not_a_temporary_place(tmp_path: Path) -> No
 
 
 def test_an_empty_archive_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="holds no files"), unpacked(pack(tmp_path / "a.tar", {})):
+    with (
+        pytest.raises(DataError, match="contains no files"),
+        unpacked(pack(tmp_path / "a.tar", {})),
+    ):
         pass
 
 
 @pytest.mark.parametrize("suffix", [*SUFFIXES, "tsv.gz"])
 @given(data=st.data())
-def test_damaged_archives_are_one_line_or_whole(
+def test_a_damaged_archive_is_read_or_refused_in_one_line(
     tmp_path_factory: pytest.TempPathFactory, suffix: str, data: st.DataObject
 ) -> None:
     path = tmp_path_factory.mktemp("archive") / f"a.{suffix}"
@@ -181,12 +184,12 @@ def test_damaged_archives_are_one_line_or_whole(
     if data.draw(st.booleans()):
         content = content[: data.draw(st.integers(0, len(content)))]
     else:
-        at = data.draw(st.integers(0, len(content) - 1))
-        content[at] = data.draw(st.integers(0, 255))
+        position = data.draw(st.integers(0, len(content) - 1))
+        content[position] = data.draw(st.integers(0, 255))
     path.write_bytes(content)
     try:
-        with unpacked(path) as inside:
-            assert inside.exists()
+        with unpacked(path) as unpacked_path:
+            assert unpacked_path.exists()
     except DataError as error:
         assert str(error).startswith(str(path))
         assert "\n" not in str(error)

@@ -25,23 +25,25 @@ def triples(graph: Graph, split: str) -> list[tuple[str, str, str]]:
 
 
 @given(train=SPLITS.filter(bool), valid=SPLITS, test=SPLITS)
-def test_a_cleaned_graph_holds_every_triple_once_and_where_it_weighs_most(
+def test_a_cleaned_graph_contains_every_triple_once_and_prefers_train_then_test(
     train: list[Triple], valid: list[Triple], test: list[Triple]
 ) -> None:
     cleaned = clean_graph(graph_of(train, valid, test), seed=0)
     assert not any(cleaned.leaks().values())
-    found = {split: [tuple(row) for row in rows.tolist()] for split, rows in cleaned.splits.items()}
-    for rows in found.values():
+    splits = {
+        split: [tuple(row) for row in rows.tolist()] for split, rows in cleaned.splits.items()
+    }
+    for rows in splits.values():
         assert len(set(rows)) == len(rows)
-    assert set(found["test"]) == set(test) - set(train)
-    assert set(found["train"]) | set(found["valid"]) == set(train) | (set(valid) - set(test))
-    carved = set(found["valid"]) & set(train)
-    assert carved.isdisjoint(found["train"])
-    seen = {entity for h, _, t in found["train"] for entity in (h, t)}
-    assert seen == {entity for h, _, t in train for entity in (h, t)}  # carving loses nobody
+    assert set(splits["test"]) == set(test) - set(train)
+    assert set(splits["train"]) | set(splits["valid"]) == set(train) | (set(valid) - set(test))
+    moved = set(splits["valid"]) & set(train)
+    assert moved.isdisjoint(splits["train"])
+    seen = {entity for h, _, t in splits["train"] for entity in (h, t)}
+    assert seen == {entity for h, _, t in train for entity in (h, t)}
 
 
-def test_valid_is_carved_only_when_it_is_small() -> None:
+def test_train_rows_move_to_valid_only_when_it_is_small() -> None:
     graph = random_graph(200, 3, 30_000, seed=0)
     assert np.array_equal(clean_graph(graph, 0).valid, graph.valid)
     assert clean_graph(graph, 0).provenance.notes == ()
@@ -49,17 +51,17 @@ def test_valid_is_carved_only_when_it_is_small() -> None:
     cleaned = clean_graph(leaky, 0)
     assert len(cleaned.valid) == round(0.05 * len(graph.train))
     assert cleaned.provenance.notes == (
-        "valid: 3,000 rows dropped that another split has, or twice",
-        "valid: 1,200 rows carved from train (5 %, seed 0) beside the 0 left",
+        "valid: 3,000 rows dropped (duplicates, or contained in another split)",
+        "valid: 1,200 rows moved from train (5 %, seed 0), in addition to the 0 left",
     )
 
 
-def test_a_clean_graph_is_left_as_it_is_however_small(graph: Graph) -> None:
+def test_a_small_clean_graph_is_not_changed(graph: Graph) -> None:
     assert clean_graph(graph, 0).fingerprint == graph.fingerprint
     assert clean_graph(graph, 0).provenance.notes == ()
 
 
-def test_carving_does_not_depend_on_ids_or_the_order_of_rows() -> None:
+def test_cleaning_does_not_depend_on_ids_or_the_order_of_rows() -> None:
     graph = random_graph(50, 3, 1000, seed=0)
     leaky = dataclasses.replace(graph, valid=graph.train[:100])
     expected = clean_graph(leaky, 7)
@@ -68,7 +70,7 @@ def test_carving_does_not_depend_on_ids_or_the_order_of_rows() -> None:
 
 
 @given(train=SPLITS.filter(bool), valid=SPLITS, test=SPLITS)
-def test_dropping_the_unseen_keeps_exactly_what_train_shows(
+def test_drop_unseen_keeps_exactly_the_triples_with_names_in_train(
     train: list[Triple], valid: list[Triple], test: list[Triple]
 ) -> None:
     graph = graph_of(train, valid, test)
@@ -81,12 +83,12 @@ def test_dropping_the_unseen_keeps_exactly_what_train_shows(
             (h, r, t) for h, r, t in before[split] if {h, t} <= entities and r in relations
         ]
     assert rest.unseen() == {"valid": 0, "test": 0}
-    occurred = {name for rows in before.values() for h, _, t in rows for name in (h, t)}
-    # Names that lost their last triple are gone; names that never had one stay.
-    assert set(rest.entities) == set(graph.entities) - (occurred - entities)
+    occurring = {name for rows in before.values() for h, _, t in rows for name in (h, t)}
+    # Names that lost their last triple are removed; names that never had one remain.
+    assert set(rest.entities) == set(graph.entities) - (occurring - entities)
 
 
-def test_dropping_says_how_much_and_keeps_labels_in_step() -> None:
+def test_drop_unseen_records_counts_and_keeps_labels_aligned() -> None:
     graph = graph_of([(0, 0, 2)], [(2, 0, 0), (1, 0, 2)], [(2, 1, 0)])
     labelled = dataclasses.replace(
         graph, entity_labels=list("abcde"), relation_labels=["A", "B", "C"]
@@ -95,7 +97,7 @@ def test_dropping_says_how_much_and_keeps_labels_in_step() -> None:
     assert list(rest.entity_labels or []) == ["a", "c", "d", "e"]
     assert list(rest.relation_labels or []) == ["A", "C"]
     assert rest.provenance.notes == (
-        "valid: 1 triple dropped whose entity or relation train lacks",
-        "test: 1 triple dropped whose entity or relation train lacks",
+        "valid: 1 triple with an entity or a relation unseen in train dropped",
+        "test: 1 triple with an entity or a relation unseen in train dropped",
     )
     assert drop_unseen(rest) is rest

@@ -13,7 +13,7 @@ from mmkgc_cli.errors import DataError, UsageError
 from mmkgc_cli.kg.downloads import Cache, Unavailable, file_name, home, is_url
 from tests.kg.server import Server, serving
 
-CONTENT = bytes(range(256)) * 800  # larger than one piece
+CONTENT = bytes(range(256)) * 800  # larger than one chunk
 SHA = hashlib.sha256(CONTENT).hexdigest()
 
 
@@ -29,29 +29,29 @@ def cache(tmp_path: Path) -> Cache:
     return Cache(tmp_path / "cache", timeout=0.3, attempts=3, pause=0.0)
 
 
-def left(cache: Cache) -> list[str]:
+def file_names(cache: Cache) -> list[str]:
     return sorted(p.name for p in cache.folder.iterdir())
 
 
 def test_a_file_is_downloaded_once(server: Server, cache: Cache) -> None:
-    seen: list[tuple[str, int, int | None]] = []
-    cache = dataclasses.replace(cache, progress=lambda *step: seen.append(step))
+    steps: list[tuple[str, int, int | None]] = []
+    cache = dataclasses.replace(cache, progress=lambda *step: steps.append(step))
     for _ in range(2):
         path = cache.fetch([server.url("/a/file.bin")], "file.bin", SHA)
         assert path.read_bytes() == CONTENT
     assert len(server.requests) == 1
-    assert left(cache) == ["file.bin"]
-    assert seen[-1] == ("file.bin", len(CONTENT), len(CONTENT))
+    assert file_names(cache) == ["file.bin"]
+    assert steps[-1] == ("file.bin", len(CONTENT), len(CONTENT))
 
 
 @pytest.mark.parametrize("trouble", [500, 503, 429, ("drop", 100_000), ("drop", 0), ("hang", 2.0)])
-def test_passing_trouble_is_tried_again(server: Server, cache: Cache, trouble: object) -> None:
+def test_a_temporary_failure_is_retried(server: Server, cache: Cache, trouble: object) -> None:
     server.plan["/a/file.bin"] = [trouble, trouble]
     assert cache.fetch([server.url("/a/file.bin")], "file.bin", SHA).read_bytes() == CONTENT
-    assert left(cache) == ["file.bin"]
+    assert file_names(cache) == ["file.bin"]
 
 
-def test_a_broken_connection_goes_on_where_it_broke(server: Server, cache: Cache) -> None:
+def test_a_broken_connection_is_resumed(server: Server, cache: Cache) -> None:
     server.plan["/a/file.bin"] = [("drop", 100_000)]
     cache.fetch([server.url("/a/file.bin")], "file.bin", SHA)
     (_, first), (_, second) = server.requests
@@ -60,19 +60,19 @@ def test_a_broken_connection_goes_on_where_it_broke(server: Server, cache: Cache
     assert 0 < int(second.removeprefix("bytes=").rstrip("-")) <= 100_000
 
 
-def test_a_later_run_goes_on_where_the_last_one_gave_up(server: Server, cache: Cache) -> None:
+def test_a_later_run_resumes_a_failed_download(server: Server, cache: Cache) -> None:
     server.plan["/a/file.bin"] = [("drop", 50_000)] * 3
-    with pytest.raises(Unavailable, match=r"the connection broke .*what came is kept"):
+    with pytest.raises(Unavailable, match=r"the connection broke .*to resume the download"):
         cache.fetch([server.url("/a/file.bin")], "file.bin", SHA)
-    assert ".file.bin.part" in left(cache)
+    assert ".file.bin.part" in file_names(cache)
     assert not (cache.folder / "file.bin").exists()
     cache.fetch([server.url("/a/file.bin")], "file.bin", SHA)
     assert server.requests[-1][1] is not None
-    assert left(cache) == ["file.bin"]
+    assert file_names(cache) == ["file.bin"]
 
 
 @pytest.mark.parametrize("change", ["tag", "no tag", "no ranges"])
-def test_a_changed_file_or_a_simple_server_starts_from_the_beginning(
+def test_a_changed_file_or_a_server_without_ranges_starts_over(
     server: Server, cache: Cache, change: str
 ) -> None:
     server.files["/a/file.bin"] = b"old" * 50_000
@@ -86,7 +86,7 @@ def test_a_changed_file_or_a_simple_server_starts_from_the_beginning(
     assert cache.fetch([server.url("/a/file.bin")], "file.bin", SHA).read_bytes() == CONTENT
 
 
-def test_a_wrong_beginning_under_the_same_tag_is_found_and_fetched_anew(
+def test_a_resumed_file_with_a_wrong_checksum_is_downloaded_again(
     server: Server, cache: Cache
 ) -> None:
     server.files["/a/file.bin"] = b"x" * len(CONTENT)
@@ -100,21 +100,21 @@ def test_a_wrong_beginning_under_the_same_tag_is_found_and_fetched_anew(
 @pytest.mark.parametrize(
     "trouble", [404, 403, 410, ("bytes", b"<html>moved</html>"), ("hang", 2.0), ("drop", 10)]
 )
-def test_a_mirror_takes_over(server: Server, cache: Cache, trouble: object) -> None:
+def test_a_mirror_replaces_a_failing_source(server: Server, cache: Cache, trouble: object) -> None:
     server.plan["/a/file.bin"] = [trouble] * 9
     urls = [server.url("/a/file.bin"), server.url("/b/file.bin")]
     assert cache.fetch(urls, "file.bin", SHA).read_bytes() == CONTENT
-    assert left(cache) == ["file.bin"]
+    assert file_names(cache) == ["file.bin"]
 
 
-def test_a_wrong_checksum_is_one_line_and_leaves_nothing(server: Server, cache: Cache) -> None:
+def test_a_wrong_checksum_is_one_line_and_leaves_no_file(server: Server, cache: Cache) -> None:
     server.files["/a/file.bin"] = b"something else"
-    with pytest.raises(DataError, match=rf"file.bin: .* another SHA-256 than {SHA[:12]}…"):
+    with pytest.raises(DataError, match=rf"file.bin: .* SHA-256 is not {SHA[:12]}…"):
         cache.fetch([server.url("/a/file.bin")], "file.bin", SHA)
-    assert left(cache) == []
+    assert file_names(cache) == []
 
 
-def test_a_damaged_file_in_the_cache_is_fetched_again(server: Server, cache: Cache) -> None:
+def test_a_damaged_file_in_the_cache_is_downloaded_again(server: Server, cache: Cache) -> None:
     cache.folder.mkdir()
     (cache.folder / "file.bin").write_bytes(CONTENT[:-1])
     assert cache.fetch([server.url("/a/file.bin")], "file.bin", SHA).read_bytes() == CONTENT
@@ -124,13 +124,13 @@ def test_a_damaged_file_in_the_cache_is_fetched_again(server: Server, cache: Cac
     ("trouble", "message"),
     [
         (404, "404 Not Found"),
-        (("hang", 2.0), r"no answer in 0.3 s"),
+        (("hang", 2.0), r"no response in 0.3 s"),
         (("drip", 0.1), r"too slow: \d+ bytes"),
         (("length", 10), r"the connection broke"),
         (503, "503 Service Unavailable"),
     ],
 )
-def test_what_went_wrong_is_said_for_each_address(
+def test_the_error_names_the_reason_for_each_address(
     server: Server, cache: Cache, trouble: object, message: str
 ) -> None:
     server.plan["/a/file.bin"] = server.plan["/b/file.bin"] = [trouble] * 9
@@ -143,19 +143,19 @@ def test_what_went_wrong_is_said_for_each_address(
         cache.fetch(urls[:1], "file.bin", SHA)
 
 
-def test_a_server_that_is_not_there_is_one_line(cache: Cache) -> None:
-    with serving() as gone:
-        url = gone.url("/a/file.bin")
+def test_an_unreachable_server_is_one_line(cache: Cache) -> None:
+    with serving() as stopped:
+        url = stopped.url("/a/file.bin")
     with pytest.raises(Unavailable, match="Connection refused"):
         cache.fetch([url], "file.bin", SHA)
     with pytest.raises(Unavailable, match="resolve"):
         cache.fetch(["http://no.such.host.invalid/file.bin"], "file.bin", SHA)
 
 
-def test_offline_takes_what_is_there_and_asks_for_nothing(server: Server, cache: Cache) -> None:
+def test_offline_uses_the_cache_and_sends_no_request(server: Server, cache: Cache) -> None:
     offline = dataclasses.replace(cache, offline=True)
     url = server.url("/a/file.bin")
-    with pytest.raises(Unavailable, match=r"file.bin: is not there, and downloads are off"):
+    with pytest.raises(Unavailable, match=r"file.bin: no such file, and downloads are off"):
         offline.fetch([url], "file.bin", SHA)
     assert not server.requests
     cache.fetch([url], "file.bin", SHA)
@@ -165,12 +165,14 @@ def test_offline_takes_what_is_there_and_asks_for_nothing(server: Server, cache:
         offline.fetch([url], "file.bin", SHA)
 
 
-def test_without_a_checksum_a_changed_file_is_fetched_again(server: Server, cache: Cache) -> None:
+def test_without_a_checksum_a_changed_file_is_downloaded_again(
+    server: Server, cache: Cache
+) -> None:
     url = server.url("/a/file.bin")
     assert cache.fetch([url], "file.bin", None).read_bytes() == CONTENT
     server.files["/a/file.bin"] = b"changed"
     assert cache.fetch([url], "file.bin", None).read_bytes() == b"changed"
-    assert left(cache) == ["file.bin"]
+    assert file_names(cache) == ["file.bin"]
     server.plan["/a/file.bin"] = [404]
     with pytest.raises(Unavailable):
         cache.fetch([url], "file.bin", None)
@@ -179,9 +181,7 @@ def test_without_a_checksum_a_changed_file_is_fetched_again(server: Server, cach
     assert offline.fetch([url], "file.bin", None).read_bytes() == b"changed"
 
 
-def test_a_second_process_does_not_write_into_the_first_ones_file(
-    server: Server, cache: Cache
-) -> None:
+def test_two_processes_do_not_write_to_the_same_partial_file(server: Server, cache: Cache) -> None:
     fcntl = pytest.importorskip("fcntl")
     cache.folder.mkdir()
     part = cache.folder / ".file.bin.part"
@@ -192,29 +192,27 @@ def test_a_second_process_does_not_write_into_the_first_ones_file(
         path = cache.fetch([server.url("/a/file.bin")], "file.bin", SHA)
         assert path.read_bytes() == CONTENT
         assert part.read_bytes() == b"of the other process"
-    assert left(cache) == [".file.bin.part", "file.bin"]
+    assert file_names(cache) == [".file.bin.part", "file.bin"]
 
 
-def test_an_address_with_resolve_in_its_path_is_tried_again(server: Server, cache: Cache) -> None:
+def test_a_url_with_resolve_in_its_path_is_retried(server: Server, cache: Cache) -> None:
     server.files["/x/resolve/main/file.bin"] = CONTENT
     server.plan["/x/resolve/main/file.bin"] = [("drop", 10)]
     url = server.url("/x/resolve/main/file.bin")
     assert cache.fetch([url], "file.bin", SHA).read_bytes() == CONTENT
 
 
-def test_an_archive_that_a_server_calls_compressed_stays_packed(
-    server: Server, cache: Cache
-) -> None:
+def test_an_archive_with_a_content_encoding_is_not_unpacked(server: Server, cache: Cache) -> None:
     server.encoding = "x-gzip"
     server.files["/t.tsv.gz"] = packed = gzip.compress(b"a\tr\tb\n")
     digest = hashlib.sha256(packed).hexdigest().upper()
     url = server.url("/t.tsv.gz")
     assert cache.fetch([url], "t.tsv.gz", digest).read_bytes() == packed
-    cache.fetch([url], "t.tsv.gz", digest)  # the case of a checksum means nothing
+    cache.fetch([url], "t.tsv.gz", digest)  # checksums ignore case
     assert len(server.requests) == 1
 
 
-def test_secrets_of_an_address_are_not_repeated(server: Server, cache: Cache) -> None:
+def test_secrets_in_a_url_are_not_printed_or_stored(server: Server, cache: Cache) -> None:
     server.plan["/gone"] = [("drop", 0)] * 9
     url = server.url("/gone?token=secret").replace("http://", "http://user:secret@")
     with pytest.raises(Unavailable) as caught:
@@ -225,16 +223,14 @@ def test_secrets_of_an_address_are_not_repeated(server: Server, cache: Cache) ->
         assert b"secret" not in path.read_bytes()
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
-def test_a_cache_that_cannot_be_written_is_one_line(server: Server, cache: Cache) -> None:
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root ignores permissions")
+def test_a_read_only_cache_is_one_line(server: Server, cache: Cache) -> None:
     cache.folder.mkdir(mode=0o500)
     with pytest.raises(DataError, match="cannot be written: permission denied"):
         cache.fetch([server.url("/a/file.bin")], "file.bin", SHA)
 
 
-def test_the_cache_is_where_mmkgc_home_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mmkgc_home_sets_the_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MMKGC_HOME", str(tmp_path))
     assert home() == tmp_path
     monkeypatch.delenv("MMKGC_HOME")
@@ -248,7 +244,7 @@ def test_the_cache_is_where_mmkgc_home_says(
         ("http://x.org/a%20b.zip", "a b.zip"),
     ],
 )
-def test_an_address_names_its_file(url: str, name: str) -> None:
+def test_a_url_contains_the_file_name(url: str, name: str) -> None:
     assert is_url(url)
     assert file_name(url) == name
 
@@ -258,6 +254,6 @@ def test_an_address_names_its_file(url: str, name: str) -> None:
     ["https://x.org", "https://x.org/", "ftp://x.org/a", "file:///etc/passwd", "https:///a",
      "https://x.org/a%2F..%2F..", "https://x.org/..", "https://x.org/a%00b", "https://x.org/a%5Cb"],
 )  # fmt: skip
-def test_an_address_without_a_plain_file_name_is_refused(url: str) -> None:
+def test_a_url_without_a_plain_file_name_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match="--source"):
         file_name(url)

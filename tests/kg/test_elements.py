@@ -108,7 +108,7 @@ def test_triples_use_exactly_the_listed_entities_so_none_is_isolated() -> None:
     assert mentioned == set(elements.entity_labels())
 
 
-def test_few_entities_hang_by_a_single_triple() -> None:
+def test_few_entities_have_a_single_triple() -> None:
     degree: Counter[str] = Counter()
     for head, _, tail in elements.triples():
         degree.update((head, tail))
@@ -129,7 +129,7 @@ def test_followed_by_is_one_chain_through_all_elements() -> None:
     assert set(atomic_numbers()) == set(element_ids())
 
 
-def test_every_element_has_its_place_in_the_table() -> None:
+def test_every_element_has_a_position_in_the_table() -> None:
     count = Counter((head, relation) for head, relation, _ in elements.triples())
     category = {"lanthanide", "actinide"}
     inner = {h for h, r, t in elements.triples() if r == "has_category" and t in category}
@@ -159,7 +159,7 @@ def test_natural_forms_contain_the_same_elements_as_the_compound() -> None:
             assert parts[head] == parts[tail], (head, tail)
 
 
-def test_elements_known_of_old_have_no_dated_discovery() -> None:
+def test_elements_known_since_antiquity_have_no_dated_discovery() -> None:
     dated = {h for h, r, _ in elements.triples() if r in {"discovered_in", "discovered_in_decade"}}
     ancient = {head for head, relation, _ in elements.triples() if relation == "known_since"}
     assert not dated & ancient
@@ -177,8 +177,8 @@ def test_each_modality_is_present_for_some_elements_and_missing_for_others() -> 
 def test_most_elements_compounds_and_minerals_have_a_text() -> None:
     texts = elements.texts()
     assert sum(element in texts for element in element_ids()) >= 90
-    made_of = [entity for entity, kind in kinds().items() if kind in FORMS]
-    assert sum(entity in texts for entity in made_of) > len(made_of) / 2
+    forms = [entity for entity, kind in kinds().items() if kind in FORMS]
+    assert sum(entity in texts for entity in forms) > len(forms) / 2
 
 
 def test_modalities_belong_to_listed_entities() -> None:
@@ -208,11 +208,11 @@ def test_texts_name_neither_the_entity_nor_any_of_its_neighbours() -> None:
     for entity, text in texts.items():
         for other in hidden[entity]:
             word = re.escape(re.sub(r" \(.*", "", labels[other]))
-            found = re.search(rf"(?<!\w){word}(s|es)?(?!\w)", text, re.IGNORECASE)
-            assert not found, f"{entity}: its text gives away {labels[other]!r}"
+            match = re.search(rf"(?<!\w){word}(s|es)?(?!\w)", text, re.IGNORECASE)
+            assert not match, f"{entity}: its text gives away {labels[other]!r}"
 
 
-def test_every_figure_has_a_described_attribute_and_every_attribute_is_used() -> None:
+def test_the_attributes_of_numbers_are_exactly_the_described_ones() -> None:
     described = {row["attribute"]: row for row in table("attributes")}
     assert {name for _, name, _ in elements.numerics()} == set(described)
     assert all(all(row.values()) for row in described.values())
@@ -290,7 +290,7 @@ def test_shells_start_at_hydrogen_and_have_no_gap() -> None:
         elements.shells,
     ],
 )
-def test_what_a_caller_changes_stays_with_the_caller(
+def test_a_caller_cannot_change_the_tables(
     load: Callable[[], list[object] | dict[str, object]],
 ) -> None:
     load().clear()
@@ -302,7 +302,7 @@ def test_pictures_are_deterministic() -> None:
 
 
 @pytest.mark.parametrize("size", [16, 97, 160])
-def test_pictures_have_the_asked_size_and_three_channels(size: int) -> None:
+def test_pictures_have_the_requested_size_and_three_channels(size: int) -> None:
     picture = draw_shells((2, 8, 18, 32, 18, 2), size=size)
     assert picture.size == (size, size)
     assert picture.mode == "RGB"
@@ -323,6 +323,6 @@ def test_shells_without_electrons_cannot_be_drawn(shells: tuple[int, ...]) -> No
         draw_shells(shells)
 
 
-def test_pictures_cannot_be_too_small_to_read() -> None:
+def test_a_picture_size_below_16_pixels_is_refused() -> None:
     with pytest.raises(ValueError, match="draw_shells: size must be at least 16, got 8"):
         draw_shells((1,), size=8)

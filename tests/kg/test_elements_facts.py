@@ -1,7 +1,7 @@
 """The built-in graph agrees with two independent tables of element data.
 
-Needs the development-only packages mendeleev and periodictable. Where they and the graph differ,
-the difference is listed with its reason, and a listed difference that is no longer one fails.
+Requires the development-only packages mendeleev and periodictable. Each difference to the graph is
+listed with its reason, and a listed difference that does not exist fails.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ UNSETTLED_POINTS = {
     ("arsenic", "boiling_point"),
     ("actinium", "boiling_point"),  # extrapolated, never measured
 }
-# The form whose melting point is listed, where the table has several.
+# The form with the listed melting point, for elements with several forms in the table.
 ALLOTROPE = {
     "phosphorus": "white",
     "sulfur": "monoclinic",
@@ -142,7 +142,7 @@ def element_ids() -> tuple[str, ...]:
 
 @cache
 def column(name: str) -> dict[str, Any]:
-    """One column of mendeleev's element table by our ids, with None where it has no value."""
+    """A column of mendeleev's element table by our ids; None for a missing value."""
     table = reference("elements").set_index("atomic_number")[name]
     values = {e: table[z] for z, e in enumerate(element_ids(), start=1)}
     return {e: None if is_missing(value) else value for e, value in values.items()}
@@ -153,22 +153,22 @@ def is_missing(value: Any) -> bool:
 
 
 def ours(relation: str) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = defaultdict(set)
+    tails: dict[str, set[str]] = defaultdict(set)
     for head, name, tail in elements.triples():
         if name == relation:
-            found[head].add(tail)
-    return found
+            tails[head].add(tail)
+    return tails
 
 
 def figures(attribute: str) -> dict[str, float]:
     return {entity: value for entity, name, value in elements.numerics() if name == attribute}
 
 
-def differing(mine: dict[str, float], theirs: dict[str, Any], relative: float) -> set[str]:
-    """The entities whose value is further from the table than the tolerance, or not in it."""
+def differing(values: dict[str, float], theirs: dict[str, Any], relative: float) -> set[str]:
+    """The entities with a value outside the tolerance or without a value in the table."""
     return {
         entity
-        for entity, value in mine.items()
+        for entity, value in values.items()
         if theirs[entity] is None or not math.isclose(value, theirs[entity], rel_tol=relative)
     }
 
@@ -206,10 +206,10 @@ def test_decades_of_discovery_agree() -> None:
 
 
 def test_masses_agree_within_0_01_per_cent() -> None:
-    mine = figures("atomic_mass")
-    assert differing(mine, column("atomic_weight"), relative=1e-4) == set()
+    values = figures("atomic_mass")
+    assert differing(values, column("atomic_weight"), relative=1e-4) == set()
     stable = {e for e, radioactive in column("is_radioactive").items() if not radioactive}
-    assert stable <= set(mine)
+    assert stable <= set(values)
 
 
 def test_masses_agree_with_periodictable() -> None:
@@ -219,9 +219,9 @@ def test_masses_agree_with_periodictable() -> None:
 
 
 def test_densities_agree_within_4_per_cent() -> None:
-    mine = figures("density")
-    assert differing(mine, column("density"), relative=0.04) == DENSITY_EXCEPTIONS
-    assert not ESTIMATES & set(mine)
+    values = figures("density")
+    assert differing(values, column("density"), relative=0.04) == DENSITY_EXCEPTIONS
+    assert not ESTIMATES & set(values)
 
 
 def test_solid_densities_agree_with_periodictable_within_6_per_cent() -> None:
@@ -235,42 +235,42 @@ def test_solid_densities_agree_with_periodictable_within_6_per_cent() -> None:
 
 @pytest.mark.parametrize("attribute", ["melting_point", "boiling_point"])
 def test_phase_transitions_agree_within_half_a_kelvin(attribute: str) -> None:
-    mine = figures(attribute)
+    values = figures(attribute)
     for z, entity in enumerate(element_ids(), start=1):
         table = reference("phasetransitions")
         rows = table[table["atomic_number"] == z]
         if entity in ALLOTROPE:
             rows = rows[rows["allotrope"] == ALLOTROPE[entity]]
-        values = [value for value in rows[attribute] if not is_missing(value)]
-        unseen = z >= 100 or entity in ESTIMATES or (entity, attribute) in UNSETTLED_POINTS
-        if unseen or not values:
-            assert entity not in mine
+        theirs = [value for value in rows[attribute] if not is_missing(value)]
+        unsettled = z >= 100 or entity in ESTIMATES or (entity, attribute) in UNSETTLED_POINTS
+        if unsettled or not theirs:
+            assert entity not in values
         else:
-            assert mine[entity] == pytest.approx(values[0], abs=0.5), entity
+            assert values[entity] == pytest.approx(theirs[0], abs=0.5), entity
 
 
 def test_electronegativities_agree() -> None:
-    mine, theirs = figures("electronegativity"), column("en_pauling")
-    assert differing(mine, theirs, relative=1e-6) == set()
-    assert {e for e, value in theirs.items() if value is not None} - set(mine) == ESTIMATES
+    values, theirs = figures("electronegativity"), column("en_pauling")
+    assert differing(values, theirs, relative=1e-6) == set()
+    assert {e for e, value in theirs.items() if value is not None} - set(values) == ESTIMATES
 
 
 def test_atomic_radii_agree() -> None:
-    mine, theirs = figures("atomic_radius"), column("atomic_radius")
-    assert differing(mine, theirs, relative=1e-6) == set()
-    assert {e for e, value in theirs.items() if value} - set(mine) == RADIUS_EXCEPTIONS
+    values, theirs = figures("atomic_radius"), column("atomic_radius")
+    assert differing(values, theirs, relative=1e-6) == set()
+    assert {e for e, value in theirs.items() if value} - set(values) == RADIUS_EXCEPTIONS
 
 
 def test_ionisation_energies_agree_within_0_03_electronvolts() -> None:
     table = reference("ionizationenergies")
     theirs = table[table["ion_charge"] == 0].set_index("atomic_number")["ionization_energy"]
-    mine = figures("ionisation_energy")
+    values = figures("ionisation_energy")
     for z, entity in enumerate(element_ids(), start=1):
         if z <= 103:
             # Fm and Md: measured in 2018 as 6.52 and 6.59, against semi-empirical 6.50 and 6.58.
-            assert mine[entity] == pytest.approx(theirs[z], abs=0.03), entity
+            assert values[entity] == pytest.approx(theirs[z], abs=0.03), entity
         else:
-            assert entity not in mine
+            assert entity not in values
 
 
 def test_oxidation_states_are_known_ones() -> None:
@@ -306,10 +306,10 @@ def test_crystal_structures_agree() -> None:
 
 
 def test_elements_without_a_stable_isotope_agree() -> None:
-    mine = {e for e, (tail,) in ours("nuclear_stability").items() if tail == "no-stable-isotope"}
+    values = {e for e, (tail,) in ours("nuclear_stability").items() if tail == "no-stable-isotope"}
     theirs = {e for e, radioactive in column("is_radioactive").items() if radioactive}
-    assert mine - theirs == RADIOACTIVE_EXCEPTIONS
-    assert theirs <= mine
+    assert values - theirs == RADIOACTIVE_EXCEPTIONS
+    assert theirs <= values
 
 
 def test_monoisotopic_elements_have_a_single_stable_isotope() -> None:

@@ -19,7 +19,7 @@ from tests.conftest import random_graph
 
 
 def renumbered(graph: Graph, seed: int) -> Graph:
-    """The same graph with its ids dealt out anew and its triples in another order."""
+    """The same graph with other ids and its triples in another order."""
     rng = np.random.default_rng(seed)
     e, r = rng.permutation(len(graph.entities)), rng.permutation(len(graph.relations))
 
@@ -37,16 +37,16 @@ def renumbered(graph: Graph, seed: int) -> Graph:
     )
 
 
-def test_a_graph_comes_back_as_it_was_written(graph: Graph, tmp_path: Path) -> None:
+def test_a_graph_is_read_as_it_was_written(graph: Graph, tmp_path: Path) -> None:
     labelled = dataclasses.replace(graph, entity_labels=["é" * i for i in range(40)])
     write_graph(labelled, tmp_path)
-    back = load_graph(tmp_path)
+    loaded = load_graph(tmp_path)
     for name, rows in graph.splits.items():
-        assert np.array_equal(back.splits[name], rows)
-    assert list(back.entities) == list(graph.entities)
-    assert list(back.entity_labels or []) == list(labelled.entity_labels or [])
-    assert back.relation_labels is None
-    assert back.fingerprint == graph.fingerprint
+        assert np.array_equal(loaded.splits[name], rows)
+    assert list(loaded.entities) == list(graph.entities)
+    assert list(loaded.entity_labels or []) == list(labelled.entity_labels or [])
+    assert loaded.relation_labels is None
+    assert loaded.fingerprint == graph.fingerprint
     assert list(tmp_path.iterdir()) == [tmp_path / FILE_NAME]
 
 
@@ -59,7 +59,7 @@ def test_identities_do_not_depend_on_ids_or_order(seed: int) -> None:
     assert other.fingerprint == graph.fingerprint
 
 
-def test_identities_tell_splits_vocabularies_and_orders_apart(graph: Graph) -> None:
+def test_identities_differ_for_other_splits_vocabularies_and_orders(graph: Graph) -> None:
     other_split = dataclasses.replace(graph, train=graph.train[1:], test=graph.train[:1])
     assert other_split.entities_id == graph.entities_id
     assert other_split.train_id != graph.train_id
@@ -72,7 +72,7 @@ def test_identities_tell_splits_vocabularies_and_orders_apart(graph: Graph) -> N
     assert renumbered(graph, 3).order_id != graph.order_id
 
 
-def test_names_that_run_into_one_another_stay_apart() -> None:
+def test_identities_differ_for_names_with_the_same_concatenation() -> None:
     rows = np.array([[0, 0, 1]], dtype=np.int32)
     none = rows[:0]
 
@@ -80,12 +80,12 @@ def test_names_that_run_into_one_another_stay_apart() -> None:
         return Graph("g", entities, relations, rows, none, none)
 
     assert named(["ab", "c"], ["r"]).fingerprint != named(["a", "bc"], ["r"]).fingerprint
-    # Unused vocabulary does not enter the identity of train.
+    # The identity of train ignores unused vocabulary.
     assert named(["a", "b"], ["r"]).train_id == named(["a", "c", "b"][::2], ["r", "s"]).train_id
     assert named(["a", "b"], ["r"]).train_id == named(["a", "b", "aa"], ["r", "s"]).train_id
 
 
-def test_a_file_cut_off_anywhere_is_one_line(graph: Graph, tmp_path: Path) -> None:
+def test_a_truncated_file_is_one_line(graph: Graph, tmp_path: Path) -> None:
     path = write_graph(graph, tmp_path)
     whole = path.read_bytes()
     for size in {0, 1, 8, 100, 600, len(whole) // 2, len(whole) - 1}:
@@ -94,11 +94,11 @@ def test_a_file_cut_off_anywhere_is_one_line(graph: Graph, tmp_path: Path) -> No
             load_graph(tmp_path)
 
 
-def test_a_flipped_bit_anywhere_is_found_before_hdf5_meets_it(graph: Graph, tmp_path: Path) -> None:
+def test_a_flipped_bit_is_detected_before_hdf5_reads_the_file(graph: Graph, tmp_path: Path) -> None:
     path = write_graph(graph, tmp_path)
     whole = path.read_bytes()
-    for at in range(512, len(whole), 97):
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+    for offset in range(512, len(whole), 97):
+        path.write_bytes(whole[:offset] + bytes([whole[offset] ^ 4]) + whole[offset + 1 :])
         with pytest.raises(DataError, match="damaged or changed since it was prepared"):
             load_graph(tmp_path)
 
@@ -111,8 +111,8 @@ def test_a_graph_changed_by_another_program_is_refused(graph: Graph, tmp_path: P
         load_graph(tmp_path)
 
 
-def seal(path: Path) -> None:
-    """Puts a right checksum on a file, as another version of this package would."""
+def write_checksum(path: Path) -> None:
+    """Writes a valid checksum to a file, as another version of this package would."""
     rest = path.read_bytes()[512:]
     header = b"mmkgc graph\nsha256 " + hashlib.sha256(rest).hexdigest().encode() + b"\n"
     path.write_bytes(header.ljust(512, b"\0") + rest)
@@ -122,16 +122,16 @@ def test_another_format_version_or_a_foreign_file_is_refused(graph: Graph, tmp_p
     path = write_graph(graph, tmp_path)
     with h5py.File(path, "r+") as file:
         file.attrs["format_version"] = 99
-    seal(path)
+    write_checksum(path)
     with pytest.raises(DataError, match="format version 99, expected 1"):
         load_graph(tmp_path)
     with h5py.File(path, "w", userblock_size=512) as file:
         file["something"] = 1
-    seal(path)
+    write_checksum(path)
     with pytest.raises(DataError, match="not a prepared graph"):
         load_graph(tmp_path)
     path.write_bytes(b"no HDF5 at all")
-    with pytest.raises(DataError, match="not a graph that mmkgc prepared, or cut off"):
+    with pytest.raises(DataError, match="not a graph prepared by mmkgc, or truncated"):
         load_graph(tmp_path)
     path.unlink()
     with pytest.raises(DataError, match="no such file; make it with `mmkgc prepare`"):
@@ -153,7 +153,7 @@ def test_overlaps_between_splits_are_counted(graph: Graph) -> None:
     assert leaky.leaks() == {"valid_in_train": 6, "valid_in_test": 5, "test_in_train": 2}
 
 
-def test_a_full_disk_leaves_the_old_graph(
+def test_a_full_disk_keeps_the_old_graph(
     graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_graph(graph, tmp_path)

@@ -38,7 +38,7 @@ def test_every_upstream_file_has_a_pinned_address_a_checksum_and_a_licence() -> 
         for table in datasets.published(name).tables.values():
             used.update(table.made_of)
     for name, file in datasets.upstream().items():
-        assert name in used, f"{name}: nothing is made of it"
+        assert name in used, f"{name}: nothing is built from it"
         for url in (file.url, *file.mirrors):
             assert url.startswith("https://"), name
             assert re.search(COMMIT, url), f"{name}: no commit in {url}"
@@ -46,13 +46,13 @@ def test_every_upstream_file_has_a_pinned_address_a_checksum_and_a_licence() -> 
         assert file.licence
 
 
-def test_every_table_is_made_of_registered_files() -> None:
+def test_every_table_is_built_from_registered_files() -> None:
     for name in datasets.registry():
         for table, file in datasets.published(name).tables.items():
             assert set(file.made_of) <= set(datasets.upstream()), f"{name} {table}"
 
 
-def test_every_feature_file_says_whose_rows_it_holds_and_who_says_that_it_is_there() -> None:
+def test_every_feature_file_has_ids_a_known_format_and_dated_evidence() -> None:
     seen = set()
     for name, file in every_feature_file():
         known = datasets.upstream() if file.parser == "keys" else datasets.published(name).sha256
@@ -89,7 +89,7 @@ def feature_file(url: str | None, **more: Any) -> FeatureFile:
         {"colour": "red"},
     ],
 )
-def test_an_entry_that_makes_no_sense_is_refused(changes: dict[str, Any]) -> None:
+def test_an_invalid_entry_is_refused(changes: dict[str, Any]) -> None:
     entry = feature_file("https://x.org/v.npy").model_dump()
     FeatureFile(**entry)
     with pytest.raises(ValidationError):
@@ -119,25 +119,29 @@ def test_the_first_download_without_a_checksum_pins_the_later_ones(
     assert len(server.requests) == 1
     path.unlink()
     server.files["/a/v.npy"] = b"changed"
-    with pytest.raises(DataError, match=r"another SHA-256 .*remove .*v.npy.sha256 to take") as lost:
+    with pytest.raises(
+        DataError, match=r"SHA-256 is not .*remove .*v.npy.sha256 to accept"
+    ) as error:
         obtain_features(file, None, cache)
-    assert "get v.npy at https://x.org/page and give --source" in str(lost.value)
+    assert "get v.npy at https://x.org/page and pass --source" in str(error.value)
     assert pin.read_text().strip() == SHA
     pin.unlink()
     assert obtain_features(file, None, cache).read_bytes() == b"changed"
     pin.write_text("nonsense")
-    with pytest.raises(DataError, match=r"'nonsense' is no SHA-256; remove the file"):
+    with pytest.raises(DataError, match=r"'nonsense' is not a SHA-256; remove the file"):
         obtain_features(file, None, cache)
 
 
 @pytest.mark.parametrize("trouble", [("drop", 100_000), 503])
-def test_a_download_goes_on_after_trouble(server: Server, cache: Cache, trouble: object) -> None:
+def test_a_download_is_resumed_after_a_failure(
+    server: Server, cache: Cache, trouble: object
+) -> None:
     server.plan["/a/v.npy"] = [trouble]
     path = obtain_features(feature_file(server.url("/a/v.npy")), None, cache)
     assert path.read_bytes() == CONTENT
 
 
-def test_a_mirror_takes_over_under_a_checksum(server: Server, cache: Cache) -> None:
+def test_a_mirror_with_a_checksum_replaces_a_failing_source(server: Server, cache: Cache) -> None:
     mirrors = (server.url("/b/v.npy"),)
     file = feature_file(server.url("/gone"), sha256=SHA, mirrors=mirrors)
     assert obtain_features(file, None, cache).read_bytes() == CONTENT
@@ -147,34 +151,36 @@ def test_a_mirror_takes_over_under_a_checksum(server: Server, cache: Cache) -> N
 @pytest.mark.parametrize(
     "page", [b"<!DOCTYPE html><p>Are you sure?", b"\n <HTML lang='en'>", b"<head>"]
 )
-def test_a_web_page_in_place_of_the_file_is_refused_and_not_kept(
+def test_a_web_page_instead_of_the_file_is_refused_and_removed(
     server: Server, cache: Cache, page: bytes
 ) -> None:
     server.files["/a/v.npy"] = page
     file = feature_file(server.url("/a/v.npy"))
-    with pytest.raises(Unavailable, match=r"answered with a web page.*get v.npy at https://x"):
+    with pytest.raises(Unavailable, match=r"returned a web page .*get v.npy at https://x"):
         obtain_features(file, None, cache)
     assert not list(cache.folder.iterdir())
 
 
-def test_a_dead_link_ends_in_one_line_that_says_what_to_do(server: Server, cache: Cache) -> None:
-    with pytest.raises(Unavailable, match=r"404 Not Found; or get v.npy at .*--source") as caught:
+def test_a_dead_link_is_one_line_with_a_fix(server: Server, cache: Cache) -> None:
+    with pytest.raises(
+        Unavailable, match=r"404 Not Found; .*; or get v.npy at .*--source"
+    ) as caught:
         obtain_features(feature_file(server.url("/gone")), None, cache)
     assert "\n" not in str(caught.value)
     with pytest.raises(Unavailable, match=r"no address gives it without a browser; get v.npy at"):
         obtain_features(feature_file(None), None, cache)
     offline = dataclasses.replace(cache, offline=True)
-    with pytest.raises(Unavailable, match=r"downloads are off .*; or get v.npy at"):
+    with pytest.raises(Unavailable, match=r"downloads are off .*; run once .*; or get v.npy at"):
         obtain_features(feature_file(server.url("/a/v.npy")), None, offline)
 
 
-def test_a_file_of_ones_own_is_held_against_the_checksum_where_there_is_one(
+def test_a_users_file_must_have_the_registered_checksum(
     server: Server, cache: Cache, tmp_path: Path
 ) -> None:
     own = tmp_path / "own.npy"
     own.write_bytes(b"other")
     assert obtain_features(feature_file(None), own, cache) == own
-    with pytest.raises(DataError, match=r"own.npy: SHA-256 .*`mmkgc features import` takes other"):
+    with pytest.raises(DataError, match=r"own.npy: SHA-256 .*use `mmkgc features import`"):
         obtain_features(feature_file(None, sha256=SHA), own, cache)
     own.write_bytes(CONTENT)
     assert obtain_features(feature_file(server.url("/a/v.npy"), sha256=SHA), own, cache) == own

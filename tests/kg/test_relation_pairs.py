@@ -22,34 +22,34 @@ def graph_of(*splits: list[tuple[int, int, int]]) -> Graph:
     return Graph("g", *names, *arrays)
 
 
-@given(train=ROWS.filter(bool), test=ROWS, part=st.integers(1, 5))
-def test_pairs_are_those_of_the_definition(
-    train: list[tuple[int, int, int]], test: list[tuple[int, int, int]], part: int
+@given(train=ROWS.filter(bool), test=ROWS, chunk=st.integers(1, 5))
+def test_relation_pairs_follow_the_definition(
+    train: list[tuple[int, int, int]], test: list[tuple[int, int, int]], chunk: int
 ) -> None:
     pairs: dict[int, set[tuple[int, int]]] = {r: set() for r in range(R)}
     for h, r, t in [*train, *test]:
         if h != t:
             pairs[r].add((h, t))
     expected = set()
-    for kind, turned in (("inverse", True), ("equivalent", False)):
+    for kind, swaps_sides in (("inverse", True), ("equivalent", False)):
         for a in range(R):
             for b in range(a, R):
-                other = {(t, h) for h, t in pairs[b]} if turned else pairs[b]
+                other = {(t, h) for h, t in pairs[b]} if swaps_sides else pairs[b]
                 shared = len(pairs[a] & other)
-                if a == b and not turned:
+                if a == b and not swaps_sides:
                     continue
                 if shared >= 3 and min(shared / len(pairs[a]), shared / len(other)) >= 0.8:
                     expected.add(("symmetric" if a == b else kind, a, b, shared))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "FEWEST", 3)
-        patch.setattr(module, "_PART", part)
-        found = relation_pairs(graph_of(train, [], test))
-    assert found is not None
-    assert {(p.kind, p.first, p.second, p.triples) for p in found} == expected
+        patch.setattr(module, "_CHUNK", chunk)
+        actual = relation_pairs(graph_of(train, [], test))
+    assert actual is not None
+    assert {(p.kind, p.first, p.second, p.triples) for p in actual} == expected
 
 
 @given(train=ROWS.filter(bool), test=ROWS)
-def test_answered_rows_have_their_counterpart_in_train(
+def test_answered_rows_have_a_counterpart_in_train(
     train: list[tuple[int, int, int]], test: list[tuple[int, int, int]]
 ) -> None:
     graph = graph_of(train, [], test)
@@ -61,12 +61,12 @@ def test_answered_rows_have_their_counterpart_in_train(
     known = set(train)
 
     def counterpart(h: int, r: int, t: int) -> bool:
-        wanted = {0: [(t, 1, h)], 1: [(t, 0, h), (h, 2, t)], 2: [(t, 2, h), (h, 1, t)]}[r]
-        return bool(known & set(wanted))
+        triples = {0: [(t, 1, h)], 1: [(t, 0, h), (h, 2, t)], 2: [(t, 2, h), (h, 1, t)]}[r]
+        return bool(known & set(triples))
 
     keys = distinct_keys(graph.keys("train"))
-    found = answered(graph, graph.test, pairs, keys)
-    assert found.tolist() == [counterpart(*row) for row in test]
+    mask = answered(graph, graph.test, pairs, keys)
+    assert mask.tolist() == [counterpart(*row) for row in test]
     links = {(h, t) for h, _, t in train}
     assert reversed_in_train(graph, graph.test).tolist() == [(t, h) in links for h, _, t in test]
 

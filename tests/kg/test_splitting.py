@@ -27,13 +27,13 @@ def test_splits_are_disjoint_complete_and_keep_everything_in_train(seed: int) ->
     assert split.unseen() == {"valid": 0, "test": 0}
 
 
-def test_duplicates_are_dropped_so_that_nothing_leaks() -> None:
+def test_duplicates_are_dropped_before_splitting() -> None:
     graph = random_graph(20, 3, 200, seed=2)
     doubled = dataclasses.replace(graph, valid=np.concatenate([graph.valid, graph.train]))
     assert split_graph(doubled, RATIOS, 0).fingerprint == split_graph(graph, RATIOS, 0).fingerprint
 
 
-def test_the_seed_decides_and_the_order_of_the_file_does_not() -> None:
+def test_a_split_depends_on_the_seed_and_not_on_the_order_of_rows() -> None:
     graph = random_graph(20, 3, 200, seed=2)
     first = split_graph(graph, RATIOS, 5)
     assert split_graph(renumbered(graph, 1), RATIOS, 5).fingerprint == first.fingerprint
@@ -50,7 +50,7 @@ def test_too_few_triples_to_split_is_an_error() -> None:
     "text",
     ["0.8,0.2", "0.8,0.1,0.2", "a,b,c", "1,0,0", "0.8;0.1;0.1", "nan,nan,nan", "inf,0.1,0.1"],
 )
-def test_ratios_that_are_no_shares_are_refused(text: str) -> None:
+def test_invalid_ratios_are_refused(text: str) -> None:
     with pytest.raises(UsageError, match="expected three shares above 0 that add up to 1"):
         parse_ratios(text)
     assert parse_ratios("0.8,0.1,0.1") == RATIOS

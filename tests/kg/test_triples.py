@@ -19,7 +19,7 @@ KEYS = st.lists(st.integers(0, 12), max_size=30).map(lambda keys: np.array(keys,
 
 
 @given(rows=ROWS)
-def test_keys_are_equal_and_ordered_as_rows_are(
+def test_keys_have_the_order_of_the_rows(
     rows: list[tuple[int, int, int]],
 ) -> None:
     array = np.array(rows, dtype=np.int32).reshape(-1, 3)
@@ -29,7 +29,7 @@ def test_keys_are_equal_and_ordered_as_rows_are(
 
 
 @given(few=KEYS, many=KEYS)
-def test_membership_duplicates_and_distinct_keys_are_those_of_sets(
+def test_membership_and_distinct_keys_equal_those_of_sets(
     few: np.ndarray, many: np.ndarray
 ) -> None:
     assert contained(few, many).tolist() == [key in set(many.tolist()) for key in few.tolist()]

@@ -141,7 +141,7 @@ def unsaved_epochs(run: Path) -> int:
     trace, config = run / "trace.jsonl", run / "config.toml"
     if not trace.is_file() or not config.is_file():
         return 0
-    interval = float(tomllib.loads(read_text(config))["training"]["checkpoint_seconds"])
+    interval = float(tomllib.loads(read_text(config))["checkpoints"]["seconds"])
     found = Checkpoints(run / CHECKPOINTS, 1).latest()
     position = found[1]["trace"][0] if found else 0
     data = trace.read_bytes()

@@ -26,14 +26,14 @@ from tests.kill.contents import Broken
 from tests.kill.killer import Job, Tally, torment
 
 TRAINING = [
-    "training.batch_size=256", "training.eval_every=5", "model.dim=16",
-    "training.patience=0", "training.checkpoint_seconds=0.1", "training.threads=1",
+    "training.batch_size=256", "validation.every=5", "model.dim=16",
+    "validation.patience=0", "checkpoints.seconds=0.1", "training.threads=1",
 ]  # fmt: skip
 
 
 COMPLETION = [
     "maco.hidden=16", "maco.input_width=8", "maco.encoder_hidden=8", "maco.candidates=8",
-    "training.eval_every=10", "training.checkpoint_seconds=0.1", "training.threads=1",
+    "validation.every=10", "checkpoints.seconds=0.1", "training.threads=1",
 ]  # fmt: skip
 
 

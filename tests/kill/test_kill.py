@@ -42,8 +42,8 @@ def test_kills_lose_nothing(tmp_path: Path, mmkgc: Callable[..., Outcome]) -> No
 @pytest.fixture
 def job(graph: Graph, tmp_path: Path) -> Job:
     write_graph(graph, tmp_path / "graph")
-    settings = ["training.epochs=4", "training.checkpoint_seconds=0", "model.dim=4"]
-    config = resolve("rotate", load_scorer("rotate").Config, {}, "", {}, settings)
+    settings = ["training.epochs=4", "checkpoints.seconds=0", "model.dim=4"]
+    config = resolve("rotate", load_scorer("rotate").Config, overrides=settings)
     run = RunDirectory(tmp_path / "run")
     run_training(config, tmp_path / "graph", run, False, Silent())
     return Job(["train", "rotate", "--graph", "graph", "--run", str(run.path)], run.path)

@@ -4,6 +4,7 @@ import pytest
 
 from mmkgc_cli.runs.batches.recipe import read_recipe
 from mmkgc_cli.runs.config import read_config_file, resolve
+from mmkgc_cli.runs.toml_file import read_toml
 from mmkgc_cli.scoring import load_scorer
 from tests.conftest import ROOT
 
@@ -21,5 +22,4 @@ def test_a_recipe_opens_with_its_command_and_holds_valid_settings(path) -> None:
     scorer = values["scorer"]
     assert first.startswith(f"# mmkgc train {scorer} --graph ")
     assert f"--config recipes/{path.name}" in first
-    config = resolve(scorer, load_scorer(scorer).Config, values, path.name, {}, [])
-    assert config.training.unused() == []
+    resolve(scorer, load_scorer(scorer).Config, file=read_toml(path))

@@ -10,21 +10,21 @@ import pytest
 
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.kg.graph import Graph
-from mmkgc_cli.kg.preparation import Request, read
+from mmkgc_cli.kg.preparation import PrepareRequest, read
 from mmkgc_cli.kg.storage import write_graph
 from mmkgc_cli.runs.audit import FILE_NAME, audit, stored_audit
 from tests.kg.test_datasets import FOLDERS
 
 
-def traps(report: dict[str, Any]) -> dict[str, int]:
-    """What the audit counts as wrong, without what is zero."""
-    found = {f"{split} duplicates": count for split, count in report["duplicates"].items()}
-    found |= {name: counts["rows"] for name, counts in report["overlaps"].items()}
-    return {name: count for name, count in found.items() if count}
+def problem_counts(report: dict[str, Any]) -> dict[str, int]:
+    """The numbers of duplicate and overlapping rows, without zeros."""
+    counts = {f"{split} duplicates": count for split, count in report["duplicates"].items()}
+    counts |= {name: overlap["rows"] for name, overlap in report["overlaps"].items()}
+    return {name: count for name, count in counts.items() if count}
 
 
-# Rows that are wrong in each benchmark as published; what is not listed is none.
-TRAPS = {
+# Duplicate and overlapping rows of each published benchmark; counts that are not listed are zero.
+PROBLEMS = {
     "db15k": {"valid duplicates": 2423, "valid_in_train": 8719, "valid_in_test": 1105},
     "kvc16k": {
         "train duplicates": 171, "valid duplicates": 3, "test duplicates": 2,
@@ -39,37 +39,39 @@ TRAPS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", TRAPS)
-def test_exactly_the_traps_of_each_benchmark_are_found(name: str, real_data: Path) -> None:
-    report = audit(read(Request(name, real_data / FOLDERS[name])))
-    assert traps(report) == TRAPS[name]
-    assert report["clean"] == (not TRAPS[name])
-    assert len(report["problems"]) == len(TRAPS[name])
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_the_audit_finds_exactly_the_problems_of_each_benchmark(name: str, real_data: Path) -> None:
+    report = audit(read(PrepareRequest(name, real_data / FOLDERS[name])))
+    assert problem_counts(report) == PROBLEMS[name]
+    assert report["clean"] == (not PROBLEMS[name])
+    assert len(report["problems"]) == len(PROBLEMS[name])
     json.dumps(report, allow_nan=False)
 
 
 def test_db15k_keeps_73_valid_triples_and_tiva_6_test_triples_with_seen_entities(
     real_data: Path,
 ) -> None:
-    db15k = audit(read(Request("db15k", real_data / FOLDERS["db15k"])))
+    db15k = audit(read(PrepareRequest("db15k", real_data / FOLDERS["db15k"])))
     assert db15k["counts"]["valid"] - db15k["duplicates"]["valid"] == 7481
     assert db15k["overlaps"]["valid_in_test"]["triples"] == 824
     assert db15k["after_cleaning"]["valid"]["rows"] == 73
-    tiva = audit(read(Request("tiva", real_data / FOLDERS["tiva"])))
+    tiva = audit(read(PrepareRequest("tiva", real_data / FOLDERS["tiva"])))
     assert tiva["after_cleaning"]["test"] == {"rows": 242, "seen": 6}
 
 
-def test_copying_train_tells_a_leak_from_a_clean_split(real_data: Path) -> None:
-    tiva = audit(read(Request("tiva", real_data / FOLDERS["tiva"])))["copy"]
+def test_the_score_of_copying_train_distinguishes_a_leak_from_a_clean_split(
+    real_data: Path,
+) -> None:
+    tiva = audit(read(PrepareRequest("tiva", real_data / FOLDERS["tiva"])))["copy"]
     assert round(100 * tiva["train"]["mrr"], 1) == 83.3
-    mkg_y = audit(read(Request("mkg-y", real_data / FOLDERS["mkg-y"])))
+    mkg_y = audit(read(PrepareRequest("mkg-y", real_data / FOLDERS["mkg-y"])))
     assert mkg_y["copy"]["train"]["mrr"] < 0.0002
-    # playsFor and isAffiliatedTo hold the same pairs; a fifth of test can be read off.
+    # playsFor and isAffiliatedTo have the same pairs, which answer a fifth of test.
     assert mkg_y["relation_pairs"][0]["kind"] == "equivalent"
     assert round(100 * mkg_y["copy"]["train_and_counterparts"]["mrr"], 1) == 22.7
 
 
-def test_every_number_of_a_small_graph_is_right() -> None:
+def test_every_number_of_the_audit_of_a_small_graph() -> None:
     rows = {
         "train": [(0, 0, 1), (1, 0, 0), (0, 0, 1), (0, 1, 2), (1, 1, 2)],
         "valid": [(0, 0, 1), (2, 0, 0), (2, 0, 0)],
@@ -119,7 +121,9 @@ def test_every_number_of_a_small_graph_is_right() -> None:
     assert degrees["most_connected"][0] == {"entity": "a", "degree": 4}
 
 
-def test_an_audit_is_kept_as_long_as_it_fits_the_graph(graph: Graph, tmp_path: Path) -> None:
+def test_a_stored_audit_is_used_as_long_as_it_matches_the_graph(
+    graph: Graph, tmp_path: Path
+) -> None:
     write_graph(graph, tmp_path)
     first = stored_audit(tmp_path)
     path = tmp_path / FILE_NAME
@@ -136,18 +140,18 @@ def test_an_audit_is_kept_as_long_as_it_fits_the_graph(graph: Graph, tmp_path: P
     assert not json.loads(path.read_text())["clean"]
 
 
-def test_an_audit_that_cannot_be_stored_is_shown_all_the_same(
+def test_an_audit_that_cannot_be_stored_is_still_shown(
     graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_graph(graph, tmp_path)
 
     def refuse(path: Path, value: object) -> None:
-        raise DataError(f"{path}: cannot be written: the file system is read-only")
+        raise DataError(f"{path}: cannot be written: the file system is read-only", fix="move it")
 
     monkeypatch.setattr("mmkgc_cli.runs.audit.write_json", refuse)
-    told: list[str] = []
-    assert stored_audit(tmp_path, tell=told.append)["clean"]
-    assert "the audit is not stored" in told[0]
+    warnings: list[str] = []
+    assert stored_audit(tmp_path, warn=warnings.append)["clean"]
+    assert "the audit is not stored" in warnings[0]
     with pytest.raises(DataError, match="read-only"):
         stored_audit(tmp_path)
 

@@ -23,8 +23,8 @@ from mmkgc_cli.kg.storage import write_graph
 from mmkgc_cli.runs import completion
 from mmkgc_cli.runs.completion import resume_completion, run_completion
 from mmkgc_cli.runs.completion_config import (
+    SECTIONS,
     CompletionConfig,
-    CompletionTraining,
     read_completion,
     resolve_completion,
     section_of,
@@ -47,7 +47,7 @@ SEEN = np.arange(60) % 6 > 0
 SMALL = [
     "maco.input_width=4", "maco.encoder_hidden=6", "maco.noise=3", "maco.hidden=7",
     "maco.batch_size=16", "maco.candidates=8", "maco.lr=0.01", "maco.epochs=6",
-    "training.eval_every=2",
+    "validation.every=2",
 ]  # fmt: skip
 
 
@@ -272,7 +272,7 @@ def test_a_configuration_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     assert unlike_defaults(values)["maco.tau" if about.maco.tau != PAPER.tau else "maco.lr"] == (
         0.01, 1e-4,
     )  # fmt: skip
-    assert unlike_defaults(values)["training.eval_every"] == (2, 25)
+    assert unlike_defaults(values)["validation.every"] == (2, 25)
     path.write_text('strategy = "ridge"\n' + to_toml(about).partition("\n")[2])
     with pytest.raises(DataError, match=r"config.toml: expected strategy 'maco', got 'ridge'"):
         read_completion(path)
@@ -320,20 +320,21 @@ def test_runs_of_completions_are_listed_and_shown(
     for command in (["eval", "runs/b"], ["train", "--resume", "runs/b"]):
         done = mmkgc(*command)
         assert done.code == 3
-        assert "the run of a completion, which has no scorer; expected one of" in done.err
+        assert "this run is a completion and has no scorer; give a run of `mmkgc train`" in done.err
 
 
 def test_every_setting_is_documented_with_both_presets() -> None:
     rows = {}
     for line in (ROOT / "docs" / "maco.md").read_text().splitlines():
-        if line.startswith(("| `maco.", "| `training.")):
+        if line.startswith(("| `maco.", *(f"| `{section}." for section in SECTIONS))):
             name, paper, released, about = (cell.strip() for cell in line.strip("|").split("|"))
             rows[name.strip("`")] = (paper, released, about)
     fields: dict[str, Any] = {
         f"maco.{name}": field for name, field in vars(MacoSettings)["__pydantic_fields__"].items()
     }
     del fields["maco.seed"]
-    fields |= {f"training.{name}": of for name, of in CompletionTraining.model_fields.items()}
+    for section, section_class in SECTIONS.items():
+        fields |= {f"{section}.{key}": field for key, field in section_class.model_fields.items()}
     assert list(rows) == list(fields)
 
     def shown(value: object) -> str:

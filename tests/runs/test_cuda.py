@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU"),
 ]
 
-SETTINGS = ["training.epochs=4", "training.eval_every=2", "model.dim=8", "training.batch_size=64"]
+SETTINGS = ["training.epochs=4", "validation.every=2", "model.dim=8", "training.batch_size=64"]
 
 
 class Silent:
@@ -53,7 +53,7 @@ def train(
     folder: Path, run: Path, device: str, *more: str, watcher: Silent | None = None
 ) -> Trained:
     settings = [*SETTINGS, f"training.device={device}", *more]
-    config = resolve("rotate", load_scorer("rotate").Config, {}, "", {}, settings)
+    config = resolve("rotate", load_scorer("rotate").Config, overrides=settings)
     return run_training(config, folder, RunDirectory(run), False, watcher or Silent())
 
 
@@ -110,7 +110,7 @@ def test_captured_training_is_the_same_bit_by_bit_and_goes_on_so(
 
 def test_what_is_not_captured_is_said_and_trained(graph: Graph, tmp_path: Path) -> None:
     write_graph(graph, folder := tmp_path / "graph")
-    train(folder, tmp_path / "run", "cuda", "training.schedule=linear")
+    train(folder, tmp_path / "run", "cuda", "schedule.name=linear")
     ((captured, reason),) = told(tmp_path / "run")
     assert not captured
     assert reason is not None

@@ -18,12 +18,12 @@ from mmkgc_cli.runs.training import run_training
 from mmkgc_cli.scoring import load_scorer
 from tests.runs.test_training import Silent
 
-SMALL = ["training.epochs=4", "training.eval_every=2", "model.dim=8", "training.batch_size=64"]
+SMALL = ["training.epochs=4", "validation.every=2", "model.dim=8", "training.batch_size=64"]
 
 
 def config_of(*more: str, scorer: str = "rotate") -> RunConfig:
     settings = [*SMALL, *more] if scorer == "rotate" else []
-    return resolve(scorer, load_scorer(scorer).Config, {}, "", {}, settings)
+    return resolve(scorer, load_scorer(scorer).Config, overrides=settings)
 
 
 def test_an_estimate_writes_nothing_and_adds_up(graph: Graph, tmp_path: Path) -> None:
@@ -39,8 +39,8 @@ def test_an_estimate_writes_nothing_and_adds_up(graph: Graph, tmp_path: Path) ->
 
 
 def test_trainings_against_all_candidates_are_estimated_too(graph: Graph, tmp_path: Path) -> None:
-    settings = ["training.candidates=all", "training.loss=softmax", "training.epochs=3"]
-    config = resolve("pairre", load_scorer("pairre").Config, {}, "", {}, settings)
+    settings = ["training.candidates=all", "loss.name=softmax", "training.epochs=3"]
+    config = resolve("pairre", load_scorer("pairre").Config, overrides=settings)
     found = estimate.estimate(config, graph, tmp_path)
     assert found.seconds_per_epoch > 0
     assert found.parameters == 40 * 128 + 5 * 256
@@ -89,20 +89,18 @@ def test_a_sample_of_valid_is_fixed_by_the_seed_and_all_of_it_by_default(graph: 
         rows = assembly.valid_triples(config_of(*settings), graph)
         return [tuple(row) for row in rows.tolist()]
 
-    assert (
-        chosen() == chosen("training.eval_sample=1000") == [tuple(r) for r in graph.valid.tolist()]
-    )
-    sample = chosen("training.eval_sample=7")
+    assert chosen() == chosen("validation.sample=1000") == [tuple(r) for r in graph.valid.tolist()]
+    sample = chosen("validation.sample=7")
     assert len(set(sample)) == 7
     assert set(sample) <= set(chosen())
-    assert sample == chosen("training.eval_sample=7")
-    assert sample != chosen("training.eval_sample=7", "training.seed=1")
+    assert sample == chosen("validation.sample=7")
+    assert sample != chosen("validation.sample=7", "training.seed=1")
 
 
 def test_a_sample_is_on_the_record(graph: Graph, tmp_path: Path) -> None:
     write_graph(graph, tmp_path / "graph")
     run = RunDirectory(tmp_path / "run")
-    run_training(config_of("training.eval_sample=7"), tmp_path / "graph", run, False, Silent())
+    run_training(config_of("validation.sample=7"), tmp_path / "graph", run, False, Silent())
     results = run_evaluation(run, None, "test")
     assert results["protocol"]["selection"]["triples"] == 7
 

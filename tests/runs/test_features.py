@@ -21,7 +21,7 @@ from tests.features.small import edit, vectors, write
 
 Run = Callable[..., Outcome]
 WIDTH = 6
-QUICK = ["--set", "model.dim=4", "--set", "training.eval_every=1", "--set", "training.threads=1"]
+QUICK = ["--set", "model.dim=4", "--set", "validation.every=1", "--set", "training.threads=1"]
 
 
 @pytest.fixture
@@ -277,7 +277,7 @@ def test_training_with_a_projection_repeats_and_depends_on_threads_by_rounding_a
         for run, threads in (("a", 1), ("b", 1), ("c", 2), ("d", 2)):
             done = train(
                 mmkgc, scorer, "--features", "image=image.h5", "--fill", "mean", "--epochs", "25",
-                "--batch-size", "64", "--set", "training.eval_every=25", "--set", "model.dim=65",
+                "--batch-size", "64", "--set", "validation.every=25", "--set", "model.dim=65",
                 "--set", f"training.threads={threads}", run=run,
             )  # fmt: skip
             assert done.code == 0, done.err

@@ -23,8 +23,8 @@ from tests.conftest import Outcome
 from tests.runs.test_resume import Watcher, remains
 
 SETTINGS = [
-    "training.epochs=6", "training.eval_every=2", "model.dim=8", "training.batch_size=64",
-    "training.patience=0",
+    "training.epochs=6", "validation.every=2", "model.dim=8", "training.batch_size=64",
+    "validation.patience=0",
 ]  # fmt: skip
 
 
@@ -38,7 +38,7 @@ def train(
     folder: Path, run: RunDirectory, loggers: Loggers, after: int = -1, overwrite: bool = False
 ) -> None:
     """Four steps an epoch; a signal comes `after` so many."""
-    config = resolve("rotate", load_scorer("rotate").Config, {}, "", {}, SETTINGS)
+    config = resolve("rotate", load_scorer("rotate").Config, overrides=SETTINGS)
     run_training(config, folder, run, overwrite, Watcher(after), loggers)
 
 

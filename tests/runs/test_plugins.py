@@ -21,7 +21,7 @@ from tests.conftest import Outcome
 from tests.runs.test_training import Silent
 
 Run = Callable[..., Outcome]
-QUICK = ["--set", "model.dim=4", "--set", "training.eval_every=1"]
+QUICK = ["--set", "model.dim=4", "--set", "validation.every=1"]
 
 
 SAMPLER = """
@@ -180,7 +180,7 @@ def test_a_sampler_of_a_folder_is_recorded_and_another_file_is_not_resumed_with(
     file.parent.mkdir()
     file.write_text(SAMPLER)
     options = ["--graph", "graph", "--run", "run", "--epochs", "1", *QUICK]
-    done = mmkgc("train", "rotate", *options, "--set", "training.sampler=own")
+    done = mmkgc("train", "rotate", *options, "--set", "negatives.sampler=own")
     assert done.code == 0, done.err
     run = RunDirectory(tmp_path / "run")
     record = read_config_file(run.config)["sampler_plugin"]
@@ -262,9 +262,9 @@ def test_what_a_plugin_raises_in_a_step_is_in_the_trace(
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        (["training.loss=entropy-weighted", "training.entropy_thresholds=[0.8, 0.2]"],
-         "entropy_thresholds: 0.8 is above 0.2"),
-        (["training.sampler=shared", "training.negative_side=per-positive"], "'shared' draws a"),
+        (["loss.name=entropy-weighted", "loss.thresholds=[0.8, 0.2]"],
+         "loss.thresholds must ascend, got 0.8 before 0.2"),
+        (["negatives.sampler=shared", "negatives.corrupted_side=per-positive"], "'shared' draws a"),
     ],
 )  # fmt: skip
 def test_settings_that_do_not_go_together_leave_the_run_that_is_there(

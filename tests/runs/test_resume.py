@@ -24,7 +24,7 @@ from mmkgc_cli.training.loop import EpochReport, NonFiniteLoss
 from tests.conftest import random_graph
 from tests.kill.contents import epochs, last_state
 
-SETTINGS = ["training.epochs=6", "training.eval_every=2", "model.dim=8", "training.batch_size=64"]
+SETTINGS = ["training.epochs=6", "validation.every=2", "model.dim=8", "training.batch_size=64"]
 
 
 class Watcher:
@@ -51,7 +51,7 @@ def folder(graph: Graph, tmp_path: Path) -> Path:
 
 
 def train(folder: Path, run: RunDirectory, watcher: Watcher, *more: str) -> Trained:
-    config = resolve("rotate", load_scorer("rotate").Config, {}, "", {}, [*SETTINGS, *more])
+    config = resolve("rotate", load_scorer("rotate").Config, overrides=[*SETTINGS, *more])
     return run_training(config, folder, run, False, watcher)
 
 
@@ -92,20 +92,32 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
 @pytest.mark.parametrize(
     "settings",
     [
-        ["optimizer=adamw", "weight_decay=0.1", "schedule=cosine", "warmup_epochs=1.5"],
-        ["optimizer=adagrad", "schedule=exponential", "negative_side=per-positive"],
-        ["optimizer=lazy-adam", "schedule=linear", "negative_side=alternating"],
-        ["clip_norm=0.1", "average=0.9"],
+        [
+            "optimizer.name=adamw",
+            "optimizer.weight_decay=0.1",
+            "schedule.name=cosine",
+            "schedule.warmup_epochs=1.5",
+        ],
+        [
+            "optimizer.name=adagrad",
+            "schedule.name=exponential",
+            "negatives.corrupted_side=per-positive",
+        ],
+        [
+            "optimizer.name=lazy-adam",
+            "schedule.name=linear",
+            "negatives.corrupted_side=alternating",
+        ],
+        ["optimizer.clip_norm=0.1", "optimizer.average=0.9"],
     ],
 )
 def test_optimizers_schedules_and_averages_go_on_too(
     folder: Path, tmp_path: Path, settings: list[str]
 ) -> None:
-    more = [f"training.{setting}" for setting in settings]
     whole, broken = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "broken")
-    train(folder, whole, Watcher(), *more)
+    train(folder, whole, Watcher(), *settings)
     with pytest.raises(Interrupted):
-        train(folder, broken, Watcher(11), *more)
+        train(folder, broken, Watcher(11), *settings)
     resume_training(broken, None, Watcher())
     assert not differences(remains(whole), remains(broken))
 
@@ -113,10 +125,10 @@ def test_optimizers_schedules_and_averages_go_on_too(
 @pytest.mark.parametrize(
     ("scorer", "settings", "terms"),
     [
-        ("tucker", ["model.relation_dim=4", "training.loss=bce"], set()),
+        ("tucker", ["model.relation_dim=4", "loss.name=bce"], set()),
         (
             "complex",
-            ["training.loss=softmax", "model.regularization=n3", "model.regularization_weight=0.1"],
+            ["loss.name=softmax", "model.regularization=n3", "model.regularization_weight=0.1"],
             {"n3"},
         ),
     ],
@@ -126,7 +138,7 @@ def test_trainings_against_all_candidates_go_on_too(
 ) -> None:
     """With dropout and batch norms (tucker), and a term of the scorer (complex)."""
     more = [*SETTINGS, "training.candidates=all", *settings]
-    config = resolve(scorer, load_scorer(scorer).Config, {}, "", {}, more)
+    config = resolve(scorer, load_scorer(scorer).Config, overrides=more)
     whole, broken = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "broken")
     run_training(config, folder, whole, False, Watcher())
     with pytest.raises(Interrupted):
@@ -177,7 +189,7 @@ def test_samplers_go_on_too(
     monkeypatch.chdir(tmp_path)
     Path("samplers").mkdir()
     Path("samplers/learnt.py").write_text(LEARNT)
-    more = [f"training.sampler={name}", f"sampler.{'chunk' if name == 'shared' else 'pool'}=6"]
+    more = [f"negatives.sampler={name}", f"sampler.{'chunk' if name == 'shared' else 'pool'}=6"]
     whole, broken = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "broken")
     train(folder, whole, Watcher(), *more)
     with pytest.raises(Interrupted):
@@ -256,7 +268,7 @@ def test_weights_that_are_not_finite_never_get_into_a_checkpoint(
     monkeypatch.setattr(LinkPrediction, "step", poisoned)
     run = RunDirectory(tmp_path / "run")
     with pytest.raises(NonFiniteLoss, match="epoch 2: 'entities' is not finite any more"):
-        train(folder, run, Watcher(), "training.checkpoint_seconds=0")
+        train(folder, run, Watcher(), "checkpoints.seconds=0")
     assert read_trace(run.trace)[-1]["event"] == "error"
     found = Checkpoints(run.checkpoints, 1).latest()
     assert found is not None
@@ -267,7 +279,7 @@ def test_weights_that_are_not_finite_never_get_into_a_checkpoint(
 
 def test_checkpoints_come_as_often_as_asked(folder: Path, tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
-    train(folder, run, Watcher(), "training.checkpoint_seconds=0", "training.keep_checkpoints=3")
+    train(folder, run, Watcher(), "checkpoints.seconds=0", "checkpoints.keep=3")
     steps = sorted(int(p.stem) for p in run.checkpoints.glob("*.safetensors"))
     assert len(steps) == 3
     assert steps[-1] - steps[0] == 2

@@ -27,8 +27,8 @@ from mmkgc_cli.state.atomic import abandoned
 from tests.conftest import random_graph
 from tests.runs.test_resume import Watcher
 
-SETTINGS = ["training.epochs=4", "training.eval_every=2", "model.dim=4", "training.batch_size=64"]
-EVERY_STEP = "training.checkpoint_seconds=0"
+SETTINGS = ["training.epochs=4", "validation.every=2", "model.dim=4", "training.batch_size=64"]
+EVERY_STEP = "checkpoints.seconds=0"
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_graph(random_graph(40, 5, 300, seed=0), top / "graph")
 
     def train(name: str, watcher: Watcher, *more: str) -> None:
-        config = resolve("rotate", load_scorer("rotate").Config, {}, "", {}, [*SETTINGS, *more])
+        config = resolve("rotate", load_scorer("rotate").Config, overrides=[*SETTINGS, *more])
         run_training(config, top / "graph", RunDirectory(top / "runs" / name), False, watcher)
 
     train("finished", Watcher(), EVERY_STEP)
@@ -351,7 +351,7 @@ def test_listing_needs_no_torch(runs: Path) -> None:
 
 def test_a_frequency_run_has_its_valid_mrr(graph: Graph, tmp_path: Path) -> None:
     write_graph(graph, tmp_path / "graph")
-    config = resolve("frequency", load_scorer("frequency").Config, {}, "", {}, [])
+    config = resolve("frequency", load_scorer("frequency").Config, overrides=[])
     run = RunDirectory(tmp_path / "run")
     trained = run_training(config, tmp_path / "graph", run, False, Watcher())
     assert inspect(run.path).valid_mrr == trained.valid["mrr"]

@@ -23,7 +23,7 @@ from mmkgc_cli.state.weights import load_weights
 from mmkgc_cli.training.program import ScorerProgram
 from tests.kg.test_graph import renumbered
 
-SMALL = ["training.epochs=4", "training.eval_every=2", "model.dim=8", "training.batch_size=64"]
+SMALL = ["training.epochs=4", "validation.every=2", "model.dim=8", "training.batch_size=64"]
 
 
 class Silent:
@@ -42,7 +42,7 @@ def folder(graph: Graph, tmp_path: Path) -> Path:
 
 def train(folder: Path, path: Path, *overrides: str, scorer: str = "rotate") -> Trained:
     settings = [*SMALL, *overrides] if scorer == "rotate" else list(overrides)
-    config = resolve(scorer, load_scorer(scorer).Config, {}, "", {}, settings)
+    config = resolve(scorer, load_scorer(scorer).Config, overrides=settings)
     return run_training(config, folder, RunDirectory(path), False, Silent())
 
 
@@ -81,7 +81,7 @@ def test_the_number_of_threads_changes_no_bit(folder: Path, tmp_path: Path, opti
         for threads in (1, 2, 3):
             run = tmp_path / f"{threads}"
             train(
-                folder, run, f"training.threads={threads}", f"training.optimizer={optimizer}",
+                folder, run, f"training.threads={threads}", f"optimizer.name={optimizer}",
                 "model.dim=65",
             )  # fmt: skip
             digests.add(load_weights(run / "model.safetensors")[1]["sha256"])

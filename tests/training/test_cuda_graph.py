@@ -10,7 +10,6 @@ from torch import Tensor
 
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import write_graph
-from mmkgc_cli.ops import SideChoice
 from mmkgc_cli.runs import training
 from mmkgc_cli.runs.config import resolve
 from mmkgc_cli.runs.directory import RunDirectory
@@ -20,8 +19,8 @@ from mmkgc_cli.state.checkpoints import pack
 from mmkgc_cli.state.trace import read_trace
 from mmkgc_cli.training import program as programs
 from mmkgc_cli.training.cuda_graph import WARM_UP, CapturedProgram, Watched, replayed
-from mmkgc_cli.training.link_prediction import LinkPrediction, LinkPredictionSettings
-from mmkgc_cli.training.optimization import OptimizationSettings
+from mmkgc_cli.training.link_prediction import LinkPrediction
+from tests.training.programs import link_prediction
 
 BATCH = 64  # of 240 triples: three full batches and a smaller one
 
@@ -33,12 +32,8 @@ def program_of(
     rng = torch.Generator().manual_seed(0)
     n, r = len(graph.entities), len(graph.relations)
     scorer = scorer_class(scorer_class.Config(dim=8), n, r, rng).to(device)
-    settings = LinkPredictionSettings(
-        batch_size=batch_size, negatives=4, negative_sampling="bernoulli",
-        negative_side=SideChoice.per_negative, seed=0,
-    )  # fmt: skip
     triples = torch.from_numpy(graph.train).long().to(device)
-    return LinkPrediction(scorer, triples, settings, OptimizationSettings(**optimization), 30)
+    return link_prediction(scorer, triples, batch_size=batch_size, optimization=optimization)
 
 
 class Recorded:
@@ -205,7 +200,7 @@ def test_a_run_with_a_graph_leaves_what_one_without_it_does_and_says_so(
 ) -> None:
     write_graph(graph, tmp_path / "graph")
     settings = ["training.epochs=4", "model.dim=8", "training.batch_size=64"]
-    config = resolve("rotate", load_scorer("rotate").Config, {}, "", {}, settings)
+    config = resolve("rotate", load_scorer("rotate").Config, overrides=settings)
 
     class Silent:
         def begin(self, *args: object) -> None: ...

@@ -9,10 +9,9 @@ from torch import Tensor
 
 from mmkgc_cli.errors import Interrupted
 from mmkgc_cli.kg.graph import Graph
-from mmkgc_cli.ops import SideChoice
 from mmkgc_cli.scoring import Scorer, load_scorer
 from mmkgc_cli.state.signals import StopRequest
-from mmkgc_cli.training.link_prediction import LinkPrediction, LinkPredictionSettings
+from mmkgc_cli.training.link_prediction import LinkPrediction
 from mmkgc_cli.training.loop import (
     EpochReport,
     NonFiniteLoss,
@@ -21,7 +20,7 @@ from mmkgc_cli.training.loop import (
     Schedule,
     train,
 )
-from mmkgc_cli.training.optimization import OptimizationSettings
+from tests.training.programs import link_prediction
 
 
 class Program:
@@ -180,12 +179,7 @@ def test_a_second_interrupt_stops_at_once_and_handlers_are_put_back() -> None:
 
 
 def program_of(scorer: Scorer, triples: Tensor, **changes: int) -> LinkPrediction:
-    values = {"batch_size": 64, "negatives": 4, "seed": 0, **changes}
-    settings = LinkPredictionSettings(
-        negative_sampling="bernoulli", negative_side=SideChoice.per_negative,
-        **values,
-    )  # fmt: skip
-    return LinkPrediction(scorer, triples, settings, OptimizationSettings(lr=0.05), 30)
+    return link_prediction(scorer, triples, optimization={"lr": 0.05}, **changes)
 
 
 def weights_after(graph: Graph, steps: int, seed: int) -> dict[str, Tensor]:

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import math
-from typing import get_args
 
 import pytest
 import torch
+from pydantic import ValidationError
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from mmkgc_cli.errors import DataError
-from mmkgc_cli.training.losses import LossName, LossSettings, make_loss
+from mmkgc_cli.training.losses import make_loss
+from mmkgc_cli.training.settings import variants
+from tests.training.programs import loss_of
 
 POSITIVE = torch.tensor([2.0, -1.0, 0.5], dtype=torch.float64)
 NEGATIVE = torch.tensor([[1.0, -2.0], [0.3, 4.0], [-1.0, -1.5]], dtype=torch.float64)
@@ -23,13 +24,13 @@ def test_bce_is_torchs_with_the_negatives_averaged_or_summed() -> None:
     averaged = [one(2.0, 1) + (one(1.0, 0) + one(-2.0, 0)) / 2, one(-1.0, 1) + one(0.3, 0)]
     summed = [one(2.0, 1) + one(1.0, 0) + one(-2.0, 0), averaged[1]]
     for reduction, rows in (("mean", averaged), ("sum", summed)):
-        loss = make_loss(LossSettings("bce", reduction=reduction))  # type: ignore[arg-type]
+        loss = make_loss(loss_of("bce", reduction=reduction))
         expected = (sum(rows) + one(0.5, 1)) / 3
         assert float(loss(POSITIVE, NEGATIVE, USABLE)) == pytest.approx(expected, rel=1e-12)
 
 
 def test_softmax_is_torchs_cross_entropy_of_the_positive() -> None:
-    loss = make_loss(LossSettings("softmax"))
+    loss = make_loss(loss_of("softmax"))
     scores = torch.cat([POSITIVE[:, None], NEGATIVE], 1)
     first = torch.zeros(3, dtype=torch.int64)
     assert torch.allclose(loss(POSITIVE, NEGATIVE, None), cross_entropy(scores, first))
@@ -41,8 +42,8 @@ def test_softmax_is_torchs_cross_entropy_of_the_positive() -> None:
 
 
 @pytest.mark.parametrize("form", ["margin-inside", "margin-outside"])
-def test_the_hinge_stands_where_its_name_says(form: LossName) -> None:
-    loss = make_loss(LossSettings(form, temperature=0.0, margin=2.0))
+def test_the_hinge_stands_where_its_name_says(form: str) -> None:
+    loss = make_loss(loss_of(form, temperature=0.0, margin=2.0))
     gaps = 2.0 - POSITIVE[:, None] + NEGATIVE
     inside = gaps.relu().mean(1).mean()
     outside = gaps.mean(1).relu().mean()
@@ -52,9 +53,7 @@ def test_the_hinge_stands_where_its_name_says(form: LossName) -> None:
 
 
 def test_entropy_weights_are_those_of_the_settings() -> None:
-    loss = make_loss(
-        LossSettings("entropy-weighted", thresholds=(0.2, 0.8), weights=(0.0, 0.0, 2.0))
-    )
+    loss = make_loss(loss_of("entropy-weighted", thresholds=[0.2, 0.8], weights=[0.0, 0.0, 2.0]))
     # Of the negatives only 1, 0.3 and -1 are less than 1.136 from 0, where entropy is 0.8 bits.
     hard = torch.tensor([[True, False], [True, False], [True, False]])
     softplus = torch.nn.functional.softplus
@@ -68,15 +67,15 @@ def test_one_sided_entropy_makes_negatives_that_are_held_to_be_true_hard() -> No
     softplus = torch.nn.functional.softplus(negative)
     found = []
     for one_sided in (False, True):
-        settings = LossSettings("entropy-weighted", reduction="sum", one_sided=one_sided)
+        settings = loss_of("entropy-weighted", reduction="sum", one_sided=one_sided)
         found.append(float(make_loss(settings)(positive, negative, usable)) - math.log(2))
     for total, weights in zip(found, ([0.5, 0.5, 1.5], [1.2, 0.5, 1.2]), strict=True):
         assert total == pytest.approx(float((torch.tensor(weights) * softplus).sum()), rel=1e-5)
 
 
-@pytest.mark.parametrize("name", get_args(LossName))
-def test_a_better_positive_lowers_every_loss(name: LossName) -> None:
-    loss = make_loss(LossSettings(name))
+@pytest.mark.parametrize("name", sorted(variants("loss")))
+def test_a_better_positive_lowers_every_loss(name: str) -> None:
+    loss = make_loss(loss_of(name))
     positive = POSITIVE.clone().requires_grad_()
     (slope,) = torch.autograd.grad(loss(positive, NEGATIVE, None), positive)
     assert (slope <= 0).all()
@@ -84,10 +83,10 @@ def test_a_better_positive_lowers_every_loss(name: LossName) -> None:
 
 
 def test_thresholds_in_the_wrong_order_are_refused() -> None:
-    with pytest.raises(DataError, match=r"training.entropy_thresholds: 0.9 is above 0.1"):
-        LossSettings(thresholds=(0.9, 0.1))
+    with pytest.raises(ValidationError, match=r"thresholds must ascend, got 0.9 before 0.1"):
+        loss_of("entropy-weighted", thresholds=[0.9, 0.1])
 
 
 def test_negative_weights_are_refused() -> None:
-    with pytest.raises(DataError, match=r"training.entropy_weights: got -1; expected weights of"):
-        LossSettings(weights=(0.0, -1.0, 1.0))
+    with pytest.raises(ValidationError, match=r"weights must be 0 or more, got -1"):
+        loss_of("entropy-weighted", weights=[0.0, -1.0, 1.0])

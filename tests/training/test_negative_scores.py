@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mmkgc_cli.errors import MmkgcError
 from mmkgc_cli.kg.graph import Graph
-from mmkgc_cli.ops import Metric, Pair, SelfAdversarial, SideChoice
+from mmkgc_cli.ops import Metric, Pair, SelfAdversarial
 from mmkgc_cli.sampling.contract import (
     Drawn,
     Negatives,
@@ -22,12 +22,12 @@ from mmkgc_cli.sampling.contract import (
 )
 from mmkgc_cli.sampling.samplers.shared import SharedConfig, SharedNegatives
 from mmkgc_cli.scoring import Scorer, ScorerConfig, Side, load_scorer
-from mmkgc_cli.training.link_prediction import LinkPrediction, LinkPredictionSettings
+from mmkgc_cli.training.link_prediction import LinkPrediction
 from mmkgc_cli.training.negative_scores import drawn_loss, drawn_scores
-from mmkgc_cli.training.optimization import OptimizationSettings
 from tests.conftest import random_graph
 from tests.sampling.small_samplers import FORMS, ByView, Drawing, Fakes, Plain, Soft, task_of
 from tests.scoring.small import DistMult, TransE
+from tests.training.programs import link_prediction
 
 N, R, NEGATIVES = 11, 3, 5
 
@@ -196,16 +196,13 @@ def test_one_hot_selections_and_whole_views_are_ids() -> None:
 def program_of(sampler: type[Sampler], graph: Graph, **optimization: object) -> LinkPrediction:
     rng = torch.Generator().manual_seed(0)
     scorer = TwoDistances(ScorerConfig(), len(graph.entities), len(graph.relations), rng)
-    settings = LinkPredictionSettings(
-        batch_size=64, negatives=NEGATIVES, negative_sampling="bernoulli",
-        negative_side=SideChoice.per_negative, seed=0, sampler=sampler,
-    )  # fmt: skip
-    return LinkPrediction(
+    return link_prediction(
         scorer,
         torch.from_numpy(graph.train).long(),
-        settings,
-        OptimizationSettings(lr=0.05, **optimization),  # type: ignore[arg-type]
-        3,
+        sampler=sampler,
+        negatives=NEGATIVES,
+        epochs=3,
+        optimization={"lr": 0.05, **optimization},
     )
 
 
@@ -246,7 +243,7 @@ def test_a_sampler_that_keeps_the_scorer_is_refused(graph: Graph) -> None:
             super().__init__(config, task, scorer)  # type: ignore[arg-type]
             self.host = scorer
 
-    with pytest.raises(MmkgcError, match="holds parameters of the scorer"):
+    with pytest.raises(MmkgcError, match="contains parameters of the scorer"):
         program_of(Keeps, graph)
 
 

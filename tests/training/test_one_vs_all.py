@@ -14,19 +14,22 @@ from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.scoring import Scorer, Side, load_scorer
 from mmkgc_cli.scoring.contract import Batch
 from mmkgc_cli.training.cuda_graph import WARM_UP, CapturedProgram, replayed
-from mmkgc_cli.training.one_vs_all import AllCandidates, AllCandidatesSettings
-from mmkgc_cli.training.optimization import OptimizationSettings
+from mmkgc_cli.training.one_vs_all import AllCandidates
 from tests.scoring.extended import Branches, DistMult, Mirrored, PairRE, PerRelation, TransE
+from tests.training.programs import one_vs_all
 from tests.training.test_cuda_graph import Recorded, same
 
 Query = tuple[int, int, Side]
 
 
 def program_of(scorer: Scorer, graph: Graph, **changes: Any) -> AllCandidates:
-    values = {"batch_size": 32, "seed": 0, "loss": "bce", **changes}
-    triples = torch.from_numpy(graph.train).long()
-    settings = AllCandidatesSettings(**values)
-    return AllCandidates(scorer, triples, settings, OptimizationSettings(lr=0.02), 30)
+    return one_vs_all(scorer, torch.from_numpy(graph.train).long(), **changes)
+
+
+def smoothing(epsilon: float, adds: str) -> dict[str, Any]:
+    return {
+        "label_smoothing": epsilon, "label_smoothing_adds": adds if epsilon else None,
+    }  # fmt: skip
 
 
 def make(scorer_class: type[Scorer], graph: Graph, seed: int = 0, **config: Any) -> Scorer:
@@ -77,7 +80,13 @@ def test_bce_is_over_all_entities_as_answers_to_the_distinct_queries(
         labels[list(answers)] = 1
         y, s = smoothed(labels, eps, adds), scores_by_loop(scorer, query).sigmoid()
         losses.append(-(y * s.log() + (1 - y) * (1 - s).log()).mean())
-    program = program_of(scorer, graph, batch_size=10_000, smoothing=eps, smoothing_adds=adds)
+    program = program_of(
+        scorer,
+        graph,
+        batch_size=10_000,
+        label_smoothing=eps,
+        label_smoothing_adds=adds if eps else None,
+    )
     program.start_epoch()
     assert program.steps_per_epoch == 1
     found = program.step(0)["loss"].item()
@@ -98,7 +107,12 @@ def test_softmax_is_over_all_entities_with_one_answer_of_each_triple_and_side(
             logs = scores_by_loop(scorer, query).log_softmax(0)
             losses.append(-(smoothed(labels, eps, adds) * logs).sum())
     program = program_of(
-        scorer, graph, batch_size=10_000, loss="softmax", smoothing=eps, smoothing_adds=adds
+        scorer,
+        graph,
+        batch_size=10_000,
+        loss="softmax",
+        label_smoothing=eps,
+        label_smoothing_adds=adds if eps else None,
     )
     program.start_epoch()
     found = program.step(0)["loss"].item()

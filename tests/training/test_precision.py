@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import write_graph
-from mmkgc_cli.ops import Metric, SideChoice
+from mmkgc_cli.ops import Metric
 from mmkgc_cli.scoring import Scorer, ScorerConfig, Side
 from mmkgc_cli.training.cuda_graph import replayed
-from mmkgc_cli.training.link_prediction import LinkPrediction, LinkPredictionSettings
-from mmkgc_cli.training.optimization import OptimizationSettings
+from mmkgc_cli.training.link_prediction import LinkPrediction
 from mmkgc_cli.training.precision import Precision, products, require_precision
 from tests.conftest import Outcome
+from tests.training.programs import link_prediction
 from tests.training.test_cuda_graph import losses
 
 CUDA = torch.device("cuda")
@@ -129,13 +129,9 @@ def test_rows_in_bfloat16_are_scored_in_float32(graph: Graph) -> None:
 @pytest.mark.parametrize("precision", [pytest.param(p, marks=on_gpu) for p in ("tf32", "bf16")])
 def test_lower_precision_trains_alike_captured_or_not(graph: Graph, precision: Precision) -> None:
     def program(precision: Precision) -> LinkPrediction:
-        settings = LinkPredictionSettings(
-            batch_size=64, negatives=4, negative_sampling="bernoulli",
-            negative_side=SideChoice.per_negative, seed=0, precision=precision,
-        )  # fmt: skip
         triples = torch.from_numpy(graph.train).long().cuda()
-        return LinkPrediction(
-            scorer_of(graph).cuda(), triples, settings, OptimizationSettings(lr=0.01), 30
+        return link_prediction(
+            scorer_of(graph).cuda(), triples, precision=precision, optimization={"lr": 0.01}
         )
 
     exact, low, captured = program("float32"), program(precision), program(precision)

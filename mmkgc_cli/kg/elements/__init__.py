@@ -1,7 +1,7 @@
-"""The periodic table as a small multi-modal knowledge graph that ships with the package.
+"""The periodic table as a small multi-modal knowledge graph that is part of the package.
 
-Elements, common compounds and minerals, and the people, places and ideas around them. Texts,
-numbers and shells are separate modalities, each missing for some entities. `attributes.tsv` names
+It contains elements, common compounds and minerals, and related people, places and concepts. Texts,
+numbers and shells are separate modalities, each missing for some entities. `attributes.tsv` lists
 the unit and the source of every number.
 """
 
@@ -14,39 +14,39 @@ __all__ = ["entity_labels", "numerics", "relation_labels", "shells", "texts", "t
 
 
 def _rows(name: str) -> list[list[str]]:
-    """The rows of one packaged table, without its header line."""
+    """The rows of a table in the package, without the header."""
     table = files(__name__).joinpath(name).read_text(encoding="utf-8").splitlines()
     return list(csv.reader(table, delimiter="\t", quoting=csv.QUOTE_NONE))[1:]
 
 
 def triples() -> list[tuple[str, str, str]]:
-    """All (head, relation, tail) facts as ids, sorted and without duplicates."""
+    """All (head, relation, tail) triples as ids, sorted and without duplicates."""
     return [(head, relation, tail) for head, relation, tail in _rows("triples.tsv")]
 
 
 def entity_labels() -> dict[str, str]:
-    """Entity id to label, in file order: the elements come first, by atomic number."""
+    """Labels by entity id, in file order: first the elements, by atomic number."""
     return {row[0]: row[1] for row in _rows("entities.tsv")}
 
 
 def relation_labels() -> dict[str, str]:
-    """Relation id to label, in file order."""
+    """Labels by relation id, in file order."""
     return {row[0]: row[1] for row in _rows("relations.tsv")}
 
 
 def texts() -> dict[str, str]:
-    """Entity id to its one-line text; an entity without a text is left out."""
+    """One-line texts by entity id, without entities that have no text."""
     return {row[0]: row[3] for row in _rows("entities.tsv") if row[3]}
 
 
 def numerics() -> list[tuple[str, str, float]]:
-    """All (entity, attribute, value) figures, in the units of `attributes.tsv`."""
+    """All (entity, attribute, value) triples, in the units of `attributes.tsv`."""
     return [(entity, name, float(value)) for entity, name, value in _rows("numeric.tsv")]
 
 
 def shells() -> dict[str, tuple[int, ...]]:
-    """Element id to electrons per shell, innermost first, in the ground state of the free atom.
+    """Electrons per shell by element id, innermost first, in the ground state of the free atom.
 
-    Elements beyond lawrencium are left out, because their configurations are only calculated.
+    Elements beyond lawrencium are omitted, because their configurations are only calculated.
     """
     return {row[0]: tuple(map(int, row[1].split())) for row in _rows("shells.tsv")}

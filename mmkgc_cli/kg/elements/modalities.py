@@ -1,4 +1,4 @@
-"""Texts, numbers and pictures of the built-in graph, laid out as files beside ``graph.h5``."""
+"""Texts, numbers and pictures of the built-in graph, written as files beside ``graph.h5``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from mmkgc_cli.state.atomic import write_bytes, write_text
 
 
 def write_modalities(folder: Path) -> None:
-    """Writes ``text.tsv``, ``numeric.tsv``, ``image.tsv`` and the pictures it lists.
+    """Writes ``text.tsv``, ``numeric.tsv``, ``image.tsv`` and the pictures that it lists.
 
-    Entities without a text, a number or a picture have no row: what is missing stays missing.
+    An entity without a text, a number or a picture has no row in that file.
 
     Raises:
-        DataError: when the storage refuses.
+        DataError: when a file cannot be written.
     """
     texts = [f"{entity}\t{text}" for entity, text in elements.texts().items()]
     write_text(folder / "text.tsv", _table("entity\ttext", texts))

@@ -1,4 +1,4 @@
-"""Pictures drawn from facts: the electron shells of an atom."""
+"""Drawings of the electron shells of atoms."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _NUCLEUS_SHINE = (186, 92, 112)
 
 
 def draw_shells(shells: Sequence[int], size: int = 160) -> Image:
-    """Draw an electron-shell diagram: a nucleus, a ring per shell, and a dot per electron.
+    """Draws an electron-shell diagram: a nucleus, a ring per shell, and a dot per electron.
 
-    The outermost shell is drawn in an accent colour, and the nucleus grows slowly with the number
-    of electrons. The same arguments always give the same pixels, and no text is drawn.
+    The outermost shell has an accent colour, and the nucleus grows slowly with the number of
+    electrons. The same arguments give the same pixels. The picture contains no text.
 
     Args:
         shells: electrons per shell, innermost first.
@@ -58,10 +58,10 @@ def draw_shells(shells: Sequence[int], size: int = 160) -> Image:
         pen.ellipse(box, outline=_RING, width=line)
         spacing = 2 * pi * radius / electrons
         dot = min(side * (0.021 if is_outermost else 0.017), spacing * 0.4)
-        # Alternate shells start half a spacing apart, which keeps dots from lining up in rows.
+        # Alternate shells start half a spacing apart, so that dots do not align in rows.
         start = -pi / 2 + ((len(shells) - number) % 2) * pi / electrons
-        for place in range(electrons):
-            angle = start + 2 * pi * place / electrons
+        for electron in range(electrons):
+            angle = start + 2 * pi * electron / electrons
             x, y = centre + radius * cos(angle), centre + radius * sin(angle)
             disc(x, y, dot, _OUTER if is_outermost else _INNER)
     disc(centre, centre, nucleus, _NUCLEUS)

@@ -1,1 +1,1 @@
-"""Readers of source files: a file a format, all by chunks and with file and line in errors."""
+"""Readers of source files, one module per format; they read blocks and report file and line."""

@@ -1,4 +1,4 @@
-"""Where the fields of many lines start and end, found for a whole block at once."""
+"""Start and end positions of the fields of all lines of a block, computed with numpy."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TAB, _NEWLINE, _BLANK = 9, 10, 32
 class Fields:
     """Fields of n lines: column j of line i is ``data[starts[i, j]:ends[i, j]]``.
 
-    `lines` holds the line numbers. Fields are not empty and have no blanks at either end.
+    `lines` contains the line numbers. Fields are not empty and have no blanks at either end.
     """
 
     data: NDArray[np.uint8]
@@ -35,9 +35,10 @@ class Fields:
 
 
 def tab_fields(block: bytes, first_line: int, columns: int) -> Fields | None:
-    """Fields separated by tabs; None when a line that is not blank has others than `columns`.
+    """The tab-separated fields of all lines that are not blank.
 
-    Blank lines are left out; None also for what `plain_lines` refuses and for an empty field.
+    Returns None when a line has another number of fields than `columns` or an empty field, or when
+    `plain_lines` refuses the block.
     """
     plain = plain_lines(block)
     if plain is None:
@@ -62,44 +63,45 @@ def tab_fields(block: bytes, first_line: int, columns: int) -> Fields | None:
 
 
 def _has_blank_line(data: NDArray[np.uint8], starts: Positions, ends: Positions) -> bool:
-    """Whether a line could be blank: its first byte says so nearly always."""
+    """Whether any line is blank; the first byte of each line decides nearly always."""
     first = data[starts]
     return bool((first <= _BLANK).any()) and bool(_blank_lines(data, starts, ends).any())
 
 
 def _blank_lines(data: NDArray[np.uint8], starts: Positions, ends: Positions) -> NDArray[np.bool_]:
-    ink = np.concatenate([[0], np.cumsum(data > _BLANK, dtype=np.int64)])
-    return np.asarray(ink[ends] == ink[starts])
+    visible = np.concatenate([[0], np.cumsum(data > _BLANK, dtype=np.int64)])
+    return np.asarray(visible[ends] == visible[starts])
 
 
 def _strip_blanks(data: NDArray[np.uint8], starts: Positions, ends: Positions) -> None:
     """Moves starts and ends past blanks, in place."""
     if (data[starts] != _BLANK).all() and (data[ends - 1] != _BLANK).all():
         return
-    ink = np.flatnonzero(data != _BLANK)  # the last byte is a line end, so there is always one
-    starts[...] = np.minimum(ink[np.searchsorted(ink, starts)], ends)
-    before = np.searchsorted(ink, ends) - 1
-    ends[...] = np.where(before >= 0, ink[before] + 1, 0)
+    visible = np.flatnonzero(data != _BLANK)  # not empty: the last byte is a line end
+    starts[...] = np.minimum(visible[np.searchsorted(visible, starts)], ends)
+    last = np.searchsorted(visible, ends) - 1
+    ends[...] = np.where(last >= 0, visible[last] + 1, 0)
 
 
 def blank_fields(block: bytes, first_line: int, columns: int) -> Fields | None:
-    """Fields separated by runs of blanks and tabs; blank lines and comments left out.
+    """The fields, separated by runs of blanks and tabs, of all lines but blank ones and comments.
 
-    A comment begins with a hash that stands alone, or has another number of fields.
+    A comment is a line that begins with the field ``#``, or that begins with the character ``#``
+    and has another number of fields than `columns`.
 
-    None when a line has others than `columns` fields, and for what `plain_lines` refuses.
+    Returns None when a line has another number of fields, or when `plain_lines` refuses the block.
     """
     plain = plain_lines(block)
     if plain is None:
         return None
     data = np.frombuffer(plain, dtype=np.uint8)
-    ink = np.diff((data > _BLANK).astype(np.int8), prepend=0)
-    starts, ends = np.flatnonzero(ink == 1), np.flatnonzero(ink == -1)
+    edges = np.diff((data > _BLANK).astype(np.int8), prepend=0)
+    starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
     line = np.searchsorted(np.flatnonzero(data == _NEWLINE), starts)
-    opens = np.concatenate([[True], line[1:] != line[:-1]]) if len(line) else np.zeros(0, bool)
+    is_first = np.concatenate([[True], line[1:] != line[:-1]]) if len(line) else np.zeros(0, bool)
     per_line = np.bincount(line) if len(line) else np.zeros(0, dtype=np.int64)
-    hashes = opens & (data[starts] == ord("#"))
-    # A name may begin with a hash too: "#tag r a ." says something, "# tag" and "#tag" do not.
+    hashes = is_first & (data[starts] == ord("#"))
+    # A name may begin with a hash too: "#tag r a ." is a triple, "# tag" and "#tag" are comments.
     comments = line[hashes & ((ends - starts == 1) | (per_line[line] != columns))]
     if len(comments):
         kept = ~np.isin(line, comments)

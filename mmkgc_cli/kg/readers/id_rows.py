@@ -1,4 +1,4 @@
-"""Rows of whole numbers from large text files, a chunk at a time, without a Python loop a row."""
+"""Rows of integer ids from large text files, read by blocks without a Python loop over rows."""
 
 from __future__ import annotations
 
@@ -9,18 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmkgc_cli.errors import DataError
-from mmkgc_cli.kg.readers.lines import check_count, parse_count, read_blocks, read_lines
+from mmkgc_cli.kg.readers.lines import (
+    FIX_LINE,
+    check_count,
+    parse_count,
+    read_blocks,
+    read_lines,
+)
 
 _MAX_DIGITS = 10
 
 
-def read_id_rows(path: Path, columns: str, what: str) -> NDArray[np.int64]:
+def read_id_rows(path: Path, columns: str, noun: str) -> NDArray[np.int64]:
     """Reads rows of three ids separated by blanks, after an optional count line.
 
     Args:
         path: the file; LF or CRLF line ends, with or without a BOM.
-        columns: what a row holds, for messages ("head tail relation").
-        what: what the rows are, for messages ("triples").
+        columns: the names of the columns, for messages ("head tail relation").
+        noun: the plural noun for the rows, for messages ("triples").
 
     Returns:
         ``[n, 3]`` int64 in the order of the file.
@@ -36,12 +42,12 @@ def read_id_rows(path: Path, columns: str, what: str) -> NDArray[np.int64]:
             _report_bad_row(path, columns)
         parts.append(rows)
     rows = np.concatenate(parts) if parts else np.empty((0, 3), dtype=np.int64)
-    check_count(path, count, len(rows), what)
+    check_count(path, count, len(rows), noun)
     return rows
 
 
 def _parse_block(block: bytes) -> NDArray[np.int64] | None:
-    """Parses whole lines; None when any line is neither blank nor three ids."""
+    """The ids ``[n, 3]`` of whole lines; None when any line is neither blank nor three ids."""
     data = np.frombuffer(block, dtype=np.uint8)
     digit = (data >= ord("0")) & (data <= ord("9"))
     newline = data == ord("\n")
@@ -60,36 +66,41 @@ def _parse_block(block: bytes) -> NDArray[np.int64] | None:
     if widths.max() > _MAX_DIGITS:
         return None
     values = np.zeros(len(starts), dtype=np.int64)
-    for place in range(int(widths.max())):
-        live = widths > place
-        values[live] = values[live] * 10 + (data[starts[live] + place] - ord("0"))
+    for digit_index in range(int(widths.max())):
+        active = widths > digit_index
+        digits = data[starts[active] + digit_index] - ord("0")
+        values[active] = values[active] * 10 + digits
     return values.reshape(-1, 3)
 
 
 def _report_bad_row(path: Path, columns: str) -> NoReturn:
-    """Finds the first bad line the slow way, now that there is one."""
+    """Reads line by line to report the first bad one."""
     for number, text in read_lines(path):
         fields = text.replace("\t", " ").split(" ")
         fields = [field for field in fields if field]
         if number == 1 and parse_count(text) is not None:
             continue
         if len(fields) != 3:
-            raise DataError(f"{path}:{number}: {len(fields)} columns, expected 3 ({columns})")
+            raise DataError(
+                f"{path}:{number}: {len(fields)} columns, expected 3 ({columns})", fix=FIX_LINE
+            )
         for field in fields:
             if parse_count(field) is None or len(field) > _MAX_DIGITS:
                 raise DataError(
-                    f"{path}:{number}: {field!r} is not an id, expected 3 numbers ({columns})"
+                    f"{path}:{number}: {field[:80]!r} is not an id, expected 3 integers "
+                    f"({columns})",
+                    fix=FIX_LINE,
                 )
-    raise DataError(f"{path}: holds characters that are neither digits nor blanks")
+    raise DataError(f"{path}: contains characters that are neither digits nor blanks", fix=FIX_LINE)
 
 
 def line_of_row(path: Path, row: int) -> int:
-    """The line number of data row `row` (from 0), for an error message."""
-    seen = -1
+    """The line number of data row `row` (from 0), for messages."""
+    current = -1
     for number, text in read_lines(path):
         if number == 1 and parse_count(text) is not None:
             continue
-        seen += 1
-        if seen == row:
+        current += 1
+        if current == row:
             return number
     raise IndexError(row)

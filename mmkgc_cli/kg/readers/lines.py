@@ -1,7 +1,7 @@
-"""Reading text files: BOM, line ends, encodings, count lines, and errors with a line number.
+"""Text files: BOM, line ends, encodings, count lines, and errors with a line number.
 
-`read_blocks` hands out whole lines by the megabyte, for readers that work on arrays; `read_lines`
-goes line by line, and is also what finds the line to blame once a block turned out to be wrong.
+`read_blocks` yields blocks of whole lines for readers that use numpy. `read_lines` yields single
+lines and is also used to find the first bad line of a block that a reader refused.
 """
 
 from __future__ import annotations
@@ -12,13 +12,19 @@ from pathlib import Path
 
 from mmkgc_cli.errors import DataError
 
-# Names with these would break tables of ranks and play tricks on terminals.
+# Control characters in names would corrupt tables of ranks and terminals.
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _CONTROLS_IN_BLOCK = bytes([*range(9), *range(11, 32), 127])
 _LINE_ENDS = re.compile(rb"\r+\n")
 _MAX_DIGITS = 18
-BLOCK = 1 << 23  # bytes read at once
+BLOCK = 1 << 23  # bytes per read
 _LONGEST_LINE = 1 << 24
+
+# Fixes shared by the readers.
+FIX_LINE = "correct the line, or choose another --format"
+FIX_EMPTY = "provide a file with at least one triple"
+_FIX_UTF8 = "convert the file to UTF-8, for instance with iconv"
+_FIX_BINARY = "check that this is a text file"
 
 BOM = b"\xef\xbb\xbf"
 _WIDE_BOMS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
@@ -28,11 +34,11 @@ def require_folder(path: Path) -> None:
     """Checks that `path` is a folder.
 
     Raises:
-        DataError: when it is a file, or nothing.
+        DataError: when it is a file or does not exist.
     """
     if not path.is_dir():
         state = "is a file, expected a folder" if path.exists() else "no such folder"
-        raise DataError(f"{path}: {state}")
+        raise DataError(f"{path}: {state}", fix="check the path of the folder")
 
 
 def open_source(path: Path) -> None:
@@ -42,26 +48,28 @@ def open_source(path: Path) -> None:
         DataError: when it is missing, a folder, unreadable or empty.
     """
     if path.is_dir():
-        raise DataError(f"{path}: is a folder, expected a file")
+        raise DataError(f"{path}: is a folder, expected a file", fix="pass a file in the folder")
     try:
         with path.open("rb") as file:
             start = file.read(3)
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
+        raise DataError(f"{path}: no such file", fix="check the path of the file") from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+        raise DataError(
+            f"{path}: cannot be read: {error.strerror}", fix="check the permissions of the file"
+        ) from error
     if not start or (start == BOM and path.stat().st_size == len(BOM)):
-        raise DataError(f"{path}: the file is empty")
+        raise DataError(f"{path}: the file is empty", fix="check that it was copied completely")
     for bom, name in _WIDE_BOMS.items():
         if start.startswith(bom):
-            raise DataError(f"{path}:1: encoded as {name}, expected UTF-8; convert the file first")
+            raise DataError(f"{path}:1: encoded as {name}, expected UTF-8", fix=_FIX_UTF8)
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Yields ``(line number from 1, text)`` of every non-blank line, without its line end.
 
     Raises:
-        DataError: as `open_source`, or where a line is not UTF-8 or holds a control character.
+        DataError: as `open_source`, or when a line is not UTF-8 or has a control character.
     """
     open_source(path)
     with path.open("rb") as file:
@@ -71,27 +79,29 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
             raw = raw.rstrip(b"\r\n")
             if not raw.strip(b" \t"):
                 continue
-            if found := _CONTROL.search(raw):
+            if match := _CONTROL.search(raw):
                 raise DataError(
-                    f"{path}:{number}: holds the control character 0x{found[0][0]:02x} at position "
-                    f"{found.start() + 1}; is this a text file?"
+                    f"{path}:{number}: holds the control character 0x{match[0][0]:02x} at position "
+                    f"{match.start() + 1}",
+                    fix=f"remove the character, or {_FIX_BINARY}",
                 )
             try:
                 yield number, raw.decode("utf-8")
             except UnicodeDecodeError as error:
                 raise DataError(
                     f"{path}:{number}: byte 0x{raw[error.start]:02x} at position "
-                    f"{error.start + 1} is not UTF-8; convert the file first"
+                    f"{error.start + 1} is not UTF-8",
+                    fix=_FIX_UTF8,
                 ) from None
 
 
 def read_blocks(path: Path) -> tuple[int | None, Iterator[tuple[int, bytes]]]:
-    """Opens a file for reading by blocks of whole lines.
+    """Opens a file for reading in blocks of whole lines.
 
     Returns:
-        the number on its count line, if it has one, and an iterator over ``(number of the first
-        line, lines)``. Blocks are at least a line and about `BLOCK` bytes, without BOM or count
-        line, and as they stand in the file but for that.
+        the number on the count line, or None without one, and an iterator over ``(number of the
+        first line, bytes of the block)``. A block has at least one line and about `BLOCK` bytes,
+        without BOM and count line.
 
     Raises:
         DataError: as `open_source`; while iterating, for a line longer than 16 MiB.
@@ -99,10 +109,10 @@ def read_blocks(path: Path) -> tuple[int | None, Iterator[tuple[int, bytes]]]:
     open_source(path)
     with path.open("rb") as file:
         first = file.readline(len(BOM) + 4 * _MAX_DIGITS)
-    bare = first.removeprefix(BOM)
-    count = parse_count(bare.decode("ascii", "replace"))
-    if count is None or not (bare.endswith(b"\n") or len(first) == path.stat().st_size):
-        return None, _blocks(path, len(first) - len(bare), 1)
+    text = first.removeprefix(BOM)
+    count = parse_count(text.decode("ascii", "replace"))
+    if count is None or not (text.endswith(b"\n") or len(first) == path.stat().st_size):
+        return None, _blocks(path, len(first) - len(text), 1)
     return count, _blocks(path, len(first), 2)
 
 
@@ -115,8 +125,8 @@ def _blocks(path: Path, offset: int, line: int) -> Iterator[tuple[int, bytes]]:
             cut = block.rfind(b"\n") + 1
             if not cut and len(block) > _LONGEST_LINE:
                 raise DataError(
-                    f"{path}:{line}: a line of more than {_LONGEST_LINE >> 20} MiB; "
-                    "is this a text file?"
+                    f"{path}:{line}: a line of more than {_LONGEST_LINE >> 20} MiB",
+                    fix=_FIX_BINARY,
                 )
             rest = block[cut:]
             if cut:
@@ -127,7 +137,7 @@ def _blocks(path: Path, offset: int, line: int) -> Iterator[tuple[int, bytes]]:
 
 
 def plain_lines(block: bytes) -> bytes | None:
-    """A block with LF line ends, the last one included; None where `read_lines` would refuse."""
+    """The block with LF at the end of every line; None when `read_lines` would refuse it."""
     if b"\r" in block:
         block = _LINE_ENDS.sub(b"\n", block)
     if not block.endswith(b"\n"):
@@ -143,20 +153,20 @@ def plain_lines(block: bytes) -> bytes | None:
 
 
 def parse_count(text: str) -> int | None:
-    """The number on a count line (a lone non-negative integer), or None for any other line."""
+    """The number on a count line (a single non-negative integer), or None for any other line."""
     text = text.strip()
     is_number = text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
     return int(text) if is_number else None
 
 
-def check_count(path: Path, count: int | None, found: int, what: str) -> None:
-    """Holds a count line against what follows it.
+def check_count(path: Path, expected: int | None, count: int, noun: str) -> None:
+    """Compares the number on a count line with the number of rows that follow.
 
     Raises:
         DataError: when they differ.
     """
-    if count is not None and count != found:
+    if expected is not None and expected != count:
         raise DataError(
-            f"{path}:1: the count line says {count}, but {found} {what} follow; "
-            "is the file cut off, or the count out of date?"
+            f"{path}:1: the count line says {expected}, but {count} {noun} follow",
+            fix="restore the missing rows, or correct the count line",
         )

@@ -1,7 +1,7 @@
-"""Names to ids for millions of fields at once, without a Python object a field.
+"""Ids of names for millions of fields at once, without a Python object per field.
 
-Fields are hashed eight bytes at a time, hashes are sorted and looked up, and every match is then
-held against the bytes, so that two names of one hash are never taken for each other.
+Fields are hashed eight bytes at a time, and the hashes are looked up in a sorted array. The bytes
+of every match are compared too, so that a hash collision never confuses two names.
 """
 
 from __future__ import annotations
@@ -25,42 +25,42 @@ _MULTIPLIERS = np.array(
     [0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0xD6E8FEB86659FD93, 0xFF51AFD7ED558CCD],
     dtype=np.uint64,
 )
-# What to keep of a word of which only the first 0..8 bytes belong to the field.
-_KEEP = np.array([(1 << (8 * n)) - 1 for n in range(_WORD + 1)], dtype=np.uint64)
+# Masks of the first 0..8 bytes of a word.
+_BYTE_MASKS = np.array([(1 << (8 * n)) - 1 for n in range(_WORD + 1)], dtype=np.uint64)
 
 
 class HashCollision(Exception):
-    """Two names have one hash; read again with another salt."""
+    """Two names have the same hash; read again with another salt."""
 
 
 class NameTable:
-    """A vocabulary that grows as names come, or is fixed.
+    """A vocabulary, growing or fixed.
 
-    Ids are given in the order in which names first come.
+    Ids follow the order of the first occurrence of each name.
     """
 
     def __init__(self, salt: int = 0) -> None:
         self._salt = salt
-        self._data = np.zeros(1 << 16, dtype=np.uint8)  # the names end to end, then room
+        self._data = np.zeros(1 << 16, dtype=np.uint8)  # concatenated names and free space
         self._ends = np.zeros(1, dtype=np.int64)  # name i is data[ends[i]:ends[i + 1]]
         self._hashes = np.empty(0, dtype=np.uint64)  # sorted
-        self._ids = np.empty(0, dtype=np.int64)  # of the sorted hashes
+        self._ids = np.empty(0, dtype=np.int64)  # ids of the sorted hashes
 
     def __len__(self) -> int:
         return len(self._ends) - 1
 
     @classmethod
-    def of(cls, names: Sequence[str], salt: int = 0) -> NameTable:
-        """A table of distinct names, with their positions for ids."""
+    def from_names(cls, names: Sequence[str], salt: int = 0) -> NameTable:
+        """A table of distinct names with their positions as ids."""
         table = cls(salt)
         table.ids_of(names)
         return table
 
     def ids_of(self, names: Sequence[str]) -> Ids:
-        """The ids of names that are not empty; new names get new ids.
+        """The ids of non-empty names; new names get new ids.
 
         Raises:
-            HashCollision: when two names have one hash.
+            HashCollision: when two names have the same hash.
         """
         encoded = [name.encode() for name in names]
         ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
@@ -76,79 +76,86 @@ class NameTable:
             return [text[a:b] for a, b in itertools.pairwise(ends)]
         return [data[a:b].decode() for a, b in itertools.pairwise(ends)]
 
-    def ids(self, data: Bytes, starts: Positions, ends: Positions, grow: bool = True) -> Ids:
-        """The ids ``[n]`` of n fields of `data`; names not seen before get new ids.
+    def ids(self, data: Bytes, starts: Positions, ends: Positions, *, grow: bool = True) -> Ids:
+        """The ids ``[n]`` of n fields of `data`; new names get new ids, or else `UNKNOWN`.
 
-        With `grow` off, they get `UNKNOWN` instead.
+        Args:
+            data: bytes that contain the fields.
+            starts: first byte of each field, ``[n]``.
+            ends: byte after each field, ``[n]``.
+            grow: add new names to the table.
 
         Raises:
-            HashCollision: when two names have one hash.
+            HashCollision: when two names have the same hash.
         """
         if not len(starts):
             return np.empty(0, dtype=np.int64)
         words = _words(np.concatenate([data, np.zeros(_WORD, dtype=np.uint8)]))
         lengths = ends - starts
         hashes = _hash(words, starts, lengths, self._salt)
-        distinct, first, back = np.unique(hashes, return_index=True, return_inverse=True)
-        chosen = first[back]
-        _require_equal(words, starts, lengths, words, starts[chosen], lengths[chosen])
-        at = np.searchsorted(self._hashes, distinct)
+        distinct, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
+        representatives = first[inverse]
+        _require_equal(
+            words, starts, lengths, words, starts[representatives], lengths[representatives]
+        )
+        positions = np.searchsorted(self._hashes, distinct)
         known = np.zeros(len(distinct), dtype=bool)
-        inside = at < len(self._hashes)
-        known[inside] = self._hashes[at[inside]] == distinct[inside]
+        valid = positions < len(self._hashes)
+        known[valid] = self._hashes[positions[valid]] == distinct[valid]
         ids = np.full(len(distinct), UNKNOWN, dtype=np.int64)
-        ids[known] = self._ids[at[known]]
+        ids[known] = self._ids[positions[known]]
         if known.any():
-            mine = ids[known]
+            known_ids = ids[known]
+            known_starts = self._ends[known_ids]
             _require_equal(
                 words, starts[first[known]], lengths[first[known]],
-                _words(self._data), self._ends[mine], self._ends[mine + 1] - self._ends[mine],
+                _words(self._data), known_starts, self._ends[known_ids + 1] - known_starts,
             )  # fmt: skip
         if grow and not known.all():
             new = np.flatnonzero(~known)
             by_appearance = new[np.argsort(first[new])]
             ids[by_appearance] = len(self) + np.arange(len(new))
             self._append(data, starts[first[by_appearance]], lengths[first[by_appearance]])
-            self._hashes = np.insert(self._hashes, at[new], distinct[new])
-            self._ids = np.insert(self._ids, at[new], ids[new])
-        return np.asarray(ids[back])
+            self._hashes = np.insert(self._hashes, positions[new], distinct[new])
+            self._ids = np.insert(self._ids, positions[new], ids[new])
+        return np.asarray(ids[inverse])
 
     def _append(self, data: Bytes, starts: Positions, lengths: Positions) -> None:
         ends = np.cumsum(lengths)
-        # Positions of all bytes of all names: ranges laid end to end.
+        # Positions of all bytes of all names: the concatenation of their ranges.
         positions = np.arange(ends[-1]) + np.repeat(starts - (ends - lengths), lengths)
         used = int(self._ends[-1])
         needed = used + len(positions) + _WORD
         if needed > len(self._data):
-            room = np.zeros(2 * needed, dtype=np.uint8)
-            room[:used] = self._data[:used]
-            self._data = room
+            larger = np.zeros(2 * needed, dtype=np.uint8)
+            larger[:used] = self._data[:used]
+            self._data = larger
         self._data[used : used + len(positions)] = data[positions]
         self._ends = np.concatenate([self._ends, used + ends])
 
 
 def _words(data: Bytes) -> Words:
-    """The little-endian word that starts at each byte but the last seven; no copy."""
+    """The little-endian word that starts at each byte but the last seven, without a copy."""
     return np.ndarray((len(data) - _WORD + 1,), dtype="<u8", buffer=data.data, strides=(1,))
 
 
 def _walk(words: Words, starts: Positions, lengths: Positions) -> Iterator[tuple[Any, Words]]:
-    """Yields, word by word, which fields still go on, and their bytes there."""
-    live: Any = slice(None)
+    """Yields for each word offset the indices of long enough fields, and their word there."""
+    active: Any = slice(None)
     for offset in range(0, int(lengths.max(initial=0)), _WORD):
-        if offset:  # only those that went on before can go on: one long name costs itself alone
-            before = np.flatnonzero(lengths > offset) if offset == _WORD else live
-            live = before[lengths[before] > offset]
-        keep = _KEEP[np.minimum(lengths[live] - offset, _WORD)]
-        yield live, words[starts[live] + offset] & keep
+        if offset:  # filter the previous indices, so that one long name does not slow down others
+            previous = np.flatnonzero(lengths > offset) if offset == _WORD else active
+            active = previous[lengths[previous] > offset]
+        masks = _BYTE_MASKS[np.minimum(lengths[active] - offset, _WORD)]
+        yield active, words[starts[active] + offset] & masks
 
 
 def _hash(words: Words, starts: Positions, lengths: Positions, salt: int) -> Words:
     multiplier = _MULTIPLIERS[salt % len(_MULTIPLIERS)]
     hashes = (lengths.astype(np.uint64) + np.uint64(salt)) * _MULTIPLIERS[0]
-    for live, word in _walk(words, starts, lengths):
-        mixed = (hashes[live] ^ word) * multiplier
-        hashes[live] = mixed ^ (mixed >> np.uint64(32))
+    for active, word in _walk(words, starts, lengths):
+        mixed = (hashes[active] ^ word) * multiplier
+        hashes[active] = mixed ^ (mixed >> np.uint64(32))
     hashes *= _MULTIPLIERS[1]
     return np.asarray(hashes ^ (hashes >> np.uint64(29)))
 
@@ -161,10 +168,14 @@ def _require_equal(
     other_starts: Positions,
     other_lengths: Positions,
 ) -> None:
-    """Holds fields of one hash against each other, byte by byte."""
+    """Compares the bytes of fields with equal hashes.
+
+    Raises:
+        HashCollision: when any pair of fields differs.
+    """
     if not np.array_equal(lengths, other_lengths):
         raise HashCollision
     walks = _walk(words, starts, lengths), _walk(other_words, other_starts, lengths)
-    for (_, here), (_, there) in zip(*walks, strict=True):
-        if not np.array_equal(here, there):
+    for (_, word), (_, other_word) in zip(*walks, strict=True):
+        if not np.array_equal(word, other_word):
             raise HashCollision

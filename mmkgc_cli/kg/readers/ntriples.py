@@ -1,11 +1,11 @@
-"""Reader of N-Triples, and of the ``h r t .`` lines that some benchmarks are published as.
+"""Reader of N-Triples, and of the ``h r t .`` lines of some published benchmarks.
 
-N-Triples (https://www.w3.org/TR/n-triples/) are parsed by pyoxigraph, of the extra ``rdf``, taking
-IRIs as they are: relative ones, and those with quotes, occur in published benchmarks. Terms are
-named as they are written, ``<http://example.org/a>``. Triples with a literal for object are no
-links between entities; they are left out and counted.
+N-Triples (https://www.w3.org/TR/n-triples/) are parsed by pyoxigraph (extra ``rdf``) without
+validation of IRIs, because published benchmarks contain relative IRIs and IRIs with quotes. Names
+are the terms as written, ``<http://example.org/a>``. Triples with a literal as object do not
+connect entities; they are counted and ignored.
 
-Where the first line holds a term that is neither an IRI in angle brackets nor a blank node (such as
+When the first triple has a term that is neither an IRI in angle brackets nor a blank node (such as
 ``/m/027rn <SameAs> <http://dbpedia.org/resource/Dominica> .``), the whole file is read as
 blank-separated names with a dot at the end of each line.
 """
@@ -14,14 +14,21 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 
 from mmkgc_cli.errors import DataError, MmkgcError
 from mmkgc_cli.kg.graph import SPLITS, Graph, Provenance
 from mmkgc_cli.kg.readers.fields import blank_fields
-from mmkgc_cli.kg.readers.lines import BOM, open_source, read_blocks, read_lines
+from mmkgc_cli.kg.readers.lines import (
+    BOM,
+    FIX_EMPTY,
+    FIX_LINE,
+    open_source,
+    read_blocks,
+    read_lines,
+)
 from mmkgc_cli.kg.readers.named_triples import Vocabulary, decode_rows, with_salts
 from mmkgc_cli.kg.readers.splits import split_files
 from mmkgc_cli.kg.triples import Triples
@@ -29,15 +36,15 @@ from mmkgc_cli.text import counted
 
 _SUFFIXES = (".nt", ".txt")
 _ORDER = (0, 1, 2)
-_BATCH = 1 << 17  # triples whose names are held at once
+_BATCH = 1 << 17  # triples with their names in memory
 
 
 def read_ntriples(source: Path, name: str) -> Graph:
     """Reads a file, or a folder with train, valid and test files (``.nt`` or ``.txt``).
 
     Raises:
-        DataError: naming file and line.
-        MmkgcError: when pyoxigraph is needed and not installed.
+        DataError: with file and line.
+        MmkgcError: when pyoxigraph is required but not installed.
     """
     files = split_files(source, _SUFFIXES)
     return with_salts(source, lambda salt: _read(files, name, salt))
@@ -55,17 +62,16 @@ def _read(files: dict[str, Path], name: str, salt: int) -> Graph:
         if _is_plain(path):
             splits[split] = _read_plain(path, entities, relations)
         else:
-            splits[split], more = _read_rdf(path, entities, relations)
-            literals += more
-            if not len(splits[split]) and more:
+            splits[split], count = _read_rdf(path, entities, relations)
+            literals += count
+            if not len(splits[split]) and count:
                 raise DataError(
-                    f"{path}: holds {counted(more, 'triple')} with literals and no others"
+                    f"{path}: contains {counted(count, 'triple')} with literals and no others",
+                    fix="provide triples with an entity as object",
                 )
         if not len(splits[split]):
-            raise DataError(f"{path}: holds no triples")
-    notes = (
-        (f"{counted(literals, 'triple')} with a literal for object left out",) if literals else ()
-    )
+            raise DataError(f"{path}: contains no triples", fix=FIX_EMPTY)
+    notes = (f"{counted(literals, 'triple')} with a literal as object ignored",) if literals else ()
     return Graph(
         name,
         entities.table.names(),
@@ -78,7 +84,7 @@ def _read(files: dict[str, Path], name: str, salt: int) -> Graph:
 
 
 def _is_plain(path: Path) -> bool:
-    """Whether the first line that says something has a bare name for a term."""
+    """Whether the first triple contains a bare name."""
     for _, text in read_lines(path):
         terms = _terms(text)
         if not _is_comment(terms):
@@ -89,7 +95,7 @@ def _is_plain(path: Path) -> bool:
 
 
 def _terms(text: str) -> list[str]:
-    """What blanks and tabs separate; other blanks of Unicode are part of names."""
+    """The terms of a line, separated by blanks and tabs; names may contain other white space."""
     return re.split("[ \t]+", text.strip(" \t"))
 
 
@@ -112,40 +118,42 @@ def _read_plain(path: Path, entities: Vocabulary, relations: Vocabulary) -> Trip
 
 
 def _report_bad_row(path: Path) -> NoReturn:
-    """Finds the first bad line the slow way, now that there is one."""
+    """Reads line by line to report the first bad one."""
     for number, text in read_lines(path):
         terms = _terms(text)
         if _is_comment(terms):
             continue
         if len(terms) != 4 or terms[3] != ".":
-            raise DataError(f"{path}:{number}: {text[:80]!r} is not 'head relation tail .'")
-    raise DataError(f"{path}: not rows of 'head relation tail .'")
+            raise DataError(
+                f"{path}:{number}: {text[:80]!r} is not 'head relation tail .'", fix=FIX_LINE
+            )
+    raise DataError(f"{path}: not rows of 'head relation tail .'", fix=FIX_LINE)
 
 
 def _read_rdf(path: Path, entities: Vocabulary, relations: Vocabulary) -> tuple[Triples, int]:
-    """The triples between entities, and how many others there are."""
+    """The triples between entities, and the number of triples with a literal."""
     try:
         import pyoxigraph as rdf
     except ImportError:
         raise MmkgcError(
-            f"{path}: N-Triples are read with pyoxigraph, which is not installed; "
-            "pip install 'mmkgc[rdf]'"
+            f"{path}: reading N-Triples requires pyoxigraph, which is not installed",
+            fix="pip install 'mmkgc[rdf]'",
         ) from None
     open_source(path)
     parts: list[Triples] = []
-    ends: list[str] = []
+    entity_names: list[str] = []
     relation_names: list[str] = []
     literals = 0
 
     def flush() -> None:
         rows = np.empty((len(relation_names), 3), dtype=np.int32)
-        for vocabulary, columns, found in (
-            (entities, [0, 2], ends),
+        for vocabulary, columns, names in (
+            (entities, [0, 2], entity_names),
             (relations, [1], relation_names),
         ):
-            _refuse_control_characters(path, vocabulary.kind, found)
-            rows[:, columns] = vocabulary.table.ids_of(found).reshape(-1, len(columns))
-            found.clear()
+            _refuse_control_characters(path, vocabulary.noun, names)
+            rows[:, columns] = vocabulary.table.ids_of(names).reshape(-1, len(columns))
+            names.clear()
         parts.append(rows)
 
     with path.open("rb") as file:
@@ -156,25 +164,29 @@ def _read_rdf(path: Path, entities: Vocabulary, relations: Vocabulary) -> tuple[
                 if isinstance(triple.object, rdf.Literal):
                     literals += 1
                     continue
-                ends.extend((str(triple.subject), str(triple.object)))
+                entity_names.extend((str(triple.subject), str(triple.object)))
                 relation_names.append(str(triple.predicate))
                 if len(relation_names) == _BATCH:
                     flush()
         except SyntaxError as error:
-            raise DataError(_syntax(path, error)) from None
+            reason = str(error.msg).partition(": ")[2] or str(error.msg)
+            raise DataError(
+                f"{path}:{error.lineno}: not N-Triples: {' '.join(reason.split())}", fix=FIX_LINE
+            ) from None
         except (ValueError, OSError) as error:
-            raise DataError(f"{path}: cannot be parsed as N-Triples: {error}") from None
+            reason = " ".join(str(error).split())
+            raise DataError(
+                f"{path}: cannot be parsed as N-Triples: {reason}", fix=FIX_LINE
+            ) from None
     flush()
     return np.concatenate(parts), literals
 
 
-def _syntax(path: Path, error: SyntaxError) -> str:
-    reason = str(error.msg).partition(": ")[2] or str(error.msg)
-    return f"{path}:{error.lineno}: not N-Triples: {' '.join(reason.split())}"
-
-
-def _refuse_control_characters(path: Path, kind: str, names: list[Any]) -> None:
-    """Escapes can put what `read_lines` refuses into a name."""
+def _refuse_control_characters(path: Path, noun: str, names: list[str]) -> None:
+    """Refuses control characters, which escapes can add to names that `read_lines` accepts."""
     for name in names:
         if not name.isprintable() and any(ord(c) < 32 or ord(c) == 127 for c in name):
-            raise DataError(f"{path}: {kind} {name[:80]!r} holds a control character")
+            raise DataError(
+                f"{path}: {noun} {name[:80]!r} contains a control character",
+                fix="remove the escape of the character from the name",
+            )

@@ -1,1 +1,1 @@
-"""Tables of texts and numbers by entity, made again from published files."""
+"""Tables of texts and numbers of entities, built from published files."""

@@ -1,4 +1,4 @@
-"""`mmkgc texts build`: from published files and a prepared graph to tables of texts and numbers."""
+"""`mmkgc texts build`: tables of texts and numbers from published files and a prepared graph."""
 
 from __future__ import annotations
 
@@ -18,114 +18,122 @@ from mmkgc_cli.text import counted
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """Which tables to build, for which graph, from what."""
+    """The benchmark with the tables, and the source of its published files."""
 
     name: str
     source: Path | None
-    cache: Cache  # its folder is not used
+    cache: Cache  # its folder is replaced
     allow_unverified: bool = False
 
 
 @dataclass(frozen=True)
 class Built:
-    """A table on the disk. `as_registered` says whether it is, byte for byte, the known one."""
+    """A table on disk; its fields are the JSON output of `mmkgc texts build`."""
 
     path: Path
-    entities: int | None  # with rows; None for a published file as it is
-    found: int | None  # entities that a published file said something of
+    entities: int | None  # entities with rows; None for an unchanged published file
+    found: int | None  # entities that a published file describes
     sha256: str
-    as_registered: bool
-    already_there: bool
-    made_of: dict[str, str]  # path of each published file, by its registered name
+    as_registered: bool  # the bytes are those of the registered table
+    already_there: bool  # written by an earlier call
+    made_of: dict[str, str]  # paths of the published files by registered name
 
 
 def build_tables(
-    request: BuildRequest, graph: Graph, folder: Path, overwrite: bool = False
+    request: BuildRequest, graph: Graph, folder: Path, *, overwrite: bool = False
 ) -> list[Built]:
-    """Writes the tables of a benchmark for the entities of `graph`, in the graph's order.
+    """Writes the tables of a benchmark for the entities of `graph`, in the order of the graph.
 
-    Nothing is written unless all of them can be.
+    Nothing is written unless all tables can be built.
 
     Raises:
         UsageError: for a benchmark without registered tables.
-        DataError: when a published file cannot be used, no entity of the graph is in them, a table
-            is not the registered one though files and entities are, another file is in the way, or
-            the storage refuses.
-        Unavailable: when a file has to be downloaded and cannot be.
+        DataError: when a published file is invalid, it describes no entity of the graph, a table
+            differs from the registered one although its inputs are the registered ones, another
+            file would be overwritten, or a table cannot be written.
+        Unavailable: when a published file cannot be downloaded.
     """
-    dataset = _with_tables(request.name)
-    made = {table: _made(request, table, graph) for table in dataset.tables}
-    if not any(table.found for table, _ in made.values()):
+    dataset = _dataset_with_tables(request.name)
+    tables = {name: _build(request, name, graph) for name in dataset.tables}
+    if not any(table.described for table, _ in tables.values()):
         raise DataError(
             f"{graph.name}: none of its {counted(len(graph.entities), 'entity')} is named as in "
-            f"{dataset.title} (the first is {graph.entities[0]!r}); which graph is it?"
+            f"{dataset.title} (the first is {graph.entities[0]!r})",
+            fix=f"pass --graph the folder of a graph from `mmkgc prepare {request.name}`",
         )
-    registered = {name: _as_registered(request, name, made[name][0], graph) for name in made}
-    present = {name: _present(folder / name) for name in made}
-    for name, (table, _) in made.items():
-        if present[name] not in (None, table.content) and not overwrite:
-            raise DataError(f"{folder / name}: holds something else; --overwrite replaces it")
-    for name, (table, _) in made.items():
-        if present[name] != table.content:
+    registered = {
+        name: _is_registered(request, name, table, graph) for name, (table, _) in tables.items()
+    }
+    existing = {name: _read_existing(folder / name) for name in tables}
+    for name, (table, _) in tables.items():
+        if existing[name] not in (None, table.content) and not overwrite:
+            raise DataError(
+                f"{folder / name}: exists with other contents",
+                fix="choose another --out, or pass --overwrite",
+            )
+    for name, (table, _) in tables.items():
+        if existing[name] != table.content:
             write_bytes(folder / name, table.content)
     return [
         Built(
             path=folder / name,
             entities=table.entities,
-            found=table.found,
+            found=table.described,
             sha256=_digest(table),
             as_registered=registered[name],
-            already_there=present[name] == table.content,
+            already_there=existing[name] == table.content,
             made_of={file: str(path) for file, path in files.items()},
         )
-        for name, (table, files) in made.items()
+        for name, (table, files) in tables.items()
     ]
 
 
-def _made(request: BuildRequest, name: str, graph: Graph) -> tuple[Table, dict[str, Path]]:
-    """A table, and where the published files lie that it is made of."""
+def _build(request: BuildRequest, name: str, graph: Graph) -> tuple[Table, dict[str, Path]]:
+    """Builds a table; returns it with the paths of its published files."""
     upstream = datasets.upstream()
     verify = not request.allow_unverified
     files = {
-        file: obtain_upstream(file, upstream[file], request.source, request.cache, verify)
+        file: obtain_upstream(file, upstream[file], request.source, request.cache, verify=verify)
         for file in datasets.published(request.name).tables[name].made_of
     }
     builder = BUILDERS[datasets.published_name(request.name)][name]
     return builder(files, graph.entities), files
 
 
-def _as_registered(request: BuildRequest, name: str, table: Table, graph: Graph) -> bool:
-    """Whether a table is the registered one, which it must be where all that it is made of is.
+def _is_registered(request: BuildRequest, name: str, table: Table, graph: Graph) -> bool:
+    """Whether the bytes of a table are the registered ones.
 
     Raises:
-        DataError: when it should be and is not.
+        DataError: when they differ although files and entities are the registered ones.
     """
     dataset = datasets.published(request.name)
-    found, expected = _digest(table), dataset.tables[name].sha256
-    known = not request.allow_unverified and graph.order_id == dataset.order_id
-    if known and found != expected:
+    digest, expected = _digest(table), dataset.tables[name].sha256
+    inputs_registered = not request.allow_unverified and graph.order_id == dataset.order_id
+    if inputs_registered and digest != expected:
         raise DataError(
-            f"{name}: SHA-256 {found[:12]}…, expected {expected[:12]}… for {dataset.title}; please "
-            "report it"
+            f"{name}: SHA-256 {digest[:12]}…, expected {expected[:12]}… for {dataset.title}",
+            fix="report this as a bug of mmkgc, with the command and this message",
         )
-    return found == expected
+    return digest == expected
 
 
 def _digest(table: Table) -> str:
     return hashlib.sha256(table.content).hexdigest()
 
 
-def _with_tables(name: str) -> datasets.Dataset:
+def _dataset_with_tables(name: str) -> datasets.Dataset:
     entries = datasets.registry()
-    known = [key for key in entries if datasets.published(key).tables]
-    if name not in known:
-        why = "has no registered texts or numbers" if name in entries else "is no known graph"
-        raise UsageError(f"{name}: {why}; {nearest(name, known)}")
+    names = [key for key in entries if datasets.published(key).tables]
+    if name not in names:
+        problem = "has no registered texts or numbers" if name in entries else "unknown graph"
+        raise UsageError(f"{name}: {problem}", fix=nearest(name, names))
     return datasets.published(name)
 
 
-def _present(path: Path) -> bytes | None:
+def _read_existing(path: Path) -> bytes | None:
     try:
         return path.read_bytes() if path.exists() else None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+        raise DataError(
+            f"{path}: cannot be read: {error.strerror}", fix="choose another --out"
+        ) from error

@@ -1,4 +1,4 @@
-"""Reading the published files that tables of texts and numbers are made from."""
+"""Readers of the published files that tables of texts and numbers are built from."""
 
 from __future__ import annotations
 
@@ -17,32 +17,34 @@ FREEBASE = "<http://rdf.freebase.com/ns/"
 _SAME_AS = re.compile(r"(/m/\S+) <SameAs> <(\S+)> \.")
 _LITERAL = re.compile(r'"(.*)"\^\^<\S+>')
 
+_FIX_FILE = "get the published file again (`mmkgc datasets NAME` prints its address)"
+
 Numbers = Mapping[str, list[tuple[str, str]]]
 
 
 @dataclass(frozen=True)
 class WikidataItem:
-    """What Wikidata says of a Freebase entity. Texts are as published, line breaks included."""
+    """The Wikidata item of a Freebase entity, with texts as published, including line breaks."""
 
     qid: str
     label: str
     description: str | None
     aliases: tuple[str, ...]
-    wikipedia: str | None  # address of its page
+    wikipedia: str | None  # address of its Wikipedia page
 
 
 def flat(text: str) -> str:
-    """A text for a cell of a table: runs of white space, of any kind, become one blank."""
+    """A text for a table cell: each run of white space of any kind becomes one blank."""
     return " ".join(text.split())
 
 
 def read_items(path: Path) -> dict[str, WikidataItem]:
-    """Reads ``entity2wikidata.json``, items by Freebase id.
+    """Reads ``entity2wikidata.json``: items by Freebase id.
 
     Raises:
-        DataError: naming the entity that is not as the format says.
+        DataError: naming the first entity that violates the format.
     """
-    return {mid: _item(path, mid, fields) for mid, fields in _object(path).items()}
+    return {mid: _item(path, mid, fields) for mid, fields in _read_object(path).items()}
 
 
 def _item(path: Path, mid: str, fields: Any) -> WikidataItem:
@@ -62,70 +64,82 @@ def _item(path: Path, mid: str, fields: Any) -> WikidataItem:
         item = None
     if item is None or not all(text is None or isinstance(text, str) for text in optional):
         raise DataError(
-            f"{path}: {mid[:80]!r} is not described by texts wikidata_id, label, description and "
-            "wikipedia and a list alternatives"
+            f"{path}: {mid[:80]!r} is not described by the texts wikidata_id, label, description "
+            "and wikipedia and the list alternatives",
+            fix=_FIX_FILE,
         )
     return item
 
 
 def read_types(path: Path) -> dict[str, list[str]]:
-    """Reads ``entity2types.json``, lists of Wikidata ids by Wikidata id."""
-    found = _object(path)
-    for qid, types in found.items():
-        if not isinstance(types, list) or not all(isinstance(each, str) for each in types):
-            raise DataError(f"{path}: {qid[:80]!r} has {str(types)[:80]!r}, expected a list of ids")
-    return found
+    """Reads ``entity2types.json``: lists of Wikidata ids of types by Wikidata id."""
+    types_by_qid = _read_object(path)
+    for qid, types in types_by_qid.items():
+        if not isinstance(types, list) or not all(isinstance(item, str) for item in types):
+            raise DataError(
+                f"{path}: {qid[:80]!r} has {str(types)[:80]!r}, expected a list of ids",
+                fix=_FIX_FILE,
+            )
+    return types_by_qid
 
 
 def read_type_texts(path: Path) -> dict[str, tuple[str, str]]:
-    """Reads ``types.json``, label and description by Wikidata id."""
+    """Reads ``types.json``: label and description by Wikidata id."""
     texts: dict[str, tuple[str, str]] = {}
-    for qid, fields in _object(path).items():
+    for qid, fields in _read_object(path).items():
         try:
             label, description = fields["label"], fields["description"]
         except (KeyError, TypeError):
             label = description = None
         if not isinstance(label, str) or not isinstance(description, str):
-            raise DataError(f"{path}: {qid[:80]!r} has no texts label and description")
+            raise DataError(
+                f"{path}: {qid[:80]!r} has no texts label and description", fix=_FIX_FILE
+            )
         texts[qid] = (label, description)
     return texts
 
 
-def _object(path: Path) -> dict[str, Any]:
+def _read_object(path: Path) -> dict[str, Any]:
     open_source(path)
     try:
-        found = read_json(path)
-        # JSON can escape half a surrogate pair, which no table could be written with.
-        json.dumps(found, ensure_ascii=False).encode()
+        content = read_json(path)
+        # JSON can escape an unpaired surrogate, which cannot be encoded as UTF-8.
+        json.dumps(content, ensure_ascii=False).encode()
     except RecursionError:
-        raise DataError(f"{path}: nested too deeply to be what it should be") from None
+        raise DataError(f"{path}: nested too deeply", fix=_FIX_FILE) from None
     except UnicodeEncodeError:
-        raise DataError(f"{path}: a text holds half a surrogate pair; is it damaged?") from None
-    if not isinstance(found, dict):
-        raise DataError(f"{path}: holds {type(found).__name__}, expected an object by entity")
-    return found
+        raise DataError(f"{path}: a text has an unpaired surrogate", fix=_FIX_FILE) from None
+    if not isinstance(content, dict):
+        raise DataError(
+            f"{path}: contains a {type(content).__name__}, expected an object by entity",
+            fix=_FIX_FILE,
+        )
+    return content
 
 
 def read_same_as(path: Path) -> dict[str, str]:
-    """Reads ``mid <SameAs> <address> .`` lines: Freebase ids by address, the last one given."""
+    """Reads ``mid <SameAs> <address> .`` lines: the last Freebase id of each address."""
     links: dict[str, str] = {}
     for number, text in read_lines(path):
-        found = _SAME_AS.fullmatch(text)
-        if found is None:
-            raise DataError(f"{path}:{number}: {text[:80]!r} is not '/m/ID <SameAs> <address> .'")
-        links[found[2]] = found[1]
+        match = _SAME_AS.fullmatch(text)
+        if match is None:
+            raise DataError(
+                f"{path}:{number}: {text[:80]!r} is not '/m/ID <SameAs> <address> .'",
+                fix=_FIX_FILE,
+            )
+        links[match[2]] = match[1]
     return links
 
 
 def read_numbers(path: Path) -> Numbers:
-    """Reads ``mid<TAB><freebase property><TAB>value`` lines: properties, bare, and values by mid.
+    """Reads ``mid<TAB><freebase property><TAB>value`` lines: names and values by Freebase id.
 
-    Values stay as they are written.
+    Names of properties lose their namespace; values remain as written.
     """
     numbers: dict[str, list[tuple[str, str]]] = {}
     for number, (mid, name, value) in _rows(path, 3):
         if not name.startswith(FREEBASE) or not name.endswith(">"):
-            raise DataError(f"{path}:{number}: {name[:80]!r} is not '{FREEBASE}…>'")
+            raise DataError(f"{path}:{number}: {name[:80]!r} is not '{FREEBASE}…>'", fix=_FIX_FILE)
         numbers.setdefault(mid, []).append((name[len(FREEBASE) : -1], value))
     return numbers
 
@@ -134,10 +148,12 @@ def read_literals(path: Path) -> Numbers:
     """Reads ``id<TAB>property<TAB>"value"^^<type>`` lines: properties and values by Wikidata id."""
     literals: dict[str, list[tuple[str, str]]] = {}
     for number, (qid, name, value) in _rows(path, 3):
-        found = _LITERAL.fullmatch(value)
-        if found is None:
-            raise DataError(f"{path}:{number}: {value[:80]!r} is not '\"value\"^^<type>'")
-        literals.setdefault(qid, []).append((name, found[1]))
+        match = _LITERAL.fullmatch(value)
+        if match is None:
+            raise DataError(
+                f"{path}:{number}: {value[:80]!r} is not '\"value\"^^<type>'", fix=_FIX_FILE
+            )
+        literals.setdefault(qid, []).append((name, match[1]))
     return literals
 
 
@@ -151,6 +167,7 @@ def _rows(path: Path, columns: int) -> Iterator[tuple[int, list[str]]]:
         row = text.split("\t")
         if len(row) != columns:
             raise DataError(
-                f"{path}:{number}: {len(row)} columns, expected {columns}, separated by tabs"
+                f"{path}:{number}: {len(row)} columns, expected {columns}, separated by tabs",
+                fix=_FIX_FILE,
             )
         yield number, row

@@ -1,12 +1,12 @@
-"""The tables of texts and numbers of each benchmark, from published files and a list of entities.
+"""Builders of the tables of texts and numbers of each benchmark.
 
-What looks odd is how the tables that results are measured on were made, byte for byte:
+The tables reproduce byte for byte those used in published results, including their peculiarities:
 
-- Where several Freebase ids are linked to one address, the last one of the file counts; where
-  several have one Wikidata id, the first.
-- A description that Wikidata lacks is the word ``None`` in the tables of Freebase ids, and empty in
-  that of Wikidata ids.
-- Entities keep the graph's order, their numbers that of the file.
+- When several Freebase ids are linked to one address, the last one in the file counts; when several
+  have the same Wikidata id, the first.
+- A missing description in Wikidata is the word ``None`` in the tables by Freebase id, and empty in
+  the table by Wikidata id.
+- Entities follow the order of the graph, and their numbers the order of the file.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ Row = Sequence[str]
 
 @dataclass(frozen=True)
 class Table:
-    """The bytes of a table, how many entities it has rows of, and of how many files said something.
+    """The bytes of a table, and the numbers of entities with rows and of described entities.
 
-    A table that is a published file as it is counts no entities (None).
+    The numbers are None for an unchanged published file.
     """
 
     content: bytes
     entities: int | None = None
-    found: int | None = None
+    described: int | None = None  # entities that a published file describes
 
 
 Builder = Callable[[Files, Sequence[str]], Table]
@@ -68,14 +68,14 @@ def _as_published(name: str) -> Builder:
 
 
 def _table(header: Row, rows: Iterable[tuple[bool, Row]]) -> Table:
-    """A table with a header from rows, each with whether a published file said something of it."""
-    lines, entities, found = ["\t".join(header)], set(), set()
-    for known, row in rows:
+    """A table of a header and rows, each with a flag: a published file describes its entity."""
+    lines, entities, described = ["\t".join(header)], set(), set()
+    for is_described, row in rows:
         lines.append("\t".join(row))
         entities.add(row[0])
-        if known:
-            found.add(row[0])
-    return Table("".join(f"{line}\n" for line in lines).encode(), len(entities), len(found))
+        if is_described:
+            described.add(row[0])
+    return Table("".join(f"{line}\n" for line in lines).encode(), len(entities), len(described))
 
 
 def _freebase_text(files: Files, entities: Sequence[str]) -> Table:
@@ -86,13 +86,13 @@ def _freebase_text(files: Files, entities: Sequence[str]) -> Table:
         for mid in entities:
             if item := items.get(mid):
                 aliases = "|".join(map(flat, item.aliases))
-                yield True, (mid, *_described(item), aliases)
+                yield True, (mid, *_item_cells(item), aliases)
 
     return _table(header, rows())
 
 
-def _described(item: WikidataItem | None) -> Row:
-    """Wikidata id, label and description of an item, or empty cells."""
+def _item_cells(item: WikidataItem | None) -> Row:
+    """The Wikidata id, label and description of an item, or empty cells."""
     if item is None:
         return ("", "", "")
     return (item.qid, flat(item.label), flat(str(item.description)))
@@ -105,7 +105,7 @@ def _dbpedia_text(files: Files, entities: Sequence[str]) -> Table:
     def rows() -> Iterator[tuple[bool, Row]]:
         for uri in entities:
             mid = mids.get(_address(uri), "")
-            qid, label, description = _described(items.get(mid))
+            qid, label, description = _item_cells(items.get(mid))
             yield bool(mid), (uri, mid, qid, _label_of(uri), label, description)
 
     return _table(header, rows())
@@ -116,31 +116,31 @@ def _address(uri: str) -> str:
 
 
 def _label_of(uri: str) -> str:
-    """The name at the end of an address, or a name of YAGO, in words; escapes stay as they are."""
+    """The last part of an address, or a YAGO name, with blanks for "_"; escapes remain."""
     return flat(_address(uri).removeprefix(_DBPEDIA).replace("_", " "))
 
 
 def _dbpedia_numbers(files: Files, entities: Sequence[str]) -> Table:
     mids = read_same_as(files[DBPEDIA_LINKS])
-    of_mid = {uri: mids.get(_address(uri), "") for uri in entities}
-    return _numbers_by_mid("uri", of_mid, files)
+    mid_by_uri = {uri: mids.get(_address(uri), "") for uri in entities}
+    return _numbers_by_mid("uri", mid_by_uri, files)
 
 
-def _numbers_by_mid(key: str, of_mid: Mapping[str, str], files: Files) -> Table:
+def _numbers_by_mid(key: str, mid_by_entity: Mapping[str, str], files: Files) -> Table:
     numbers = read_numbers(files[FREEBASE_NUMBERS])
     return _table(
         (key, "mid", "attribute", "value"),
         (
             (True, (entity, mid, name, value))
-            for entity, mid in of_mid.items()
+            for entity, mid in mid_by_entity.items()
             for name, value in numbers.get(mid, ())
         ),
     )
 
 
 def _yago_links(files: Files, entities: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Freebase id of each entity that has one, and who says so: YAGO, or the title in Wikipedia."""
-    same = read_same_as(files[YAGO_LINKS])
+    """The Freebase id of each linked entity, and the source: YAGO, or a title of Wikipedia."""
+    yago_links = read_same_as(files[YAGO_LINKS])
     titles = {
         unquote(item.wikipedia.rpartition("/wiki/")[2]): mid
         for mid, item in read_items(files[ITEMS]).items()
@@ -148,7 +148,7 @@ def _yago_links(files: Files, entities: Iterable[str]) -> dict[str, tuple[str, s
     }
     links: dict[str, tuple[str, str]] = {}
     for entity in entities:
-        if mid := same.get(_YAGO + entity):
+        if mid := yago_links.get(_YAGO + entity):
             links[entity] = (mid, "yago15k-sameas")
         elif mid := titles.get(entity):
             links[entity] = (mid, "wikipedia-title")
@@ -164,7 +164,7 @@ def _yago_text(files: Files, entities: Sequence[str]) -> Table:
     def rows() -> Iterator[tuple[bool, Row]]:
         for entity in entities:
             mid, link = links.get(entity, ("", ""))
-            yield bool(mid), (entity, _label_of(entity), mid, *_described(items.get(mid)), link)
+            yield bool(mid), (entity, _label_of(entity), mid, *_item_cells(items.get(mid)), link)
 
     return _table(header, rows())
 
@@ -174,28 +174,28 @@ def _yago_numbers(files: Files, entities: Sequence[str]) -> Table:
     return _numbers_by_mid("entity", {entity: mid for entity, (mid, _) in links.items()}, files)
 
 
-def _by_qid(files: Files) -> dict[str, tuple[str, WikidataItem]]:
-    """Freebase id and item of each Wikidata id."""
-    found: dict[str, tuple[str, WikidataItem]] = {}
+def _items_by_qid(files: Files) -> dict[str, tuple[str, WikidataItem]]:
+    """The first Freebase id and the item of each Wikidata id."""
+    items: dict[str, tuple[str, WikidataItem]] = {}
     for mid, item in read_items(files[ITEMS]).items():
-        found.setdefault(item.qid, (mid, item))
-    return found
+        items.setdefault(item.qid, (mid, item))
+    return items
 
 
 class _Wikidata:
-    """What the published files say of Wikidata ids; of labels, the first source that has one."""
+    """Labels, descriptions and types by Wikidata id, from several published files."""
 
     def __init__(self, files: Files) -> None:
-        self._items = {item.qid: item for _, item in _by_qid(files).values()}
+        self._items = {item.qid: item for _, item in _items_by_qid(files).values()}
         self._labels = dict(read_pairs(files[WIKIDATA_LABELS]))
         self._descriptions = dict(read_pairs(files[WIKIDATA_DESCRIPTIONS]))
         self._type_texts = read_type_texts(files[CODEX_TYPE_TEXTS])
         self._types = {qid: list(types) for qid, types in read_types(files[CODEX_TYPES]).items()}
-        for qid, kind in read_pairs(files[WIKIDATA_TYPES]):
-            self._types.setdefault(qid, []).append(kind)
+        for qid, type_qid in read_pairs(files[WIKIDATA_TYPES]):
+            self._types.setdefault(qid, []).append(type_qid)
 
     def label(self, qid: str) -> tuple[str, str]:
-        """A label, and the source of it; both empty where there is none."""
+        """The label in the first source that has one, and the source; both empty without one."""
         if qid in self._items:
             return self._items[qid].label, "fb15k-entity2wikidata"
         if qid in self._labels:
@@ -206,14 +206,14 @@ class _Wikidata:
 
     def description(self, qid: str) -> str:
         item = self._items.get(qid)
-        found = (item.description if item else None) or self._descriptions.get(qid)
-        return found or self._type_texts.get(qid, ("", ""))[1]
+        description = (item.description if item else None) or self._descriptions.get(qid)
+        return description or self._type_texts.get(qid, ("", ""))[1]
 
     def types(self, qid: str) -> list[str]:
         return list(dict.fromkeys(self._types.get(qid, ())))
 
     def type_label(self, qid: str) -> str:
-        """As `label`, but CoDEx, which describes types, is asked first, and Freebase last."""
+        """As `label`, but CoDEx, which describes types, comes first and Freebase last."""
         if qid in self._type_texts:
             return self._type_texts[qid][0]
         item = self._items.get(qid)
@@ -221,16 +221,16 @@ class _Wikidata:
 
 
 def _wikidata_text(files: Files, entities: Sequence[str]) -> Table:
-    known = _Wikidata(files)
+    wikidata = _Wikidata(files)
     header = ("entity", "label", "description", "type_qids", "type_labels", "label_source")
 
     def rows() -> Iterator[tuple[bool, Row]]:
         for entity in entities:
             qid = entity.removeprefix(_WIKIDATA)
-            label, source = known.label(qid)
-            description, types = known.description(qid), known.types(qid)
+            label, source = wikidata.label(qid)
+            description, types = wikidata.description(qid), wikidata.types(qid)
             if label or description or types:
-                labels = "|".join(filter(None, (flat(known.type_label(t)) for t in types)))
+                labels = "|".join(filter(None, (flat(wikidata.type_label(t)) for t in types)))
                 cells = (flat(label), flat(description), "|".join(types), labels, source)
                 yield True, (entity, *cells)
 
@@ -238,7 +238,7 @@ def _wikidata_text(files: Files, entities: Sequence[str]) -> Table:
 
 
 def _wikidata_numbers(files: Files, entities: Sequence[str]) -> Table:
-    mids = {qid: mid for qid, (mid, _) in _by_qid(files).items()}
+    mids = {qid: mid for qid, (mid, _) in _items_by_qid(files).items()}
     freebase = read_numbers(files[FREEBASE_NUMBERS])
     wikidata = read_literals(files[WIKIDATA_NUMBERS])
 
@@ -253,7 +253,7 @@ def _wikidata_numbers(files: Files, entities: Sequence[str]) -> Table:
     return _table(("entity", "attribute", "value"), rows())
 
 
-# By benchmark and name of the table; datasets.toml says which files each is made from.
+# Builders by benchmark and table; datasets.toml lists the published files of each table.
 BUILDERS: dict[str, dict[str, Builder]] = {
     "fb15k-237": {
         "entity_text.tsv": _freebase_text,

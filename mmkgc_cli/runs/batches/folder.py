@@ -151,17 +151,23 @@ class BatchFolder:
         """The folder of a job."""
         return JobFolder(self.jobs / name)
 
+    def existing(self) -> list[JobFolder]:
+        """The jobs of the batch by name; none before it has run."""
+        if not self.jobs.is_dir():
+            return []
+        return [
+            JobFolder(path) for path in sorted(self.jobs.iterdir()) if (path / "job.json").is_file()
+        ]
+
     def found(self) -> list[JobFolder]:
-        """All jobs that are there, by name.
+        """The jobs of a batch that has run, by name.
 
         Raises:
             DataError: when it is no directory of a batch.
         """
         if not self.jobs.is_dir():
             raise DataError(f"{self.path}: no batch there (no jobs/); run one: mmkgc batch RECIPE")
-        return [
-            JobFolder(path) for path in sorted(self.jobs.iterdir()) if (path / "job.json").is_file()
-        ]
+        return self.existing()
 
 
 def rows(folder: BatchFolder) -> list[dict[str, Any]]:

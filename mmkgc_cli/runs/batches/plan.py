@@ -23,7 +23,7 @@ from mmkgc_cli.runs.batches.recipe import (
     line_of,
 )
 from mmkgc_cli.runs.batches.stores import Completed, Masked, digest_of
-from mmkgc_cli.runs.config import resolve
+from mmkgc_cli.runs.config import SECTIONS, Entry, resolve, without_deselected
 from mmkgc_cli.runs.sections import FeaturesConfig, RunConfig
 from mmkgc_cli.runs.toml_file import Keys, TomlFile, read_toml
 from mmkgc_cli.scoring import Scorer, load_scorer
@@ -154,32 +154,40 @@ class _Planner:
     ) -> Job | None:
         recipe, file = self.recipe, self.recipe.file
         base = self._base(scorer)
+        layers: list[list[tuple[str, str, Any, Keys]]] = [
+            [
+                (section, key, value, ())
+                for section, entries in (base.values.items() if base else ())
+                if section in SECTIONS
+                for key, value in entries.items()
+            ],
+            [("features", key, value, ("features", key)) for key, value in recipe.features.items()],
+            *(
+                [
+                    (section, key, value, (*keys, section, key))
+                    for section, entries in settings.items()
+                    for key, value in entries.items()
+                ]
+                for keys, settings in (
+                    (("settings",), recipe.settings),
+                    (("scorer", scorer), recipe.of_scorer.get(scorer, {})),
+                )
+            ),
+            [(section, key, value, keys) for (section, key), (value, keys) in varied.items()],
+            [("training", "seed", seed, ("batch", "seeds"))],
+        ]
         values: Settings = {}
         lines: dict[Keys, int] = {}
-
-        def put(section: str, key: str, value: Any, keys: Keys) -> None:
-            values.setdefault(section, {})[key] = value
-            at = file.at(*keys).rpartition(":")[2]
-            if at.isdecimal():
-                lines[section, key] = lines[section,] = int(at)
-
-        if base:
-            for section, entries in base.values.items():
-                if section in ("model", "training", "sampler", "features"):
-                    values[section] = dict(entries)
-        for key, value in recipe.features.items():
-            put("features", key, value, ("features", key))
-        layers: list[tuple[Keys, Settings]] = [
-            (("settings",), recipe.settings),
-            (("scorer", scorer), recipe.of_scorer.get(scorer, {})),
-        ]
-        for keys, settings in layers:
-            for section, entries in settings.items():
-                for key, value in entries.items():
-                    put(section, key, value, (*keys, section, key))
-        for (section, key), (value, keys) in varied.items():
-            put(section, key, value, keys)
-        put("training", "seed", seed, ("batch", "seeds"))
+        for entry in without_deselected(
+            [
+                Entry(section, key, value, file.at(*keys).rpartition(":")[2], layer)
+                for layer, settings_of_layer in enumerate(layers)
+                for section, key, value, keys in settings_of_layer
+            ]
+        ):
+            values.setdefault(entry.section, {})[entry.key] = entry.value
+            if entry.layer and entry.source.isdecimal():
+                lines[entry.section, entry.key] = lines[entry.section,] = int(entry.source)
         try:
             scorer_class = load_scorer(scorer)
         except MmkgcError as error:
@@ -199,7 +207,7 @@ class _Planner:
         if strategy is not None and not completed:
             strategy = NONE  # a scorer without vectors has one job, whatever is made of them
         try:
-            config = resolve(scorer, scorer_class.Config, values, file.name, {}, [], lines=lines)
+            config = resolve(scorer, scorer_class.Config, file=TomlFile(values, file.name, lines))
         except DataError as error:
             for line in str(error).splitlines():
                 self.problem(line)
@@ -229,9 +237,10 @@ class _Planner:
                     base = read_toml(Path(name))
                     known = {k: v for k, v in base.values.items() if k != "features"}
                     resolve(
-                        scorer, load_scorer(scorer).Config, known, base.name, {}, [],
-                        lines=base.lines,
-                    )  # fmt: skip
+                        scorer,
+                        load_scorer(scorer).Config,
+                        file=TomlFile(known, base.name, base.lines),
+                    )
                     self._bases[scorer] = base
                 except MmkgcError as error:
                     for line in str(error).splitlines():

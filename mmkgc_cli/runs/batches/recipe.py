@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from mmkgc_cli.completion.maco.settings import PRESETS
 from mmkgc_cli.completion.strategies import TRAINED
 from mmkgc_cli.errors import DataError, nearest
-from mmkgc_cli.runs.config import SECTIONS
+from mmkgc_cli.runs.config import SECTIONS, require_present_form
 from mmkgc_cli.runs.toml_file import TomlFile, read_toml
 
 # Values of settings by section and key, as in a configuration.
@@ -130,6 +130,7 @@ class _Reader:
 
     def read(self) -> Recipe:
         values = self.file.values
+        require_present_form(values, self.file.name)
         for name in values:
             if name not in KNOWN:
                 self.problem((name,), f"no section {name!r}; {nearest(name, KNOWN)}")

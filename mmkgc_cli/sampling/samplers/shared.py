@@ -46,8 +46,9 @@ class SharedNegatives(Sampler):
         super().__init__(config, task, scorer)
         if task.choice is SideChoice.per_positive:
             raise DataError(
-                "training.negative_side: the sampler 'shared' draws a side for each chunk, not per "
-                "positive; leave the setting out, or take alternating"
+                "negatives.corrupted_side: the sampler 'shared' draws a side per chunk, not per "
+                "positive",
+                fix="leave the setting out, or set it to alternating",
             )
         self.chunk = config.chunk
         tails, heads = known_answers(task)

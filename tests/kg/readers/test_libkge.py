@@ -58,7 +58,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("yaml", [NESTED, DOTTED])
-def test_a_folder_is_read_however_its_keys_are_nested(folder: Path, yaml: str) -> None:
+def test_nested_and_dotted_keys_give_the_same_graph(folder: Path, yaml: str) -> None:
     (folder / "dataset.yaml").write_text(yaml)
     graph = read_libkge(folder, "toy")
     assert list(graph.entities) == ["Q1", "Q2", "Q 3"]
@@ -75,9 +75,9 @@ def test_a_folder_is_read_however_its_keys_are_nested(folder: Path, yaml: str) -
         ("dataset.yaml", "a: [", r"dataset.yaml:\d: not valid YAML"),
         ("dataset.yaml", "[" * 5000, r"dataset.yaml.*: (nested too deeply|not valid YAML)"),
         ("dataset.yaml", "- 1", r"dataset.yaml: has no section 'dataset'"),
-        ("dataset.yaml", "dataset: {}", r"names no file as files.entity_ids.filename"),
-        ("dataset.yaml", DOTTED.replace("valid.del", "../x"), r"'../x' leaves the folder"),
-        ("dataset.yaml", DOTTED.replace("valid.del", "/etc/passwd"), r"leaves the folder"),
+        ("dataset.yaml", "dataset: {}", r"has no key files.entity_ids.filename; add"),
+        ("dataset.yaml", DOTTED.replace("valid.del", "../x"), r"'../x' is outside the folder"),
+        ("dataset.yaml", DOTTED.replace("valid.del", "/etc/passwd"), r"is outside the folder"),
         ("dataset.yaml", DOTTED.replace("map", "sequence_map"), r"type is 'sequence_map'"),
         ("dataset.yaml", DOTTED.replace("entities: 3", "entities: 4"), r"is 4, but there are 3"),
         ("dataset.yaml", DOTTED.replace("size: 2", "size: x"), r"train.size is x, but there are 2"),
@@ -91,7 +91,7 @@ def test_a_folder_is_read_however_its_keys_are_nested(folder: Path, yaml: str) -
         ("names.del", "Q1\n", r"names.del:1: 'Q1' is not 'entity_strings label'"),
     ],
 )
-def test_what_is_wrong_is_named_with_file_and_line(
+def test_errors_name_file_and_line(
     folder: Path, name: str, content: str | None, message: str
 ) -> None:
     (folder / name).unlink()
@@ -101,12 +101,12 @@ def test_what_is_wrong_is_named_with_file_and_line(
         read_libkge(folder, "toy")
 
 
-def test_labels_of_other_names_and_second_ones_are_left_out(folder: Path) -> None:
+def test_labels_of_other_names_and_repeated_labels_are_ignored(folder: Path) -> None:
     (folder / "names.del").write_text("Q9\tnobody\nQ1\tone\nQ1\tanother\nQ2\t\n")
     assert list(read_libkge(folder, "toy").entity_labels or []) == ["one", "Q2", "Q 3"]
 
 
-def test_aliases_do_not_blow_up(folder: Path) -> None:
+def test_nested_yaml_aliases_are_not_expanded(folder: Path) -> None:
     levels = [f"  a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 60)]
     bomb = "x:\n  a0: &a0 [1]\n" + "\n".join(levels)
     (folder / "dataset.yaml").write_text(bomb + "\n" + DOTTED)

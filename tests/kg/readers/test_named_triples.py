@@ -18,9 +18,9 @@ ROWS = [
 
 
 def write(path: Path, rows: list[tuple[str, str, str]], order: str = "hrt") -> Path:
-    at = {"hrt": (0, 1, 2), "htr": (0, 2, 1)}[order]
+    columns = {"hrt": (0, 1, 2), "htr": (0, 2, 1)}[order]
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join("\t".join(row[i] for i in at) + "\n" for row in rows)
+    text = "".join("\t".join(row[i] for i in columns) + "\n" for row in rows)
     path.write_text(text, encoding="utf-8")
     return path
 
@@ -32,7 +32,7 @@ def test_both_orders_give_the_same_graph(tmp_path: Path, order: str) -> None:
 
 
 @pytest.mark.parametrize(("written", "read"), [("htr", "hrt"), ("hrt", "htr")])
-def test_the_wrong_order_is_refused_with_the_right_one(
+def test_the_error_for_a_wrong_order_names_the_right_one(
     tmp_path: Path, written: str, read: str
 ) -> None:
     rows = [(f"e{i}", f"r{i % 3}", f"e{(i * 7) % 20}") for i in range(60)]
@@ -42,15 +42,15 @@ def test_the_wrong_order_is_refused_with_the_right_one(
     read_named(path, "g", written)
 
 
-def test_a_bipartite_graph_is_not_taken_for_swapped(tmp_path: Path) -> None:
+def test_a_bipartite_graph_is_accepted(tmp_path: Path) -> None:
     rows = [(f"user {i}", f"rating {i % 5}", f"film {i % 3}") for i in range(30)]
     assert len(read_named(write(tmp_path / "t.tsv", rows), "g", "hrt").relations) == 5
 
 
-def test_a_swapped_bipartite_graph_is_refused_unless_one_insists(tmp_path: Path) -> None:
+def test_a_swapped_bipartite_graph_is_refused_without_trust_order(tmp_path: Path) -> None:
     rows = [(f"user {i % 30}", "likes", f"film {i}") for i in range(60)]
     path = write(tmp_path / "t.tsv", rows, "htr")
-    with pytest.raises(DataError, match=r"60 relations but 1 tails .*--format htr\?"):
+    with pytest.raises(DataError, match=r"60 relations but 1 tails, .*; is this --format htr\?"):
         read_named(path, "g", "hrt")
     assert len(read_named(path, "g", "hrt", trust_order=True).relations) == 60
 
@@ -63,7 +63,7 @@ def test_a_folder_gives_its_three_splits(tmp_path: Path) -> None:
     require_splits(graph, tmp_path)
 
 
-def test_one_list_of_triples_asks_for_a_split(tmp_path: Path) -> None:
+def test_a_single_list_of_triples_requires_a_split(tmp_path: Path) -> None:
     path = write(tmp_path / "triples.tsv", ROWS)
     with pytest.raises(UsageError, match="--split"):
         require_splits(read_named(path, "g", "hrt"), path)
@@ -93,11 +93,11 @@ def test_control_characters_in_names_are_refused(tmp_path: Path, name: str) -> N
     [
         ("a\tb", r"t.tsv:2: 2 columns, expected 3 separated by tabs \(head relation tail\)"),
         ("a\tb\tc\td", r"t.tsv:2: 4 columns, expected 3"),
-        ("a b c", r"t.tsv:2: 1 column, expected 3 .*; separate them with tabs"),
+        ("a b c", r"t.tsv:2: 1 column, expected 3 .*; separate the columns with tabs"),
         ("a\t\tc", r"t.tsv:2: an empty name, expected head relation tail"),
     ],
 )
-def test_a_wrong_row_is_named_with_file_and_line(tmp_path: Path, line: str, message: str) -> None:
+def test_errors_name_file_and_line(tmp_path: Path, line: str, message: str) -> None:
     path = tmp_path / "t.tsv"
     path.write_text(f"x\ty\tz\n{line}\n")
     with pytest.raises(DataError, match=message):
@@ -114,16 +114,16 @@ def test_a_wrong_row_is_named_with_file_and_line(tmp_path: Path, line: str, mess
         ("subject\trelation\tobject", "hrt"),
     ],
 )
-def test_a_header_is_not_taken_for_a_triple(tmp_path: Path, header: str, order: str) -> None:
+def test_a_header_is_refused_without_trust_order(tmp_path: Path, header: str, order: str) -> None:
     path = write(tmp_path / "t.tsv", ROWS, order)
     path.write_text(header + "\n" + path.read_text())
-    with pytest.raises(DataError, match=r"t.tsv:1: .* names columns, expected a triple; remove"):
+    with pytest.raises(DataError, match=r"t.tsv:1: .* is a header, expected a triple; remove"):
         read_named(path, "g", order)
     assert len(read_named(path, "g", order, trust_order=True).train) == len(ROWS) + 1
 
 
-def test_one_endless_name_or_row_of_blanks_costs_itself_alone(tmp_path: Path) -> None:
-    # Minutes, when every blank and every word of the longest name meant a pass over all rows.
+def test_one_very_long_name_or_run_of_blanks_does_not_slow_down_other_rows(tmp_path: Path) -> None:
+    # Takes minutes if each word of the longest name requires a pass over all rows.
     path = tmp_path / "t.tsv"
     long = "x" * 2_000_000
     rows = [f"e{i}\tr\te{i + 1}" for i in range(100_000)]
@@ -132,12 +132,12 @@ def test_one_endless_name_or_row_of_blanks_costs_itself_alone(tmp_path: Path) ->
     assert graph.decode(graph.train[-1]) == (long, "r", "e1")
 
 
-def test_names_like_a_header_further_down_are_names(tmp_path: Path) -> None:
+def test_header_words_after_the_first_row_are_names(tmp_path: Path) -> None:
     path = write(tmp_path / "t.tsv", [*ROWS, ("head", "relation", "tail")])
     assert len(read_named(path, "g", "hrt").train) == len(ROWS) + 1
 
 
-def test_a_count_line_is_held_against_the_rows(tmp_path: Path) -> None:
+def test_a_count_line_must_match_the_number_of_rows(tmp_path: Path) -> None:
     path = tmp_path / "t.tsv"
     path.write_text("2\nx\ty\tz\nz\ty\tx\n")
     assert len(read_named(path, "g", "hrt").train) == 2
@@ -151,10 +151,10 @@ def test_a_count_line_is_held_against_the_rows(tmp_path: Path) -> None:
     [
         ([], "no train.txt or train.tsv"),
         (["train.txt", "test.txt"], "no valid.txt or valid.tsv beside the other two"),
-        (["train.txt", "train.tsv"], "both train.txt and train.tsv are there"),
+        (["train.txt", "train.tsv"], "contains both train.txt and train.tsv"),
     ],
 )
-def test_missing_or_doubled_split_files_are_refused(
+def test_missing_or_duplicate_split_files_are_refused(
     tmp_path: Path, files: list[str], message: str
 ) -> None:
     for name in files:

@@ -11,7 +11,7 @@ from mmkgc_cli.kg.readers import names as names_module
 from mmkgc_cli.kg.readers.fields import blank_fields, tab_fields
 from mmkgc_cli.kg.readers.names import UNKNOWN, HashCollision, NameTable
 
-# Short ones repeat, long ones run over several words, and some differ in their last byte alone.
+# Short names repeat, long names cover several words, and some differ in their last byte only.
 NAMES = st.one_of(
     st.text("ab", min_size=1, max_size=3),
     st.text("aé東", min_size=6, max_size=30),
@@ -21,30 +21,28 @@ NAMES = st.one_of(
 
 
 @given(batches=st.lists(st.lists(NAMES, max_size=20), max_size=5), salt=st.integers(0, 5))
-def test_ids_are_those_of_a_dictionary_that_grows_as_names_come(
-    batches: list[list[str]], salt: int
-) -> None:
+def test_ids_equal_those_of_a_growing_dictionary(batches: list[list[str]], salt: int) -> None:
     table, expected = NameTable(salt), dict[str, int]()
     for batch in batches:
-        wanted = [expected.setdefault(name, len(expected)) for name in batch]
-        assert table.ids_of(batch).tolist() == wanted
+        batch_ids = [expected.setdefault(name, len(expected)) for name in batch]
+        assert table.ids_of(batch).tolist() == batch_ids
     assert table.names() == list(expected)
     assert len(table) == len(expected)
 
 
-@given(known=st.lists(NAMES, unique=True, max_size=20), asked=st.lists(NAMES, min_size=1))
-def test_a_fixed_table_says_what_it_does_not_know(known: list[str], asked: list[str]) -> None:
-    table = NameTable.of(known)
-    data = np.frombuffer("".join(asked).encode(), dtype=np.uint8)
-    ends = np.cumsum([len(name.encode()) for name in asked])
+@given(known=st.lists(NAMES, unique=True, max_size=20), queries=st.lists(NAMES, min_size=1))
+def test_a_fixed_table_marks_unknown_names(known: list[str], queries: list[str]) -> None:
+    table = NameTable.from_names(known)
+    data = np.frombuffer("".join(queries).encode(), dtype=np.uint8)
+    ends = np.cumsum([len(name.encode()) for name in queries])
     starts = np.concatenate([[0], ends[:-1]])
-    expected = [known.index(name) if name in known else UNKNOWN for name in asked]
+    expected = [known.index(name) if name in known else UNKNOWN for name in queries]
     assert table.ids(data, starts, ends, grow=False).tolist() == expected
     assert table.names() == known
 
 
 @pytest.mark.parametrize("names", [["a", "b"], ["a" * 9, "b" * 9], ["same length", "as this one"]])
-def test_names_of_one_hash_are_never_taken_for_each_other(
+def test_a_hash_collision_is_an_error(
     names: Sequence[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def constant(words: object, starts: np.ndarray, lengths: object, salt: int) -> np.ndarray:
@@ -57,7 +55,7 @@ def test_names_of_one_hash_are_never_taken_for_each_other(
     table.ids_of(names[:1])
     assert table.ids_of(names[:1]).tolist() == [0]
     with pytest.raises(HashCollision):
-        table.ids_of(names[1:])  # against what is known
+        table.ids_of(names[1:])  # with a known name
 
 
 def text(fields: object, row: int) -> list[str]:
@@ -77,30 +75,28 @@ LINES = st.lists(
 
 
 @given(lines=LINES, end=st.sampled_from(["\n", "\r\n", ""]), columns=st.integers(2, 3))
-def test_tab_fields_are_those_of_splitting_each_line(
-    lines: list[str], end: str, columns: int
-) -> None:
+def test_tab_fields_equal_those_of_split(lines: list[str], end: str, columns: int) -> None:
     kept = [(i, line) for i, line in enumerate(lines, start=5) if line.strip(" \t")]
     expected = [[part.strip(" ") for part in line.split("\t")] for _, line in kept]
-    found = tab_fields(((end or "\n").join(lines) + end).encode(), 5, columns)
+    fields = tab_fields(((end or "\n").join(lines) + end).encode(), 5, columns)
     if any(len(parts) != columns or not all(parts) for parts in expected):
-        assert found is None
+        assert fields is None
     else:
-        assert found is not None
-        assert found.lines.tolist() == [i for i, _ in kept]
-        assert [text(found, row) for row in range(len(kept))] == expected
+        assert fields is not None
+        assert fields.lines.tolist() == [i for i, _ in kept]
+        assert [text(fields, row) for row in range(len(kept))] == expected
 
 
 @given(lines=LINES, comment=st.booleans())
-def test_blank_fields_are_those_of_splitting_each_line(lines: list[str], comment: bool) -> None:
+def test_blank_fields_equal_those_of_split(lines: list[str], comment: bool) -> None:
     if comment:
         lines = ["# a comment of many words", *lines]
     kept = [(i, line.split()) for i, line in enumerate(lines, start=1) if line.strip(" \t")]
     kept = [(i, parts) for i, parts in kept if not parts[0].startswith("#")]
-    found = blank_fields(("\n".join(lines) + "\n").encode(), 1, 2)
+    fields = blank_fields(("\n".join(lines) + "\n").encode(), 1, 2)
     if any(len(parts) != 2 for _, parts in kept):
-        assert found is None
+        assert fields is None
     else:
-        assert found is not None
-        assert found.lines.tolist() == [i for i, _ in kept]
-        assert [text(found, row) for row in range(len(kept))] == [parts for _, parts in kept]
+        assert fields is not None
+        assert fields.lines.tolist() == [i for i, _ in kept]
+        assert [text(fields, row) for row in range(len(kept))] == [parts for _, parts in kept]

@@ -13,7 +13,7 @@ from mmkgc_cli.kg.readers.id_rows import line_of_row, read_id_rows
 from mmkgc_cli.kg.readers.openke import read_openke
 
 
-def test_columns_are_head_tail_relation_and_come_out_as_head_relation_tail(openke: Path) -> None:
+def test_head_tail_relation_columns_are_read_as_head_relation_tail(openke: Path) -> None:
     graph = read_openke(openke, "small")
     assert graph.train.tolist() == [[0, 0, 1], [2, 1, 3], [3, 1, 0], [1, 1, 2]]
     assert graph.decode(graph.train[0]) == ("Paris", "capital of", "France")
@@ -49,11 +49,11 @@ def test_line_ends_bom_count_lines_and_blanks_do_not_matter(
     assert after.order_id == before.order_id
 
 
-def test_names_hold_spaces_commas_and_any_script(openke: Path) -> None:
+def test_names_may_contain_spaces_commas_and_any_script(openke: Path) -> None:
     assert read_openke(openke, "small").entities[2:] == ["São Paulo, Brazil", "東京"]
 
 
-def test_a_blank_separates_the_id_where_there_is_no_tab(openke: Path) -> None:
+def test_without_a_tab_a_blank_separates_the_id(openke: Path) -> None:
     rewrite(openke / "entity2id.txt", lambda b: b.replace(b"\t", b" "))
     assert read_openke(openke, "small").entities[2] == "São Paulo, Brazil"
 
@@ -78,7 +78,7 @@ def test_a_blank_separates_the_id_where_there_is_no_tab(openke: Path) -> None:
         ("entity2id.txt", "France\t1", "France", r"entity2id.txt:3: 'France' is not 'entity id'"),
     ],
 )
-def test_what_is_wrong_is_named_with_file_and_line(
+def test_errors_name_file_and_line(
     openke: Path, file: str, old: str, new: str, message: str
 ) -> None:
     path = openke / file
@@ -104,7 +104,7 @@ def test_rows_in_head_relation_tail_order_are_recognised(openke: Path) -> None:
         (b"\xff\xfe1\x00", "encoded as UTF-16, expected UTF-8"),
         (b"1\nParis\xe9\t0\n", r"entity2id.txt:2: byte 0xe9 at position 6 is not UTF-8"),
         (b"1\nPa\0ris\t0\n", r"entity2id.txt:2: holds the control character 0x00 at position 3"),
-        (b"0\n", "names no entity"),
+        (b"0\n", "contains no entity"),
     ],
 )
 def test_an_unreadable_vocabulary_is_one_line(
@@ -122,7 +122,7 @@ def test_empty_valid_is_allowed_but_empty_train_is_not(openke: Path) -> None:
     (openke / "valid2id.txt").write_text("0\n")
     assert len(read_openke(openke, "small").valid) == 0
     (openke / "train2id.txt").write_text("0\n")
-    with pytest.raises(DataError, match="holds no triples"):
+    with pytest.raises(DataError, match="contains no triples"):
         read_openke(openke, "small")
 
 
@@ -132,7 +132,7 @@ def test_empty_valid_is_allowed_but_empty_train_is_not(openke: Path) -> None:
     ends=st.sampled_from(["\n", "\r\n"]),
     count=st.booleans(),
 )
-def test_id_rows_come_back_whatever_the_chunk_size(
+def test_id_rows_do_not_depend_on_the_block_size(
     tmp_path_factory: pytest.TempPathFactory,
     rows: list[tuple[int, int, int]],
     chunk: int,

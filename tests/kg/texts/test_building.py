@@ -30,7 +30,7 @@ def small(names: list[str]) -> Graph:
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """Serves small upstream files, which the registry names in place of the published ones."""
+    """Serves small upstream files, registered in place of the published ones."""
     files = write(
         tmp_path / "at home",
         items={"/m/1": item("Q1", "one", "first")},
@@ -53,13 +53,17 @@ def request(source: Path | None = None, offline: bool = False, **more: bool) -> 
 
 def test_every_registered_table_has_a_builder_and_every_builder_a_registered_table() -> None:
     registered = {name: set(datasets.published(name).tables) for name in datasets.registry()}
-    of_published = {
-        name: of for name, of in registered.items() if of and datasets.published_name(name) == name
+    published = {
+        name: tables
+        for name, tables in registered.items()
+        if tables and datasets.published_name(name) == name
     }
-    assert of_published == {name: set(of) for name, of in BUILDERS.items()}
+    assert published == {name: set(builders) for name, builders in BUILDERS.items()}
 
 
-def test_what_the_source_folder_lacks_is_downloaded_once(server: Server, tmp_path: Path) -> None:
+def test_files_missing_in_the_source_folder_are_downloaded_once(
+    server: Server, tmp_path: Path
+) -> None:
     source = tmp_path / "mine"
     source.mkdir()
     (source / tables.ITEMS).write_bytes(server.files[f"/{tables.ITEMS}"])
@@ -77,7 +81,7 @@ def test_what_the_source_folder_lacks_is_downloaded_once(server: Server, tmp_pat
     assert len(server.requests) == 2
 
 
-def test_a_table_is_known_by_its_checksum(
+def test_a_registered_table_is_recognised_by_its_checksum(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     graph, entry = small(NAMES), datasets.published("db15k")
@@ -95,12 +99,12 @@ def test_a_table_is_known_by_its_checksum(
     wrong = as_built | {"numeric.tsv": entry.tables["numeric.tsv"]}
     changes = {"tables": wrong, "order_id": graph.order_id}
     monkeypatch.setitem(datasets.registry(), "db15k", entry.model_copy(update=changes))
-    with pytest.raises(DataError, match=r"numeric.tsv: SHA-256 .*, expected .*; please report it"):
+    with pytest.raises(DataError, match=r"numeric.tsv: SHA-256 .*, expected .*; report this"):
         build_tables(request(), graph, tmp_path / "c")
     assert not (tmp_path / "c").exists()
 
 
-def test_a_changed_file_is_refused_unless_told_otherwise(server: Server, tmp_path: Path) -> None:
+def test_a_changed_file_is_refused_without_allow_unverified(server: Server, tmp_path: Path) -> None:
     source = tmp_path / "at home"
     changed = source / tables.FREEBASE_NUMBERS
     changed.write_text(changed.read_text().replace("\t5\n", "\t6\n"))
@@ -111,47 +115,47 @@ def test_a_changed_file_is_refused_unless_told_otherwise(server: Server, tmp_pat
     assert built[1].path.read_text().endswith("\t6\n")
 
 
-def test_a_table_that_holds_something_else_stays_until_told_otherwise(
+def test_a_table_with_other_contents_is_kept_without_overwrite(
     server: Server, tmp_path: Path
 ) -> None:
     (tmp_path / "numeric.tsv").write_text("precious")
-    with pytest.raises(DataError, match=r"numeric.tsv: holds something else; --overwrite"):
+    with pytest.raises(DataError, match=r"numeric.tsv: exists with other contents; .* --overwrite"):
         build_tables(request(), small(NAMES), tmp_path)
     assert not (tmp_path / "entity_text.tsv").exists()
     built = build_tables(request(), small(NAMES), tmp_path, overwrite=True)
     assert built[1].path.read_text().startswith("uri\t")
 
 
-def test_a_graph_of_other_entities_is_refused(server: Server, tmp_path: Path) -> None:
+def test_a_graph_with_other_entities_is_refused(server: Server, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none of its 4 entities is named as in DB15K .*'<http://"):
         others = [name.replace("/E", "/F") for name in NAMES]
         build_tables(request(), small(others), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_what_cannot_be_had_is_one_line_with_what_to_do(server: Server, tmp_path: Path) -> None:
+def test_an_unavailable_file_is_one_line_with_a_fix(server: Server, tmp_path: Path) -> None:
     server.plan[f"/{tables.ITEMS}"] = [404]
     with pytest.raises(
-        Unavailable, match=r"404 Not Found; or put it at .*upstream/fb15k"
+        Unavailable, match=r"404 Not Found; .*; or put the file at .*upstream/fb15k"
     ) as caught:
         build_tables(request(), small(NAMES), tmp_path)
     assert "\n" not in str(caught.value)
-    with pytest.raises(Unavailable, match=r"is not there, and downloads are off"):
+    with pytest.raises(Unavailable, match=r"no such file, and downloads are off"):
         build_tables(request(offline=True), small(NAMES), tmp_path)
     with pytest.raises(DataError, match=r"nowhere: no such folder"):
         build_tables(request(tmp_path / "nowhere"), small(NAMES), tmp_path)
 
 
-def test_only_graphs_with_registered_tables_have_any(tmp_path: Path) -> None:
+def test_a_graph_without_registered_tables_is_refused(tmp_path: Path) -> None:
     for name, reason in {"tiva": "has no registered texts", "db15": "did you mean 'db15k'"}.items():
-        asked = dataclasses.replace(request(), name=name)
+        invalid = dataclasses.replace(request(), name=name)
         with pytest.raises(UsageError, match=reason):
-            build_tables(asked, small(NAMES), tmp_path)
+            build_tables(invalid, small(NAMES), tmp_path)
 
 
 def test_a_variant_has_the_tables_of_its_original(server: Server, tmp_path: Path) -> None:
     graph = small(NAMES)
     original = build_tables(request(), graph, tmp_path / "a")
     variant = dataclasses.replace(request(), name="db15k-clean")
-    made = build_tables(variant, graph, tmp_path / "b")
-    assert [table.sha256 for table in made] == [table.sha256 for table in original]
+    copies = build_tables(variant, graph, tmp_path / "b")
+    assert [table.sha256 for table in copies] == [table.sha256 for table in original]

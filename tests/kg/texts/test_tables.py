@@ -28,23 +28,23 @@ def build(graph: str, table: str, files: dict[str, Path], entities: list[str]) -
     return rows[1:]
 
 
-TABLES = [(graph, table) for graph, of in BUILDERS.items() for table in of]
+TABLES = [(graph, table) for graph, builders in BUILDERS.items() for table in builders]
 
 
 @pytest.mark.parametrize(("graph", "table"), TABLES)
-def test_published_files_at_hand_give_the_table_at_hand_byte_for_byte(
+def test_published_files_give_the_stored_table_byte_for_byte(
     graph: str, table: str, real_data: Path
 ) -> None:
     dataset, folder = datasets.published(graph), real_data / FOLDERS[graph]
     files = {}
-    # Two tables of FB15K-237 are published files as they are, and others are made of them.
-    alike = {tables.NAMES: "mid2name.txt", tables.FREEBASE_NUMBERS: "numeric.txt"}
+    # Two tables of FB15K-237 are unchanged published files, from which others are built.
+    copies = {tables.NAMES: "mid2name.txt", tables.FREEBASE_NUMBERS: "numeric.txt"}
     for name in dataset.tables[table].made_of:
         path = real_data / "upstream" / name
-        if not path.is_file() and name in alike:
-            path = real_data / "FB15K-237" / alike[name]
+        if not path.is_file() and name in copies:
+            path = real_data / "FB15K-237" / copies[name]
         if not path.is_file():
-            pytest.skip(f"{name} is not at hand")
+            pytest.skip(f"{name} is not available")
         assert sha256_of(path) == datasets.upstream()[name].sha256, name
         files[name] = path
     built = BUILDERS[graph][table](files, read_vocabulary(folder / "entity2id.txt", "entity"))
@@ -52,14 +52,14 @@ def test_published_files_at_hand_give_the_table_at_hand_byte_for_byte(
 
 
 @pytest.mark.parametrize(("graph", "table"), TABLES)
-def test_registered_checksums_of_tables_are_those_of_the_tables_at_hand(
+def test_registered_checksums_equal_those_of_the_stored_tables(
     graph: str, table: str, real_data: Path
 ) -> None:
     registered = datasets.published(graph).tables[table].sha256
     assert sha256_of(real_data / FOLDERS[graph] / table) == registered
 
 
-def test_what_is_at_hand_of_mkg_w_gives_labels_descriptions_and_freebase_numbers(
+def test_the_available_files_of_mkg_w_give_labels_descriptions_and_freebase_numbers(
     real_data: Path, tmp_path: Path
 ) -> None:
     folder = real_data / "MKG-W"
@@ -69,15 +69,15 @@ def test_what_is_at_hand_of_mkg_w_gives_labels_descriptions_and_freebase_numbers
     files[tables.FREEBASE_NUMBERS] = real_data / "FB15K-237" / "numeric.txt"
     entities = read_vocabulary(folder / "entity2id.txt", "entity")
     known = [line.split("\t") for line in (folder / "entity_text.tsv").read_text().splitlines()[1:]]
-    found = build("mkg-w", "entity_text.tsv", files, entities)
+    rows = build("mkg-w", "entity_text.tsv", files, entities)
     expected = [[*r[:3], r[5]] for r in known if r[5] not in ("", "CoDEx-types")]
-    assert [[*row[:3], row[5]] for row in found] == expected
+    assert [[*row[:3], row[5]] for row in rows] == expected
     lines = (folder / "numeric.tsv").read_text().splitlines()
     numbers = build("mkg-w", "numeric.tsv", files, entities)
     assert ["\t".join(row) for row in numbers] == [line for line in lines if "freebase:" in line]
 
 
-def test_the_links_at_hand_of_mkg_y_give_its_other_columns_and_numbers(
+def test_the_links_of_mkg_y_give_its_other_columns_and_numbers(
     real_data: Path, tmp_path: Path
 ) -> None:
     folder = real_data / "MKG-Y"
@@ -88,8 +88,8 @@ def test_the_links_at_hand_of_mkg_y_give_its_other_columns_and_numbers(
     files[tables.FREEBASE_NUMBERS] = real_data / "FB15K-237" / "numeric.txt"
     entities = read_vocabulary(folder / "entity2id.txt", "entity")
     assert build("mkg-y", "entity_text.tsv", files, entities) == known
-    made = BUILDERS["mkg-y"]["numeric.tsv"](files, entities)
-    assert made.content == (folder / "numeric.tsv").read_bytes()
+    numbers = BUILDERS["mkg-y"]["numeric.tsv"](files, entities)
+    assert numbers.content == (folder / "numeric.tsv").read_bytes()
 
 
 BLANKS = st.text(" \t\n\r\u00a0\u2028\x0b\x1cab", min_size=1)
@@ -134,7 +134,7 @@ def files(tmp_path: Path) -> dict[str, Path]:
     )  # fmt: skip
 
 
-def test_rows_follow_the_entities_whatever_their_order(files: dict[str, Path]) -> None:
+def test_rows_follow_the_order_of_the_entities(files: dict[str, Path]) -> None:
     names = {
         "fb15k-237": ["/m/1", "/m/2", "/m/22", "/m/3", "/m/9"],
         "db15k": [DB.format(end) for end in ("One_(film)", "Two__(a%20b)_", "Three")],
@@ -145,17 +145,17 @@ def test_rows_follow_the_entities_whatever_their_order(files: dict[str, Path]) -
         entities = names[graph]
         if table.startswith("entity_text") or table == "numeric.tsv":
             rows = build(graph, table, files, entities)
-            turned = entities[::-1]
-            moved = build(graph, table, files, turned)
-            assert moved == sorted(rows, key=lambda row: turned.index(row[0])), table
+            reordered = entities[::-1]
+            moved = build(graph, table, files, reordered)
+            assert moved == sorted(rows, key=lambda row: reordered.index(row[0])), table
             assert moved != rows
 
 
-def test_a_description_that_wikidata_lacks_is_none_by_freebase_and_empty_by_wikidata(
+def test_a_missing_description_is_none_by_freebase_id_and_empty_by_wikidata_id(
     files: dict[str, Path],
 ) -> None:
-    of_freebase = build("fb15k-237", "entity_text.tsv", files, ["/m/2", "/m/3"])
-    assert of_freebase == [["/m/2", "Q2", "two", "None", ""], ["/m/3", "Q3", "three", "", ""]]
+    by_freebase = build("fb15k-237", "entity_text.tsv", files, ["/m/2", "/m/3"])
+    assert by_freebase == [["/m/2", "Q2", "two", "None", ""], ["/m/3", "Q3", "three", "", ""]]
     (by_wikidata,) = build("mkg-w", "entity_text.tsv", files, [WD.format("Q2")])
     assert by_wikidata[1:3] == ["two", "dos"]
     files[tables.WIKIDATA_DESCRIPTIONS].write_text("Q0\tnobody\n")
@@ -187,7 +187,7 @@ def test_numbers_are_copied_as_written_in_the_order_of_the_file(files: dict[str,
     ]  # fmt: skip
 
 
-def test_names_of_yago_are_linked_by_yago_first_and_by_titles_in_wikipedia_else(
+def test_yago_names_are_linked_by_yago_first_and_then_by_wikipedia_title(
     files: dict[str, Path],
 ) -> None:
     rows = build("mkg-y", "entity_text.tsv", files, ["Eins", "Zwei_ä", "Zwei_ä_", "Nada"])
@@ -199,7 +199,7 @@ def test_names_of_yago_are_linked_by_yago_first_and_by_titles_in_wikipedia_else(
     ]
 
 
-def test_wikidata_rows_take_the_first_source_of_a_label_and_each_type_once(
+def test_wikidata_rows_use_the_first_source_of_a_label_and_each_type_once(
     files: dict[str, Path],
 ) -> None:
     entities = [WD.format(f"Q{i}") for i in (3, 4, 5, 6, 99)]
@@ -217,7 +217,7 @@ def test_wikidata_rows_take_the_first_source_of_a_label_and_each_type_once(
         (tables.DBPEDIA_LINKS, "/m/1\thttp://x\n", r":1: .* is not"),
         (tables.FREEBASE_NUMBERS, "/m/1\ta\n", r":1: 2 columns, expected 3"),
         (tables.FREEBASE_NUMBERS, "/m/1\ta\t1\n", r":1: 'a' is not '<http://rdf.freebase"),
-        (tables.ITEMS, "[]", "holds list, expected an object by entity"),
+        (tables.ITEMS, "[]", "contains a list, expected an object by entity"),
         (tables.ITEMS, '{"/m/1": {"label": "a"}}', "'/m/1' is not described by"),
         (tables.ITEMS, json.dumps({"/m/1": item("Q1", "a") | {"label": 3}}), "not described"),
         (tables.ITEMS, json.dumps({"/m/1": item("Q1", "a") | {"wikipedia": 3}}), "not described"),
@@ -226,7 +226,7 @@ def test_wikidata_rows_take_the_first_source_of_a_label_and_each_type_once(
         (tables.ITEMS, "", "the file is empty"),
     ],
 )
-def test_a_published_file_that_is_another_is_one_line(
+def test_an_invalid_published_file_is_one_line(
     files: dict[str, Path], name: str, content: str, message: str
 ) -> None:
     files[name].write_text(content)
@@ -246,7 +246,7 @@ def test_a_published_file_that_is_another_is_one_line(
         (tables.WIKIDATA_LABELS, "Q1\n", ":1: 1 columns, expected 2"),
     ],
 )
-def test_a_file_on_wikidata_that_is_another_is_one_line(
+def test_an_invalid_wikidata_file_is_one_line(
     files: dict[str, Path], name: str, content: str, message: str
 ) -> None:
     files[name].write_text(content)
@@ -271,7 +271,7 @@ JSON = st.recursive(
 
 @pytest.mark.parametrize("name", [tables.ITEMS, tables.CODEX_TYPES, tables.CODEX_TYPE_TEXTS])
 @given(value=JSON)
-def test_any_json_gives_a_table_or_one_line_that_names_the_file(
+def test_any_json_gives_a_table_or_one_line_with_the_file_name(
     tmp_path_factory: pytest.TempPathFactory, name: str, value: object
 ) -> None:
     folder = tmp_path_factory.getbasetemp() / f"json {name}"
@@ -288,7 +288,7 @@ def test_any_json_gives_a_table_or_one_line_that_names_the_file(
         assert "\n" not in str(error)
 
 
-def test_json_that_nests_too_deeply_is_one_line(files: dict[str, Path]) -> None:
+def test_deeply_nested_json_is_one_line(files: dict[str, Path]) -> None:
     files[tables.ITEMS].write_text("[" * 100_000)
     with pytest.raises(DataError, match="nested too deeply"):
         build("fb15k-237", "entity_text.tsv", files, ["/m/1"])
@@ -296,5 +296,6 @@ def test_json_that_nests_too_deeply_is_one_line(files: dict[str, Path]) -> None:
 
 def test_items_keep_their_texts_as_published(files: dict[str, Path]) -> None:
     files[tables.ITEMS].write_text(json.dumps({"/m/1": item("Q1", " a\nb ", alternatives=["c|d"])}))
-    found = read_items(files[tables.ITEMS])["/m/1"]
-    assert (found.label, found.description, found.aliases) == (" a\nb ", None, ("c|d",))
+    wikidata_item = read_items(files[tables.ITEMS])["/m/1"]
+    texts = (wikidata_item.label, wikidata_item.description, wikidata_item.aliases)
+    assert texts == (" a\nb ", None, ("c|d",))

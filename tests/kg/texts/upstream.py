@@ -1,4 +1,4 @@
-"""Small published files as `mmkgc texts build` takes them."""
+"""Small files in the formats of the published files of `mmkgc texts build`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def write(
     codex: Mapping[str, list[str]] | None = None,
     codex_texts: Mapping[str, tuple[str, str]] | None = None,
 ) -> dict[str, Path]:
-    """Writes every file, with a line that belongs to nobody where it would be empty."""
+    """Writes every file; each has a line for an unused id, so that none is empty."""
     texts = {qid: {"label": a, "description": b} for qid, (a, b) in (codex_texts or {}).items()}
     ns = "http://rdf.freebase.com/ns/"
     contents = {
