@@ -61,22 +61,18 @@ def rotated(
     return for_tail, torch.cat([tr * cos + ti * sin, ti * cos - tr * sin], -1)
 
 
-def explicit(
-    table: Tensor, phases: Tensor, heads: Tensor, relations: Tensor, tails: Tensor, ids: Tensor,
-    side: Tensor,
-) -> Tensor:  # fmt: skip
+def explicit(table: Tensor, phases: Tensor, *batch: Tensor) -> Tensor:
     """RotatE on real and imaginary parts, written for a compiler."""
+    heads, relations, tails, ids, side = batch
     for_tail, for_head = rotated(table, phases, heads, relations, tails)
     queries = torch.where(side[..., None] == 0, for_tail[:, None], for_head[:, None])
     re, im = (queries - torch.nn.functional.embedding(ids, table)).chunk(2, -1)
     return -(re.square() + im.square() + 1e-20).sqrt().sum(-1)
 
 
-def by_queries(
-    table: Tensor, phases: Tensor, heads: Tensor, relations: Tensor, tails: Tensor, ids: Tensor,
-    side: Tensor, order: Tensor,
-) -> Tensor:  # fmt: skip
+def by_queries(table: Tensor, phases: Tensor, *batch: Tensor) -> Tensor:
     """Computes queries in torch, and the loss of their scores with `sampled_loss`."""
+    heads, relations, tails, ids, side, order = batch
     queries = torch.stack(rotated(table, phases, heads, relations, tails))
     return sampled_loss(
         queries, table, ids, side, None, Metric.modulus, whole_row(2 * DIM),
