@@ -26,9 +26,9 @@ def inspect(
     triples: easy, ambiguous and hard by the entropy thresholds of the run.
     """
     from mmkgc_cli.runs.directory import RunDirectory
-    from mmkgc_cli.runs.inspection import learnt
+    from mmkgc_cli.runs.inspection import inspect_run
 
-    found = learnt(RunDirectory(run), graph)
+    found = inspect_run(RunDirectory(run), graph)
     if as_json:
         print_json(dataclasses.asdict(found))
         return

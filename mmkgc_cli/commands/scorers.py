@@ -163,7 +163,10 @@ def bench(
     from mmkgc_cli.runs import benchmarking
 
     flags = {} if device is None else {("training", "device"): device.value}
-    found = benchmarking.bench(name, graph, dim, flags, overrides or [], turns, steps, ranked)
+    found = benchmarking.bench(
+        name, graph, dim=dim, flags=flags, overrides=overrides or [], turns=turns, steps=steps,
+        ranked=ranked,
+    )  # fmt: skip
     if as_json:
         print_json(asdict(found) | {"ratio": found.ratio})
         return
