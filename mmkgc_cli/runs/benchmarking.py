@@ -162,7 +162,7 @@ def bench(
     if not len(graph.valid) or not len(graph.train):
         raise DataError(
             f"{folder}: the graph has no train or no valid triples",
-            fix="pass another graph, or leave out --graph to use a synthetic one",
+            fix="pass another --graph, or leave it out to use a synthetic graph",
         )
     known = known_triples(graph)
     with frozen_gc():

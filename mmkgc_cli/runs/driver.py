@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -210,7 +211,7 @@ def drive(job: Job[Any], callbacks: Sequence[Callback], state: Mapping[str, Any]
             stop.raise_if_asked(
                 f"Interrupted in epoch {epoch}",
                 fix=f"checkpoint saved. {job.weights_note(outcome)}"
-                f"Resume with: {job.resume_command} {job.run.path}",
+                f"Resume with: {job.resume_command} {shlex.quote(str(job.run.path))}",
             )
     except BaseException as error:
         exit_code = getattr(error, "exit_code", 1)

@@ -102,13 +102,13 @@ def test_a_resumed_completion_is_identical_to_an_uninterrupted_one(
         run(tmp_path, "broken", callbacks=[StopAfter(after)], preset=preset)
     assert caught.value.exit_code == 143
     assert not (tmp_path / "out.h5").exists()
-    found = resume_completion(RunDirectory(tmp_path / "broken"), None)
+    resumed = resume_completion(RunDirectory(tmp_path / "broken"), None)
     assert remains(tmp_path, "broken") == whole
     other = last_state(tmp_path / "broken")
     assert state is not None
     assert other is not None
     assert all(torch.equal(state[key], other[key]) for key in state.keys() | other.keys())
-    assert {**found, "run": ""} == {**report, "run": ""}
+    assert {**resumed, "run": ""} == {**report, "run": ""}
 
 
 def test_a_finished_completion_makes_its_vectors_again(tmp_path: Path) -> None:
@@ -147,26 +147,26 @@ def test_the_store_holds_what_the_generator_makes(
     tmp_path: Path, variant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare(tmp_path)
-    made = []
+    generated = []
     monkeypatch.setattr(
-        completion, "generate", lambda *args: made.append(generate(*args)) or made[-1]
+        completion, "generate", lambda *args: generated.append(generate(*args)) or generated[-1]
     )
     report = run(tmp_path, "run", variant=variant, missing_rate=None)
     wanted = ~SEEN if variant == "gen" else np.ones(60, dtype=bool)
-    assert len(made) == 1
+    assert len(generated) == 1
     assert (report["generated"], report["fallback"]) == (
-        wanted.sum(), int(made[0].rejected.sum())
+        wanted.sum(), int(generated[0].rejected.sum())
     )  # fmt: skip
     with FeatureStore(tmp_path / "out.h5") as store:
         values = store.read()
         assert store.generated is not None
         assert np.array_equal(store.generated, wanted)
-        about = store.about.completion
+        record = store.about.completion
     # Names of entities ascend, so their order in the graph is that of the problem.
-    assert np.array_equal(values[wanted], made[0].vectors.numpy())
+    assert np.array_equal(values[wanted], generated[0].vectors.numpy())
     assert np.array_equal(values[~wanted], VALUES[~wanted])
-    assert about["settings"]["candidates"] == 8
-    assert (about["strategy"], about["train_id"]) == ("maco", GRAPH.train_id)
+    assert record["settings"]["candidates"] == 8
+    assert (record["strategy"], record["train_id"]) == ("maco", GRAPH.train_id)
 
 
 @pytest.mark.parametrize(
@@ -250,32 +250,32 @@ def test_a_loss_that_is_not_finite_ends_it_and_is_traced(tmp_path: Path) -> None
     prepare(tmp_path, values=1e20 * VALUES)
     with pytest.raises(NonFiniteLoss, match="lower the learning rate"):
         run(tmp_path, "run", "maco.regression=1")
-    found = inspect(tmp_path / "run")
-    assert (found.state, found.completes, found.strategy) == (State.failed, "image", "maco")
+    status = inspect(tmp_path / "run")
+    assert (status.state, status.completes, status.strategy) == (State.failed, "image", "maco")
     assert not (tmp_path / "out.h5").exists()
 
 
 def test_a_configuration_is_read_back_as_it_was_written(tmp_path: Path) -> None:
-    about = config(tmp_path, "maco.discriminator=joint", preset="released", seed=3)
-    assert about.maco == dataclasses.replace(
+    settings = config(tmp_path, "maco.discriminator=joint", preset="released", seed=3)
+    assert settings.maco == dataclasses.replace(
         RELEASED, input_width=4, encoder_hidden=6, noise=3, hidden=7, batch_size=16, candidates=8,
         lr=0.01, epochs=6, discriminator="joint", seed=3,
     )  # fmt: skip
     path = tmp_path / "config.toml"
-    path.write_text(to_toml(about))
-    assert read_completion(path) == about
+    path.write_text(to_toml(settings))
+    assert read_completion(path) == settings
     values = read_toml(path).values
-    assert unlike_defaults(values)["maco.tau" if about.maco.tau != PAPER.tau else "maco.lr"] == (
+    assert unlike_defaults(values)["maco.tau" if settings.maco.tau != PAPER.tau else "maco.lr"] == (
         0.01, 1e-4,
     )  # fmt: skip
     assert unlike_defaults(values)["training.eval_every"] == (2, 25)
-    path.write_text('strategy = "ridge"\n' + to_toml(about).partition("\n")[2])
+    path.write_text('strategy = "ridge"\n' + to_toml(settings).partition("\n")[2])
     with pytest.raises(DataError, match=r"config.toml: strategy 'ridge'; known: maco"):
         read_completion(path)
     path.write_text('scorer = "rotate"\n')
     with pytest.raises(DataError, match=r"not the run of a completion; go on with: mmkgc train"):
         read_completion(path)
-    path.write_text(to_toml(about).replace("tau = 2.0", 'tau = "warm"'))
+    path.write_text(to_toml(settings).replace("tau = 2.0", 'tau = "warm"'))
     with pytest.raises(DataError, match=r"config.toml: the section 'maco' is damaged"):
         read_completion(path)
 
@@ -322,21 +322,23 @@ def test_every_setting_is_documented_with_both_presets() -> None:
     rows = {}
     for line in (ROOT / "docs" / "maco.md").read_text().splitlines():
         if line.startswith(("| `maco.", "| `training.")):
-            name, paper, released, about = (cell.strip() for cell in line.strip("|").split("|"))
-            rows[name.strip("`")] = (paper, released, about)
+            name, paper, released, description = (
+                cell.strip() for cell in line.strip("|").split("|")
+            )
+            rows[name.strip("`")] = (paper, released, description)
     fields: dict[str, Any] = {
         f"maco.{name}": field for name, field in vars(MacoSettings)["__pydantic_fields__"].items()
     }
     del fields["maco.seed"]
-    fields |= {f"training.{name}": of for name, of in CompletionTraining.model_fields.items()}
+    fields |= {f"training.{name}": field for name, field in CompletionTraining.model_fields.items()}
     assert list(rows) == list(fields)
 
     def shown(value: object) -> str:
         return str(value).lower() if isinstance(value, bool) else str(value)
 
-    for name, (paper, released, about) in rows.items():
+    for name, (paper, released, description) in rows.items():
         section, _, key = name.partition(".")
-        assert about == fields[name].description
+        assert description == fields[name].description
         assert paper == shown(fields[name].default)
         other = getattr(RELEASED, key) if section == "maco" else fields[name].default
         assert released == ("" if other == fields[name].default else shown(other))

@@ -47,25 +47,25 @@ def broken_and_resumed(folder: Path, run: RunDirectory, name: str) -> None:
         train(folder, run, Loggers([name]), after=14)
     # As if the process was killed after the fourth epoch, with an older last checkpoint.
     last = sorted(run.checkpoints.glob("*.safetensors"))[-1]
-    kept = run.path / "kept"
-    shutil.copy(last, kept)
+    copy = run.path / "copy"
+    shutil.copy(last, copy)
     with pytest.raises(Interrupted):
         resume_training(run, None, [StopAfter(4), Loggers([name])])
     for path in run.checkpoints.glob("*.safetensors"):
         path.unlink()
-    kept.rename(run.checkpoints / last.name)
+    copy.rename(run.checkpoints / last.name)
     resume_training(run, None, [Loggers([name])])
 
 
 def traced(run: RunDirectory, *keys: str) -> list[tuple[int, float]]:
-    found = []
+    values = []
     for event in read_trace(run.trace):
         value: Any = event
         for key in keys:
             value = value.get(key) if isinstance(value, Mapping) else None
         if event["event"] == "epoch" and value is not None:
-            found.append((event["epoch"], value))
-    return found
+            values.append((event["epoch"], value))
+    return values
 
 
 def scalars(run: RunDirectory, name: str) -> list[tuple[int, float]]:
@@ -80,10 +80,10 @@ def test_tensorboard_shows_repeated_epochs_once(folder: Path, tmp_path: Path) ->
     run = RunDirectory(tmp_path / "run")
     broken_and_resumed(folder, run, "tensorboard")
     for keys in (("losses", "loss"), ("valid", "mrr"), ("rate",), ("triples_per_second",)):
-        found = scalars(run, "/".join(keys))
+        logged = scalars(run, "/".join(keys))
         expected = traced(run, *keys)
-        assert [step for step, _ in found] == [epoch for epoch, _ in expected]
-        assert [v for _, v in found] == pytest.approx([v for _, v in expected], rel=1e-6)
+        assert [step for step, _ in logged] == [epoch for epoch, _ in expected]
+        assert [v for _, v in logged] == pytest.approx([v for _, v in expected], rel=1e-6)
     assert [epoch for epoch, _ in traced(run, "rate")] == [1, 2, 3, 4, 5, 6]
     with pytest.raises(Interrupted):  # a new run in the same folder starts a new log
         train(folder, run, Loggers(["tensorboard"]), after=9, overwrite=True)
@@ -116,8 +116,8 @@ class FakeWandB(ModuleType):
     def finish(self, exit_code: int) -> None:
         self.calls.append(("finish", exit_code))
 
-    def of(self, kind: str) -> list[Any]:
-        return [value for name, value in self.calls if name == kind]
+    def arguments(self, function: str) -> list[Any]:
+        return [value for name, value in self.calls if name == function]
 
 
 @pytest.fixture
@@ -135,46 +135,46 @@ def test_a_resumed_training_logs_to_the_same_wandb_run(
 ) -> None:
     run = RunDirectory(tmp_path / "run")
     broken_and_resumed(folder, run, "wandb")
-    options = fake.of("init")[0]
-    assert {again["id"] for again in fake.of("init")} == {options["id"]}
+    options = fake.arguments("init")[0]
+    assert {again["id"] for again in fake.arguments("init")} == {options["id"]}
     assert (options["project"], options["name"]) == ("mmkgc", "run")
     assert options["config"]["training"]["epochs"] == 6
     assert str(tmp_path) not in repr(options["config"])
-    assert fake.of("finish") == [143, 143, 0]
-    assert fake.of("metric")[0] == (("*",), {"step_metric": "epoch"})
-    shown = {values["epoch"]: values for values in fake.of("log")}
+    assert fake.arguments("finish") == [143, 143, 0]
+    assert fake.arguments("metric")[0] == (("*",), {"step_metric": "epoch"})
+    shown = {values["epoch"]: values for values in fake.arguments("log")}
     assert sorted(shown) == [1, 2, 3, 4, 5, 6]
-    found = [(epoch, values["losses/loss"]) for epoch, values in shown.items()]
-    assert found == traced(run, "losses", "loss")
+    losses = [(epoch, values["losses/loss"]) for epoch, values in shown.items()]
+    assert losses == traced(run, "losses", "loss")
     with pytest.raises(Interrupted):
         train(folder, run, Loggers(["wandb"]), after=9, overwrite=True)
-    assert fake.of("init")[-1]["id"] != options["id"]
+    assert fake.arguments("init")[-1]["id"] != options["id"]
 
 
-@pytest.mark.parametrize("where", ["init", "log", "finish"])
+@pytest.mark.parametrize("function", ["init", "log", "finish"])
 def test_a_logger_that_fails_warns_once_and_training_continues(
     folder: Path,
     tmp_path: Path,
     fake: FakeWandB,
     monkeypatch: pytest.MonkeyPatch,
-    where: str,
+    function: str,
 ) -> None:
     def failing(*_: Any, **__: Any) -> None:
         raise ConnectionError("no route to W&B\nand more")
 
-    said: list[str] = []
+    warnings: list[str] = []
     plain, logged = RunDirectory(tmp_path / "plain"), RunDirectory(tmp_path / "logged")
     train(folder, plain, Loggers())
-    if where == "log":
+    if function == "log":
         fake.fail_at = 2
     else:
-        monkeypatch.setattr(fake, where, failing)
-    train(folder, logged, Loggers(["wandb"], said.append))
+        monkeypatch.setattr(fake, function, failing)
+    train(folder, logged, Loggers(["wandb"], warnings.append))
     warning = "warning: --log wandb stopped: no route to W&B; training continues"
-    assert said == [warning]
+    assert warnings == [warning]
     assert remains(plain)[0] == remains(logged)[0]
     logs = {"init": 0, "log": 1, "finish": 6}
-    assert len(fake.of("log")) == logs[where]
+    assert len(fake.arguments("log")) == logs[function]
 
 
 def test_wandb_logs_offline(folder: Path, tmp_path: Path) -> None:

@@ -136,9 +136,9 @@ def test_smaller_batches_are_never_replayed(graph: Graph) -> None:
 
     program.train_on = watched  # type: ignore[method-assign]
     losses(steps, 12)
-    (made,) = graphs
+    (graph_of_steps,) = graphs
     assert seen == [64, 64, 64, 48] * 3
-    assert (made.warm_ups, made.replays) == (WARM_UP, 9 - WARM_UP)
+    assert (graph_of_steps.warm_ups, graph_of_steps.replays) == (WARM_UP, 9 - WARM_UP)
 
 
 @pytest.mark.parametrize("stopped_after", [1, 4, 6, 8, 11])

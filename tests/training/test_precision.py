@@ -116,12 +116,12 @@ def test_rows_in_bfloat16_are_scored_in_float32(graph: Graph) -> None:
     side = (ids % 2).to(torch.int8)
     expected = scorer.score_sampled(heads, relations, tails, ids, side)
     with torch.autocast("cpu", torch.bfloat16):
-        found = scorer.score_sampled(heads, relations, tails, ids, side)
+        scores = scorer.score_sampled(heads, relations, tails, ids, side)
     assert scorer.seen[-1][0] == torch.bfloat16
-    assert found.dtype == torch.float32
-    assert torch.allclose(found, expected, atol=0.02 * float(expected.detach().abs().max()))
-    assert not torch.equal(found, expected)
-    found.sum().backward()
+    assert scores.dtype == torch.float32
+    assert torch.allclose(scores, expected, atol=0.02 * float(expected.detach().abs().max()))
+    assert not torch.equal(scores, expected)
+    scores.sum().backward()
     grads = [p.grad for p in scorer.parameters()]
     assert all(g is not None and g.dtype == torch.float32 and g.any() for g in grads)
 
@@ -141,9 +141,9 @@ def test_lower_precision_trains_similarly_with_and_without_a_graph(
         )
 
     exact, low, captured = program("float32"), program(precision), program(precision)
-    expected, found = losses(exact, 12), losses(low, 12)
-    assert found == losses(with_cuda_graph(captured, "auto", lambda _: None), 12)
-    assert found == pytest.approx(expected, rel=0.05)
+    expected, actual = losses(exact, 12), losses(low, 12)
+    assert actual == losses(with_cuda_graph(captured, "auto", lambda _: None), 12)
+    assert actual == pytest.approx(expected, rel=0.05)
     assert all(p.dtype == torch.float32 for p in low.scorer.parameters())
     assert isinstance(low.scorer, Projected)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
