@@ -26,7 +26,7 @@ from mmkgc_cli.runs.assembly import build_program, build_scorer
 from mmkgc_cli.runs.config import resolve
 from mmkgc_cli.scoring import Features, load_scorer
 from mmkgc_cli.scoring.contract import NO_FEATURES
-from mmkgc_cli.state.memory import keep_freed_memory, peak_mib, settled_objects
+from mmkgc_cli.state.memory import frozen_gc, keep_freed_memory, peak_mib
 from mmkgc_cli.training.program import ScorerProgram
 
 ENTITIES, RELATIONS, BATCH, WIDTH = 12_842, 279, 1024, 768
@@ -105,7 +105,7 @@ def main() -> None:
     runs: dict[str, Callable[[], object]] = {"products": products}
     runs |= {name: functools.partial(step.step, 1) for name, step in steps.items()}
     times: dict[str, list[float]] = {name: [] for name in runs}
-    with settled_objects():
+    with frozen_gc():
         for turn in range(args.rounds + 2):
             for name, run in runs.items():
                 start = clock()

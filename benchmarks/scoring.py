@@ -40,7 +40,7 @@ from mmkgc_cli.ops import (
 )
 from mmkgc_cli.ops.rotate_score import twin
 from mmkgc_cli.sides import Side
-from mmkgc_cli.state.memory import keep_freed_memory, settled_objects
+from mmkgc_cli.state.memory import frozen_gc, keep_freed_memory
 from mmkgc_cli.training.optimizers import Adam
 
 ENTITIES, RELATIONS, BATCH, NEGATIVES, DIM = 14_541, 237, 1024, 32, 128
@@ -216,11 +216,11 @@ CONTESTANTS: dict[str, Callable[[], Contest | PyKEEN]] = {
 def contestant(name: str, threads: int, turns: Connection) -> None:
     """Receives numbers of steps and sends the milliseconds per step, until it receives 0."""
     torch.set_num_threads(threads)
-    keep_freed_memory()  # this and settled_objects as `mmkgc train` does
+    keep_freed_memory()  # this and frozen_gc as `mmkgc train` does
     step = CONTESTANTS[name]().step
     for _ in range(5):
         step()
-    with settled_objects():
+    with frozen_gc():
         turns.send(0.0)
         while steps := turns.recv():
             step()  # warms the caches up after the turns of the others

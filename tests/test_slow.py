@@ -21,7 +21,6 @@ from mmkgc_cli.runs.directory import RunDirectory
 from mmkgc_cli.runs.training import run_training
 from mmkgc_cli.scoring import load_scorer
 from tests.conftest import ROOT
-from tests.runs.test_training import Silent
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +36,7 @@ def test_ten_epochs_of_rotate_on_fb15k_237_beat_the_floor_and_the_baseline(
     for scorer, overrides in (("frequency", []), ("rotate", ["training.epochs=10"])):
         config = resolve(scorer, load_scorer(scorer).Config, overrides=overrides)
         run = RunDirectory(tmp_path / scorer)
-        mrr[scorer] = run_training(config, tmp_path / "graph", run, False, Silent()).valid["mrr"]
+        mrr[scorer] = run_training(config, tmp_path / "graph", run).valid["mrr"]
     assert mrr["rotate"] > FLOOR > mrr["frequency"]
 
 

@@ -10,14 +10,13 @@ import typer
 
 from mmkgc_cli.commands._shell import Device, JsonFlag, out, print_json, printable, say, table
 from mmkgc_cli.commands.features import Pattern
-from mmkgc_cli.commands.train import Display
+from mmkgc_cli.commands.train import TrainingDisplay
 from mmkgc_cli.errors import UsageError
 from mmkgc_cli.text import counted
 
 if TYPE_CHECKING:
-    from mmkgc_cli.kg.graph import Graph
     from mmkgc_cli.runs.completion_config import CompletionConfig
-    from mmkgc_cli.training.loop import EpochReport
+    from mmkgc_cli.training.loop import EpochReport, RunInfo
 
 
 # Parameters that are allowed with --resume.
@@ -190,7 +189,7 @@ def _train(
     name = f"{graph_folder.resolve().name}-{config.completion.modality}-{config.strategy}"
     directory = RunDirectory(run or Path("runs") / name)
     with CompletionDisplay() as display:
-        return run_completion(config, graph_folder, directory, overwrite, display)
+        return run_completion(config, graph_folder, directory, [display], overwrite=overwrite)
 
 
 def _resume(run: Path, graph_folder: Path | None, as_json: bool) -> None:
@@ -198,22 +197,20 @@ def _resume(run: Path, graph_folder: Path | None, as_json: bool) -> None:
     from mmkgc_cli.runs.directory import RunDirectory
 
     with CompletionDisplay() as display:
-        report = resume_completion(RunDirectory(run), graph_folder, display)
+        report = resume_completion(RunDirectory(run), graph_folder, [display])
     _report(report, Path(report["path"]), as_json)
 
 
-class CompletionDisplay(Display):
-    """Shows the progress of a trained completion."""
+class CompletionDisplay(TrainingDisplay):
+    """Progress of a completion."""
 
-    def begin_completion(
-        self, graph: Graph, config: CompletionConfig, parameters: int, device: str
-    ) -> None:
-        """Prints the strategy, the graph, the modality, and the size of the model."""
+    def start(self, info: RunInfo) -> None:
+        """Prints the strategy, the graph and the modality, and shows the bar."""
         say(
-            f"{config.strategy} on {graph.name}: {len(graph.entities):,} entities, "
-            f"{config.completion.modality}, {parameters:,} parameters, {device}"
+            f"{info.name} on {info.graph.name}: {len(info.graph.entities):,} entities, "
+            f"{info.modality}, {info.parameters:,} parameters, {info.device}"
         )
-        self.start(config.maco.epochs)
+        self.show_bar(info)
 
     def epoch(self, report: EpochReport) -> None:
         """Shows loss, throughput and, if measured, the quality of the held-out vectors."""

@@ -26,9 +26,9 @@ def inspect(
     triples, which the entropy thresholds of the run divide into easy, ambiguous and hard.
     """
     from mmkgc_cli.runs.directory import RunDirectory
-    from mmkgc_cli.runs.inspection import learnt
+    from mmkgc_cli.runs.inspection import inspect_run
 
-    report = learnt(RunDirectory(run), graph)
+    report = inspect_run(RunDirectory(run), graph)
     if as_json:
         print_json(dataclasses.asdict(report))
         return

@@ -170,7 +170,14 @@ def bench(
 
     flags = {} if device is None else {("training", "device"): device.value}
     comparison = benchmarking.bench(
-        name, graph, dim, flags, overrides or [], turns=turns, steps=steps, ranked=ranked
+        name,
+        graph,
+        dim=dim,
+        flags=flags,
+        overrides=overrides or [],
+        turns=turns,
+        steps=steps,
+        ranked=ranked,
     )
     if as_json:
         print_json(asdict(comparison) | {"ratio": comparison.ratio})

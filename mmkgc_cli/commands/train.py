@@ -14,17 +14,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mmkgc_cli.commands._features_flag import FeaturesOption, stores
 from mmkgc_cli.commands._shell import Device, JsonFlag, log, out, print_json, say
 from mmkgc_cli.errors import UsageError
+from mmkgc_cli.training.loop import Callback
 
 if TYPE_CHECKING:
     from mmkgc_cli.kg.graph import Graph
     from mmkgc_cli.runs.directory import RunDirectory
     from mmkgc_cli.runs.estimate import Estimate
-    from mmkgc_cli.runs.sections import RunConfig
     from mmkgc_cli.runs.training import Trained
-    from mmkgc_cli.training.loop import EpochReport
+    from mmkgc_cli.training.loop import EpochReport, RunInfo
 
 
-# Without a terminal, epochs that are not validated show at most this often.
+# Without a terminal, minimum time between lines for epochs without validation.
 SECONDS_BETWEEN_LINES = 5.0
 
 
@@ -119,8 +119,10 @@ def train(
                 "--log go with it"
             )
         directory = RunDirectory(resume)
-        with Display() as display:
-            resumed = resume_training(directory, graph, display, epochs, loggers, stores(features))
+        with TrainingDisplay() as display:
+            resumed = resume_training(
+                directory, graph, [display, loggers], epochs=epochs, stores=stores(features)
+            )
             report(directory, resumed, as_json)
         return
     if scorer is None or graph is None:
@@ -157,26 +159,28 @@ def train(
 
         say_estimate(estimate(resolved, load_graph(graph), directory.path), as_json)
         return
-    with Display() as display:
-        trained = run_training(resolved, graph, directory, overwrite, display, loggers)
+    with TrainingDisplay() as display:
+        trained = run_training(resolved, graph, directory, [display, loggers], overwrite=overwrite)
         report(directory, trained, as_json)
 
 
-def say_estimate(found: Estimate, as_json: bool) -> None:
-    """Says what a training would take."""
+def say_estimate(estimated: Estimate, as_json: bool) -> None:
+    """Prints the memory, disk space and time that a training needs."""
     if as_json:
-        print_json(dataclasses.asdict(found))
+        print_json(dataclasses.asdict(estimated))
         return
-    out.print(f"parameters   {found.parameters:,}")
-    out.print(f"memory       {found.memory_mib:,.0f} MiB")
-    out.print(f"disk         {found.disk_mib:,.0f} MiB of {found.free_disk_mib:,.0f} MiB free")
-    out.print(f"an epoch     {duration(found.seconds_per_epoch)}")
-    out.print(f"a validation {duration(found.seconds_per_validation)}")
-    out.print(f"in all       {duration(found.seconds)}, if it does not stop early")
+    out.print(f"parameters   {estimated.parameters:,}")
+    out.print(f"memory       {estimated.memory_mib:,.0f} MiB")
+    out.print(
+        f"disk         {estimated.disk_mib:,.0f} MiB of {estimated.free_disk_mib:,.0f} MiB free"
+    )
+    out.print(f"an epoch     {duration(estimated.seconds_per_epoch)}")
+    out.print(f"a validation {duration(estimated.seconds_per_validation)}")
+    out.print(f"in all       {duration(estimated.seconds)}, if it does not stop early")
 
 
 def duration(seconds: float) -> str:
-    """Seconds, minutes and seconds, or hours and minutes."""
+    """Text for a duration: seconds, minutes and seconds, or hours and minutes."""
     if seconds < 100:
         return f"{seconds:.1f} s"
     minutes = round(seconds) // 60
@@ -188,7 +192,7 @@ def duration(seconds: float) -> str:
 
 
 def report(directory: RunDirectory, trained: Trained, as_json: bool) -> None:
-    """Says how a training ended."""
+    """Prints how a training ended."""
     outcome = trained.outcome
     if as_json:
         print_json(
@@ -210,38 +214,38 @@ def report(directory: RunDirectory, trained: Trained, as_json: bool) -> None:
 
 
 def warn_of_contamination(graph: Graph) -> None:
-    """Says what results on this graph do not mean, before time is spent on them."""
+    """Warns before the training if triples of the graph are duplicated or in several splits."""
     from mmkgc_cli.kg.audit import problems
     from mmkgc_cli.kg.datasets import registered_variant
 
-    found = problems(graph.duplicates(), graph.leaks())
-    if not found:
+    contamination = problems(graph.duplicates(), graph.leaks())
+    if not contamination:
         return
     variant = registered_variant(graph.name)
     say(
-        f"warning: {graph.name} is not clean: {'; '.join(found)}; results will say so"
+        f"warning: {graph.name} is not clean: {'; '.join(contamination)}; results will record it"
         + (f" (the clean variant is {variant})" if variant else "")
     )
 
 
-def warn_of_the_generic_path(name: str) -> None:
-    """Says that a scorer defines no queries, since that costs most of the speed."""
+def warn_of_slow_scoring(name: str) -> None:
+    """Warns if a scorer defines only `score`, which makes training and ranking slow."""
     from mmkgc_cli.scoring import load_scorer
 
     if load_scorer(name).scores_triples_only():
         say(
-            f"warning: {name} defines score alone, so every triple is scored by itself; query and "
-            "candidates would make training and ranking much faster"
+            f"warning: {name} defines only score(), so triples are scored one by one; define "
+            "query() and candidates() to train and rank faster"
         )
 
 
-class Display:
-    """Progress on stderr: a live bar on a terminal, a line an epoch elsewhere."""
+class TrainingDisplay(Callback):
+    """Progress on stderr: a bar on a terminal, otherwise one line per epoch."""
 
     def __init__(self) -> None:
         self._epochs = 0
-        self._valid = ""
-        self._said_at = 0.0
+        self._validation = ""
+        self._line_time = 0.0
         self._progress: Progress | None = None
         self._task: Any = None
         if log.is_terminal:
@@ -263,45 +267,47 @@ class Display:
         if self._progress:
             self._progress.stop()
 
-    def begin(self, graph: Graph, config: RunConfig, parameters: int, device: str) -> None:
-        """Says what is about to be trained."""
+    def start(self, info: RunInfo) -> None:
+        """Prints the scorer, the graph and warnings, and shows the bar."""
         say(
-            f"{config.scorer} on {graph.name}: {len(graph.train):,} train triples, "
-            f"{parameters:,} parameters, {device}"
+            f"{info.name} on {info.graph.name}: {len(info.graph.train):,} train triples, "
+            f"{info.parameters:,} parameters, {info.device}"
         )
-        warn_of_contamination(graph)
-        warn_of_the_generic_path(config.scorer)
-        self.start(config.training.epochs, bool(parameters))
+        warn_of_contamination(info.graph)
+        warn_of_slow_scoring(info.name)
+        self.show_bar(info)
 
-    def start(self, epochs: int, steps: bool = True) -> None:
-        """Shows the bar, where there are steps to show."""
-        self._epochs = epochs
-        if self._progress and steps:
+    def show_bar(self, info: RunInfo) -> None:
+        """Shows the bar, unless there is nothing to train."""
+        self._epochs = info.epochs
+        if self._progress and info.parameters:
             self._progress.start()
-            self._task = self._progress.add_task("", total=epochs, note="")
+            self._task = self._progress.add_task("", total=info.epochs, note="")
 
     def step(self, epoch: int, done: int, total: int) -> None:
-        """Moves the bar."""
+        """Updates the bar."""
         if self._progress and self._task is not None:
             self._progress.update(self._task, completed=epoch - 1 + done / total)
 
     def epoch(self, report: EpochReport) -> None:
-        """Shows loss, throughput and, where there was one, the validation."""
-        valid = ""
+        """Shows the loss, the throughput and the validation, if there was one."""
+        validation = ""
         if report.valid:
             best = " (best)" if report.improved else ""
-            valid = f"valid MRR {100 * report.valid['mrr']:.2f} %{best}"
-        self.show(report, "triples", valid)
+            validation = f"valid MRR {100 * report.valid['mrr']:.2f} %{best}"
+        self.show(report, "triples", validation)
 
-    def show(self, report: EpochReport, items: str, valid: str) -> None:
-        """Moves the bar, and says how the epoch went if somebody may want to know now."""
-        note = f"loss {report.losses['loss']:.4f}, {report.triples_per_second:,.0f} {items}/s"
-        if valid:
-            self._valid = f", {valid}"
+    def show(self, report: EpochReport, unit: str, validation: str) -> None:
+        """Updates the bar; prints a line after a validation and every few seconds."""
+        note = f"loss {report.losses['loss']:.4f}, {report.triples_per_second:,.0f} {unit}/s"
+        if validation:
+            self._validation = f", {validation}"
         if self._progress and self._task is not None:
-            self._progress.update(self._task, completed=report.epoch, note=note + self._valid)
+            note_of_bar = note + self._validation
+            self._progress.update(self._task, completed=report.epoch, note=note_of_bar)
         now = time.monotonic()
-        due = now - self._said_at > SECONDS_BETWEEN_LINES and not self._progress
-        if valid or due:
-            self._said_at = now
-            say(f"epoch {report.epoch}/{self._epochs}: {note}{self._valid if valid else ''}")
+        due = now - self._line_time > SECONDS_BETWEEN_LINES and not self._progress
+        if validation or due:
+            self._line_time = now
+            suffix = self._validation if validation else ""
+            say(f"epoch {report.epoch}/{self._epochs}: {note}{suffix}")

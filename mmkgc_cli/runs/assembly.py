@@ -109,16 +109,16 @@ def build_program(config: RunConfig, scorer: Scorer, triples: Tensor) -> ScorerP
     )
 
 
-def replayed(
-    config: RunConfig, program: ScorerProgram, tell: Callable[[str | None], None]
+def with_cuda_graph(
+    config: RunConfig, program: ScorerProgram, record: Callable[[str | None], None]
 ) -> StepProgram:
-    """The program as it is trained: on a GPU from a CUDA graph where that is possible.
+    """The program with its steps in a CUDA graph, if it is on a GPU and can be captured.
 
-    On a GPU `tell` is told that it is (None), or why not.
+    On a GPU, `record` is called once: with None after the capture, or with the reason against it.
     """
     if program.rows.device.type != "cuda":
         return program
-    return cuda_graph.replayed(program, config.training.cuda_graph, tell)
+    return cuda_graph.with_cuda_graph(program, config.training.cuda_graph, record)
 
 
 def try_ranking(scorer: Scorer, graph: Graph, known: KnownTriples, triples: int = 8) -> float:

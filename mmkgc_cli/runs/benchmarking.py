@@ -1,4 +1,4 @@
-"""How fast a scorer trains and ranks, in turns with RotatE on the same triples."""
+"""Training and ranking speed of a scorer, in turns with RotatE on the same triples."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from mmkgc_cli.runs.features import made_up, needed, read_features
 from mmkgc_cli.runs.sections import RunConfig
 from mmkgc_cli.scoring import load_scorer
 from mmkgc_cli.state.device import pick_device
-from mmkgc_cli.state.memory import settled_objects
+from mmkgc_cli.state.memory import frozen_gc
 from mmkgc_cli.text import counted
 
 PEER = "rotate"
 DEFAULT_DIM = 128
 WARM_UP = 3  # steps
-# As many entities and relations as FB15K-237 has.
+# Size of the synthetic graph; entities and relations as in FB15K-237.
 ENTITIES, RELATIONS, TRIPLES = 14_541, 237, 100_000
-WIDTH = 768  # of features that are made up where no store is named
+WIDTH = 768  # of random features, if no feature store is given
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Medians in triples a second; `training` is None where there is nothing to train."""
+    """Medians in triples per second; `training` is None for a scorer without parameters."""
 
     scorer: str
     dim: int | None
@@ -46,7 +46,7 @@ class Rates:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A scorer against RotatE, measured in turns."""
+    """A scorer and RotatE, measured in turns."""
 
     graph: str
     device: str
@@ -55,18 +55,18 @@ class Comparison:
 
     @property
     def ratio(self) -> dict[str, float | None]:
-        """The scorer's rates over RotatE's: above 1, it is the faster."""
+        """The scorer's rates divided by RotatE's: above 1, the scorer is faster."""
         ours, peer = self.scorer, self.against
-        both = ours.training is not None and peer.training is not None
+        trains = ours.training is not None and peer.training is not None
         return {
-            "training": ours.training / peer.training if both else None,  # type: ignore[operator]
+            "training": ours.training / peer.training if trains else None,  # type: ignore[operator]
             "ranking": ours.ranking / peer.ranking,
         }
 
 
 @dataclass
 class _Contender:
-    """One of the two, made ready, and its times so far in seconds a triple."""
+    """One of the two scorers, and its times so far in seconds per triple."""
 
     config: RunConfig
     graph: Graph
@@ -90,7 +90,7 @@ class _Contender:
             self._steps(WARM_UP)
 
     def _steps(self, steps: int) -> float:
-        """Trains for so many steps; how many positives that were."""
+        """Trains for a number of steps; returns the number of positives."""
         assert self.program is not None
         per_epoch, size = self.program.steps_per_epoch, self.config.training.batch_size
         for index in range(steps):
@@ -99,11 +99,11 @@ class _Contender:
             torch.cuda.synchronize(self.device)
         n = len(self.program.rows)
         rows = sum(min(size, n - index % per_epoch * size) for index in range(steps))
-        # An epoch goes over train once, whatever it goes over.
+        # One epoch covers all train triples, also if its rows are queries.
         return rows * len(self.graph.train) / n
 
     def turn(self, steps: int, ranked: int) -> None:
-        """Trains and ranks once."""
+        """Times one round of training and ranking."""
         if self.program is not None:
             start = time.perf_counter()
             positives = self._steps(steps)
@@ -116,7 +116,7 @@ class _Contender:
         self.scorer.train()
 
     def rates(self) -> Rates:
-        """Medians of the turns."""
+        """Medians over the turns."""
         training = 1 / statistics.median(self.training) if self.training else None
         dim = getattr(self.config.model, "dim", None)
         return Rates(self.config.scorer, dim, training, 1 / statistics.median(self.ranking))
@@ -125,6 +125,7 @@ class _Contender:
 def bench(
     name: str,
     folder: Path | None,
+    *,
     dim: int | None,
     flags: Mapping[tuple[str, str], Any],
     overrides: Sequence[str],
@@ -136,60 +137,61 @@ def bench(
 
     Args:
         name: of the scorer.
-        folder: of a prepared graph; None takes a synthetic one.
-        dim: ``model.dim`` of both; None takes the scorer's, and 128 where it has none.
+        folder: a prepared graph; None uses a synthetic graph.
+        dim: ``model.dim`` of both; None uses the default of the scorer, or 128 if it has none.
         flags: values of command-line flags by (section, key).
-        overrides: texts of ``--set``; those of training go for both.
-        turns: how often each has its turn.
-        steps: of training in a turn.
-        ranked: valid triples in a turn, on both sides.
+        overrides: texts of ``--set``; those outside ``model`` and ``features`` apply to both.
+        turns: number of measurements of each.
+        steps: training steps per turn.
+        ranked: valid triples per turn, ranked on both sides.
 
     Raises:
-        MmkgcError: as the parts say.
+        MmkgcError: when settings or data are invalid, or training or ranking fails.
     """
     model_class = load_scorer(name).Config
-    own = dict(flags)
+    scorer_flags = dict(flags)
     if dim is not None and "dim" in model_class.model_fields:
-        own["model", "dim"] = dim
-    config = resolve(name, model_class, flags=own, overrides=overrides)
-    own_sections = ("model.", "features.")
-    of_both = [text for text in overrides if not text.strip().startswith(own_sections)]
+        scorer_flags["model", "dim"] = dim
+    config = resolve(name, model_class, flags=scorer_flags, overrides=overrides)
+    scorer_sections = ("model.", "features.")
+    shared = [text for text in overrides if not text.strip().startswith(scorer_sections)]
     width = dim or getattr(config.model, "dim", None)
     peer_flags = {**flags, ("model", "dim"): width if isinstance(width, int) else DEFAULT_DIM}
-    peer = resolve(PEER, load_scorer(PEER).Config, flags=peer_flags, overrides=of_both)
+    peer = resolve(PEER, load_scorer(PEER).Config, flags=peer_flags, overrides=shared)
     graph = synthetic_graph() if folder is None else load_graph(folder)
     if not len(graph.valid) or not len(graph.train):
-        raise DataError(f"{folder}: the graph has no train or no valid triples to measure on")
+        raise DataError(
+            f"{folder}: the graph has no train or no valid triples",
+            fix="pass another --graph, or leave it out to use a synthetic graph",
+        )
     known = known_triples(graph)
-    with settled_objects():
+    with frozen_gc():
         ours, against = (_Contender(c, graph, known) for c in (config, peer))
         for turn in range(turns):
-            # Each goes first every other time.
+            # The order alternates.
             for contender in (ours, against) if turn % 2 else (against, ours):
                 contender.turn(steps, ranked)
     n = graph.counts
-    about = (
-        f"{n['entities']:,} entities, {n['relations']:,} relations, {n['train']:,} train triples"
-    )
+    size = f"{n['entities']:,} entities, {n['relations']:,} relations, {n['train']:,} train triples"
     threads = f", {counted(torch.get_num_threads(), 'thread')}" if ours.device.type == "cpu" else ""
     return Comparison(
-        f"{graph.name}: {about}", f"{ours.device.type}{threads}", ours.rates(), against.rates()
+        f"{graph.name}: {size}", f"{ours.device.type}{threads}", ours.rates(), against.rates()
     )
 
 
 def synthetic_graph() -> Graph:
-    """A graph of random triples, the same every time; popular entities as in real ones."""
+    """A fixed graph of random triples, with popular entities as in real graphs."""
     rng = np.random.default_rng(0)
-    # Squares of uniform numbers: half of all ends fall on a quarter of the entities.
+    # Squares of uniform numbers: a quarter of the entities are heads or tails of half the triples.
     ends = (rng.random((2, TRIPLES)) ** 2 * ENTITIES).astype(np.int32)
     rows = np.stack([ends[0], rng.integers(RELATIONS, size=TRIPLES, dtype=np.int32), ends[1]], 1)
     rows = rng.permutation(np.unique(rows, axis=0))
-    held = len(rows) // 20
+    n_valid = len(rows) // 20
     return Graph(
         "synthetic",
         [f"e{i}" for i in range(ENTITIES)],
         [f"r{i}" for i in range(RELATIONS)],
-        rows[2 * held :],
-        rows[:held],
-        rows[held : 2 * held],
+        rows[2 * n_valid :],
+        rows[:n_valid],
+        rows[n_valid : 2 * n_valid],
     )

@@ -1,4 +1,4 @@
-"""A run directory: where everything about one run is written and found again."""
+"""The run directory: paths and lock of one run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mmkgc_cli.errors import DataError, MmkgcError, UsageError
 from mmkgc_cli.state.atomic import make_folder, storage_errors
 from mmkgc_cli.state.locks import is_locked, try_lock
 
-# Everything a run writes; nothing else is ever removed by --overwrite.
+# Files of a run; --overwrite removes nothing else.
 OWN_FILES = (
     "config.toml",
     "environment.json",
@@ -29,7 +29,7 @@ OWN_FILES = (
     "ranks-test.tsv",
     "wandb.json",
 )
-# How often to ask for the lock before somebody else is said to hold it.
+# Attempts to get the lock before another process is reported.
 LOCK_ATTEMPTS = 5
 
 
@@ -46,67 +46,68 @@ class RunDirectory:
 
     @property
     def environment(self) -> Path:
-        """Versions, machine and command of the training."""
+        """Versions, machine and command line of the training."""
         return self.path / "environment.json"
 
     @property
     def trace(self) -> Path:
-        """One JSON line an event."""
+        """The trace: one JSON line per event."""
         return self.path / "trace.jsonl"
 
     @property
     def wandb(self) -> Path:
-        """The id of the run in W&B, where it is logged."""
+        """The id of the W&B run, if the run is logged there."""
         return self.path / "wandb.json"
 
     @property
     def weights(self) -> Path:
-        """The weights that ranked valid best."""
+        """The weights with the best valid MRR."""
         return self.path / "model.safetensors"
 
     @property
     def results(self) -> Path:
-        """Metrics and the protocol they were made under."""
+        """Metrics and their protocol."""
         return self.path / "results.json"
 
     @property
     def checkpoints(self) -> Path:
-        """What a training goes on from."""
+        """The folder of checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def lock(self) -> Path:
-        """Held by the process that trains the run."""
+        """Lock file of the process that trains the run."""
         return self.checkpoints / ".lock"
 
     def ranks(self, split: str) -> Path:
-        """One row per triple of `split` and side."""
+        """Ranks: one row per triple of `split` and side."""
         return self.path / f"ranks-{split}.tsv"
 
     def _present(self) -> list[str]:
         return [name for name in OWN_FILES if (self.path / name).exists()]
 
-    def require_free(self, overwrite: bool) -> None:
-        """Whether a new run may be made here.
+    def require_free(self, *, overwrite: bool) -> None:
+        """Checks that a new run may be created here.
 
         Raises:
-            UsageError: when a run is there already and `overwrite` is off.
+            UsageError: when a run exists and `overwrite` is False.
         """
         if not overwrite and self._present():
             raise UsageError(
-                f"{self.path}: holds a run already; choose another --run, or pass --overwrite"
+                f"{self.path}: a run exists already",
+                fix="choose another --run, or pass --overwrite",
             )
 
-    def create(self, overwrite: bool) -> None:
-        """Makes the directory ready for a new run.
+    def create(self, *, overwrite: bool) -> None:
+        """Creates the directory for a new run, and removes the files of an old run.
 
         Raises:
-            UsageError: when a run is there already and `overwrite` is off.
-            DataError: when the storage refuses.
+            UsageError: when a run exists and `overwrite` is False.
+            DataError: when the storage fails.
         """
-        from mmkgc_cli.state.checkpoints import Checkpoints  # torch: not for who only looks
+        from mmkgc_cli.state.checkpoints import Checkpoints  # imports torch
 
-        self.require_free(overwrite)
+        self.require_free(overwrite=overwrite)
         make_folder(self.path)
         for name in self._present():
             with storage_errors(self.path / name):
@@ -115,39 +116,45 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """The run for this process alone; the lock goes with the process, however it ends.
+        """Locks the run for this process; the lock is released when the process ends.
 
         Raises:
-            MmkgcError: while another process trains it.
+            MmkgcError: when another process holds the lock.
         """
-        make_folder(self.path)  # or says that it is a file
+        make_folder(self.path)
         make_folder(self.lock.parent)
         for attempt in range(LOCK_ATTEMPTS):
-            if attempt:  # somebody may only have looked, see `is_locked`
+            if attempt:  # `is_locked` in another process holds it for a moment
                 time.sleep(0.05)
             if file := try_lock(self.lock):
                 break
         else:
-            raise MmkgcError(f"{self.path}: another process trains this run")
+            raise MmkgcError(
+                f"{self.path}: another process trains this run",
+                fix="wait for it or stop it, or choose another --run",
+            )
         with file:
             yield
 
     def is_locked(self) -> bool:
-        """Whether a process trains this run; `locked` waits out who asks."""
+        """Whether a process trains this run."""
         return is_locked(self.lock)
 
     def require(self) -> None:
-        """Checks that a run is there.
+        """Checks that the directory contains a run.
 
         Raises:
-            DataError: when it is not.
+            DataError: when it does not.
         """
         if not self.config.is_file():
-            raise DataError(f"{self.path}: no run there (no config.toml); train one first")
+            raise DataError(
+                f"{self.path}: not a run directory (no config.toml)",
+                fix="pass the folder of a run; `mmkgc runs list` shows runs",
+            )
 
 
 def environment() -> dict[str, Any]:
-    """Versions, machine and command, for the record of a run."""
+    """Versions, machine and command line, for ``environment.json``."""
     import torch
 
     from mmkgc_cli import ops
@@ -168,15 +175,15 @@ def environment() -> dict[str, Any]:
 
 
 def _git(*arguments: str) -> str | None:
-    """What git says of the checkout this package runs from; None when it runs from none."""
+    """Output of git in the checkout of this package; None when it is installed without one."""
     root = Path(__file__).resolve().parent.parent.parent
     if not (root / ".git").exists():
         return None
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             ["git", "-C", str(root), *arguments],
             capture_output=True, text=True, timeout=10, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return process.stdout.strip()

@@ -14,9 +14,9 @@ from mmkgc_cli.runs.assembly import (
     build_program,
     initial_scorer,
     known_triples,
-    replayed,
     try_ranking,
     valid_triples,
+    with_cuda_graph,
 )
 from mmkgc_cli.runs.features import read_features
 from mmkgc_cli.runs.resources import check_room, disk_mib, free_disk_mib
@@ -58,7 +58,7 @@ def estimate(config: RunConfig, graph: Graph, run: Path) -> Estimate:
     seconds_per_epoch = 0.0
     if parameters:
         check_room(config, scorer, run)
-        program = replayed(config, build_program(config, scorer, triples), lambda _: None)
+        program = with_cuda_graph(config, build_program(config, scorer, triples), lambda _: None)
         program.start_epoch()
         steps = program.steps_per_epoch
         for index in range(WARM_UP):

@@ -1,4 +1,4 @@
-"""The job behind `mmkgc eval`: from a run to its results."""
+"""``mmkgc eval``: ranks a split with a trained run."""
 
 from __future__ import annotations
 
@@ -29,14 +29,16 @@ def run_evaluation(
         The contents of ``results.json``.
 
     Raises:
-        DataError: as `load_run`.
-        NonFiniteScores: when the model gives NaN or infinity.
+        DataError: as `load_run`; also when the split is empty.
+        NonFiniteScores: when a score is NaN or infinite.
     """
     loaded = load_run(run, graph_folder, device)
     graph = loaded.graph
     triples: Triples = graph.splits[split]
     if not len(triples):
-        raise DataError(f"{graph.name}: the graph has no {split} triples")
+        raise DataError(
+            f"{graph.name}: the graph has no {split} triples", fix="pass another split with --split"
+        )
     ranks: dict[Side, SideRanks] = rank(loaded.scorer, triples, known_triples(graph))
     model = {
         "scorer": loaded.config.scorer,
@@ -56,13 +58,14 @@ def run_evaluation(
     if loaded.scorer.scores_triples_only():
         model["path"] = "whole triples"
     results = split_report(graph, split, ranks, model, loaded.config.validation.sample)
-    results = _merge(_earlier_results(run), results)
+    results = _merge(_previous_results(run), results)
     write_bytes(run.ranks(split), rank_table(graph, triples, ranks))
     write_json(run.results, results)
     return results
 
 
 def _sampler_record(config: RunConfig) -> dict[str, Any] | None:
+    """The sampler of a training, with its settings and its file; None without negatives."""
     if config.negatives is None or config.sampler is None or config.sampler_plugin is None:
         return None
     return {
@@ -72,8 +75,8 @@ def _sampler_record(config: RunConfig) -> dict[str, Any] | None:
     }
 
 
-def _earlier_results(run: RunDirectory) -> Any:
-    """The results that are there; None for none, or for a file that was damaged."""
+def _previous_results(run: RunDirectory) -> Any:
+    """Earlier results; None when the file is missing or damaged."""
     try:
         return read_json(run.results) if run.results.is_file() else None
     except DataError:
@@ -81,7 +84,7 @@ def _earlier_results(run: RunDirectory) -> Any:
 
 
 def _merge(old: Any, new: dict[str, Any]) -> dict[str, Any]:
-    """Keeps results of other splits that came from the same weights under the same protocol."""
+    """Adds earlier results of other splits, if weights and protocol are the same."""
     if not isinstance(old, dict) or any(old.get(k) != new[k] for k in ("protocol", "model")):
         return new
     nested = ("metrics", "categories", "relations")

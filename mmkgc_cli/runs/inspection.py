@@ -1,4 +1,4 @@
-"""What a trained scorer weighs its parts by, and how sure it is of negatives."""
+"""Mixture weights of a trained scorer, and the entropy of its negatives."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ QUANTILES = (0.05, 0.5, 0.95)
 
 @dataclasses.dataclass(frozen=True)
 class PartWeights:
-    """Weights of one part, over those that have it; None where nobody has."""
+    """Statistics of the weights of one part, over the entities that have it; None without any."""
 
     part: str
     count: int
@@ -38,11 +38,11 @@ class PartWeights:
 
 
 @dataclasses.dataclass(frozen=True)
-class Weighing:
-    """Parts that share a weight of 1 among them.
+class WeightSummary:
+    """Weights of parts, which sum to 1 for each entity.
 
-    `evenness` is the mean entropy of the weights as a share of the most it could be: 1 where all
-    weigh alike, 0 where one has it all. Rows with a single part do not count.
+    `evenness` is the mean of the entropy of the weights divided by its maximum: 1 for equal
+    weights, 0 if one part has all the weight. Entities with a single part do not count.
     """
 
     name: str
@@ -51,20 +51,20 @@ class Weighing:
 
 
 @dataclasses.dataclass(frozen=True)
-class Learnt:
-    """What `mmkgc inspect` shows; `history` is of epochs that were validated."""
+class Inspection:
+    """What `mmkgc inspect` shows; `history` has the validated epochs."""
 
     scorer: str
     epoch: int
-    weighings: list[Weighing]
+    weighings: list[WeightSummary]
     certainty: Certainty
     history: list[dict[str, Any]]
 
 
-def certainty_probe(config: RunConfig, graph: Graph, scorer: Scorer, device: torch.device) -> (
+def entropy_probe(config: RunConfig, graph: Graph, scorer: Scorer, device: torch.device) -> (
     CertaintyProbe
 ):  # fmt: skip
-    """Negatives of the kind that the settings of a run name, apart from those it is trained on."""
+    """A probe that samples negatives as the run does, from a random stream of its own."""
     task = sampling_task(
         torch.from_numpy(graph.train).to(device=device, dtype=torch.int64),
         scorer,
@@ -77,37 +77,37 @@ def certainty_probe(config: RunConfig, graph: Graph, scorer: Scorer, device: tor
     return CertaintyProbe(task, (loss.thresholds[0], loss.thresholds[1]), scorer, loss.one_sided)
 
 
-def learnt(run: RunDirectory, graph_folder: Path | None) -> Learnt:
-    """Looks at the weights of a run.
+def inspect_run(run: RunDirectory, graph_folder: Path | None) -> Inspection:
+    """Loads a run and summarizes its mixture weights and negatives.
 
     Raises:
         DataError: as `load_run`.
     """
     loaded = load_run(run, graph_folder, "cpu")
-    probe = certainty_probe(loaded.config, loaded.graph, loaded.scorer, torch.device("cpu"))
+    probe = entropy_probe(loaded.config, loaded.graph, loaded.scorer, torch.device("cpu"))
     events = read_trace(run.trace) if run.trace.is_file() else []
-    return Learnt(
+    return Inspection(
         loaded.config.scorer,
         loaded.epoch,
-        [weighing(shares) for shares in loaded.scorer.shares()],
+        [summarize(shares) for shares in loaded.scorer.shares()],
         probe(loaded.scorer),
         [{k: v for k, v in e.items() if k not in ("event", "seconds")}
          for e in events if e.get("event") == "certainty"],
     )  # fmt: skip
 
 
-def weighing(shares: Shares) -> Weighing:
-    """Numbers of `shares`, in which NaN stands for parts that a row does not have."""
+def summarize(shares: Shares) -> WeightSummary:
+    """Statistics of mixture weights, in which NaN marks parts that an entity does not have."""
     values = shares.values.double()
     parts = [_part(name, column) for name, column in zip(shares.parts, values.T, strict=True)]
-    has = ~values.isnan()
-    several = has.sum(1) > 1
+    present = ~values.isnan()
+    several = present.sum(1) > 1
     evenness = None
     if several.any():
-        kept = torch.where(has, values, 0)[several]
-        entropy = -torch.special.xlogy(kept, kept).sum(1)
-        evenness = float((entropy / has[several].sum(1).double().log()).mean())
-    return Weighing(shares.name, parts, evenness)
+        weights = torch.where(present, values, 0)[several]
+        entropy = -torch.special.xlogy(weights, weights).sum(1)
+        evenness = float((entropy / present[several].sum(1).double().log()).mean())
+    return WeightSummary(shares.name, parts, evenness)
 
 
 def _part(name: str, column: Tensor) -> PartWeights:

@@ -1,4 +1,4 @@
-"""``--log tensorboard``: epochs as scalars in the run's folder ``tensorboard``."""
+"""``--log tensorboard``: writes epochs as scalars to the folder ``tensorboard`` of the run."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ class TensorBoard:
     """Writes event files, flushed after each epoch."""
 
     def __init__(self, run: Path, settings: Mapping[str, Any], first_epoch: int) -> None:
-        begins = first_epoch == 1
-        # Readers drop what they have of this step and later ones, from a run that is replaced too.
+        is_new = first_epoch == 1
+        # Readers discard this step and later ones, also those of a run that was replaced.
         self._writer: Any = SummaryWriter(
-            str(run / "tensorboard"), purge_step=0 if begins else first_epoch
+            str(run / "tensorboard"), purge_step=0 if is_new else first_epoch
         )
-        if begins:
+        if is_new:
             text = json.dumps(settings, indent=2, ensure_ascii=False)
             self._writer.add_text("settings", "    " + text.replace("\n", "\n    "), 0)
 
     def epoch(self, number: int, values: Mapping[str, float]) -> None:
-        """Adds a scalar a value."""
+        """Adds one scalar per value."""
         for name, value in values.items():
             self._writer.add_scalar(name, value, number)
         self._writer.flush()
 
     def close(self, exit_code: int) -> None:
-        """Ends the file."""
+        """Closes the file."""
         self._writer.close()
 
 

@@ -1,4 +1,4 @@
-"""``--log wandb``: epochs to Weights & Biases, as its own settings and environment say."""
+"""``--log wandb``: logs epochs to Weights & Biases, which reads its own settings."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from mmkgc_cli.state.atomic import read_json, write_json
 
 
 class WandB:
-    """A run of W&B, whose id stays with ours so that a resumed training goes on in it."""
+    """A W&B run. Its id is saved in the run directory, so that a resumed training appends to it."""
 
     def __init__(self, run: Path, settings: Mapping[str, Any], first_epoch: int) -> None:
-        kept = RunDirectory(run).wandb
-        if kept.is_file():
-            name = read_json(kept)["id"]
+        id_file = RunDirectory(run).wandb
+        if id_file.is_file():
+            name = read_json(id_file)["id"]
         else:
             name = uuid.uuid4().hex[:12]
-            write_json(kept, {"id": name})
+            write_json(id_file, {"id": name})
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "mmkgc"),
             name=run.name,
@@ -33,15 +33,15 @@ class WandB:
             config=dict(settings),
             settings=wandb.Settings(console="off"),
         )
-        # Not W&B's own count of steps, which refuses epochs that come again after a kill.
+        # The step counter of W&B rejects epochs that are repeated after a kill.
         self._run.define_metric("*", step_metric="epoch")
 
     def epoch(self, number: int, values: Mapping[str, float]) -> None:
-        """Logs all values at once."""
+        """Logs all values in one call."""
         self._run.log({"epoch": number, **values})
 
     def close(self, exit_code: int) -> None:
-        """Ends the run as finished, or as failed."""
+        """Marks the run as finished or failed."""
         self._run.finish(exit_code=exit_code)
 
 

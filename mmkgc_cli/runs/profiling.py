@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, against what memory alone would take."""
+"""Times of the parts of a training step, and the time that memory traffic alone would take."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from mmkgc_cli.runs.sections import RunConfig
 from mmkgc_cli.scoring import Scorer
 from mmkgc_cli.scoring.scores import candidate_width
 from mmkgc_cli.state.device import pick_device
-from mmkgc_cli.state.memory import settled_objects
+from mmkgc_cli.state.memory import frozen_gc
 
 WARM_UP = 5
-PROBE = 1 << 26  # bytes that are copied to see how fast memory is
+PROBE = 1 << 26  # bytes to copy, to measure the memory bandwidth
 
 
 @dataclass(frozen=True)
 class Part:
     """One part of a step: medians in milliseconds.
 
-    `floor_ms` is what reading and writing takes that the part cannot do without, at the speed of a
-    copy: rows of candidates once a pass, scores, and for the update weights and moments.
+    `floor_ms` is the time of its minimal memory traffic at the bandwidth of a copy: candidates,
+    scores, and for the update weights and moments.
     """
 
     name: str
@@ -39,10 +39,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Profile:
-    """Of a step, and of an epoch of such steps."""
+    """Times of a step and of an epoch."""
 
     parts: list[Part]
-    step_ms: float  # what the parts do not explain is the loop's own
+    step_ms: float  # includes the loop, so it exceeds the sum of the parts
     seconds_per_epoch: float
     copy_gb_per_second: float
 
@@ -52,7 +52,7 @@ class NothingToTrain(Exception):
 
 
 class _Watch:
-    """Adds up the time within its contexts, by name."""
+    """Collects the times of its contexts by name."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -66,16 +66,16 @@ class _Watch:
         self.ms[name].append(1e3 * (time.perf_counter() - start))
 
     def wait(self) -> None:
-        """Without it, a GPU's work would be counted where somebody happens to wait for it."""
+        """Synchronizes with a GPU, whose work would otherwise be counted in a later part."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
 
 def profile(config: RunConfig, graph: Graph, steps: int) -> Profile:
-    """Trains a fresh scorer for `steps` steps and takes the time of their parts; writes nothing.
+    """Trains a new scorer for `steps` steps and times their parts; writes nothing.
 
     Raises:
-        NothingToTrain: when there are no steps to time.
+        NothingToTrain: when the scorer has no parameters.
     """
     device = pick_device(config.training.device)
     scorer = initial_scorer(config, graph, device, read_features(config, graph).given)
@@ -87,8 +87,8 @@ def profile(config: RunConfig, graph: Graph, steps: int) -> Profile:
     program.start_epoch()
     per_epoch = program.steps_per_epoch
     watch = _Watch(device)
-    whole: list[float] = []
-    with settled_objects():
+    step_times: list[float] = []
+    with frozen_gc():
         for index in range(WARM_UP):
             program.step(index % per_epoch)
         program.watch = watch
@@ -97,43 +97,43 @@ def profile(config: RunConfig, graph: Graph, steps: int) -> Profile:
             start = time.perf_counter()
             program.step(index % per_epoch)
             watch.wait()
-            whole.append(1e3 * (time.perf_counter() - start))
+            step_times.append(1e3 * (time.perf_counter() - start))
     speed = _copy_speed(device)
     floors = _least_bytes(config, scorer)
     parts = [
         Part(name, statistics.median(ms), 1e3 * floors[name] / speed)
         for name, ms in watch.ms.items()
     ]
-    step_ms = statistics.median(whole)
+    step_ms = statistics.median(step_times)
     return Profile(parts, step_ms, step_ms * per_epoch / 1e3, speed / 1e9)
 
 
 @torch.no_grad()
 def _least_bytes(config: RunConfig, scorer: Scorer) -> dict[str, float]:
-    """What each part has to read and write."""
+    """Minimal bytes that each part reads and writes."""
     batch, optimizer = config.training.batch_size, config.optimizer.name
     width, entities = candidate_width(scorer), scorer.n_entities
     candidates = batch * (config.negatives.count + 1 if config.negatives else entities)
     rows = 4 * width * min(entities, candidates)
     queries = 4 * width * 2 * batch
     weights = sum(p.numel() * p.element_size() for p in scorer.parameters())
-    kept = 2 if optimizer == "adagrad" else 3  # of each weight: itself and its moments
+    copies = 2 if optimizer == "adagrad" else 3  # of each weight: itself and its moments
     moved = min(weights, rows) if optimizer == "lazy-adam" else weights
     return {
         "negatives": candidates * (8 + 1 + 1 + 8),
         "loss": rows + queries + 3 * 4 * candidates,
         "gradients": 2 * queries,
-        "update": 2 * kept * moved,
+        "update": 2 * copies * moved,
         "auxiliaries": sum(
-            2 * 3 * p.numel() * p.element_size() / of.every
-            for of in scorer.auxiliaries()
-            for p in of.parameters
+            2 * 3 * p.numel() * p.element_size() / auxiliary.every
+            for auxiliary in scorer.auxiliaries()
+            for p in auxiliary.parameters
         ),
     }
 
 
 def _copy_speed(device: torch.device) -> float:
-    """Bytes read and written a second by a copy, at its best of some."""
+    """Bytes per second that a copy reads and writes, the best of ten."""
     source = torch.ones(PROBE // 4, device=device)
     target = torch.empty_like(source)
     best = 0.0

@@ -1,4 +1,4 @@
-"""A run that is there: its graph, and its scorer with the weights that were saved."""
+"""Loads a finished run: its graph, and its scorer with the saved weights."""
 
 from __future__ import annotations
 
@@ -21,38 +21,35 @@ from mmkgc_cli.state.tensors import load_tensors
 from mmkgc_cli.state.weights import checksum, load_weights
 
 
-def graph_of(run: RunDirectory, config: RunConfig, graph_folder: Path | None) -> Graph:
-    """The graph of a run.
+def load_same_graph(run: RunDirectory, section: GraphConfig, graph_folder: Path | None) -> Graph:
+    """The graph of a run, from the recorded folder or from `graph_folder`.
 
     Raises:
-        DataError: when what is there now is not the one it was trained on.
+        DataError: when the folder holds another graph.
     """
-    return load_same_graph(run, config.graph, graph_folder)
-
-
-def load_same_graph(run: RunDirectory, then: GraphConfig, graph_folder: Path | None) -> Graph:
-    """The graph that a run recorded, at its old place or in `graph_folder`; see `graph_of`."""
-    folder = graph_folder or Path(then.path)
+    folder = graph_folder or Path(section.path)
     graph = load_graph(folder)
-    if graph.fingerprint != then.fingerprint:
+    if graph.fingerprint != section.fingerprint:
         raise DataError(
-            f"{run.path}: trained on graph {then.name!r} ({then.fingerprint[:12]}…)"
-            f", but {folder} holds {graph.name!r} ({graph.fingerprint[:12]}…); give its --graph"
+            f"{run.path}: trained on graph {section.name!r} ({section.fingerprint[:12]}…), but "
+            f"{folder} holds {graph.name!r} ({graph.fingerprint[:12]}…)",
+            fix="pass the folder of its graph with --graph",
         )
-    if graph.order_id != then.order_id:
+    if graph.order_id != section.order_id:
         raise DataError(
-            f"{run.path}: {folder} holds the same triples with ids in another order, so the "
-            "weights would meet the wrong entities; prepare the graph from the same files"
+            f"{run.path}: {folder} holds the same triples with other ids, which do not fit the "
+            "weights",
+            fix="prepare the graph again from the original files, and pass it with --graph",
         )
     return graph
 
 
 @dataclasses.dataclass(frozen=True)
 class LoadedRun:
-    """A finished run: its configuration, graph, scorer (in eval mode) and what it was saved as.
+    """A finished run, with its scorer in eval mode.
 
-    `plugin_change` says in one line how the scorer's file differs from the one that was trained;
-    empty where it does not.
+    `epoch` and `checksum` are those of the weights. `plugin_change` states in one line how the file
+    of the scorer was changed since the training; empty if it was not.
     """
 
     config: RunConfig
@@ -64,34 +61,40 @@ class LoadedRun:
 
 
 def load_run(run: RunDirectory, graph_folder: Path | None, device: str = "auto") -> LoadedRun:
-    """Opens a finished run.
+    """Loads a finished run.
 
     Args:
-        run: where the run is.
-        graph_folder: where its graph is now; None takes the place it was trained from.
-        device: where to put the scorer: ``auto``, ``cpu`` or ``cuda``, wherever it was trained.
+        run: the run directory.
+        graph_folder: the graph, if it was moved; None uses the recorded folder.
+        device: the device of the scorer: ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        DataError: when the run is not whole, or the graph is not the one it was trained on.
+        DataError: when files of the run are missing or damaged, or the graph is another one.
     """
     run.require()
     config, plugin_change = config_and_change(run)
-    graph = graph_of(run, config, graph_folder)
+    graph = load_same_graph(run, config.graph, graph_folder)
     tensors, metadata = load_weights(run.weights)
     if metadata.get("order_id") != graph.order_id or metadata.get("scorer") != config.scorer:
-        raise DataError(f"{run.weights}: belongs to another run; train again")
-    where = pick_device(device)
+        raise DataError(
+            f"{run.weights}: the weights belong to another run",
+            fix=f"train again: mmkgc train {config.scorer} --graph GRAPH",
+        )
+    target = pick_device(device)
     features = placeholders(config, len(graph.entities))
     scorer = build_scorer(config, graph, torch.device("cpu"), features)
     try:
         load_tensors(scorer, tensors)
     except RuntimeError as error:
-        why = f"; {plugin_change}" if plugin_change else ""
-        raise DataError(f"{run.weights}: does not fit the configuration of the run{why}") from error
+        change = f" ({plugin_change})" if plugin_change else ""
+        raise DataError(
+            f"{run.weights}: the weights do not fit the configuration of the run{change}",
+            fix="restore the file of the scorer" if plugin_change else "train again",
+        ) from error
     return LoadedRun(
         config,
         graph,
-        scorer.to(where).eval(),
+        scorer.to(target).eval(),
         int(metadata["epoch"]),
         checksum(tensors),
         plugin_change,

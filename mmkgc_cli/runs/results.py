@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: ``results.json`` and a table of ranks."""
+"""Contents of ``results.json`` and of the table of ranks."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ RESULTS_VERSION = 1
 
 
 def protocol(graph: Graph, sample: int = 0) -> dict[str, Any]:
-    """What metrics mean; results under unlike protocols must not be compared.
+    """How metrics were computed; results with different protocols are not comparable.
 
-    Weights were selected on a `sample` of so many valid triples, or on all when it is 0.
+    `sample` is the number of valid triples that selected the weights; 0 for all.
     """
     leaks, duplicates = graph.leaks(), graph.duplicates()
     return {
@@ -56,8 +56,8 @@ def split_report(
 ) -> dict[str, Any]:
     """The contents of ``results.json`` for one split.
 
-    Metrics are fractions nested ``split.side.tie.metric``; `model` says what was evaluated,
-    and `sample` on how many valid triples it was selected.
+    Metrics are fractions, nested as ``split.side.tie.metric``. `model` describes what was
+    evaluated; see `protocol` for `sample`.
     """
     triples = graph.splits[split]
     categories = relation_categories(graph.train, len(graph.entities), len(graph.relations))
@@ -75,13 +75,18 @@ def split_report(
 
 
 def rank_table(graph: Graph, triples: Triples, ranks: Mapping[Side, SideRanks]) -> bytes:
-    """A TSV with one row per triple and side: names, side, ranks, entities that took part."""
+    """A TSV with one row per triple and side: names, side, ranks, number of candidates."""
     text = io.StringIO()
     text.write("head\trelation\ttail\tside\trealistic\toptimistic\tpessimistic\tcandidates\n")
     entities, relations = graph.entities, graph.relations
     for side in (Side.head, Side.tail):
-        of = ranks[side]
-        columns = (of.realistic, of.optimistic, of.pessimistic, of.candidates)
+        side_ranks = ranks[side]
+        columns = (
+            side_ranks.realistic,
+            side_ranks.optimistic,
+            side_ranks.pessimistic,
+            side_ranks.candidates,
+        )
         for (h, r, t), *row in zip(triples.tolist(), *(c.tolist() for c in columns), strict=True):
             realistic, optimistic, pessimistic, candidates = row
             text.write(

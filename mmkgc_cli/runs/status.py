@@ -15,7 +15,7 @@ from mmkgc_cli.errors import DataError, MmkgcError
 from mmkgc_cli.runs.directory import OWN_FILES, RunDirectory
 from mmkgc_cli.runs.toml_file import read_toml
 from mmkgc_cli.state.atomic import abandoned, read_json
-from mmkgc_cli.state.metadata import CHECKSUM, peek_metadata, peek_state
+from mmkgc_cli.state.metadata import CHECKSUM, read_metadata, read_state
 from mmkgc_cli.state.trace import read_trace
 
 _T = TypeVar("_T")
@@ -182,7 +182,7 @@ def _checkpoint(file: File) -> Checkpoint:
     step = file.path.name.removesuffix(".safetensors")
     about = (file.path, file.bytes, file.modified, int(step) if step.isdecimal() else 0)
     try:
-        state = peek_state(file.path)
+        state = read_state(file.path)
     except DataError as error:
         return Checkpoint(*about, None, None, problem=str(error))
     progress = _mapping(_mapping(state).get("progress"))
@@ -249,7 +249,7 @@ def _take_weights(run: Run, directory: RunDirectory) -> str | None:
     run.has_weights = os.path.lexists(directory.weights)
     if not run.has_weights:
         return None
-    metadata = _attempt(run, lambda: peek_metadata(directory.weights)) or {}
+    metadata = _attempt(run, lambda: read_metadata(directory.weights)) or {}
     epoch = metadata.get("epoch")
     run.weights_epoch = int(epoch) if isinstance(epoch, str) and epoch.isdecimal() else None
     return _string(metadata.get(CHECKSUM))

@@ -1,59 +1,44 @@
-"""The job behind `mmkgc train`: from a configuration to files in a run."""
+"""``mmkgc train``: trains a scorer and fills a run directory."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
-
-import torch
+from typing import Any
 
 from mmkgc_cli.errors import DataError, UsageError
 from mmkgc_cli.evaluation.metrics import side_metrics
 from mmkgc_cli.evaluation.ranker import rank
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import load_graph
-from mmkgc_cli.plugins import blame
-from mmkgc_cli.runs.assembly import Prepared, prepare, replayed, valid_triples
-from mmkgc_cli.runs.checkpointing import RunKeeper
+from mmkgc_cli.runs.assembly import Prepared, prepare, valid_triples, with_cuda_graph
 from mmkgc_cli.runs.config import to_toml, values_of
 from mmkgc_cli.runs.directory import RunDirectory, environment
+from mmkgc_cli.runs.driver import Job, drive
 from mmkgc_cli.runs.features import features_to_resume, read_features, recorded
-from mmkgc_cli.runs.inspection import certainty_probe
-from mmkgc_cli.runs.loggers import Loggers
+from mmkgc_cli.runs.inspection import entropy_probe
 from mmkgc_cli.runs.plugins import config_to_resume, with_plugin_records
-from mmkgc_cli.runs.restore import graph_of
+from mmkgc_cli.runs.restore import load_same_graph
 from mmkgc_cli.runs.sections import GraphConfig, RunConfig
 from mmkgc_cli.state.atomic import write_json, write_text
 from mmkgc_cli.state.checkpoints import Checkpoints
 from mmkgc_cli.state.device import pick_device
-from mmkgc_cli.state.memory import peak_mib, settled_objects
-from mmkgc_cli.state.signals import StopRequest
-from mmkgc_cli.state.trace import Trace, read_trace
-from mmkgc_cli.training.loop import FINISHED, EpochReport, Outcome, Schedule, train
+from mmkgc_cli.state.memory import peak_mib
+from mmkgc_cli.state.tensors import kept_tensors
+from mmkgc_cli.state.trace import read_trace
+from mmkgc_cli.state.weights import save_weights
+from mmkgc_cli.training.loop import Callback, EpochReport, Outcome, RunInfo, Schedule, StepProgram
 from mmkgc_cli.training.negative_entropy import Certainty
+from mmkgc_cli.training.program import ScorerProgram
 from mmkgc_cli.training.settings import EntropyWeightedLoss
-
-
-class Watcher(Protocol):
-    """A display that is told how training goes."""
-
-    def begin(self, graph: Graph, config: RunConfig, parameters: int, device: str) -> None:
-        """Called once before the first step."""
-
-    def step(self, epoch: int, done: int, total: int) -> None:
-        """Called after each step."""
-
-    def epoch(self, report: EpochReport) -> None:
-        """Called after each epoch."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """What came of a training."""
+    """The configuration, outcome and best validation metrics of a training."""
 
     config: RunConfig
     outcome: Outcome
@@ -64,88 +49,100 @@ def run_training(
     config: RunConfig,
     graph_folder: Path,
     run: RunDirectory,
-    overwrite: bool,
-    watcher: Watcher,
-    loggers: Loggers | None = None,
+    callbacks: Sequence[Callback] = (),
+    *,
+    overwrite: bool = False,
 ) -> Trained:
-    """Trains and fills a run directory; `loggers` are told what its trace is.
+    """Trains a scorer and fills a run directory.
+
+    Args:
+        config: all settings.
+        graph_folder: a prepared graph.
+        run: where to write.
+        callbacks: a display, loggers.
+        overwrite: replace an existing run.
 
     Raises:
-        MmkgcError: as the parts say; what is already saved stays whole.
+        MmkgcError: when data or settings are invalid, or training fails; saved files stay whole.
         Interrupted: after SIGINT or SIGTERM, with a checkpoint to resume from.
     """
-    run.require_free(overwrite)
+    run.require_free(overwrite=overwrite)
     graph = load_graph(graph_folder)
     if not len(graph.valid):
-        raise DataError(f"{graph_folder}: the graph has no valid triples to select on")
-    about = GraphConfig(
+        raise DataError(
+            f"{graph_folder}: the graph has no valid triples, which select the weights",
+            fix="add a valid split to its source and prepare it again with `mmkgc prepare`",
+        )
+    section = GraphConfig(
         path=str(graph_folder.resolve()),
         name=graph.name,
         fingerprint=graph.fingerprint,
         order_id=graph.order_id,
     )
-    config = with_plugin_records(dataclasses.replace(config, graph=about))
+    config = with_plugin_records(dataclasses.replace(config, graph=section))
     features = read_features(config, graph)
     prepared = prepare(config, graph, run.path, features.given)
     config = recorded(config, features, prepared.scorer)
     with run.locked():
-        run.create(overwrite)
+        run.create(overwrite=overwrite)
         write_text(run.config, to_toml(config))
         write_json(run.environment, environment())
-        return _train(config, graph, prepared, run, watcher, loggers or Loggers(), None)
+        return _train(config, graph, prepared, run, callbacks, None)
 
 
 def resume_training(
     run: RunDirectory,
     graph_folder: Path | None,
-    watcher: Watcher,
+    callbacks: Sequence[Callback] = (),
+    *,
     epochs: int | None = None,
-    loggers: Loggers | None = None,
     stores: Mapping[str, str] = MappingProxyType({}),
 ) -> Trained:
-    """Goes on from the last checkpoint of a run, as if it had not been stopped.
+    """Resumes a training from its last checkpoint, or from the start if it has none.
+
+    The result is identical to that of an uninterrupted training.
 
     Args:
-        run: that was killed, interrupted or ran into an error; without a checkpoint it starts over.
-        graph_folder: where its graph is now; None takes the place it was trained from.
-        watcher: is told how it goes.
-        epochs: train for so many instead, also when the run was finished.
-        loggers: are told what the trace is; each appends to what it has of the run.
-        stores: where features of a modality are now, if not where they were.
+        run: a run that was killed, interrupted or failed.
+        graph_folder: the graph, if it was moved; None uses the recorded folder.
+        callbacks: a display, loggers; each logger appends to its log of the run.
+        epochs: the new number of epochs, also for a finished run.
+        stores: feature stores by modality, if they were moved.
 
     Raises:
-        MmkgcError: as `run_training`; also when graph or features are not those it was trained on.
+        MmkgcError: as `run_training`; also when graph or features are not those of the run.
     """
     run.require()
     config = config_to_resume(run)
-    graph = graph_of(run, config, graph_folder)
+    graph = load_same_graph(run, config.graph, graph_folder)
     if epochs is not None:
         training = config.training.model_copy(update={"epochs": epochs})
         config = dataclasses.replace(config, training=training)
     config, features = features_to_resume(config, graph, stores)
     prepared = prepare(config, graph, run.path, features.given)
     with run.locked():
-        found = Checkpoints(run.checkpoints, 1).latest()
-        if found is None and _is_finished(run):
+        latest = Checkpoints(run.checkpoints, 1).latest()
+        state = latest[1] if latest else None
+        if state is None and _is_finished(run):
             raise DataError(
-                f"{run.path}: is finished and has no checkpoints any more, so there is nothing to "
-                "go on from; train into another --run"
+                f"{run.path}: the run is finished and its checkpoints were removed",
+                fix="train into another run directory with --run",
             )
-        done = found[1]["progress"]["epoch"] - 1 if found else 0
+        done = state["progress"]["epoch"] - 1 if state else 0
         if epochs is not None and epochs <= done:
             raise UsageError(
-                f"{run.path}: has {done} epochs already; ask for more --epochs than that"
+                f"--epochs {epochs}: {run.path} has {done} epochs already",
+                fix=f"pass --epochs with at least {done + 1}",
             )
         if epochs is not None:
             write_text(run.config, to_toml(config))
-        if not run.environment.exists():  # it was killed just before it could write this
+        if not run.environment.exists():  # killed before this file was written
             write_json(run.environment, environment())
-        state = found[1] if found else None
-        return _train(config, graph, prepared, run, watcher, loggers or Loggers(), state)
+        return _train(config, graph, prepared, run, callbacks, state)
 
 
 def _is_finished(run: RunDirectory) -> bool:
-    """Whether the trace ends as that of a training does which nobody stopped."""
+    """Whether the last event of the trace is the end of an uninterrupted training."""
     try:
         events = read_trace(run.trace)
     except DataError:
@@ -154,119 +151,153 @@ def _is_finished(run: RunDirectory) -> bool:
     return last.get("event") == "end" and not str(last.get("stopped")).startswith("signal")
 
 
+class TrainingJob(Job[ScorerProgram]):
+    """The training of a scorer, which keeps the weights with the best valid MRR."""
+
+    resume_command = "mmkgc train --resume"
+
+    def __init__(
+        self,
+        config: RunConfig,
+        graph: Graph,
+        prepared: Prepared,
+        run: RunDirectory,
+        *,
+        first_epoch: int,
+    ) -> None:
+        training = config.training
+        self.config = config
+        self.graph = graph
+        self.run = run
+        self.scorer = prepared.scorer
+        self.program = prepared.program
+        self.schedule = Schedule(
+            training.epochs, config.validation.every, config.validation.patience
+        )
+        self.rows = len(graph.train)
+        self.device = pick_device(training.device)
+        self.checkpoints = config.checkpoints
+        self.validate = self._validate
+        self.valid = {}
+        self.info = RunInfo(
+            folder=run.path,
+            graph=graph,
+            name=config.scorer,
+            parameters=sum(p.numel() for p in self.scorer.parameters()),
+            device=self.device.type,
+            epochs=training.epochs,
+            first_epoch=first_epoch,
+            settings=_settings_to_log(config),
+        )
+        self._known = prepared.known
+        self._valid_triples = valid_triples(config, graph)
+        weighted = isinstance(config.loss, EntropyWeightedLoss)
+        self._probe = entropy_probe(config, graph, self.scorer, self.device) if weighted else None
+        self._certainty: Certainty | None = None  # of negatives, in the last validation
+
+    def steps(self) -> StepProgram:
+        """The program with its steps in a CUDA graph if possible; the trace records it."""
+        assert self.program is not None
+
+        def record(reason: str | None) -> None:
+            self.trace.write("cuda_graph", captured=reason is None, reason=reason)
+
+        return with_cuda_graph(self.config, self.program, record)
+
+    def _averaged(self) -> contextlib.AbstractContextManager[None]:
+        """A context in which the scorer has the weights to rank and to save."""
+        return self.program.optimization.averaged() if self.program else contextlib.nullcontext()
+
+    def _validate(self) -> dict[str, float]:
+        """Realistic valid metrics over both sides."""
+        self.scorer.eval()
+        with self._averaged():
+            if self._probe is not None:
+                self._certainty = self._probe(self.scorer)
+            ranks = rank(self.scorer, self._valid_triples, self._known)
+        self.scorer.train()
+        return dict(side_metrics(ranks)["both"]["realistic"])
+
+    def _save_weights(self, epoch: int) -> None:
+        metadata = {
+            "scorer": self.config.scorer,
+            "epoch": str(epoch),
+            "fingerprint": self.graph.fingerprint,
+            "order_id": self.graph.order_id,
+        }
+        with self._averaged():
+            save_weights(self.run.weights, kept_tensors(self.scorer), metadata)
+
+    def start(self, info: RunInfo) -> None:
+        """Writes ``start`` to the trace of a new run."""
+        if not self.trace.resumed:
+            path = {"path": "whole triples"} if self.scorer.scores_triples_only() else {}
+            self.trace.write(
+                "start",
+                graph=self.graph.name,
+                scorer=self.config.scorer,
+                parameters=info.parameters,
+                **path,
+            )
+
+    def best(self, epoch: int, metrics: dict[str, float]) -> None:
+        """Saves the weights."""
+        self.valid = dict(metrics)
+        self._save_weights(epoch)
+
+    def epoch(self, report: EpochReport) -> None:
+        """Writes ``epoch``, and ``certainty`` after a validation that measured negatives."""
+        assert self.program is not None
+        self.trace.write(
+            "epoch",
+            **dataclasses.asdict(report),
+            rate=self.program.optimization.rate,
+            memory_mib=peak_mib(self.device),
+        )
+        if report.valid is not None and self._certainty is not None:
+            certainty = dataclasses.asdict(self._certainty)
+            self.trace.write("certainty", epoch=report.epoch, **certainty)
+
+    def end(self, outcome: Outcome) -> None:
+        """Saves the last weights if none were validated, and writes ``end``."""
+        if not outcome.best_epoch and self.program is not None:
+            self._save_weights(outcome.epochs)
+        self.trace.write(
+            "end",
+            stopped=outcome.stopped,
+            epochs=outcome.epochs,
+            best_epoch=outcome.best_epoch,
+            valid_mrr=self.valid.get("mrr"),
+        )
+
+    def weights_note(self, outcome: Outcome) -> str:
+        """The epoch and the valid MRR of the saved weights."""
+        if not outcome.best_epoch:
+            return f"{self.run.weights.name} holds weights that were not validated. "
+        return (
+            f"{self.run.weights.name} holds the best weights so far (epoch {outcome.best_epoch}, "
+            f"valid MRR {100 * outcome.best_mrr:.2f} %). "
+        )
+
+
+def _settings_to_log(config: RunConfig) -> dict[str, Any]:
+    """The settings without paths of this machine."""
+    settings = values_of(config)
+    del settings["graph"]["path"]
+    for modality in config.features.paths:
+        del settings["features"][modality]
+    return settings
+
+
 def _train(
     config: RunConfig,
     graph: Graph,
     prepared: Prepared,
     run: RunDirectory,
-    watcher: Watcher,
-    loggers: Loggers,
-    state: dict[str, Any] | None,
+    callbacks: Sequence[Callback],
+    state: Mapping[str, Any] | None,
 ) -> Trained:
-    scorer = prepared.scorer
-    parameters = sum(p.numel() for p in scorer.parameters())
-    device = pick_device(config.training.device)
-    watcher.begin(graph, config, parameters, device.type)
-    position, seconds = state["trace"] if state else (0, 0.0)
-    settings = values_of(config)
-    # Paths of this machine are no business of others.
-    del settings["graph"]["path"]
-    for modality in config.features.paths:
-        del settings["features"][modality]
-    next_epoch = state["progress"]["epoch"] if state else 1
-    with (
-        loggers.opened(run.path, settings, next_epoch),
-        Trace(run.trace, position, seconds, loggers.record) as trace,
-        StopRequest() as stop,
-        settled_objects(),
-    ):
-        if state is None:
-            path = {"path": "whole triples"} if scorer.scores_triples_only() else {}
-            trace.write(
-                "start", graph=graph.name, scorer=config.scorer, parameters=parameters, **path
-            )
-        else:
-            trace.write("resume", threads=torch.get_num_threads(), device=device.type)
-        keeper = RunKeeper(run, config, graph, scorer, trace)
-        try:
-            outcome = _drive(config, graph, prepared, keeper, watcher, stop, state)
-        except Exception as error:
-            if known := blame(error):
-                with contextlib.suppress(DataError):  # the disk may be what failed
-                    trace.write("error", message=str(known))
-            raise
-        if not outcome.best_epoch and parameters:
-            keeper.weights(outcome.epochs)  # nothing was validated yet: better these than none
-        trace.write(
-            "end",
-            stopped=outcome.stopped,
-            epochs=outcome.epochs,
-            best_epoch=outcome.best_epoch,
-            valid_mrr=keeper.valid.get("mrr"),
-        )
-        best = (
-            f"the best weights so far (epoch {outcome.best_epoch}, valid MRR "
-            f"{100 * outcome.best_mrr:.2f} %)"
-            if outcome.best_epoch
-            else "weights that were not validated yet"
-        )
-        stop.raise_if_asked(
-            f"stopped by a signal in epoch {outcome.epochs + 1}; {run.weights} holds {best}; go on "
-            f"with: mmkgc train --resume {run.path}"
-        )
-    return Trained(config, outcome, keeper.valid)
-
-
-def _weighs_negatives(config: RunConfig) -> bool:
-    return isinstance(config.loss, EntropyWeightedLoss)
-
-
-def _drive(
-    config: RunConfig,
-    graph: Graph,
-    prepared: Prepared,
-    keeper: RunKeeper,
-    watcher: Watcher,
-    stop: StopRequest,
-    state: dict[str, Any] | None,
-) -> Outcome:
-    device = pick_device(config.training.device)
-    scorer, program = prepared.scorer, prepared.program
-    valid = valid_triples(config, graph)
-    sure = certainty_probe(config, graph, scorer, device) if _weighs_negatives(config) else None
-    certainty: list[Certainty] = []  # of the last validation
-
-    def validate() -> dict[str, float]:
-        scorer.eval()
-        with keeper.averaged():
-            certainty[:] = [sure(scorer)] if sure else []
-            both = side_metrics(rank(scorer, valid, prepared.known))["both"]["realistic"]
-        scorer.train()
-        return dict(both)
-
-    class Reports:
-        def step(self, epoch: int, done: int, total: int) -> None:
-            watcher.step(epoch, done, total)
-
-        def epoch(self, report: EpochReport) -> None:
-            keeper.trace.write(
-                "epoch",
-                **dataclasses.asdict(report),
-                rate=keeper.rate(),
-                memory_mib=peak_mib(device),
-            )
-            for found in certainty if report.valid is not None else ():
-                keeper.trace.write("certainty", epoch=report.epoch, **dataclasses.asdict(found))
-            watcher.epoch(report)
-
-    if program is None:
-        metrics = validate()
-        keeper.best(0, metrics)
-        return Outcome(0, 0, metrics["mrr"], "nothing to train")
-    keeper.program = program
-    schedule = Schedule(config.training.epochs, config.validation.every, config.validation.patience)
-    progress = keeper.restore(state) if state else None
-    if progress and progress.epoch <= config.training.epochs and progress.stopped == FINISHED:
-        progress.stopped = ""  # more epochs were asked for
-    steps = replayed(config, program, keeper.tell_of_graph)
-    return train(steps, schedule, len(graph.train), validate, keeper, Reports(), stop, progress)
+    first_epoch = state["progress"]["epoch"] if state else 1
+    job = TrainingJob(config, graph, prepared, run, first_epoch=first_epoch)
+    outcome = drive(job, callbacks, state)
+    return Trained(config, outcome, job.valid)

@@ -1,1 +1,1 @@
-"""What must survive a kill: atomic files, weights, RNG streams, the trace, signals."""
+"""Atomic files, weights, checkpoints, random streams, the trace, signals and locks."""

@@ -1,6 +1,6 @@
-"""Files that are either the old one or the new one, whatever happens in between.
+"""Atomic writes: a file has either its old or its new contents.
 
-Every file this package writes goes through `atomic_file`: a temporary name in the same folder,
+Every file of this package is written by `atomic_file`: under a temporary name in the same folder,
 flushed to the disk, then renamed.
 """
 
@@ -23,29 +23,35 @@ from mmkgc_cli.errors import DataError
 
 _HOST = re.sub(r"[^A-Za-z0-9]", "_", platform.node())
 
+_ELSEWHERE = "write to another folder"
+_PERMISSIONS = f"change the permissions, or {_ELSEWHERE}"
+# Reason and fix by error number.
 _REASONS = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EROFS: "the file system is read-only",
-    errno.EACCES: "permission denied",
-    errno.EPERM: "permission denied",
-    errno.EFBIG: "the file is larger than this file system or process may write",
+    errno.ENOSPC: ("the disk is full", f"free some space, or {_ELSEWHERE}"),
+    errno.EDQUOT: ("the disk quota is used up", f"free some space, or {_ELSEWHERE}"),
+    errno.EROFS: ("the file system is read-only", _ELSEWHERE),
+    errno.EACCES: ("permission denied", _PERMISSIONS),
+    errno.EPERM: ("permission denied", _PERMISSIONS),
+    errno.EFBIG: (
+        "the file is larger than this file system or process may write",
+        f"raise the limit (ulimit -f), or {_ELSEWHERE}",
+    ),
 }
 
 
 @contextlib.contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turns an `OSError` while writing `path` into one line for the user."""
+    """Turns an `OSError` on writing `path` into a `DataError`."""
     try:
         yield
     except OSError as error:
-        reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
-        advice = ""
+        unknown = (error.strerror or str(error), f"check the disk, or {_ELSEWHERE}")
+        reason, fix = _REASONS.get(error.errno or 0, unknown)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             with contextlib.suppress(OSError):
                 free = shutil.disk_usage(_existing_parent(path)).free
-                advice = f" ({free / 2**20:.1f} MiB free); free some room or write elsewhere"
-        raise DataError(f"{path}: cannot be written: {reason}{advice}") from error
+                reason += f" ({free / 2**20:.1f} MiB free)"
+        raise DataError(f"{path}: cannot be written: {reason}", fix=fix) from error
 
 
 def _existing_parent(path: Path) -> Path:
@@ -56,20 +62,20 @@ def make_folder(path: Path) -> None:
     """Creates a folder and its parents.
 
     Raises:
-        DataError: when it cannot be created, or a file of that name is there.
+        DataError: when it cannot be created, or is a file.
     """
     if path.exists() and not path.is_dir():
-        raise DataError(f"{path}: is a file, expected a folder")
+        raise DataError(f"{path}: is a file, expected a folder", fix="give the path of a folder")
     with storage_errors(path):
         path.mkdir(parents=True, exist_ok=True)
 
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """Opens a binary file that takes the name `path` only when the block ends well.
+    """Opens a temporary file that is renamed to `path` when the block ends without an error.
 
     Raises:
-        DataError: when the storage refuses; `path` is then as it was before.
+        DataError: when the storage fails; `path` then keeps its old contents.
     """
     make_folder(path.parent)
     sweep(path.parent, glob.escape(path.name))
@@ -88,15 +94,15 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def sweep(folder: Path, names: str) -> None:
-    """Removes what killed processes of this machine left of writes to files that match `names`."""
-    for old, name in abandoned(folder):
+    """Removes temporary files of killed processes of this machine, for files that match `names`."""
+    for temporary, name in abandoned(folder):
         if fnmatch.fnmatchcase(name, names):
             with contextlib.suppress(OSError):
-                old.unlink()
+                temporary.unlink()
 
 
 def abandoned(folder: Path) -> Iterator[tuple[Path, str]]:
-    """Temporary files that dead processes of this machine left, with the names they were for."""
+    """Temporary files of killed processes of this machine, with the names of their targets."""
     for path in folder.glob(f".*.{_HOST}-*.tmp"):
         name, _, pid = path.name.removesuffix(".tmp").rpartition(f".{_HOST}-")
         if re.fullmatch("[0-9]+", pid) and not _alive(int(pid)):
@@ -104,7 +110,7 @@ def abandoned(folder: Path) -> Iterator[tuple[Path, str]]:
 
 
 def _alive(pid: int) -> bool:
-    if os.name != "posix":  # elsewhere this would not ask, but send
+    if os.name != "posix":  # on Windows, os.kill would end the process
         return True
     try:
         os.kill(pid, 0)
@@ -116,7 +122,7 @@ def _alive(pid: int) -> bool:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes a rename durable where the system lets folders be synced."""
+    """Makes a rename durable, if the system can sync folders."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -137,12 +143,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as indented JSON, atomically; NaN and infinity are refused."""
+    """Writes `value` as indented JSON, atomically; rejects NaN and infinity."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_text(path: Path) -> str:
-    """Reads a UTF-8 text, with or without a BOM.
+    """Reads UTF-8 text, with or without a byte order mark.
 
     Raises:
         DataError: when it is missing, unreadable or not UTF-8.
@@ -150,20 +156,25 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
+        raise DataError(f"{path}: no such file", fix="check the path") from None
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+        fix = "check the path and its permissions"
+        raise DataError(f"{path}: cannot be read: {error.strerror}", fix=fix) from error
     except UnicodeDecodeError:
-        raise DataError(f"{path}: not a UTF-8 text") from None
+        fix = "convert it to UTF-8, for instance with iconv"
+        raise DataError(f"{path}: not a UTF-8 text", fix=fix) from None
 
 
 def read_json(path: Path) -> Any:
     """Reads a JSON file.
 
     Raises:
-        DataError: as `read_text`, or when it is not JSON, with the line.
+        DataError: as `read_text`; also when it is not JSON, with the line.
     """
     try:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from None
+        raise DataError(
+            f"{path}:{error.lineno}: not valid JSON: {error.msg}",
+            fix="correct that line, or restore the file",
+        ) from None

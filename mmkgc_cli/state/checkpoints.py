@@ -1,8 +1,8 @@
-"""Checkpoints: everything that a training needs to go on as if it had not been stopped.
+"""Checkpoints: the complete state of a training, from which it resumes.
 
-A checkpoint is one safetensors file, named by the step it was made after: its tensors, and the
-rest of the state as JSON in a tensor of bytes, all under one checksum. It is written atomically,
-and only then older ones go.
+A checkpoint is one safetensors file, named after the number of steps: its tensors, and the rest of
+the state as JSON in a tensor of bytes, with one checksum. It is written atomically before older
+checkpoints are removed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.state.atomic import sweep
-from mmkgc_cli.state.metadata import STATE, value_of
+from mmkgc_cli.state.metadata import STATE, unflatten
 from mmkgc_cli.state.weights import load_weights, save_weights
 
 SCHEMA = 1
@@ -26,10 +26,10 @@ _NAMES = "[0-9]*.safetensors"
 
 
 def pack(state: Any) -> dict[str, Tensor]:
-    """Nested dicts, lists, numbers, strings and tensors as named tensors alone.
+    """Converts nested dicts, lists, plain values and tensors to named tensors.
 
     Raises:
-        TypeError: for anything else.
+        TypeError: for values of other types.
     """
     tensors: dict[str, Tensor] = {}
 
@@ -37,7 +37,7 @@ def pack(state: Any) -> dict[str, Tensor]:
         if isinstance(value, Tensor):
             tensors[name] = value
             return {"tensor": name}
-        if isinstance(value, Mapping):  # as pairs: JSON would turn keys into strings
+        if isinstance(value, Mapping):  # as pairs, because JSON turns keys into strings
             return {"dict": [[key, plain(v, f"{name}/{key}")] for key, v in value.items()]}
         if isinstance(value, tuple):
             return {"tuple": [plain(v, f"{name}/{i}") for i, v in enumerate(value)]}
@@ -45,7 +45,7 @@ def pack(state: Any) -> dict[str, Tensor]:
             return [plain(v, f"{name}/{i}") for i, v in enumerate(value)]
         if value is None or isinstance(value, bool | int | float | str):
             return value
-        raise TypeError(f"{name}: cannot be kept in a checkpoint: {type(value).__name__}")
+        raise TypeError(f"{name}: cannot be saved in a checkpoint: {type(value).__name__}")
 
     text = json.dumps(plain(state, "state")).encode()
     tensors[STATE] = torch.frombuffer(bytearray(text), dtype=torch.uint8)
@@ -53,32 +53,32 @@ def pack(state: Any) -> dict[str, Tensor]:
 
 
 def unpack(tensors: Mapping[str, Tensor]) -> Any:
-    """What `pack` was given.
+    """Reverses `pack`.
 
     Raises:
-        ValueError: when these tensors were not made by `pack`.
+        ValueError: when the tensors do not come from `pack`.
     """
     if STATE not in tensors:
         raise ValueError("no state among the tensors")
-    kept = json.loads(bytes(tensors[STATE].numpy()).decode())
-    return value_of(kept, lambda name: tensors[name])
+    plain = json.loads(bytes(tensors[STATE].numpy()).decode())
+    return unflatten(plain, lambda name: tensors[name])
 
 
 class Checkpoints:
-    """The checkpoints of one run, in a folder of their own."""
+    """The folder with the checkpoints of one run."""
 
     def __init__(self, folder: Path, keep: int) -> None:
-        """Keeps the last `keep` of them."""
+        """Keeps the last `keep` checkpoints."""
         self.folder = folder
         self.keep = keep
 
     def save(self, step: int, state: Any) -> Path:
-        """Writes `state` as it is after `step` steps in all, and drops what is too old.
+        """Writes the state after `step` steps in total, and removes old checkpoints.
 
         Raises:
-            DataError: when the storage refuses; the checkpoints before this one are then whole.
+            DataError: when the storage fails; older checkpoints are then unchanged.
         """
-        # Half-written ones of killed trainings are named by steps that may not come again.
+        # Temporary files of killed processes may have step numbers that do not recur.
         sweep(self.folder, _NAMES)
         path = self.folder / f"{step:012d}.safetensors"
         save_weights(path, pack(state), {"schema": str(SCHEMA)})
@@ -88,37 +88,37 @@ class Checkpoints:
         return path
 
     def latest(self) -> tuple[Path, Any] | None:
-        """The newest whole checkpoint and its state; None where there is none at all.
+        """The newest undamaged checkpoint and its state; None when there are no checkpoints.
 
         Raises:
-            DataError: when there are some, but none is whole, or the newest is of another version.
+            DataError: when all checkpoints are damaged, or the newest has another schema.
         """
         paths = self._paths()
         for path in reversed(paths):
             try:
                 tensors, metadata = load_weights(path)
             except DataError:
-                continue  # the one before may be whole
+                continue  # an older one may be undamaged
             if metadata.get("schema") != str(SCHEMA):
                 raise DataError(
-                    f"{path}: a checkpoint of schema {metadata.get('schema')}, this version reads "
-                    f"{SCHEMA}; resume with the version that wrote it"
+                    f"{path}: expected checkpoint schema {SCHEMA}, got {metadata.get('schema')}",
+                    fix="resume with the version of mmkgc in environment.json of the run",
                 )
             return path, unpack(tensors)
         if paths:
             raise DataError(
-                f"{paths[-1]}: damaged, and no older checkpoint is whole; remove {self.folder} to "
-                "start this run over"
+                f"{paths[-1]}: damaged, and so are all older checkpoints",
+                fix=f"remove {self.folder} to start this run over",
             )
         return None
 
     def clear(self) -> None:
-        """Removes all of them."""
+        """Removes all checkpoints."""
         sweep(self.folder, _NAMES)
         for path in self._paths():
             with contextlib.suppress(OSError):
                 path.unlink()
 
     def _paths(self) -> list[Path]:
-        """Oldest first."""
+        """Paths of the checkpoints, oldest first."""
         return sorted(self.folder.glob(_NAMES))

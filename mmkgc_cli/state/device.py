@@ -1,4 +1,4 @@
-"""Where to compute."""
+"""The device to compute on."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from mmkgc_cli.errors import MmkgcError
 
 
 def pick_device(name: str, setting: str = "training.device=cuda") -> torch.device:
-    """The device for ``auto``, ``cpu`` or ``cuda``; `setting` is what asked for it, for messages.
+    """The device for ``auto``, ``cpu`` or ``cuda``; error messages name `setting`.
 
     Raises:
-        MmkgcError: when CUDA is asked for and not there.
+        MmkgcError: for ``cuda`` without a CUDA device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():
-        raise MmkgcError(f"{setting}: torch sees no CUDA device; see `mmkgc doctor`")
+        raise MmkgcError(
+            f"{setting}: torch sees no CUDA device", fix="use cpu or auto, or run `mmkgc doctor`"
+        )
     return torch.device(name)

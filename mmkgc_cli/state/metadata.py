@@ -1,4 +1,4 @@
-"""Looks into weights and checkpoints without reading their tensors, and without torch."""
+"""Reads metadata of weights and states of checkpoints, without their tensors and without torch."""
 
 from __future__ import annotations
 
@@ -11,62 +11,68 @@ import safetensors
 
 from mmkgc_cli.errors import DataError
 
-# Metadata are kept in one entry: the library writes entries in random order, and equal tensors
-# are to give equal files.
+# All metadata are one entry, because safetensors writes entries in random order, and equal tensors
+# must give equal files.
 METADATA = "mmkgc"
 CHECKSUM = "sha256"
-# The tensor of bytes that holds what is no tensor of a checkpoint.
+# Name of the tensor of bytes with the state of a checkpoint, apart from its tensors.
 STATE = "state.json"
 
 
-def value_of(kept: Any, tensor_of: Callable[[str], Any]) -> Any:
-    """What `checkpoints.pack` turned into plain JSON; `tensor_of` gives a tensor by its name.
+def unflatten(plain: Any, load_tensor: Callable[[str], Any]) -> Any:
+    """Restores a state from the JSON of `checkpoints.pack`; `load_tensor` maps names to tensors.
 
     Raises:
-        ValueError: when `pack` did not make it.
+        ValueError: when the JSON does not come from `pack`.
     """
-    if isinstance(kept, list):
-        return [value_of(v, tensor_of) for v in kept]
-    if not isinstance(kept, dict):
-        return kept
-    ((kind, inner),) = kept.items()
-    if kind == "tensor":
-        return tensor_of(inner)
-    if kind == "tuple":
-        return tuple(value_of(v, tensor_of) for v in inner)
-    return {key: value_of(v, tensor_of) for key, v in inner}
+    if isinstance(plain, list):
+        return [unflatten(value, load_tensor) for value in plain]
+    if not isinstance(plain, dict):
+        return plain
+    ((tag, contents),) = plain.items()
+    if tag == "tensor":
+        return load_tensor(contents)
+    if tag == "tuple":
+        return tuple(unflatten(value, load_tensor) for value in contents)
+    return {key: unflatten(value, load_tensor) for key, value in contents}
 
 
-def peek_metadata(path: Path) -> dict[str, str]:
-    """The metadata of weights or a checkpoint; that the file is as long as it should be is checked.
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of weights or of a checkpoint; also checks the length of the file.
 
     Raises:
-        DataError: when the file is missing, cut short, or not one of ours.
+        DataError: when the file is missing, truncated, or not written by mmkgc.
     """
-    return _peek(path, with_state=False)[0]
+    return _read(path, with_state=False)[0]
 
 
-def peek_state(path: Path) -> Any:
-    """The state in a checkpoint, None in place of its tensors; one tensor of bytes is read.
+def read_state(path: Path) -> Any:
+    """The state in a checkpoint, with None in place of tensors.
 
     Raises:
-        DataError: when the file is missing, cut short, or not a checkpoint.
+        DataError: when the file is missing, truncated, or not a checkpoint.
     """
-    return _peek(path, with_state=True)[1]
+    return _read(path, with_state=True)[1]
 
 
-def _peek(path: Path, with_state: bool) -> tuple[dict[str, str], Any]:
+def _read(path: Path, *, with_state: bool) -> tuple[dict[str, str], Any]:
     if not path.is_file():
-        raise DataError(f"{path}: no such file")
+        raise DataError(f"{path}: no such file", fix="check the path, or train again")
     state = None
     try:
         with safetensors.safe_open(path, framework="np") as file:
             metadata = json.loads((file.metadata() or {}).get(METADATA, "{}"))
             if with_state:
                 text = file.get_tensor(STATE).tobytes().decode()
-                state = value_of(json.loads(text), lambda name: None)
+                state = unflatten(json.loads(text), lambda name: None)
     except (safetensors.SafetensorError, OSError, ValueError, TypeError, RecursionError) as error:
-        raise DataError(f"{path}: not a readable safetensors file: {error}") from error
+        raise DataError(
+            f"{path}: not a readable safetensors file: {error}",
+            fix="restore the file, or train again",
+        ) from error
     if not isinstance(metadata, dict) or CHECKSUM not in metadata:
-        raise DataError(f"{path}: holds no checksum, so this version of mmkgc did not write it")
+        raise DataError(
+            f"{path}: has no checksum, so mmkgc did not write it",
+            fix="use a file of a run directory",
+        )
     return metadata, state

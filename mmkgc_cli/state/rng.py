@@ -1,7 +1,6 @@
-"""Independent random streams from one seed, by name.
+"""Independent random streams, derived from one seed by name.
 
-Adding a stream, or drawing more from one, never shifts another: `negatives` stays the same
-whether or not a scorer uses dropout.
+Streams do not affect each other: negatives are the same with and without dropout.
 """
 
 from __future__ import annotations
@@ -12,11 +11,11 @@ import torch
 
 
 def stream_seed(seed: int, name: str) -> int:
-    """A 63-bit seed for the stream `name` under the run's `seed`."""
+    """A 63-bit seed for the stream `name` of a run with `seed`."""
     digest = hashlib.sha256(f"{seed}/{name}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
 
 
 def generator(seed: int, name: str, device: torch.device | str = "cpu") -> torch.Generator:
-    """A torch generator on `device` at the start of the stream `name`."""
+    """A torch generator for the stream `name` on `device`."""
     return torch.Generator(device=device).manual_seed(stream_seed(seed, name))

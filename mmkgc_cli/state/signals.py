@@ -1,4 +1,4 @@
-"""Stopping in good order: the first signal asks, a second SIGINT stops at once."""
+"""Graceful stop on signals: the first one is a request, a second SIGINT stops immediately."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from types import FrameType, TracebackType
 
 from mmkgc_cli.errors import Interrupted
 
-# SIGHUP comes when a terminal or a connection goes away; Windows has none.
+# SIGHUP is sent when a terminal or a connection closes; Windows has none.
 _SIGNALS = [signal.SIGINT, signal.SIGTERM, *filter(None, [getattr(signal, "SIGHUP", None)])]
 
 
 class StopRequest:
     """Within the block, a signal sets `signal_number` instead of ending the process.
 
-    Long loops look at `signal_number` between steps, save and call `raise_if_asked`. Handlers are
-    put back at the end. Outside the main thread, where Python allows no handlers, it does nothing.
+    Long loops check `asked` between steps, save their work and call `raise_if_asked`. The handlers
+    are restored at the end. Does nothing outside the main thread, where Python allows no handlers.
     """
 
     def __init__(self) -> None:
@@ -31,9 +31,9 @@ class StopRequest:
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        error_type: type[BaseException] | None,
         error: BaseException | None,
-        trace: TracebackType | None,
+        traceback: TracebackType | None,
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
@@ -45,14 +45,14 @@ class StopRequest:
 
     @property
     def asked(self) -> bool:
-        """Whether a signal has come."""
+        """Whether a signal was received."""
         return self.signal_number != 0
 
-    def raise_if_asked(self, message: str) -> None:
-        """Ends the command with `message` when a signal has come.
+    def raise_if_asked(self, problem: str, *, fix: str = "") -> None:
+        """Ends the command with `problem` and `fix` if a signal was received.
 
         Raises:
             Interrupted: exit code 130 after SIGINT, 143 after SIGTERM, 129 after SIGHUP.
         """
         if self.signal_number:
-            raise Interrupted(message, self.signal_number)
+            raise Interrupted(problem, self.signal_number, fix=fix)

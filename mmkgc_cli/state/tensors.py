@@ -1,4 +1,4 @@
-"""The tensors of a module that are saved, and how they are put back."""
+"""Saving and loading all tensors of a scorer."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from torch import Tensor, nn
 
 
 def kept_tensors(scorer: nn.Module) -> dict[str, Tensor]:
-    """All that scores depend on, by name: what is trained, and every buffer.
+    """All parameters and buffers by name: everything that scores depend on.
 
-    More than `state_dict`, which leaves out buffers that are not persistent: frozen features, which
-    a resumed training has from their store again, but whoever ranks should not need.
+    `state_dict` lacks non-persistent buffers such as frozen features. A resumed training reads them
+    from the feature store; ranking must not need the store.
     """
     return {**scorer.state_dict(), **dict(scorer.named_buffers())}
 
 
 def load_tensors(scorer: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Puts saved tensors into a scorer that was made for the same graph, but not fitted.
+    """Loads tensors of `kept_tensors` into an unfitted scorer for the same graph.
 
     Raises:
-        RuntimeError: when names or shapes do not fit.
+        RuntimeError: when names or shapes do not match.
     """
     state = dict(tensors)
     persistent = set(scorer.state_dict())
     for name, buffer in scorer.named_buffers():
-        if name in tensors:  # buffers that `fit` sizes, such as counts
+        if name in tensors:  # `fit` sets the size of some buffers, such as counts
             buffer.resize_(tensors[name].shape)
         if name in tensors and name not in persistent:
             buffer.copy_(state.pop(name))

@@ -1,4 +1,4 @@
-"""The trace of a run: one JSON object a line, appended as things happen."""
+"""The trace of a run: one JSON object per line, one line per event."""
 
 from __future__ import annotations
 
@@ -16,43 +16,47 @@ from mmkgc_cli.state.atomic import make_folder, read_text, storage_errors
 
 
 class Trace:
-    """Appends events to a JSONL file; a killed process leaves at most one torn last line.
+    """Appends events to a JSONL file; a killed process leaves at most one incomplete last line.
 
-    Each event is one unbuffered write, so nothing is left to fail when the file is closed.
+    Each event is one unbuffered write, so that closing the file cannot fail.
     """
 
     def __init__(
         self,
         path: Path,
-        at: int = 0,
+        position: int = 0,
         seconds: float = 0.0,
         listener: Callable[[Mapping[str, Any]], None] | None = None,
     ) -> None:
-        """Begins anew, or goes on `at` bytes, `seconds` after the start; the rest is dropped.
+        """Opens a new trace, or truncates one to `position` bytes to continue it.
 
-        What is written is then shown to the `listener`.
+        Args:
+            path: the file.
+            position: the length to continue from.
+            seconds: time since the start of the run, up to `position`.
+            listener: called with each event after it was written.
         """
         self.path = path
         make_folder(path.parent)
         with storage_errors(path):
-            # A file that is gone, or shorter than it was, is no reason not to go on.
-            at = min(at, path.stat().st_size) if path.is_file() else 0
-            self._file: IO[bytes] = path.open("r+b" if at else "wb", buffering=0)
-            self._file.truncate(at)
+            # The trace may have been removed or truncated since.
+            position = min(position, path.stat().st_size) if path.is_file() else 0
+            self._file: IO[bytes] = path.open("r+b" if position else "wb", buffering=0)
+            self._file.truncate(position)
             self._file.seek(0, os.SEEK_END)
         self._start = time.monotonic() - seconds
         self._listener = listener
 
     @property
     def position(self) -> tuple[int, float]:
-        """Bytes written so far and seconds since the start, to go on from."""
+        """Length in bytes and seconds since the start of the run."""
         return self._file.tell(), time.monotonic() - self._start
 
     def sync(self) -> tuple[int, float]:
-        """`position`, once everything up to there is on the disk.
+        """Flushes all events to the disk and returns `position`.
 
         Raises:
-            DataError: when the storage refuses.
+            DataError: when the storage fails.
         """
         with storage_errors(self.path):
             os.fsync(self._file.fileno())
@@ -63,18 +67,22 @@ class Trace:
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        error_type: type[BaseException] | None,
         error: BaseException | None,
-        trace: TracebackType | None,
+        traceback: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file."""
         self._file.close()
 
     def write(self, event: str, **fields: Any) -> None:
-        """Appends one event; `seconds` since the start of the run is added.
+        """Appends one event, with ``seconds`` since the start of the run.
 
         Raises:
-            ValueError: when a field would hide `event` or `seconds`.
-            DataError: when the storage refuses.
+            ValueError: for a field named ``event`` or ``seconds``.
+            DataError: when the storage fails.
         """
         row: dict[str, Any] = {"event": event, "seconds": round(time.monotonic() - self._start, 3)}
         if clash := row.keys() & fields.keys():
@@ -89,10 +97,10 @@ class Trace:
 
 
 def read_trace(path: Path) -> list[dict[str, Any]]:
-    """All whole events of a trace; a torn last line is left out.
+    """All events of a trace, without an incomplete last line.
 
     Raises:
-        DataError: when the file cannot be read, or a line before the last is damaged.
+        DataError: when the file cannot be read, or an earlier line is damaged.
     """
     lines = read_text(path).split("\n")
     events = []
@@ -102,7 +110,9 @@ def read_trace(path: Path) -> list[dict[str, Any]]:
         try:
             events.append(json.loads(line))
         except json.JSONDecodeError:
-            if number >= len(lines):  # no newline followed it: the write was cut off
+            if number >= len(lines):  # the last line without a newline: an incomplete write
                 break
-            raise DataError(f"{path}:{number}: not a JSON object") from None
+            raise DataError(
+                f"{path}:{number}: not a JSON object", fix="restore the file, or remove that line"
+            ) from None
     return events

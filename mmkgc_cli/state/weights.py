@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors with a checksum of their own."""
+"""Weights on disk: safetensors files with a checksum."""
 
 from __future__ import annotations
 
@@ -38,21 +38,29 @@ def save_weights(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[st
 
 
 def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Reads tensors and metadata, and holds the tensors against their checksum.
+    """Reads tensors and metadata, and verifies the checksum.
 
     Raises:
-        DataError: when the file is missing, damaged, or not one of ours.
+        DataError: when the file is missing, damaged, or not written by mmkgc.
     """
     if not path.is_file():
-        raise DataError(f"{path}: no such file; is the run finished?")
+        raise DataError(
+            f"{path}: no such file", fix="finish the run first: mmkgc train --resume RUN"
+        )
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = json.loads((file.metadata() or {}).get(METADATA, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise DataError(f"{path}: not a readable safetensors file: {error}") from error
+        raise DataError(
+            f"{path}: not a readable safetensors file: {error}",
+            fix="restore the file, or train again",
+        ) from error
     if not isinstance(metadata, dict) or CHECKSUM not in metadata:
-        raise DataError(f"{path}: holds no checksum, so this version of mmkgc did not write it")
+        raise DataError(
+            f"{path}: has no checksum, so mmkgc did not write it",
+            fix="use a file of a run directory",
+        )
     if metadata[CHECKSUM] != checksum(tensors):
-        raise DataError(f"{path}: the weights do not match their checksum; train again")
+        raise DataError(f"{path}: the weights do not match their checksum", fix="train again")
     return tensors, metadata

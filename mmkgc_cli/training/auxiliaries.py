@@ -1,4 +1,4 @@
-"""Losses of a scorer beside its own: estimators and adversaries, each with an Adam of its own."""
+"""Auxiliaries of a scorer: estimators and adversaries, each with its own loss and Adam."""
 
 from __future__ import annotations
 
@@ -14,68 +14,72 @@ from mmkgc_cli.training.optimizers import Adam, let_capture
 
 
 class Auxiliaries:
-    """Steps what `Scorer.auxiliaries` gives, after each step of the scorer; a part of its state."""
+    """Steps the auxiliaries of a scorer after each step of the scorer."""
 
     def __init__(self, scorer: Scorer) -> None:
-        """Makes an optimizer for each.
+        """Creates an optimizer for each auxiliary.
 
         Raises:
-            ScorerFault: when two share a name or a parameter, or one shares a parameter with the
-                scorer's own step.
+            ScorerFault: when two auxiliaries share a name or a parameter, or when a parameter is
+                also in the scorer's parameter groups.
         """
         self._scorer = scorer
-        self._each = scorer.auxiliaries()
-        names = [of.name for of in self._each]
+        self._auxiliaries = scorer.auxiliaries()
+        names = [auxiliary.name for auxiliary in self._auxiliaries]
         if len(set(names)) < len(names) or set(names) & set(RESERVED):
-            raise fault(scorer, "auxiliaries", "names of their own", ", ".join(names))
+            raise fault(scorer, "auxiliaries", "unique names", ", ".join(names))
         taken = {id(p) for group in scorer.parameter_groups() for p in group.parameters}
-        for of in self._each:
-            if any(id(p) in taken for p in of.parameters):
+        for auxiliary in self._auxiliaries:
+            if any(id(p) in taken for p in auxiliary.parameters):
                 raise fault(
                     scorer,
                     "auxiliaries",
-                    f"parameters that nothing else steps under {of.name!r}",
-                    "some that are in parameter_groups, or in two",
+                    f"parameters of {auxiliary.name!r} that nothing else steps",
+                    "some that parameter_groups or another auxiliary contains",
                 )
-            taken |= {id(p) for p in of.parameters}
-        self._optimizers = {of.name: Adam(list(of.parameters), lr=of.lr) for of in self._each}
+            taken |= {id(p) for p in auxiliary.parameters}
+        self._optimizers = {
+            auxiliary.name: Adam(list(auxiliary.parameters), lr=auxiliary.lr)
+            for auxiliary in self._auxiliaries
+        }
         for optimizer in self._optimizers.values():
             let_capture(optimizer)
 
     @property
     def every_step(self) -> bool:
-        """Whether all there are have their turn in each step."""
-        return all(of.every == 1 for of in self._each)
+        """Whether all auxiliaries are stepped in each step."""
+        return all(auxiliary.every == 1 for auxiliary in self._auxiliaries)
 
     def due(self, step: int) -> list[Auxiliary]:
-        """Whose turn it is after step `step`, counted from 1."""
-        return [of for of in self._each if (step - 1) % of.every == 0]
+        """The auxiliaries to step after step `step`, counted from 1."""
+        return [a for a in self._auxiliaries if (step - 1) % a.every == 0]
 
     def step(self, due: list[Auxiliary], batch: Batch) -> dict[str, Tensor]:
-        """One step down the loss of each that is `due`; the losses by name, unread."""
-        return {of.name: self._step(of, batch) for of in due}
+        """One step of each auxiliary that is `due`; returns the losses by name, on the device."""
+        return {auxiliary.name: self._step(auxiliary, batch) for auxiliary in due}
 
-    def _step(self, of: Auxiliary, batch: Batch) -> Tensor:
-        loss = of.loss(batch)
+    def _step(self, auxiliary: Auxiliary, batch: Batch) -> Tensor:
+        loss = auxiliary.loss(batch)
         if not isinstance(loss, Tensor) or loss.dim():
-            raise fault(self._scorer, "auxiliaries", f"a scalar for {of.name!r}", shape(loss))
-        # Of these parameters alone: whatever else the loss reaches stays as it is.
-        parameters = list(of.parameters)
+            expected = f"a scalar for {auxiliary.name!r}"
+            raise fault(self._scorer, "auxiliaries", expected, shape(loss))
+        # Other parameters that the loss depends on get no gradient.
+        parameters = list(auxiliary.parameters)
         for parameter, gradient in zip(
             parameters, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True
         ):
             parameter.grad = gradient
-        optimizer = self._optimizers[of.name]
+        optimizer = self._optimizers[auxiliary.name]
         optimizer.step()
         optimizer.zero_grad()
         return loss.detach()
 
     def state_dict(self) -> dict[str, Any]:
-        """Of the optimizers; the parameters are the scorer's."""
+        """States of the optimizers; the parameters are part of the scorer."""
         return {name: optimizer.state_dict() for name, optimizer in self._optimizers.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where `state_dict` was taken."""
+        """Restores a state of `state_dict`."""
         for name, optimizer in self._optimizers.items():
             optimizer.load_state_dict(state[name])
             let_capture(optimizer)

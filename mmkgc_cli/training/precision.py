@@ -1,4 +1,4 @@
-"""How matrix products round in a training step; tables, ops and losses stay in float32."""
+"""Precision of matrix products in a training step; tables, ops and losses stay in float32."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from mmkgc_cli.training.settings import Precision
 
 
 def require_precision(precision: Precision, device: torch.device) -> None:
-    """Refuses what the device does not offer.
+    """Checks that the device supports the precision.
 
     Raises:
-        DataError: for all but float32 without CUDA.
+        DataError: for tf32 and bf16 without CUDA.
     """
     if precision != "float32" and device.type != "cuda":
         raise DataError(
             f"training.precision={precision}: needs CUDA, and this training runs on the "
-            f"{device.type.upper()}; leave it at float32, or train on a machine with a GPU"
+            f"{device.type.upper()}",
+            fix="set training.precision to float32, or train on a machine with a GPU",
         )
 
 
 @contextlib.contextmanager
 def products(precision: Precision, device: torch.device) -> Iterator[None]:
-    """Whether products of float32 matrices on a GPU are made in TF32: only if asked for.
+    """Context in which float32 matrix products on a GPU use TF32, only for ``tf32``.
 
-    The switches are the process's; they are put back at the end. Goes around backward as well.
+    Restores the global switches of torch at the end. Must include the backward pass.
     """
     if device.type != "cuda":
         yield
@@ -42,15 +43,15 @@ def products(precision: Precision, device: torch.device) -> Iterator[None]:
             switch.fp32_precision = "tf32" if precision == "tf32" else "ieee"
         yield
     finally:
-        for switch, was in zip(switches, before, strict=True):
-            switch.fp32_precision = was
+        for switch, value in zip(switches, before, strict=True):
+            switch.fp32_precision = value
 
 
 def forward(
     precision: Precision, device: torch.device
 ) -> contextlib.AbstractContextManager[object]:
-    """Around scoring: under bf16, dense modules multiply in bfloat16, weights staying float32."""
+    """Context for scoring, in which ``bf16`` multiplies in bfloat16; weights stay float32."""
     if precision != "bf16":
         return contextlib.nullcontext()
-    # Without the cache of casts, which a CUDA graph must not keep from step to step.
+    # Without the cache of casts, which a CUDA graph would reuse in later steps.
     return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)

@@ -1,4 +1,4 @@
-"""What the step programs that train a scorer share: the order of a pass, the step, its state."""
+"""Base of the step programs that train a scorer: batches, the step and its state."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from mmkgc_cli.training.settings import OptimizerSettings, ScheduleSettings, Tra
 
 
 class ScorerProgram:
-    """A step program (see `training.loop`) over rows in a fresh permutation each epoch.
+    """A step program (see `training.loop`) over rows in a new permutation each epoch.
 
-    The last, smaller batch is used too. Everything lives on the scorer's device and nothing is read
-    back within an epoch. A subclass says in `train_on` what the loss of a batch is.
+    Includes the smaller last batch. All tensors are on the scorer's device, and no step reads from
+    the device. Subclasses define `train_on`.
     """
 
-    # Ops whose twins wait for the device, so that a step with them cannot be captured.
+    # Ops with reference implementations that synchronize, which prevents a capture.
     ops: ClassVar[tuple[str, ...]] = ("table_adam",)
 
     def __init__(
@@ -59,26 +59,26 @@ class ScorerProgram:
         self._auxiliaries = Auxiliaries(scorer)
         self._order = torch.empty(0, dtype=torch.int64, device=rows.device)
         self._before_order = self._order_rng.get_state()
-        # Who wants to know where the time goes puts something else here.
+        # `runs.profiling` replaces this to time parts of a step.
         self.watch: Callable[[str], AbstractContextManager[Any]] = nullcontext
 
     @property
     def steps_per_epoch(self) -> int:
-        """Batches in one pass over the rows."""
+        """Batches in one epoch."""
         return -(-len(self.rows) // self.batch_size)
 
     @property
     def full_batch(self) -> int:
-        """Rows in every batch but a smaller last one."""
+        """Rows of all batches but a smaller last one."""
         return min(self.batch_size, len(self.rows))
 
     @property
     def epoch(self) -> int:
-        """The pass that the next step is part of, counted from 1."""
+        """The epoch of the next step, counted from 1."""
         return 1 + self.optimization.steps // self.steps_per_epoch
 
     def start_epoch(self) -> None:
-        """Tells the scorer and draws the order of the next pass."""
+        """Notifies the scorer and draws a permutation of the rows."""
         self.scorer.start_epoch(self.epoch)
         self._draw_order()
 
@@ -89,28 +89,28 @@ class ScorerProgram:
         )
 
     def step(self, index: int) -> dict[str, Tensor]:
-        """Trains on batch `index` of the pass.
+        """Trains on batch `index` of the epoch.
 
-        Returns the loss, the scorer's own terms in it, and the norm of the gradient, unread.
+        Returns the loss, its terms from the scorer, and the norm of the gradient, on the device.
         """
         return self.train_on(self.begin_step(index))
 
     def begin_step(self, index: int) -> Tensor:
-        """Counts the step and sets its rate; the rows [B, k] of batch `index`."""
+        """Counts the step and sets its learning rate; returns the rows [B, k] of batch `index`."""
         self.optimization.begin_step()
         size = self.batch_size
         return self.rows[self._order[index * size : (index + 1) * size]]
 
     def train_on(self, batch: Tensor) -> dict[str, Tensor]:
-        """What the device does in a step, see `training.captured`; as `step` returns."""
+        """The device's part of a step, see `training.cuda_graph`; returns the same as `step`."""
         raise NotImplementedError(f"{type(self).__name__} defines no train_on")
 
     def descend(
         self, loss_of: Callable[[], Tensor], batch_of: Callable[[], Batch]
     ) -> dict[str, Tensor]:
-        """One step down a loss and the scorer's own terms, which are about the batch of the step.
+        """One optimizer step on a loss plus the loss terms of the scorer.
 
-        That is made for scorers with terms alone.
+        `batch_of` returns the batch for these terms; it is only called for scorers with terms.
         """
         device = self.rows.device
         with self.optimization.collecting(), products(self.precision, device):
@@ -131,37 +131,37 @@ class ScorerProgram:
         return {"loss": loss.detach(), **traced, "gradient_norm": norm}
 
     def why_not_captured(self) -> str | None:
-        """Why a CUDA graph cannot replay the step; None when it can."""
+        """Why a CUDA graph cannot capture the step; None when it can."""
         if not self.scorer.capturable:
-            return f"{type(self.scorer).__name__} does not do the same in every step"
+            return f"{type(self.scorer).__name__} runs other kernels in other steps"
         if not self._auxiliaries.every_step:
-            return "an estimator or adversary of the scorer has its turn in some steps only"
+            return "an auxiliary of the scorer is stepped in some steps only"
         for op in self.ops:
-            path, why = path_of(op, self.rows.device.type)
-            if path != "native":
-                return f"{op} runs in torch: {why}"
+            backend, reason = path_of(op, self.rows.device.type)
+            if backend != "native":
+                return f"{op} runs its reference implementation: {reason}"
         return self.optimization.why_not_captured()
 
     def weights(self) -> dict[str, Tensor]:
-        """All that is learnt or counted, by name: what must stay finite."""
+        """Everything that is trained or counted, by name; must stay finite."""
         return dict(self.scorer.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, optimizer, and where the random stream of the order is."""
+        """Weights, optimizers and the random stream of the permutation."""
         return {
             "scorer": self.scorer.state_dict(),
             "optimization": self.optimization.state_dict(),
-            # An order is drawn again, which takes less room than keeping it.
+            # The state before the permutation was drawn is smaller than the permutation.
             "permutation": {"order": self._before_order, "next": self._order_rng.get_state()},
             "auxiliaries": self._auxiliaries.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over what `state_dict` gave, and draws the order of the pass again."""
+        """Restores a state of `state_dict`, and draws the permutation of its epoch again."""
         self.optimization.load_state_dict(state["optimization"])
-        # Checkpoints from before there were any have none.
+        # Checkpoints of early versions have no auxiliaries.
         self._auxiliaries.load_state_dict(state.get("auxiliaries", {}))
-        # What comes of the number alone is back then; what is in buffers comes with the weights.
+        # Restores what depends on the epoch alone; buffers are restored with the weights.
         self.scorer.start_epoch(self.epoch)
         self.scorer.load_state_dict(state["scorer"])
         self._order_rng.set_state(state["permutation"]["order"])

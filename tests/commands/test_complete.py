@@ -233,7 +233,7 @@ def test_maco_is_trained_in_a_run_directory(mmkgc: Run, folder: Path) -> None:
     assert json.loads(store.with_suffix(".json").read_text())["epochs"] == 3
     again = mmkgc(*command, "--out", "other.h5")
     assert again.code == 2
-    assert "runs/g-image-maco: holds a run already" in again.err
+    assert "runs/g-image-maco: a run exists already" in again.err
     before = store.read_bytes()
     resumed = mmkgc("complete", "--resume", "runs/g-image-maco", "--json")
     assert resumed.code == 0, resumed.err

@@ -18,7 +18,6 @@ from tests.conftest import Outcome
 from tests.kill.contents import Broken, unsaved_epochs
 from tests.kill.killer import Job, Tally, Watch, torment
 from tests.kill.run import job_of, usual_jobs
-from tests.runs.test_training import Silent
 
 
 def test_kills_lose_nothing(tmp_path: Path, mmkgc: Callable[..., Outcome]) -> None:
@@ -45,7 +44,7 @@ def job(graph: Graph, tmp_path: Path) -> Job:
     settings = ["training.epochs=4", "checkpoints.seconds=0", "model.dim=4"]
     config = resolve("rotate", load_scorer("rotate").Config, overrides=settings)
     run = RunDirectory(tmp_path / "run")
-    run_training(config, tmp_path / "graph", run, False, Silent())
+    run_training(config, tmp_path / "graph", run)
     return Job(["train", "rotate", "--graph", "graph", "--run", str(run.path)], run.path)
 
 

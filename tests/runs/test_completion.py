@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,12 @@ from mmkgc_cli.runs.status import State, inspect
 from mmkgc_cli.runs.toml_file import read_toml
 from mmkgc_cli.state.checkpoints import Checkpoints
 from mmkgc_cli.state.trace import read_trace
-from mmkgc_cli.training.loop import EpochReport, NonFiniteLoss
+from mmkgc_cli.training.loop import Callback, EpochReport, NonFiniteLoss
 from tests.completion.small import communities, graph_with
 from tests.conftest import ROOT
 from tests.features.small import edit, write
 from tests.kill.contents import epochs, last_state
+from tests.runs.test_resume import StopAfter
 
 GRAPH, VALUES = communities(60, 6)
 SEEN = np.arange(60) % 6 > 0
@@ -51,19 +52,11 @@ SMALL = [
 ]  # fmt: skip
 
 
-class Watcher:
-    """Sends a signal to this process after so many steps, and remembers what it was told."""
+class Recorder(Callback):
+    """Records the reports of epochs."""
 
-    def __init__(self, after: int = -1, number: int = signal.SIGTERM) -> None:
-        self.left, self.number = after, number
+    def __init__(self) -> None:
         self.reports: list[EpochReport] = []
-
-    def begin_completion(self, *args: object) -> None: ...
-
-    def step(self, *args: object) -> None:
-        self.left -= 1
-        if self.left == 0:
-            signal.raise_signal(self.number)
 
     def epoch(self, report: EpochReport) -> None:
         self.reports.append(report)
@@ -81,15 +74,14 @@ def config(folder: Path, *more: str, preset: str = "paper", **request: Any) -> C
     return resolve_completion(section, preset, {}, [*SMALL, *more])
 
 
-def run(folder: Path, name: str, watcher: Watcher | None = None, *more: str, preset: str = "paper",
-        **request: Any) -> dict[str, Any]:  # fmt: skip
-    about = config(folder, *more, preset=preset, **request)
-    where = RunDirectory(folder / name)
-    return run_completion(about, folder / "g", where, False, watcher or Watcher())
+def run(folder: Path, name: str, *more: str, callbacks: Sequence[Callback] = (),
+        preset: str = "paper", **request: Any) -> dict[str, Any]:  # fmt: skip
+    settings = config(folder, *more, preset=preset, **request)
+    return run_completion(settings, folder / "g", RunDirectory(folder / name), callbacks)
 
 
-def left(folder: Path, name: str) -> tuple[Any, ...]:
-    """What a completion leaves: vectors, weights, state, and its trace without times."""
+def remains(folder: Path, name: str) -> tuple[Any, ...]:
+    """Vectors, weights and trace without times."""
     directory = RunDirectory(folder / name)
     with FeatureStore(folder / "out.h5") as store:
         vectors = store.read().tobytes()
@@ -98,57 +90,56 @@ def left(folder: Path, name: str) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("preset", ["paper", "released"])
 @pytest.mark.parametrize("after", [1, 4, 9, 24])
-def test_an_interrupted_completion_goes_on_as_if_nothing_had_happened(
+def test_a_resumed_completion_is_identical_to_an_uninterrupted_one(
     tmp_path: Path, after: int, preset: str
 ) -> None:
     prepare(tmp_path)
     report = run(tmp_path, "whole", preset=preset)
-    whole, state = left(tmp_path, "whole"), last_state(tmp_path / "whole")
+    whole, state = remains(tmp_path, "whole"), last_state(tmp_path / "whole")
     (tmp_path / "out.h5").unlink()
-    with pytest.raises(
-        Interrupted, match=r"go on with: mmkgc complete --resume .*broken"
-    ) as caught:
-        run(tmp_path, "broken", Watcher(after), preset=preset)
+    message = r"checkpoint saved. Resume with: mmkgc complete --resume .*broken"
+    with pytest.raises(Interrupted, match=message) as caught:
+        run(tmp_path, "broken", callbacks=[StopAfter(after)], preset=preset)
     assert caught.value.exit_code == 143
     assert not (tmp_path / "out.h5").exists()
-    found = resume_completion(RunDirectory(tmp_path / "broken"), None, Watcher())
-    assert left(tmp_path, "broken") == whole
+    resumed = resume_completion(RunDirectory(tmp_path / "broken"), None)
+    assert remains(tmp_path, "broken") == whole
     other = last_state(tmp_path / "broken")
     assert state is not None
     assert other is not None
     assert all(torch.equal(state[key], other[key]) for key in state.keys() | other.keys())
-    assert {**found, "run": ""} == {**report, "run": ""}
+    assert {**resumed, "run": ""} == {**report, "run": ""}
 
 
 def test_a_finished_completion_makes_its_vectors_again(tmp_path: Path) -> None:
     prepare(tmp_path)
     run(tmp_path, "run")
-    before = left(tmp_path, "run")
+    before = remains(tmp_path, "run")
     (tmp_path / "out.h5").unlink()
-    resume_completion(RunDirectory(tmp_path / "run"), None, Watcher(after=1))
-    assert left(tmp_path, "run") == before
+    resume_completion(RunDirectory(tmp_path / "run"), None, [StopAfter(1)])
+    assert remains(tmp_path, "run") == before
     Checkpoints(tmp_path / "run" / "checkpoints", 1).clear()
-    with pytest.raises(DataError, match=r"run: is finished and has no checkpoints any more"):
-        resume_completion(RunDirectory(tmp_path / "run"), None, Watcher())
+    with pytest.raises(DataError, match=r"the run is finished and its checkpoints were removed"):
+        resume_completion(RunDirectory(tmp_path / "run"), None)
 
 
-def test_what_was_hidden_is_measured_on_the_way_and_never_seen(tmp_path: Path) -> None:
+def test_hidden_vectors_are_measured_during_training_and_do_not_affect_it(tmp_path: Path) -> None:
     prepare(tmp_path)
-    watcher = Watcher()
-    run(tmp_path, "a", watcher)
-    measured = [report.epoch for report in watcher.reports if report.valid]
+    recorder = Recorder()
+    run(tmp_path, "a", callbacks=[recorder])
+    measured = [report.epoch for report in recorder.reports if report.valid]
     assert measured == [2, 4, 6]
-    assert all(not report.improved for report in watcher.reports)
+    assert all(not report.improved for report in recorder.reports)
     events = [e for e in read_trace(tmp_path / "a" / "trace.jsonl") if e["event"] == "epoch"]
     assert [bool(event["hidden"]) for event in events] == [False, True] * 3
     assert {"centred_cosine", "hits10", "count"} <= events[1]["hidden"].keys()
-    first = left(tmp_path, "a")
-    # Other vectors where something is hidden: the same comes out.
+    first = remains(tmp_path, "a")
+    # Other hidden vectors: the same result.
     hidden = missing(MaskRequest("image", 0.4, 0), GRAPH.entities, SEEN)
     other = tmp_path / "other"
     prepare(other, values=np.where(hidden[:, None], 100.0, VALUES).astype(np.float32))
-    run(other, "a", Watcher())
-    assert left(other, "a")[:2] == first[:2]
+    run(other, "a")
+    assert remains(other, "a")[:2] == first[:2]
 
 
 @pytest.mark.parametrize("variant", ["gen", "all-gen"])
@@ -156,28 +147,28 @@ def test_the_store_holds_what_the_generator_makes(
     tmp_path: Path, variant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare(tmp_path)
-    made = []
+    generated = []
     monkeypatch.setattr(
         completion,
         "generate_vectors",
-        lambda *args: made.append(generate_vectors(*args)) or made[-1],
+        lambda *args: generated.append(generate_vectors(*args)) or generated[-1],
     )
-    report = run(tmp_path, "run", None, variant=variant, missing_rate=None)
+    report = run(tmp_path, "run", variant=variant, missing_rate=None)
     wanted = ~SEEN if variant == "gen" else np.ones(60, dtype=bool)
-    assert len(made) == 1
+    assert len(generated) == 1
     assert (report["generated"], report["fallback"]) == (
-        wanted.sum(), int(made[0].rejected.sum())
+        wanted.sum(), int(generated[0].rejected.sum())
     )  # fmt: skip
     with FeatureStore(tmp_path / "out.h5") as store:
         values = store.read()
         assert store.generated is not None
         assert np.array_equal(store.generated, wanted)
-        about = store.about.completion
+        record = store.about.completion
     # Names of entities ascend, so their order in the graph is that of the problem.
-    assert np.array_equal(values[wanted], made[0].vectors.numpy())
+    assert np.array_equal(values[wanted], generated[0].vectors.numpy())
     assert np.array_equal(values[~wanted], VALUES[~wanted])
-    assert about["settings"]["candidates"] == 8
-    assert (about["strategy"], about["train_id"]) == ("maco", GRAPH.train_id)
+    assert record["settings"]["candidates"] == 8
+    assert (record["strategy"], record["train_id"]) == ("maco", GRAPH.train_id)
 
 
 @pytest.mark.parametrize(
@@ -190,13 +181,13 @@ def test_odd_data_is_completed(tmp_path: Path, seen: Any, width: int) -> None:
     values[:, 0] = 2.0
     prepare(tmp_path, graph, values, np.isin(np.arange(60), seen))
     variant = "all-gen" if len(seen) == 60 else "gen"
-    report = run(tmp_path, "run", None, missing_rate=None, variant=variant)
+    report = run(tmp_path, "run", missing_rate=None, variant=variant)
     assert report["generated"] == (60 if variant == "all-gen" else 60 - len(seen))
     with FeatureStore(tmp_path / "out.h5") as store:
         assert np.isfinite(store.read()).all()
 
 
-def test_where_every_candidate_is_rejected_all_count(
+def test_the_mean_of_all_candidates_replaces_rejected_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prepare(tmp_path)
@@ -209,7 +200,7 @@ def test_where_every_candidate_is_rejected_all_count(
     monkeypatch.setattr(completion, "generate_vectors", rejecting)
     report = run(tmp_path, "run", None, missing_rate=None)
     assert report["fallback"] == report["generated"] == 10
-    assert report["fallback_is"] == "the mean of all candidates, as none was taken for real"
+    assert report["fallback_is"] == "the mean of all candidates, because none was accepted"
 
 
 def test_bad_data_leaves_no_run(tmp_path: Path) -> None:
@@ -226,60 +217,67 @@ def test_bad_data_leaves_no_run(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_a_completion_goes_on_with_its_own_store_and_graph_alone(tmp_path: Path) -> None:
+def test_a_completion_resumes_only_with_its_own_store_and_graph(tmp_path: Path) -> None:
     prepare(tmp_path)
     with pytest.raises(Interrupted):
-        run(tmp_path, "run", Watcher(3))
+        run(tmp_path, "run", callbacks=[StopAfter(3)])
     directory = RunDirectory(tmp_path / "run")
     write_graph(communities(60, 6, seed=1)[0], tmp_path / "other")
-    with pytest.raises(DataError, match=r"run: trained on graph 'small' .*; give its --graph"):
-        resume_completion(directory, tmp_path / "other", Watcher())
+    with pytest.raises(
+        DataError,
+        match=r"run: trained on graph 'small' .*; pass the folder of its graph with --graph",
+    ):
+        resume_completion(directory, tmp_path / "other")
     write(tmp_path / "image.h5", GRAPH.entities, 2 * VALUES, SEEN)
-    with pytest.raises(DataError, match=r"image.h5: not the store that the run began with: expe"):
-        resume_completion(directory, None, Watcher())
+    with pytest.raises(
+        DataError, match=r"image.h5: not the feature store of this run: expected SHA-256"
+    ):
+        resume_completion(directory, None)
 
 
-def test_a_store_that_is_not_of_the_run_is_not_replaced(tmp_path: Path) -> None:
+def test_a_store_of_another_run_is_not_replaced(tmp_path: Path) -> None:
     prepare(tmp_path)
     with pytest.raises(Interrupted):
-        run(tmp_path, "run", Watcher(3))
+        run(tmp_path, "run", callbacks=[StopAfter(3)])
     write(tmp_path / "out.h5", GRAPH.entities, VALUES, SEEN)
     before = (tmp_path / "out.h5").read_bytes()
-    with pytest.raises(UsageError, match=r"out.h5: is there already and not of this run"):
-        resume_completion(RunDirectory(tmp_path / "run"), None, Watcher())
+    with pytest.raises(
+        UsageError, match=r"out.h5: exists and was not written by this run; move or remove"
+    ):
+        resume_completion(RunDirectory(tmp_path / "run"), None)
     assert (tmp_path / "out.h5").read_bytes() == before
 
 
 def test_a_loss_that_is_not_finite_ends_it_and_is_traced(tmp_path: Path) -> None:
     prepare(tmp_path, values=1e20 * VALUES)
-    with pytest.raises(NonFiniteLoss, match="lower the learning rate, or look at the data"):
-        run(tmp_path, "run", None, "maco.regression=1")
-    found = inspect(tmp_path / "run")
-    assert (found.state, found.completes, found.strategy) == (State.failed, "image", "maco")
+    with pytest.raises(NonFiniteLoss, match="lower the learning rate"):
+        run(tmp_path, "run", "maco.regression=1")
+    status = inspect(tmp_path / "run")
+    assert (status.state, status.completes, status.strategy) == (State.failed, "image", "maco")
     assert not (tmp_path / "out.h5").exists()
 
 
 def test_a_configuration_is_read_back_as_it_was_written(tmp_path: Path) -> None:
-    about = config(tmp_path, "maco.discriminator=joint", preset="released", seed=3)
-    assert about.maco == dataclasses.replace(
+    settings = config(tmp_path, "maco.discriminator=joint", preset="released", seed=3)
+    assert settings.maco == dataclasses.replace(
         RELEASED, input_width=4, encoder_hidden=6, noise=3, hidden=7, batch_size=16, candidates=8,
         lr=0.01, epochs=6, discriminator="joint", seed=3,
     )  # fmt: skip
     path = tmp_path / "config.toml"
-    path.write_text(to_toml(about))
-    assert read_completion(path) == about
+    path.write_text(to_toml(settings))
+    assert read_completion(path) == settings
     values = read_toml(path).values
-    assert unlike_defaults(values)["maco.tau" if about.maco.tau != PAPER.tau else "maco.lr"] == (
+    assert unlike_defaults(values)["maco.tau" if settings.maco.tau != PAPER.tau else "maco.lr"] == (
         0.01, 1e-4,
     )  # fmt: skip
     assert unlike_defaults(values)["validation.every"] == (2, 25)
-    path.write_text('strategy = "ridge"\n' + to_toml(about).partition("\n")[2])
-    with pytest.raises(DataError, match=r"config.toml: expected strategy 'maco', got 'ridge'"):
+    path.write_text('strategy = "ridge"\n' + to_toml(settings).partition("\n")[2])
+    with pytest.raises(DataError, match=r"config.toml: strategy 'ridge'; known: maco"):
         read_completion(path)
     path.write_text('scorer = "rotate"\n')
     with pytest.raises(DataError, match=r"got no strategy; resume a training with mmkgc train"):
         read_completion(path)
-    path.write_text(to_toml(about).replace("tau = 2.0", 'tau = "warm"'))
+    path.write_text(to_toml(settings).replace("tau = 2.0", 'tau = "warm"'))
     with pytest.raises(DataError, match=r"config.toml: the section 'maco' is damaged"):
         read_completion(path)
 
@@ -305,7 +303,7 @@ def test_runs_of_completions_are_listed_and_shown(
 ) -> None:
     prepare(tmp_path)
     with pytest.raises(Interrupted):
-        run(tmp_path, "runs/a", Watcher(7))
+        run(tmp_path, "runs/a", callbacks=[StopAfter(7)])
     run(tmp_path, "runs/b")
     listed = mmkgc("runs", "list", "--json")
     rows = {row["name"]: row for row in json.loads(listed.out)["runs"]}
@@ -340,9 +338,9 @@ def test_every_setting_is_documented_with_both_presets() -> None:
     def shown(value: object) -> str:
         return str(value).lower() if isinstance(value, bool) else str(value)
 
-    for name, (paper, released, about) in rows.items():
+    for name, (paper, released, description) in rows.items():
         section, _, key = name.partition(".")
-        assert about == fields[name].description
+        assert description == fields[name].description
         assert paper == shown(fields[name].default)
         other = getattr(RELEASED, key) if section == "maco" else fields[name].default
         assert released == ("" if other == fields[name].default else shown(other))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,8 @@ from mmkgc_cli.runs.training import Trained, resume_training, run_training
 from mmkgc_cli.scoring import load_scorer
 from mmkgc_cli.state.trace import read_trace
 from mmkgc_cli.state.weights import load_weights
-from mmkgc_cli.training.cuda_graph import CapturedProgram, replayed
+from mmkgc_cli.training.cuda_graph import CapturedProgram, with_cuda_graph
+from tests.runs.test_resume import StopAfter
 from tests.training.test_cuda_graph import losses, program_of, same
 
 pytestmark = [
@@ -29,35 +29,13 @@ pytestmark = [
 SETTINGS = ["training.epochs=4", "validation.every=2", "model.dim=8", "training.batch_size=64"]
 
 
-class Silent:
-    def begin(self, *args: object) -> None: ...
-
-    def step(self, *args: object) -> None: ...
-
-    def epoch(self, *args: object) -> None: ...
-
-
-class Stopping(Silent):
-    """Asks this process to stop after so many steps."""
-
-    def __init__(self, after: int) -> None:
-        self.left = after
-
-    def step(self, *args: object) -> None:
-        self.left -= 1
-        if self.left == 0:
-            signal.raise_signal(signal.SIGTERM)
-
-
-def train(
-    folder: Path, run: Path, device: str, *more: str, watcher: Silent | None = None
-) -> Trained:
+def train(folder: Path, run: Path, device: str, *more: str, stop_after: int = 0) -> Trained:
     settings = [*SETTINGS, f"training.device={device}", *more]
     config = resolve("rotate", load_scorer("rotate").Config, overrides=settings)
-    return run_training(config, folder, RunDirectory(run), False, watcher or Silent())
+    return run_training(config, folder, RunDirectory(run), [StopAfter(stop_after)])
 
 
-def test_training_repeats_byte_by_byte_and_evaluates_alike_on_both_devices(
+def test_training_on_a_gpu_is_reproducible_and_evaluates_alike_on_both_devices(
     graph: Graph, tmp_path: Path
 ) -> None:
     folder = tmp_path / "graph"
@@ -68,12 +46,12 @@ def test_training_repeats_byte_by_byte_and_evaluates_alike_on_both_devices(
         assert trained.valid["mrr"] == trained.outcome.best_mrr
         digests.append(load_weights(tmp_path / name / "model.safetensors")[1]["sha256"])
     assert digests[0] == digests[1]
-    there, here = (
+    on_gpu, on_cpu = (
         run_evaluation(RunDirectory(tmp_path / "a"), None, "test", device)["metrics"]["test"]
         for device in ("cuda", "cpu")
     )
-    found, expected = (of["both"]["realistic"]["mrr"] for of in (there, here))
-    assert found == pytest.approx(expected, abs=1e-3)
+    mrr, expected = (m["both"]["realistic"]["mrr"] for m in (on_gpu, on_cpu))
+    assert mrr == pytest.approx(expected, abs=1e-3)
 
 
 CAPTURED = [
@@ -83,58 +61,58 @@ CAPTURED = [
 ]
 
 
-def told(run: Path) -> list[tuple[bool, str | None]]:
+def recorded(run: Path) -> list[tuple[bool, str | None]]:
     events = read_trace(run / "trace.jsonl")
     return [(e["captured"], e["reason"]) for e in events if e["event"] == "cuda_graph"]
 
 
 @pytest.mark.parametrize("settings", CAPTURED)
-def test_captured_training_is_the_same_bit_by_bit_and_goes_on_so(
+def test_captured_training_is_bitwise_identical_also_after_a_resume(
     graph: Graph, tmp_path: Path, settings: list[str]
 ) -> None:
     write_graph(graph, folder := tmp_path / "graph")
     more = [f"training.{setting}" for setting in settings]
     train(folder, tmp_path / "eager", "cuda", *more, "training.cuda_graph=off")
     train(folder, tmp_path / "captured", "cuda", *more)
-    assert told(tmp_path / "eager") == [(False, "training.cuda_graph is off")]
-    assert told(tmp_path / "captured") == [(True, None)]
+    assert recorded(tmp_path / "eager") == [(False, "training.cuda_graph is off")]
+    assert recorded(tmp_path / "captured") == [(True, None)]
     for after in (2, 7, 13):  # while warming up, after a replay, within the last epoch
         broken = tmp_path / f"broken-{after}"
         with pytest.raises(Interrupted):
-            train(folder, broken, "cuda", *more, watcher=Stopping(after))
-        resume_training(RunDirectory(broken), None, Silent())
+            train(folder, broken, "cuda", *more, stop_after=after)
+        resume_training(RunDirectory(broken), None)
     runs = [path for path in tmp_path.iterdir() if path.name != "graph"]
     digests = {load_weights(path / "model.safetensors")[1]["sha256"] for path in runs}
     assert (len(runs), len(digests)) == (5, 1)
 
 
-def test_what_is_not_captured_is_said_and_trained(graph: Graph, tmp_path: Path) -> None:
+def test_the_trace_records_why_steps_are_not_captured(graph: Graph, tmp_path: Path) -> None:
     write_graph(graph, folder := tmp_path / "graph")
     train(folder, tmp_path / "run", "cuda", "schedule.name=linear")
-    ((captured, reason),) = told(tmp_path / "run")
+    ((captured, reason),) = recorded(tmp_path / "run")
     assert not captured
     assert reason is not None
     assert reason.startswith("the learning rate changes")
 
 
-def test_replayed_steps_have_the_losses_of_those_that_are_not(graph: Graph) -> None:
+def test_replayed_steps_have_the_same_losses(graph: Graph) -> None:
     plain = program_of(graph, device="cuda", lr=0.05)
-    captured = replayed(program_of(graph, device="cuda", lr=0.05), "auto", lambda _: None)
+    captured = with_cuda_graph(program_of(graph, device="cuda", lr=0.05), "auto", lambda _: None)
     assert isinstance(captured, CapturedProgram)
     assert losses(plain, 20) == losses(captured, 20)
     assert same(plain, captured)
     state = captured.state_dict()
     rest = losses(plain, 12)
     captured.load_state_dict(state)
-    assert losses(captured, 12) == rest  # from a graph made anew
+    assert losses(captured, 12) == rest  # from a new graph
     assert same(plain, captured)
 
 
 @pytest.mark.parametrize("setting", ["auto", "off"])
-def test_nothing_waits_for_the_device_within_an_epoch(graph: Graph, setting: str) -> None:
+def test_steps_do_not_wait_for_the_device(graph: Graph, setting: str) -> None:
     program = program_of(graph, device="cuda", lr=0.05)
-    steps = replayed(program, setting, lambda _: None)  # type: ignore[arg-type]
-    losses(steps, 8)  # the capture itself waits, once
+    steps = with_cuda_graph(program, setting, lambda _: None)  # type: ignore[arg-type]
+    losses(steps, 8)  # the capture itself waits once
     torch.cuda.set_sync_debug_mode("error")
     try:
         steps.start_epoch()

@@ -16,7 +16,6 @@ from mmkgc_cli.runs.evaluation import run_evaluation
 from mmkgc_cli.runs.sections import RunConfig
 from mmkgc_cli.runs.training import run_training
 from mmkgc_cli.scoring import load_scorer
-from tests.runs.test_training import Silent
 
 SMALL = ["training.epochs=4", "validation.every=2", "model.dim=8", "training.batch_size=64"]
 
@@ -66,7 +65,7 @@ def test_what_cannot_fit_is_refused_before_anything_is_trained(
     monkeypatch.setattr(resources, what, lambda _: 0.0)
     run = RunDirectory(tmp_path / "run")
     with pytest.raises(MmkgcError, match=message):
-        run_training(config_of(), tmp_path / "graph", run, False, Silent())
+        run_training(config_of(), tmp_path / "graph", run)
     assert not run.path.exists()
 
 
@@ -80,7 +79,7 @@ def test_a_ranking_that_fails_does_so_before_the_run_is_made(
     )
     run = RunDirectory(tmp_path / "run")
     with pytest.raises(NonFiniteScores):
-        run_training(config_of(), tmp_path / "graph", run, False, Silent())
+        run_training(config_of(), tmp_path / "graph", run)
     assert not run.path.exists()
 
 
@@ -100,7 +99,7 @@ def test_a_sample_of_valid_is_fixed_by_the_seed_and_all_of_it_by_default(graph: 
 def test_a_sample_is_on_the_record(graph: Graph, tmp_path: Path) -> None:
     write_graph(graph, tmp_path / "graph")
     run = RunDirectory(tmp_path / "run")
-    run_training(config_of("validation.sample=7"), tmp_path / "graph", run, False, Silent())
+    run_training(config_of("validation.sample=7"), tmp_path / "graph", run)
     results = run_evaluation(run, None, "test")
     assert results["protocol"]["selection"]["triples"] == 7
 

@@ -20,7 +20,7 @@ from mmkgc_cli.runs.training import resume_training, run_training
 from mmkgc_cli.scoring import load_scorer
 from mmkgc_cli.state.trace import read_trace
 from tests.conftest import Outcome
-from tests.runs.test_resume import Watcher, remains
+from tests.runs.test_resume import StopAfter, remains
 
 SETTINGS = [
     "training.epochs=6", "validation.every=2", "model.dim=8", "training.batch_size=64",
@@ -35,37 +35,37 @@ def folder(graph: Graph, tmp_path: Path) -> Path:
 
 
 def train(
-    folder: Path, run: RunDirectory, loggers: Loggers, after: int = -1, overwrite: bool = False
+    folder: Path, run: RunDirectory, loggers: Loggers, after: int = 0, *, overwrite: bool = False
 ) -> None:
-    """Four steps an epoch; a signal comes `after` so many."""
+    """Four steps per epoch; sends a signal after `after` steps."""
     config = resolve("rotate", load_scorer("rotate").Config, overrides=SETTINGS)
-    run_training(config, folder, run, overwrite, Watcher(after), loggers)
+    run_training(config, folder, run, [StopAfter(after), loggers], overwrite=overwrite)
 
 
 def broken_and_resumed(folder: Path, run: RunDirectory, name: str) -> None:
     with pytest.raises(Interrupted):
         train(folder, run, Loggers([name]), after=14)
-    # As if the process had been killed after the fourth epoch, its last checkpoint being older.
+    # As if the process was killed after the fourth epoch, with an older last checkpoint.
     last = sorted(run.checkpoints.glob("*.safetensors"))[-1]
-    kept = run.path / "kept"
-    shutil.copy(last, kept)
+    copy = run.path / "copy"
+    shutil.copy(last, copy)
     with pytest.raises(Interrupted):
-        resume_training(run, None, Watcher(4), loggers=Loggers([name]))
+        resume_training(run, None, [StopAfter(4), Loggers([name])])
     for path in run.checkpoints.glob("*.safetensors"):
         path.unlink()
-    kept.rename(run.checkpoints / last.name)
-    resume_training(run, None, Watcher(), loggers=Loggers([name]))
+    copy.rename(run.checkpoints / last.name)
+    resume_training(run, None, [Loggers([name])])
 
 
 def traced(run: RunDirectory, *keys: str) -> list[tuple[int, float]]:
-    found = []
+    values = []
     for event in read_trace(run.trace):
         value: Any = event
         for key in keys:
             value = value.get(key) if isinstance(value, Mapping) else None
         if event["event"] == "epoch" and value is not None:
-            found.append((event["epoch"], value))
-    return found
+            values.append((event["epoch"], value))
+    return values
 
 
 def scalars(run: RunDirectory, name: str) -> list[tuple[int, float]]:
@@ -75,25 +75,23 @@ def scalars(run: RunDirectory, name: str) -> list[tuple[int, float]]:
     return [(e.step, e.value) for e in events.Scalars(name)]
 
 
-def test_tensorboard_shows_each_epoch_once_however_often_it_was_trained(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_tensorboard_shows_repeated_epochs_once(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     run = RunDirectory(tmp_path / "run")
     broken_and_resumed(folder, run, "tensorboard")
     for keys in (("losses", "loss"), ("valid", "mrr"), ("rate",), ("triples_per_second",)):
-        found = scalars(run, "/".join(keys))
+        logged = scalars(run, "/".join(keys))
         expected = traced(run, *keys)
-        assert [step for step, _ in found] == [epoch for epoch, _ in expected]
-        assert [v for _, v in found] == pytest.approx([v for _, v in expected], rel=1e-6)
+        assert [step for step, _ in logged] == [epoch for epoch, _ in expected]
+        assert [v for _, v in logged] == pytest.approx([v for _, v in expected], rel=1e-6)
     assert [epoch for epoch, _ in traced(run, "rate")] == [1, 2, 3, 4, 5, 6]
-    with pytest.raises(Interrupted):  # what replaces it begins anew
+    with pytest.raises(Interrupted):  # a new run in the same folder starts a new log
         train(folder, run, Loggers(["tensorboard"]), after=9, overwrite=True)
     assert [step for step, _ in scalars(run, "rate")] == [1, 2]
 
 
 class FakeWandB(ModuleType):
-    """Takes down what it is asked for."""
+    """Records the calls."""
 
     def __init__(self) -> None:
         super().__init__("wandb")
@@ -118,8 +116,8 @@ class FakeWandB(ModuleType):
     def finish(self, exit_code: int) -> None:
         self.calls.append(("finish", exit_code))
 
-    def of(self, kind: str) -> list[Any]:
-        return [value for name, value in self.calls if name == kind]
+    def arguments(self, function: str) -> list[Any]:
+        return [value for name, value in self.calls if name == function]
 
 
 @pytest.fixture
@@ -132,54 +130,54 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeWandB]:
     sys.modules.pop("mmkgc_cli.runs.log_wandb", None)
 
 
-def test_wandb_goes_on_in_the_same_run_and_learns_how_it_ended(
+def test_a_resumed_training_logs_to_the_same_wandb_run(
     folder: Path, tmp_path: Path, fake: FakeWandB
 ) -> None:
     run = RunDirectory(tmp_path / "run")
     broken_and_resumed(folder, run, "wandb")
-    options = fake.of("init")[0]
-    assert {again["id"] for again in fake.of("init")} == {options["id"]}
+    options = fake.arguments("init")[0]
+    assert {again["id"] for again in fake.arguments("init")} == {options["id"]}
     assert (options["project"], options["name"]) == ("mmkgc", "run")
     assert options["config"]["training"]["epochs"] == 6
     assert str(tmp_path) not in repr(options["config"])
-    assert fake.of("finish") == [143, 143, 0]
-    assert fake.of("metric")[0] == (("*",), {"step_metric": "epoch"})
-    shown = {values["epoch"]: values for values in fake.of("log")}
+    assert fake.arguments("finish") == [143, 143, 0]
+    assert fake.arguments("metric")[0] == (("*",), {"step_metric": "epoch"})
+    shown = {values["epoch"]: values for values in fake.arguments("log")}
     assert sorted(shown) == [1, 2, 3, 4, 5, 6]
-    found = [(epoch, values["losses/loss"]) for epoch, values in shown.items()]
-    assert found == traced(run, "losses", "loss")
+    losses = [(epoch, values["losses/loss"]) for epoch, values in shown.items()]
+    assert losses == traced(run, "losses", "loss")
     with pytest.raises(Interrupted):
         train(folder, run, Loggers(["wandb"]), after=9, overwrite=True)
-    assert fake.of("init")[-1]["id"] != options["id"]
+    assert fake.arguments("init")[-1]["id"] != options["id"]
 
 
-@pytest.mark.parametrize("where", ["init", "log", "finish"])
-def test_a_log_that_fails_warns_once_and_the_training_goes_on(
+@pytest.mark.parametrize("function", ["init", "log", "finish"])
+def test_a_logger_that_fails_warns_once_and_training_continues(
     folder: Path,
     tmp_path: Path,
     fake: FakeWandB,
     monkeypatch: pytest.MonkeyPatch,
-    where: str,
+    function: str,
 ) -> None:
     def failing(*_: Any, **__: Any) -> None:
         raise ConnectionError("no route to W&B\nand more")
 
-    said: list[str] = []
+    warnings: list[str] = []
     plain, logged = RunDirectory(tmp_path / "plain"), RunDirectory(tmp_path / "logged")
     train(folder, plain, Loggers())
-    if where == "log":
+    if function == "log":
         fake.fail_at = 2
     else:
-        monkeypatch.setattr(fake, where, failing)
-    train(folder, logged, Loggers(["wandb"], said.append))
-    warning = "warning: --log wandb gave up: no route to W&B; the training is not affected"
-    assert said == [warning]
+        monkeypatch.setattr(fake, function, failing)
+    train(folder, logged, Loggers(["wandb"], warnings.append))
+    warning = "warning: --log wandb stopped: no route to W&B; training continues"
+    assert warnings == [warning]
     assert remains(plain)[0] == remains(logged)[0]
     logs = {"init": 0, "log": 1, "finish": 6}
-    assert len(fake.of("log")) == logs[where]
+    assert len(fake.arguments("log")) == logs[function]
 
 
-def test_wandb_takes_it_without_a_network(folder: Path, tmp_path: Path) -> None:
+def test_wandb_logs_offline(folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("wandb")
     import subprocess
 
@@ -194,12 +192,12 @@ def test_wandb_takes_it_without_a_network(folder: Path, tmp_path: Path) -> None:
         env={**os.environ, "WANDB_MODE": "offline"}, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "gave up" not in done.stderr
+    assert "warning: --log" not in done.stderr
     assert list(run.glob("wandb/offline-run-*/*.wandb"))
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb"])
-def test_a_missing_package_is_one_line_that_says_how_to_get_it(
+def test_a_missing_package_is_an_error_with_the_command_that_installs_it(
     mmkgc: Callable[..., Outcome], folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     for loaded in [m for m in sys.modules if m.split(".")[0] == name]:
@@ -213,7 +211,7 @@ def test_a_missing_package_is_one_line_that_says_how_to_get_it(
     assert not (folder.parent / "run").exists()
 
 
-def test_a_package_that_does_not_load_is_one_line_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_that_cannot_be_imported_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "mmkgc_cli.runs.log_wandb", raising=False)
 
     class Broken:
@@ -223,11 +221,11 @@ def test_a_package_that_does_not_load_is_one_line_too(monkeypatch: pytest.Monkey
 
     monkeypatch.delitem(sys.modules, "wandb", raising=False)
     monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
-    with pytest.raises(UsageError, match=r"cannot be loaded: Descriptors .* directly\.; try pip"):
+    with pytest.raises(UsageError, match=r"cannot be imported: Descriptors .* directly\.; try pip"):
         Loggers(["wandb"])
 
 
-def test_nothing_is_loaded_that_was_not_asked_for(
+def test_only_selected_loggers_are_imported(
     mmkgc: Callable[..., Outcome], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)

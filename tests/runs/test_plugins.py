@@ -18,7 +18,6 @@ from mmkgc_cli.scoring.scaffold import write_scorer
 from mmkgc_cli.state.atomic import read_json
 from mmkgc_cli.state.trace import read_trace
 from tests.conftest import Outcome
-from tests.runs.test_training import Silent
 
 Run = Callable[..., Outcome]
 QUICK = ["--set", "model.dim=4", "--set", "validation.every=1"]
@@ -70,7 +69,7 @@ def test_the_same_file_elsewhere_is_the_same_scorer(
 ) -> None:
     (tmp_path / "scorers").rename(tmp_path / "moved")
     monkeypatch.setenv("MMKGC_SCORERS", str(tmp_path / "moved"))
-    assert resume_training(trained, None, Silent(), 3).outcome.epochs == 3
+    assert resume_training(trained, None, epochs=3).outcome.epochs == 3
     model = run_evaluation(trained, None, "test")["model"]
     assert (model["plugin"]["origin"], model["plugin"]["change"]) == ("MMKGC_SCORERS", None)
 
@@ -142,7 +141,7 @@ def test_a_built_in_scorer_may_have_been_upgraded(
     run = RunDirectory(tmp_path / "r")
     record = read_config_file(run.config)["plugin"]
     run.config.write_text(run.config.read_text().replace(record["sha256"], "0" * 64))
-    assert resume_training(run, None, Silent(), 2).outcome.epochs == 2
+    assert resume_training(run, None, epochs=2).outcome.epochs == 2
     # A run from before files were recorded, and one of a scorer that is built in no longer.
     text = run.config.read_text()
     start = text.index("[plugin]")

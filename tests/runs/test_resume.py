@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -20,28 +21,24 @@ from mmkgc_cli.state.atomic import read_json
 from mmkgc_cli.state.checkpoints import Checkpoints
 from mmkgc_cli.state.trace import read_trace
 from mmkgc_cli.training.link_prediction import LinkPrediction
-from mmkgc_cli.training.loop import EpochReport, NonFiniteLoss
+from mmkgc_cli.training.loop import Callback, NonFiniteLoss
 from tests.conftest import random_graph
 from tests.kill.contents import epochs, last_state
 
 SETTINGS = ["training.epochs=6", "validation.every=2", "model.dim=8", "training.batch_size=64"]
 
 
-class Watcher:
-    """Sends a signal to this process after so many steps."""
+class StopAfter(Callback):
+    """Sends a signal to this process after a number of steps."""
 
-    def __init__(self, after: int = -1, number: int = signal.SIGTERM) -> None:
-        self.left = after
-        self.number = number
+    def __init__(self, steps: int, signal_number: int = signal.SIGTERM) -> None:
+        self.left = steps
+        self.signal_number = signal_number
 
-    def begin(self, *args: object) -> None: ...
-
-    def step(self, *args: object) -> None:
+    def step(self, epoch: int, done: int, total: int) -> None:
         self.left -= 1
         if self.left == 0:
-            signal.raise_signal(self.number)
-
-    def epoch(self, report: EpochReport) -> None: ...
+            signal.raise_signal(self.signal_number)
 
 
 @pytest.fixture
@@ -50,40 +47,47 @@ def folder(graph: Graph, tmp_path: Path) -> Path:
     return tmp_path / "graph"
 
 
-def train(folder: Path, run: RunDirectory, watcher: Watcher, *more: str) -> Trained:
+def train(folder: Path, run: RunDirectory, *more: str, stop_after: int = 0) -> Trained:
     config = resolve("rotate", load_scorer("rotate").Config, overrides=[*SETTINGS, *more])
-    return run_training(config, folder, run, False, watcher)
+    return run_training(config, folder, run, [StopAfter(stop_after)])
 
 
 def remains(run: RunDirectory) -> tuple[bytes, object, object]:
-    """What a training leaves: weights, all state, and its trace without times."""
+    """Weights, last checkpoint, and trace without times."""
     return run.weights.read_bytes(), last_state(run.path), epochs(run.trace)
 
 
 def differences(a: tuple[bytes, object, object], b: tuple[bytes, object, object]) -> list[str]:
-    """What two trainings left that is not the same."""
+    """The names of everything that differs between two runs."""
     left, right = a[1], b[1]
     assert isinstance(left, dict)
     assert isinstance(right, dict)
-    found = [] if a[0] == b[0] else ["weights"]
-    found += [f"{key} is in one alone" for key in left.keys() ^ right.keys()]
-    found += [key for key in left.keys() & right.keys() if not torch.equal(left[key], right[key])]
-    return found if a[2] == b[2] else [*found, f"trace: {a[2]} and {b[2]}"]
+    names = [] if a[0] == b[0] else ["weights"]
+    names += [f"{key} is in one run only" for key in left.keys() ^ right.keys()]
+    names += [key for key in left.keys() & right.keys() if not torch.equal(left[key], right[key])]
+    return names if a[2] == b[2] else [*names, f"trace: {a[2]} and {b[2]}"]
 
 
 @pytest.mark.parametrize("after", [1, 4, 5, 7, 12, 18])
-def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
+def test_a_resumed_run_is_identical_to_an_uninterrupted_one(
     folder: Path, tmp_path: Path, after: int
 ) -> None:
     whole, broken = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "broken")
-    undisturbed = train(folder, whole, Watcher())
-    with pytest.raises(Interrupted, match=r"go on with: mmkgc train --resume .*broken") as caught:
-        train(folder, broken, Watcher(after))
+    undisturbed = train(folder, whole)
+    with pytest.raises(Interrupted) as caught:
+        train(folder, broken, stop_after=after)
+    epoch = min(1 + after // 4, 6)
+    assert re.fullmatch(
+        rf"Interrupted in epoch {epoch}; checkpoint saved. model.safetensors holds "
+        r"(weights that were not validated|the best weights so far \(epoch \d, valid MRR .* %\))"
+        rf". Resume with: mmkgc train --resume {re.escape(str(broken.path))}",
+        str(caught.value),
+    )
     assert caught.value.exit_code == 143
-    assert run_evaluation(broken, None, "test")["metrics"]  # whatever was there
+    assert run_evaluation(broken, None, "test")["metrics"]
     with pytest.raises(Interrupted):
-        resume_training(broken, None, Watcher(1, signal.SIGINT))
-    resumed = resume_training(broken, None, Watcher())
+        resume_training(broken, None, [StopAfter(1, signal.SIGINT)])
+    resumed = resume_training(broken, None)
     assert not differences(remains(whole), remains(broken))
     assert resumed.valid == undisturbed.valid
     assert (resumed.outcome.epochs, resumed.outcome.stopped) == (6, "all epochs done")
@@ -111,14 +115,14 @@ def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(
         ["optimizer.clip_norm=0.1", "optimizer.average=0.9"],
     ],
 )
-def test_optimizers_schedules_and_averages_go_on_too(
+def test_optimizers_schedules_and_averages_resume_identically(
     folder: Path, tmp_path: Path, settings: list[str]
 ) -> None:
     whole, broken = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "broken")
-    train(folder, whole, Watcher(), *settings)
+    train(folder, whole, *settings)
     with pytest.raises(Interrupted):
-        train(folder, broken, Watcher(11), *settings)
-    resume_training(broken, None, Watcher())
+        train(folder, broken, *settings, stop_after=11)
+    resume_training(broken, None)
     assert not differences(remains(whole), remains(broken))
 
 
@@ -133,17 +137,17 @@ def test_optimizers_schedules_and_averages_go_on_too(
         ),
     ],
 )
-def test_trainings_against_all_candidates_go_on_too(
+def test_one_vs_all_trainings_resume_identically(
     folder: Path, tmp_path: Path, scorer: str, settings: list[str], terms: set[str]
 ) -> None:
-    """With dropout and batch norms (tucker), and a term of the scorer (complex)."""
+    """With dropout and batch normalization (tucker), and a loss term of the scorer (complex)."""
     more = [*SETTINGS, "training.candidates=all", *settings]
     config = resolve(scorer, load_scorer(scorer).Config, overrides=more)
     whole, broken = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "broken")
-    run_training(config, folder, whole, False, Watcher())
+    run_training(config, folder, whole)
     with pytest.raises(Interrupted):
-        run_training(config, folder, broken, False, Watcher(17))
-    resume_training(broken, None, Watcher())
+        run_training(config, folder, broken, [StopAfter(17)])
+    resume_training(broken, None)
     assert not differences(remains(whole), remains(broken))
     assert set(epochs(whole.trace)[0]["losses"]) == {"loss", "gradient_norm", *terms}
     model = run_evaluation(broken, None, "test")["model"]
@@ -183,7 +187,7 @@ SAMPLER = Learnt
 
 
 @pytest.mark.parametrize("name", ["shared", "learnt"])
-def test_samplers_go_on_too(
+def test_samplers_resume_identically(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -191,10 +195,10 @@ def test_samplers_go_on_too(
     Path("samplers/learnt.py").write_text(LEARNT)
     more = [f"negatives.sampler={name}", f"sampler.{'chunk' if name == 'shared' else 'pool'}=6"]
     whole, broken = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "broken")
-    train(folder, whole, Watcher(), *more)
+    train(folder, whole, *more)
     with pytest.raises(Interrupted):
-        train(folder, broken, Watcher(11), *more)
-    resume_training(broken, None, Watcher())
+        train(folder, broken, *more, stop_after=11)
+    resume_training(broken, None)
     assert not differences(remains(whole), remains(broken))
     Path("samplers/learnt.py").unlink()
     model = run_evaluation(broken, None, "test")["model"]  # ranking needs no sampler
@@ -204,58 +208,56 @@ def test_samplers_go_on_too(
 
 def test_a_run_without_a_checkpoint_starts_over(folder: Path, tmp_path: Path) -> None:
     whole, broken = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "broken")
-    train(folder, whole, Watcher())
+    train(folder, whole)
     with pytest.raises(Interrupted):
-        train(folder, broken, Watcher(7))
+        train(folder, broken, stop_after=7)
     Checkpoints(broken.checkpoints, 1).clear()
     broken.environment.unlink()  # the run was killed between its first two files
-    resume_training(broken, None, Watcher())
+    resume_training(broken, None)
     assert not differences(remains(whole), remains(broken))
     assert read_json(broken.environment).keys() == read_json(whole.environment).keys()
 
 
-def test_a_finished_run_has_nothing_left_to_do_unless_asked_for_more(
+def test_a_finished_run_trains_only_if_more_epochs_are_requested(
     folder: Path, tmp_path: Path
 ) -> None:
     run, longer = RunDirectory(tmp_path / "run"), RunDirectory(tmp_path / "longer")
-    train(folder, run, Watcher())
+    train(folder, run)
     before = run.weights.read_bytes()
-    assert resume_training(run, None, Watcher()).outcome.epochs == 6
+    assert resume_training(run, None).outcome.epochs == 6
     assert run.weights.read_bytes() == before
-    assert resume_training(run, None, Watcher(), epochs=10).outcome.epochs == 10
-    train(folder, longer, Watcher(), "training.epochs=10")
+    assert resume_training(run, None, epochs=10).outcome.epochs == 10
+    train(folder, longer, "training.epochs=10")
     assert not differences(remains(run), remains(longer))
 
 
-def test_fewer_epochs_than_there_are_is_no_wish_that_can_be_met(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_resuming_with_too_few_epochs_is_an_error(folder: Path, tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
-    train(folder, run, Watcher())
+    train(folder, run)
     before = run.config.read_bytes()
     for fewer in (3, 6):
-        with pytest.raises(UsageError, match="has 6 epochs already; ask for more --epochs"):
-            resume_training(run, None, Watcher(), epochs=fewer)
+        with pytest.raises(UsageError, match="has 6 epochs already; pass --epochs with at least 7"):
+            resume_training(run, None, epochs=fewer)
     assert run.config.read_bytes() == before
 
 
 @pytest.mark.parametrize("epochs", [None, 10])
-def test_a_finished_run_without_checkpoints_is_not_trained_over(
+def test_a_finished_run_without_checkpoints_is_not_trained_again(
     folder: Path, tmp_path: Path, epochs: int | None
 ) -> None:
     run = RunDirectory(tmp_path / "run")
-    train(folder, run, Watcher())
+    train(folder, run)
     Checkpoints(run.checkpoints, 1).clear()
     before = run.weights.read_bytes()
-    with pytest.raises(DataError, match="is finished and has no checkpoints any more"):
-        resume_training(run, None, Watcher(), epochs=epochs)
+    with pytest.raises(DataError, match="the run is finished and its checkpoints were removed"):
+        resume_training(run, None, epochs=epochs)
     assert run.weights.read_bytes() == before
 
 
-def test_weights_that_are_not_finite_never_get_into_a_checkpoint(
+def test_weights_that_are_not_finite_are_not_saved_in_a_checkpoint(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A step can leave such weights behind a loss that was finite."""
+    """A step with a finite loss can produce such weights."""
     plain = LinkPrediction.step
 
     def poisoned(self: LinkPrediction, index: int) -> dict[str, Tensor]:
@@ -267,19 +269,21 @@ def test_weights_that_are_not_finite_never_get_into_a_checkpoint(
 
     monkeypatch.setattr(LinkPrediction, "step", poisoned)
     run = RunDirectory(tmp_path / "run")
-    with pytest.raises(NonFiniteLoss, match="epoch 2: 'entities' is not finite any more"):
-        train(folder, run, Watcher(), "checkpoints.seconds=0")
+    with pytest.raises(NonFiniteLoss, match="epoch 2: the weights 'entities' are not finite"):
+        train(folder, run, "checkpoints.seconds=0")
     assert read_trace(run.trace)[-1]["event"] == "error"
-    found = Checkpoints(run.checkpoints, 1).latest()
-    assert found is not None
-    assert found[0].stem.endswith("6")
+    latest = Checkpoints(run.checkpoints, 1).latest()
+    assert latest is not None
+    assert latest[0].stem.endswith("6")
     monkeypatch.undo()
-    resume_training(run, None, Watcher())
+    resume_training(run, None)
 
 
-def test_checkpoints_come_as_often_as_asked(folder: Path, tmp_path: Path) -> None:
+def test_the_interval_and_the_number_of_checkpoints_are_settings(
+    folder: Path, tmp_path: Path
+) -> None:
     run = RunDirectory(tmp_path / "run")
-    train(folder, run, Watcher(), "checkpoints.seconds=0", "checkpoints.keep=3")
+    train(folder, run, "checkpoints.seconds=0", "checkpoints.keep=3")
     steps = sorted(int(p.stem) for p in run.checkpoints.glob("*.safetensors"))
     assert len(steps) == 3
     assert steps[-1] - steps[0] == 2
@@ -287,25 +291,25 @@ def test_checkpoints_come_as_often_as_asked(folder: Path, tmp_path: Path) -> Non
 
 def test_another_graph_is_refused(folder: Path, tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
-    train(folder, run, Watcher())
+    train(folder, run)
     write_graph(random_graph(40, 5, 300, seed=1), tmp_path / "other")
     with pytest.raises(DataError, match="trained on graph"):
-        resume_training(run, tmp_path / "other", Watcher())
+        resume_training(run, tmp_path / "other")
 
 
-def test_two_processes_do_not_train_one_run(folder: Path, tmp_path: Path) -> None:
+def test_two_processes_cannot_train_one_run(folder: Path, tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
-    train(folder, run, Watcher())
+    train(folder, run)
     with run.locked(), pytest.raises(MmkgcError, match="another process trains this run"):
-        resume_training(run, None, Watcher())
+        resume_training(run, None)
     before = remains(run)
     config = from_toml(run.config, lambda name: load_scorer(name).Config)
     with run.locked(), pytest.raises(MmkgcError, match="another process trains this run"):
-        run_training(config, folder, run, True, Watcher())
+        run_training(config, folder, run, overwrite=True)
     assert not differences(remains(run), before)
 
 
-def test_a_checkpoint_comes_after_the_trace_that_it_points_to_is_on_the_disk(
+def test_the_trace_is_flushed_before_the_checkpoint_that_refers_to_it(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, synced, plain = RunDirectory(tmp_path / "run"), [0], os.fsync
@@ -316,7 +320,7 @@ def test_a_checkpoint_comes_after_the_trace_that_it_points_to_is_on_the_disk(
             synced.append(run.trace.stat().st_size)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    train(folder, run, Watcher())
-    found = Checkpoints(run.checkpoints, 1).latest()
-    assert found is not None
-    assert synced[-1] == found[1]["trace"][0] > 0
+    train(folder, run)
+    latest = Checkpoints(run.checkpoints, 1).latest()
+    assert latest is not None
+    assert synced[-1] == latest[1]["trace"][0] > 0

@@ -24,8 +24,9 @@ from mmkgc_cli.runs.status import State, inspect, is_run
 from mmkgc_cli.runs.training import resume_training, run_training
 from mmkgc_cli.scoring import load_scorer
 from mmkgc_cli.state.atomic import abandoned
+from mmkgc_cli.training.loop import Callback
 from tests.conftest import random_graph
-from tests.runs.test_resume import Watcher
+from tests.runs.test_resume import StopAfter
 
 SETTINGS = ["training.epochs=4", "validation.every=2", "model.dim=4", "training.batch_size=64"]
 EVERY_STEP = "checkpoints.seconds=0"
@@ -37,14 +38,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     top = tmp_path_factory.mktemp("trained")
     write_graph(random_graph(40, 5, 300, seed=0), top / "graph")
 
-    def train(name: str, watcher: Watcher, *more: str) -> None:
-        config = resolve("rotate", load_scorer("rotate").Config, overrides=[*SETTINGS, *more])
-        run_training(config, top / "graph", RunDirectory(top / "runs" / name), False, watcher)
+    def train(name: str, *callbacks: Callback) -> None:
+        settings = [*SETTINGS, EVERY_STEP]
+        config = resolve("rotate", load_scorer("rotate").Config, overrides=settings)
+        run_training(config, top / "graph", RunDirectory(top / "runs" / name), callbacks)
 
-    train("finished", Watcher(), EVERY_STEP)
+    train("finished")
     run_evaluation(RunDirectory(top / "runs" / "finished"), None, "test")
     with pytest.raises(Interrupted):
-        train("deep/interrupted", Watcher(10), EVERY_STEP)
+        train("deep/interrupted", StopAfter(10))
     shutil.copytree(top / "runs" / "finished", top / "runs" / "killed")
     cut_trace(top / "runs" / "killed", 3)
     (top / "runs" / "killed" / "results.json").unlink()
@@ -208,7 +210,7 @@ def test_a_folder_that_is_a_run_is_listed_itself(runs: Path) -> None:
 
 
 def test_results_of_earlier_weights_are_not_those_of_the_run(runs: Path) -> None:
-    resume_training(RunDirectory(runs / "finished"), None, Watcher(), epochs=40)
+    resume_training(RunDirectory(runs / "finished"), None, epochs=40)
     run = inspect(runs / "finished")
     assert run.outdated_results
     assert run.test_mrr is None
@@ -264,7 +266,7 @@ def test_cleaning_takes_the_checkpoints_of_finished_runs_alone(runs: Path) -> No
     assert sizes["finished"] - left["finished"] == done[0].bytes
     assert not plan(runs, failed=False)
     run_evaluation(RunDirectory(runs / "finished"), None, "valid")
-    resume_training(RunDirectory(runs / "deep" / "interrupted"), None, Watcher())
+    resume_training(RunDirectory(runs / "deep" / "interrupted"), None)
 
 
 def test_failed_runs_go_whole_but_not_what_others_put_there(runs: Path) -> None:
@@ -353,7 +355,7 @@ def test_a_frequency_run_has_its_valid_mrr(graph: Graph, tmp_path: Path) -> None
     write_graph(graph, tmp_path / "graph")
     config = resolve("frequency", load_scorer("frequency").Config, overrides=[])
     run = RunDirectory(tmp_path / "run")
-    trained = run_training(config, tmp_path / "graph", run, False, Watcher())
+    trained = run_training(config, tmp_path / "graph", run)
     assert inspect(run.path).valid_mrr == trained.valid["mrr"]
 
 

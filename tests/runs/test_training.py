@@ -26,14 +26,6 @@ from tests.kg.test_graph import renumbered
 SMALL = ["training.epochs=4", "validation.every=2", "model.dim=8", "training.batch_size=64"]
 
 
-class Silent:
-    def begin(self, *args: object) -> None: ...
-
-    def step(self, *args: object) -> None: ...
-
-    def epoch(self, *args: object) -> None: ...
-
-
 @pytest.fixture
 def folder(graph: Graph, tmp_path: Path) -> Path:
     write_graph(graph, tmp_path / "graph")
@@ -43,10 +35,10 @@ def folder(graph: Graph, tmp_path: Path) -> Path:
 def train(folder: Path, path: Path, *overrides: str, scorer: str = "rotate") -> Trained:
     settings = [*SMALL, *overrides] if scorer == "rotate" else list(overrides)
     config = resolve(scorer, load_scorer(scorer).Config, overrides=settings)
-    return run_training(config, folder, RunDirectory(path), False, Silent())
+    return run_training(config, folder, RunDirectory(path))
 
 
-def test_a_run_holds_all_it_should(folder: Path, tmp_path: Path, graph: Graph) -> None:
+def test_a_run_has_all_files_and_events(folder: Path, tmp_path: Path, graph: Graph) -> None:
     run = RunDirectory(tmp_path / "run")
     trained = train(folder, run.path)
     names = {"config.toml", "environment.json", "trace.jsonl", "model.safetensors", "checkpoints"}
@@ -90,25 +82,25 @@ def test_the_number_of_threads_changes_no_bit(folder: Path, tmp_path: Path, opti
     assert len(digests) == 1
 
 
-def test_validations_rank_in_eval_mode_and_training_goes_on_in_its_own(
+def test_validations_rank_in_eval_mode_and_steps_run_in_training_mode(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     modes: list[tuple[str, bool]] = []
 
-    def noted(what: str, plain: Any) -> Any:
-        def with_a_note(first: Any, *rest: Any) -> Any:
-            modes.append((what, first.scorer.training if what == "step" else first.training))
-            return plain(first, *rest)
+    def recorded(name: str, function: Any) -> Any:
+        def with_record(first: Any, *rest: Any) -> Any:
+            modes.append((name, first.scorer.training if name == "step" else first.training))
+            return function(first, *rest)
 
-        return with_a_note
+        return with_record
 
-    monkeypatch.setattr(ScorerProgram, "step", noted("step", ScorerProgram.step))
+    monkeypatch.setattr(ScorerProgram, "step", recorded("step", ScorerProgram.step))
     for module in (training, assembly):
-        monkeypatch.setattr(module, "rank", noted("rank", module.rank))
+        monkeypatch.setattr(module, "rank", recorded("rank", module.rank))
     train(folder, tmp_path / "run", "training.batch_size=1000")
-    # One ranking before the first step, and a validation every other epoch of one step.
-    assert [what for what, _ in modes] == ["rank", *["step", "step", "rank"] * 2]
-    assert all(training == (what == "step") for what, training in modes)
+    # One ranking before the first step, then a validation after every second step.
+    assert [name for name, _ in modes] == ["rank", *["step", "step", "rank"] * 2]
+    assert all(training == (name == "step") for name, training in modes)
 
 
 def test_evaluation_of_the_best_weights_reproduces_the_selection(
@@ -154,7 +146,7 @@ def test_results_nest_split_side_tie_metric_and_keep_the_protocol(
 
 
 @pytest.mark.parametrize("damage", ["{", "[]", '{"metrics": [1]}', ""])
-def test_damaged_results_are_made_anew(folder: Path, tmp_path: Path, damage: str) -> None:
+def test_damaged_results_are_replaced(folder: Path, tmp_path: Path, damage: str) -> None:
     run = RunDirectory(tmp_path / "run")
     train(folder, run.path)
     results = run_evaluation(run, None, "test")
@@ -174,7 +166,7 @@ def test_selection_on_a_contaminated_split_is_recorded(
     assert (selection["clean"], selection["valid_in_train"]) == (False, 20)
 
 
-def test_a_run_trained_elsewhere_is_evaluated_here(folder: Path, tmp_path: Path) -> None:
+def test_a_run_of_another_device_is_evaluated_on_this_one(folder: Path, tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     train(folder, run.path)
     text = run.config.read_text().replace('device = "auto"', 'device = "cuda"')
@@ -182,7 +174,7 @@ def test_a_run_trained_elsewhere_is_evaluated_here(folder: Path, tmp_path: Path)
     assert run_evaluation(run, None, "test", "cpu")["metrics"]["test"]["both"]["count"] == 60
 
 
-def test_the_table_of_ranks_gives_back_the_metrics(folder: Path, tmp_path: Path) -> None:
+def test_the_table_of_ranks_reproduces_the_metrics(folder: Path, tmp_path: Path) -> None:
     run = RunDirectory(tmp_path / "run")
     train(folder, run.path)
     results = run_evaluation(run, None, "test")
@@ -212,19 +204,19 @@ def test_a_run_of_another_graph_is_refused(folder: Path, tmp_path: Path, graph: 
     with pytest.raises(DataError, match=r"trained on graph 'random' .* holds 'moved'"):
         run_evaluation(run, tmp_path / "moved", "test")
     write_graph(renumbered(graph, 0), tmp_path / "renumbered")
-    with pytest.raises(DataError, match="ids in another order"):
+    with pytest.raises(DataError, match="the same triples with other ids"):
         run_evaluation(run, tmp_path / "renumbered", "test")
     assert not run.results.exists()
 
 
-def test_a_run_is_never_overwritten_by_accident(folder: Path, tmp_path: Path) -> None:
+def test_a_run_is_not_overwritten_without_a_flag(folder: Path, tmp_path: Path) -> None:
     train(folder, tmp_path / "run")
-    with pytest.raises(UsageError, match="holds a run already; .*--overwrite"):
+    with pytest.raises(UsageError, match="a run exists already; .*--overwrite"):
         train(folder, tmp_path / "run")
 
 
-def test_a_folder_without_a_run_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no run there \(no config.toml\)"):
+def test_a_folder_without_a_run_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"not a run directory \(no config.toml\)"):
         run_evaluation(RunDirectory(tmp_path), None, "test")
 
 
@@ -233,11 +225,11 @@ def test_weights_of_another_run_are_refused(folder: Path, tmp_path: Path) -> Non
     train(folder, run.path)
     train(folder, tmp_path / "other", "model.dim=4")
     run.weights.write_bytes((tmp_path / "other" / "model.safetensors").read_bytes())
-    with pytest.raises(DataError, match="does not fit the configuration of the run"):
+    with pytest.raises(DataError, match="do not fit the configuration of the run; train again"):
         run_evaluation(run, None, "test")
 
 
-def test_a_training_that_diverges_says_so_in_its_trace(
+def test_the_trace_records_that_a_training_diverged(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scorer = load_scorer("rotate")
@@ -245,7 +237,7 @@ def test_a_training_that_diverges_says_so_in_its_trace(
     monkeypatch.setattr(scorer, "loss_sampled", lambda *x: float("nan") * loss(*x))
     run = RunDirectory(tmp_path / "run")
     with pytest.raises(
-        MmkgcError, match=r"epoch 1: the term 'loss' became nan; lower the learning rate"
+        MmkgcError, match=r"epoch 1: the loss term 'loss' is nan; lower the learning rate"
     ):
         train(folder, run.path)
     last = read_trace(run.trace)[-1]
@@ -253,7 +245,7 @@ def test_a_training_that_diverges_says_so_in_its_trace(
     assert not run.weights.exists()
 
 
-def test_cuda_where_there_is_none_is_one_line(folder: Path, tmp_path: Path) -> None:
+def test_cuda_without_a_gpu_is_an_error(folder: Path, tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
     with pytest.raises(MmkgcError, match="torch sees no CUDA device"):

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mmkgc_cli.state.memory import settled_objects
+from mmkgc_cli.state.memory import frozen_gc
 
 FAULTS = """
 import ctypes, resource, torch
@@ -22,7 +22,7 @@ def faults():
         del blocks
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-# Where a process begins, and where it stays until it happens to free a large block.
+# The default threshold, until the process frees a large block.
 ctypes.CDLL(None).mallopt(-3, 128 << 10)
 print(faults())
 assert keep_freed_memory()
@@ -30,8 +30,8 @@ print(faults())
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is asked")
-def test_memory_that_was_freed_comes_back_without_new_pages() -> None:
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_freed_memory_is_reused_without_page_faults() -> None:
     done = subprocess.run(
         [sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True
     )
@@ -39,8 +39,8 @@ def test_memory_that_was_freed_comes_back_without_new_pages() -> None:
     assert after < 1000 < before
 
 
-def test_settled_objects_are_collected_again_afterwards() -> None:
+def test_objects_are_frozen_only_within_the_context() -> None:
     before = gc.get_freeze_count()
-    with settled_objects():
+    with frozen_gc():
         assert gc.get_freeze_count() > before
     assert gc.get_freeze_count() == 0

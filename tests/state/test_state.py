@@ -18,7 +18,7 @@ from mmkgc_cli.state.trace import Trace, read_trace
 from mmkgc_cli.state.weights import checksum, load_weights, save_weights
 
 
-def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_write_is_complete_or_has_no_effect(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "file"
     with pytest.raises(ValueError, match="half way"), atomic_file(path) as file:
         file.write(b"half")
@@ -32,7 +32,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_what_a_killed_writer_left_is_swept_and_a_living_one_is_left_alone(
+def test_temporary_files_of_killed_processes_are_removed_and_others_kept(
     tmp_path: Path,
 ) -> None:
     code = (
@@ -55,12 +55,12 @@ def test_what_a_killed_writer_left_is_swept_and_a_living_one_is_left_alone(
 @pytest.mark.parametrize(
     ("number", "message"),
     [
-        (errno.ENOSPC, "the disk is full .* free some room or write elsewhere"),
+        (errno.ENOSPC, "the disk is full .* free some space, or write to another folder"),
         (errno.EROFS, "the file system is read-only"),
         (errno.EACCES, "permission denied"),
     ],
 )
-def test_storage_that_refuses_is_one_line(
+def test_a_failed_write_is_an_error_of_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, message: str
 ) -> None:
     def refuse(descriptor: int) -> None:
@@ -74,13 +74,13 @@ def test_storage_that_refuses_is_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_where_a_folder_should_be_is_one_line(tmp_path: Path) -> None:
+def test_a_file_in_place_of_a_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("")
     with pytest.raises(DataError, match="is a file, expected a folder"):
         make_folder(tmp_path / "f")
 
 
-def test_json_refuses_nan_and_damage_is_named_with_its_line(tmp_path: Path) -> None:
+def test_json_rejects_nan_and_errors_have_a_line_number(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     with pytest.raises(ValueError, match="Out of range"):
         write_json(path, {"x": float("nan")})
@@ -99,7 +99,7 @@ def test_streams_are_independent_and_reproducible() -> None:
     assert draws[0] == draws[1] != draws[2]
 
 
-def test_a_torn_last_line_of_a_trace_is_left_out(tmp_path: Path) -> None:
+def test_an_incomplete_last_line_of_a_trace_is_skipped(tmp_path: Path) -> None:
     path = tmp_path / "trace.jsonl"
     with Trace(path) as trace:
         trace.write("start", x=1)
@@ -112,7 +112,7 @@ def test_a_torn_last_line_of_a_trace_is_left_out(tmp_path: Path) -> None:
         read_trace(path)
 
 
-def test_trace_seconds_never_decrease_and_cannot_be_hidden(tmp_path: Path) -> None:
+def test_trace_seconds_do_not_decrease_and_cannot_be_overwritten(tmp_path: Path) -> None:
     with Trace(tmp_path / "trace.jsonl") as trace:
         for i in range(5):
             trace.write("epoch", number=i)
@@ -126,7 +126,7 @@ def test_trace_seconds_never_decrease_and_cannot_be_hidden(tmp_path: Path) -> No
 TENSORS = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor([1, 2]), "empty": torch.empty(0)}
 
 
-def test_weights_come_back_and_their_checksum_covers_name_type_shape_and_bytes(
+def test_saved_weights_are_loaded_unchanged_and_the_checksum_covers_everything(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "w.safetensors"
@@ -144,13 +144,13 @@ def test_weights_come_back_and_their_checksum_covers_name_type_shape_and_bytes(
     assert len({digest, *map(checksum, changed)}) == 5
 
 
-def test_equal_weights_make_equal_files(tmp_path: Path) -> None:
+def test_equal_weights_give_equal_files(tmp_path: Path) -> None:
     for name in "abcd":
         save_weights(tmp_path / name, TENSORS, {"k": "v", "l": "w", "m": "x"})
     assert len({(tmp_path / name).read_bytes() for name in "abcd"}) == 1
 
 
-def test_damaged_weights_are_one_line(tmp_path: Path) -> None:
+def test_damaged_weights_are_an_error(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     save_weights(path, TENSORS, {})
     whole = path.read_bytes()
@@ -162,8 +162,8 @@ def test_damaged_weights_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="do not match their checksum"):
         load_weights(path)
     safetensors.torch.save_file({"a": torch.ones(2)}, path)
-    with pytest.raises(DataError, match="holds no checksum"):
+    with pytest.raises(DataError, match="has no checksum"):
         load_weights(path)
     path.unlink()
-    with pytest.raises(DataError, match="no such file; is the run finished"):
+    with pytest.raises(DataError, match="no such file; finish the run first"):
         load_weights(path)

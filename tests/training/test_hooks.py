@@ -142,7 +142,7 @@ def test_an_auxiliary_that_shares_parameters_is_refused(graph: Graph) -> None:
         def parameter_groups(self) -> list[ParameterGroup]:
             return [ParameterGroup(list(self.parameters()))]
 
-    with pytest.raises(ScorerFault, match="that nothing else steps under 'distance'"):
+    with pytest.raises(ScorerFault, match="parameters of 'distance' that nothing else steps"):
         program(Shared, graph)
 
 
@@ -151,7 +151,7 @@ def test_an_auxiliary_must_have_a_name_of_its_own(graph: Graph) -> None:
         def auxiliaries(self) -> list[Auxiliary]:
             return [Auxiliary("loss", [self.mean], 0.5, self.distance)]
 
-    with pytest.raises(ScorerFault, match="expected names of their own, got loss"):
+    with pytest.raises(ScorerFault, match="expected unique names, got loss"):
         program(Named, graph)
 
 

@@ -13,6 +13,7 @@ from mmkgc_cli.scoring import Scorer, load_scorer
 from mmkgc_cli.state.signals import StopRequest
 from mmkgc_cli.training.link_prediction import LinkPrediction
 from mmkgc_cli.training.loop import (
+    Callback,
     EpochReport,
     NonFiniteLoss,
     Outcome,
@@ -47,107 +48,91 @@ class Program:
         self.epochs, self.done = state["epochs"], list(state["done"])
 
 
-class Kept:
-    """Remembers what it is told to keep."""
+class Recorder(Callback):
+    """Records the calls of the loop."""
 
     def __init__(self) -> None:
-        self.epochs: list[int] = []
+        self.best_epochs: list[int] = []
         self.checkpoints: list[tuple[int, int, str]] = []
-
-    def best(self, epoch: int, metrics: dict[str, float]) -> None:
-        self.epochs.append(epoch)
-
-    def due(self) -> bool:
-        return False
-
-    def checkpoint(self, progress: Progress) -> None:
-        self.checkpoints.append((progress.epoch, progress.done, progress.stopped))
-
-
-class Silent:
-    def __init__(self) -> None:
         self.reports: list[EpochReport] = []
 
-    def step(self, epoch: int, done: int, total: int) -> None: ...
+    def best(self, epoch: int, metrics: dict[str, float]) -> None:
+        self.best_epochs.append(epoch)
 
     def epoch(self, report: EpochReport) -> None:
         self.reports.append(report)
 
+    def checkpoint(self, progress: Progress, *, required: bool) -> None:
+        if required:
+            self.checkpoints.append((progress.epoch, progress.done, progress.stopped))
 
-def run(
-    program: Program, schedule: Schedule, mrrs: list[float], stop: StopRequest | None = None
-) -> tuple[Outcome, list[int], Silent]:
-    keeper = Kept()
-    script, observer = iter(mrrs), Silent()
+
+def run(program: Program, schedule: Schedule, mrrs: list[float]) -> tuple[Outcome, Recorder]:
+    script, recorder = iter(mrrs), Recorder()
     outcome = train(
-        program, schedule, 10, lambda: {"mrr": next(script)}, keeper, observer,
-        stop or StopRequest(),
+        program, schedule, [recorder], StopRequest(), rows=10,
+        validate=lambda: {"mrr": next(script)},
     )  # fmt: skip
-    return outcome, keeper.epochs, observer
+    return outcome, recorder
 
 
 def test_weights_are_kept_only_when_valid_mrr_improves() -> None:
-    outcome, kept, observer = run(
-        Program([1.0] * 6), Schedule(6, 1, 0), [0.1, 0.3, 0.2, 0.3, 0.4, 0]
-    )
-    assert kept == [1, 2, 5]
+    outcome, recorder = run(Program([1.0] * 6), Schedule(6, 1, 0), [0.1, 0.3, 0.2, 0.3, 0.4, 0])
+    assert recorder.best_epochs == [1, 2, 5]
     assert (outcome.best_epoch, outcome.best_mrr, outcome.epochs) == (5, 0.4, 6)
-    assert [r.improved for r in observer.reports] == [True, True, False, False, True, False]
+    assert [r.improved for r in recorder.reports] == [True, True, False, False, True, False]
 
 
 def test_training_stops_when_patience_runs_out() -> None:
-    outcome, kept, _ = run(Program([1.0] * 9), Schedule(9, 1, 2), [0.1, 0.3, 0.2, 0.1, 0.9])
+    outcome, recorder = run(Program([1.0] * 9), Schedule(9, 1, 2), [0.1, 0.3, 0.2, 0.1, 0.9])
     assert outcome.epochs == 4
-    assert kept == [1, 2]
+    assert recorder.best_epochs == [1, 2]
     assert "no better valid MRR in 2 validations" in outcome.stopped
 
 
 def test_the_last_epoch_is_validated_whatever_the_interval() -> None:
-    _, kept, observer = run(Program([1.0] * 5), Schedule(5, 2, 0), [0.1, 0.2, 0.3])
-    assert kept == [2, 4, 5]
-    assert [r.valid is not None for r in observer.reports] == [False, True, False, True, True]
+    _, recorder = run(Program([1.0] * 5), Schedule(5, 2, 0), [0.1, 0.2, 0.3])
+    assert recorder.best_epochs == [2, 4, 5]
+    assert [r.valid is not None for r in recorder.reports] == [False, True, False, True, True]
 
 
 class Seldom(Program):
-    """Has a second term in the first of three steps."""
+    """Returns a second term in every third step."""
 
     steps_per_epoch = 5
 
     def step(self, index: int) -> dict[str, Tensor]:
-        found = super().step(index)
-        return {**found, "seldom": torch.tensor(1.0 + index)} if index % 3 == 0 else found
+        terms = super().step(index)
+        return {**terms, "seldom": torch.tensor(1.0 + index)} if index % 3 == 0 else terms
 
 
 def test_a_term_is_averaged_over_the_steps_that_have_it() -> None:
-    _, _, observer = run(Seldom([1.0, 2.0]), Schedule(2, 1, 0), [0.1, 0.2])
-    assert [r.losses for r in observer.reports] == [
+    _, recorder = run(Seldom([1.0, 2.0]), Schedule(2, 1, 0), [0.1, 0.2])
+    assert [r.losses for r in recorder.reports] == [
         {"loss": 1.0, "seldom": 2.5},
         {"loss": 2.0, "seldom": 2.5},
     ]
 
 
 @pytest.mark.parametrize("counted", [True, False])
-def test_terms_go_on_being_averaged_after_a_resume(counted: bool) -> None:
-    # Where a checkpoint has no counts, each term was in every step before it.
+def test_means_of_terms_include_steps_before_a_resume(counted: bool) -> None:
+    # Without counts in the checkpoint, each term was returned by every step.
     totals = {"loss": torch.tensor(3.0)} | ({"seldom": torch.tensor(1.0)} if counted else {})
     progress = Progress(1, 3, totals, {"loss": 3, "seldom": 1} if counted else {})
-    program, observer = Seldom([1.0]), Silent()
+    program, recorder = Seldom([1.0]), Recorder()
     program.start_epoch()
-    train(
-        program, Schedule(1, 1, 0), 10, lambda: {"mrr": 0.1}, Kept(), observer, StopRequest(),
-        progress,
-    )  # fmt: skip
-    assert observer.reports[0].losses == {"loss": 1.0, "seldom": 2.5 if counted else 4.0}
+    train(program, Schedule(1, 1, 0), [recorder], StopRequest(), rows=10, progress=progress)
+    assert recorder.reports[0].losses == {"loss": 1.0, "seldom": 2.5 if counted else 4.0}
 
 
-def test_a_loss_that_is_not_finite_stops_with_its_name() -> None:
+def test_a_loss_that_is_not_finite_is_an_error_with_its_name() -> None:
     program = Program([1.0, float("nan"), 1.0])
-    with pytest.raises(NonFiniteLoss, match="epoch 2: the term 'loss' became nan"):
+    with pytest.raises(NonFiniteLoss, match="epoch 2: the loss term 'loss' is nan"):
         run(program, Schedule(3, 1, 0), [0.1, 0.2, 0.3])
     assert program.epochs == 2
 
 
-def test_a_signal_ends_the_step_keeps_a_checkpoint_and_asks_to_exit() -> None:
+def test_a_signal_stops_after_the_step_with_a_checkpoint() -> None:
     class Interrupting(Program):
         def step(self, index: int) -> dict[str, Tensor]:
             if self.epochs == 2:
@@ -156,19 +141,19 @@ def test_a_signal_ends_the_step_keeps_a_checkpoint_and_asks_to_exit() -> None:
 
     program = Interrupting([1.0] * 5)
     with StopRequest() as stop:
-        keeper = Kept()
+        recorder = Recorder()
         outcome = train(
-            program, Schedule(5, 1, 0), 10, lambda: {"mrr": 0.1}, keeper, Silent(), stop
+            program, Schedule(5, 1, 0), [recorder], stop, rows=10, validate=lambda: {"mrr": 0.1}
         )
         assert program.done == [0, 1, 0]
-        assert (outcome.epochs, keeper.epochs) == (1, [1])
-        assert keeper.checkpoints == [(2, 1, "")]
-        with pytest.raises(Interrupted) as caught:
-            stop.raise_if_asked("stopped")
+        assert (outcome.epochs, outcome.interrupted, recorder.best_epochs) == (1, True, [1])
+        assert recorder.checkpoints == [(2, 1, "")]
+        with pytest.raises(Interrupted, match="interrupted; resume") as caught:
+            stop.raise_if_asked("interrupted", fix="resume")
     assert caught.value.exit_code == 143
 
 
-def test_a_second_interrupt_stops_at_once_and_handlers_are_put_back() -> None:
+def test_a_second_interrupt_stops_immediately_and_handlers_are_restored() -> None:
     before = signal.getsignal(signal.SIGINT)
     with StopRequest() as stop:
         signal.raise_signal(signal.SIGINT)

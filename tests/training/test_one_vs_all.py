@@ -13,7 +13,7 @@ from torch import Tensor
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.scoring import Scorer, Side, load_scorer
 from mmkgc_cli.scoring.contract import Batch
-from mmkgc_cli.training.cuda_graph import WARM_UP, CapturedProgram, replayed
+from mmkgc_cli.training.cuda_graph import WARM_UP, CapturedProgram, with_cuda_graph
 from mmkgc_cli.training.one_vs_all import AllCandidates
 from tests.scoring.extended import Branches, DistMult, Mirrored, PairRE, PerRelation, TransE
 from tests.training.programs import one_vs_all
@@ -212,10 +212,12 @@ def test_training_ranks_what_it_was_trained_on_ahead(graph: Graph) -> None:
 def test_reciprocal_scorers_can_be_captured_and_others_say_why_not(graph: Graph) -> None:
     told: list[str | None] = []
     plain = program_of(make(DistMult, graph), graph)
-    assert replayed(plain, "auto", told.append, Recorded) is plain
+    assert with_cuda_graph(plain, "auto", told.append, Recorded) is plain
     assert told == ["how many of a batch's queries seek heads changes from step to step"]
     programs: list[Any] = [program_of(tucker(graph), graph) for _ in range(2)]
-    programs[1] = replayed(programs[1], "auto", told.append, lambda: Recorded(programs[1].program))
+    programs[1] = with_cuda_graph(
+        programs[1], "auto", told.append, lambda: Recorded(programs[1].program)
+    )
     assert isinstance(programs[1], CapturedProgram)
     losses = []
     for program in programs:

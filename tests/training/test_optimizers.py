@@ -31,7 +31,7 @@ def loss_of(table: Tensor, phases: Tensor, op: str = "rotate", calls: int = 1) -
         if op == "rotate":
             scores = rotate_score(table, phases, heads, relations, tails, ids, side)
         else:
-            # Queries are made from the table too, so part of its gradient comes through them.
+            # Queries depend on the table, so its gradient has a second source.
             row = lookup if op == "lookup" else lambda t, i: nn.functional.embedding(i, t)
             queries = row(table, torch.stack([heads, tails])) + row(phases, relations).repeat(1, 2)
             terms = whole_row(table.shape[1])
@@ -48,7 +48,7 @@ def parameters(dtype: torch.dtype = torch.float64) -> list[nn.Parameter]:
 
 
 def torch_step(loss: Any = loss_of, steps: int = 1, **options: Any) -> list[nn.Parameter]:
-    """What torch's own optimizer makes of the same."""
+    """The same training with the optimizer of torch."""
     trained = parameters()
     optimizer = torch.optim.Adam(trained, lr=0.01, **options)
     for _ in range(steps):
@@ -58,14 +58,16 @@ def torch_step(loss: Any = loss_of, steps: int = 1, **options: Any) -> list[nn.P
     return trained
 
 
-def same(found: list[nn.Parameter], expected: list[nn.Parameter]) -> bool:
-    return all(torch.allclose(a, b, atol=1e-12) for a, b in zip(found, expected, strict=True))
+def same(parameters: list[nn.Parameter], expected: list[nn.Parameter]) -> bool:
+    return all(torch.allclose(a, b, atol=1e-12) for a, b in zip(parameters, expected, strict=True))
 
 
 @pytest.mark.parametrize("op", ["rotate", "sampled", "lookup"])
 @pytest.mark.parametrize("calls", [1, 2])
 @pytest.mark.parametrize("materialize", [False, True])
-def test_steps_are_those_of_torch(path: str, op: str, calls: int, materialize: bool) -> None:
+def test_steps_are_identical_to_those_of_torch(
+    path: str, op: str, calls: int, materialize: bool
+) -> None:
     trained = parameters()
     optimizer = Adam(trained, lr=0.01, weight_decay=0.01)
     for _ in range(4):
@@ -82,7 +84,7 @@ def test_steps_are_those_of_torch(path: str, op: str, calls: int, materialize: b
 
 
 @native
-def test_a_deferred_gradient_is_not_written_out_and_zeroing_forgets_it() -> None:
+def test_a_deferred_gradient_is_not_materialized_and_zero_grad_clears_it() -> None:
     table, phases = trained = parameters()
     optimizer = Adam(trained, lr=0.01)
     with optimizer.deferring():
@@ -96,7 +98,7 @@ def test_a_deferred_gradient_is_not_written_out_and_zeroing_forgets_it() -> None
 
 
 @native
-def test_rows_that_were_looked_up_are_stepped_with_the_table() -> None:
+def test_looked_up_rows_are_stepped_with_the_table() -> None:
     table, phases = trained = parameters()
     optimizer = Adam(trained, lr=0.01)
     with optimizer.deferring():
@@ -110,7 +112,7 @@ def test_rows_that_were_looked_up_are_stepped_with_the_table() -> None:
 
 @native
 @pytest.mark.parametrize("op", ["sampled", "lookup"])
-def test_lazy_adam_steps_rows_that_only_queries_were_made_from(op: str) -> None:
+def test_lazy_adam_steps_rows_that_only_queries_use(op: str) -> None:
     table, _ = trained = parameters()
     before = table.detach().clone()
     optimizer = LazyAdam(trained, lr=0.01)
@@ -118,15 +120,15 @@ def test_lazy_adam_steps_rows_that_only_queries_were_made_from(op: str) -> None:
         loss_of(*trained, op).backward()
     optimizer.step()
     heads, _, tails, ids, _ = batch(9, 3, 0)
-    met = torch.zeros(9, dtype=torch.bool).index_fill_(
+    in_batch = torch.zeros(9, dtype=torch.bool).index_fill_(
         0, torch.cat([heads, tails, ids.flatten()]), 1
     )
     moved = (table.detach() != before).any(1)
-    assert torch.equal(moved, met)
+    assert torch.equal(moved, in_batch)
 
 
 @native
-def test_rows_of_a_table_without_scores_are_added_up() -> None:
+def test_gradients_of_looked_up_rows_are_summed() -> None:
     table, _ = trained = parameters()
     ids = torch.tensor([[2, 0], [2, 2]])
     optimizer = Adam(trained, lr=0.01)
@@ -138,7 +140,7 @@ def test_rows_of_a_table_without_scores_are_added_up() -> None:
 
 
 @native
-def test_second_derivatives_of_looked_up_rows_are_refused_while_gradients_are_deferred() -> None:
+def test_second_derivatives_of_deferred_lookups_are_an_error() -> None:
     table, _ = trained = parameters()
     with Adam(trained).deferring():
         rows = lookup(table, torch.tensor([1]))
@@ -146,8 +148,8 @@ def test_second_derivatives_of_looked_up_rows_are_refused_while_gradients_are_de
             torch.autograd.grad(rows.sin().sum(), table, create_graph=True, allow_unused=True)
 
 
-def test_outside_the_context_gradients_are_those_of_torch(path: str) -> None:
-    """Also when the optimizer is gone, is a copy, or is not the only one."""
+def test_gradients_outside_the_context_are_those_of_torch(path: str) -> None:
+    """Also after the optimizer was copied or deleted."""
     trained = parameters()
     optimizer = Adam(trained, lr=0.01)
     with optimizer.deferring():
@@ -175,12 +177,12 @@ def test_a_group_may_be_added_later(path: str) -> None:
     assert same(trained, torch_step())
 
 
-def test_state_goes_from_torch_to_ours_and_back(path: str) -> None:
+def test_states_of_torch_and_ours_are_interchangeable(path: str) -> None:
     trained = parameters()
-    kinds: list[type[torch.optim.Adam]] = [torch.optim.Adam, Adam, torch.optim.Adam]
+    classes: list[type[torch.optim.Adam]] = [torch.optim.Adam, Adam, torch.optim.Adam]
     state = None
-    for kind in kinds:
-        optimizer = kind(trained, lr=0.01)
+    for optimizer_class in classes:
+        optimizer = optimizer_class(trained, lr=0.01)
         if state is not None:
             optimizer.load_state_dict(state)
         optimizer.zero_grad()
@@ -194,8 +196,8 @@ def test_state_goes_from_torch_to_ours_and_back(path: str) -> None:
     assert same(trained, torch_step(steps=3))
 
 
-def test_queries_that_are_a_parameter_are_read_before_it_is_stepped(path: str) -> None:
-    """Two tables, each the queries of the other, and one that is its own."""
+def test_parameters_used_as_queries_are_read_before_they_are_stepped(path: str) -> None:
+    """Two tables that are queries of each other, and one that is its own query."""
 
     def loss(a: Tensor, b: Tensor) -> Tensor:
         ids, side = torch.arange(9).repeat(9, 1), torch.zeros(9, 9, dtype=torch.int8)
@@ -206,10 +208,10 @@ def test_queries_that_are_a_parameter_are_read_before_it_is_stepped(path: str) -
         ).sum()
 
     results = []
-    for kind in (Adam, torch.optim.Adam):
+    for optimizer_class in (Adam, torch.optim.Adam):
         rng = torch.Generator().manual_seed(0)
         tables = [nn.Parameter(torch.randn(9, 6, generator=rng)) for _ in range(2)]
-        optimizer = kind(tables, lr=0.01)
+        optimizer = optimizer_class(tables, lr=0.01)
         if isinstance(optimizer, Adam):
             with optimizer.deferring():
                 loss(*tables).backward()
@@ -221,7 +223,7 @@ def test_queries_that_are_a_parameter_are_read_before_it_is_stepped(path: str) -
 
 
 @native
-def test_a_parameter_that_was_changed_before_its_step_is_refused() -> None:
+def test_a_parameter_changed_before_its_step_is_an_error() -> None:
     trained = parameters()
     optimizer = Adam(trained, lr=0.01)
     with optimizer.deferring():
@@ -253,7 +255,7 @@ def test_hooks_on_steps_are_called_once() -> None:
     assert calls == [1]
 
 
-def test_columns_first_parameters_are_stepped_too(path: str) -> None:
+def test_column_major_parameters_are_stepped(path: str) -> None:
     table, phases = parameters()
     table = nn.Parameter(table.detach().T.contiguous().T)
     optimizer = Adam([table, phases], lr=0.01)
@@ -276,7 +278,7 @@ def test_scoring_without_gradients_defers_nothing(path: str) -> None:
 @native
 @pytest.mark.parametrize("op", ["rotate", "sampled"])
 @pytest.mark.parametrize("defer", [False, True])
-def test_second_derivatives_are_refused_not_zero(op: str, defer: bool) -> None:
+def test_second_derivatives_are_an_error_not_zero(op: str, defer: bool) -> None:
     trained = parameters()
     optimizer = Adam(trained, lr=0.01)
     with optimizer.deferring() if defer else torch.enable_grad():

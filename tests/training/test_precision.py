@@ -13,7 +13,7 @@ from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import write_graph
 from mmkgc_cli.ops import Metric
 from mmkgc_cli.scoring import Scorer, ScorerConfig, Side
-from mmkgc_cli.training.cuda_graph import replayed
+from mmkgc_cli.training.cuda_graph import with_cuda_graph
 from mmkgc_cli.training.link_prediction import LinkPrediction
 from mmkgc_cli.training.precision import Precision, products, require_precision
 from tests.conftest import Outcome
@@ -37,7 +37,7 @@ def switches() -> list[str]:
 
 
 class Projected(Scorer):
-    """Rows that come out of dense modules."""
+    """A scorer with candidates from dense modules."""
 
     metric = Metric.dot
     citation: ClassVar[str] = "a test"
@@ -69,7 +69,7 @@ def scorer_of(graph: Graph) -> Projected:
     return Projected(ScorerConfig(), len(graph.entities), len(graph.relations), rng)
 
 
-def test_tf32_is_on_for_the_step_alone_whatever_happens_in_it() -> None:
+def test_tf32_is_switched_off_after_the_step_also_after_errors() -> None:
     before = switches()
     with products("tf32", CUDA):
         assert switches() == ["tf32"] * 3
@@ -80,7 +80,7 @@ def test_tf32_is_on_for_the_step_alone_whatever_happens_in_it() -> None:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-def test_float32_is_float32_unless_tf32_is_asked_for(precision: Precision) -> None:
+def test_tf32_is_used_only_for_tf32(precision: Precision) -> None:
     before = switches()
     with products("tf32", CUDA), products(precision, CUDA):
         assert switches() == ["ieee"] * 3
@@ -88,7 +88,7 @@ def test_float32_is_float32_unless_tf32_is_asked_for(precision: Precision) -> No
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
-def test_without_cuda_only_float32_is_had(precision: Precision) -> None:
+def test_tf32_and_bf16_need_cuda(precision: Precision) -> None:
     require_precision("float32", torch.device("cpu"))
     require_precision(precision, CUDA)
     with pytest.raises(DataError, match=f"training.precision={precision}: needs CUDA"):
@@ -96,7 +96,7 @@ def test_without_cuda_only_float32_is_had(precision: Precision) -> None:
 
 
 @pytest.mark.parametrize("more", [[], ["--dry-run"]])
-def test_a_training_on_a_cpu_says_so_and_leaves_nothing(
+def test_bf16_on_a_cpu_is_an_error_before_anything_is_written(
     mmkgc: Callable[..., Outcome], graph: Graph, tmp_path: Path, more: list[str]
 ) -> None:
     write_graph(graph, tmp_path / "graph")
@@ -116,18 +116,20 @@ def test_rows_in_bfloat16_are_scored_in_float32(graph: Graph) -> None:
     side = (ids % 2).to(torch.int8)
     expected = scorer.score_sampled(heads, relations, tails, ids, side)
     with torch.autocast("cpu", torch.bfloat16):
-        found = scorer.score_sampled(heads, relations, tails, ids, side)
+        scores = scorer.score_sampled(heads, relations, tails, ids, side)
     assert scorer.seen[-1][0] == torch.bfloat16
-    assert found.dtype == torch.float32
-    assert torch.allclose(found, expected, atol=0.02 * float(expected.detach().abs().max()))
-    assert not torch.equal(found, expected)
-    found.sum().backward()
+    assert scores.dtype == torch.float32
+    assert torch.allclose(scores, expected, atol=0.02 * float(expected.detach().abs().max()))
+    assert not torch.equal(scores, expected)
+    scores.sum().backward()
     grads = [p.grad for p in scorer.parameters()]
     assert all(g is not None and g.dtype == torch.float32 and g.any() for g in grads)
 
 
 @pytest.mark.parametrize("precision", [pytest.param(p, marks=on_gpu) for p in ("tf32", "bf16")])
-def test_lower_precision_trains_alike_captured_or_not(graph: Graph, precision: Precision) -> None:
+def test_lower_precision_trains_similarly_with_and_without_a_graph(
+    graph: Graph, precision: Precision
+) -> None:
     def program(precision: Precision) -> LinkPrediction:
         triples = torch.from_numpy(graph.train).long().cuda()
         return link_prediction(
@@ -135,9 +137,9 @@ def test_lower_precision_trains_alike_captured_or_not(graph: Graph, precision: P
         )
 
     exact, low, captured = program("float32"), program(precision), program(precision)
-    expected, found = losses(exact, 12), losses(low, 12)
-    assert found == losses(replayed(captured, "auto", lambda _: None), 12)
-    assert found == pytest.approx(expected, rel=0.05)
+    expected, actual = losses(exact, 12), losses(low, 12)
+    assert actual == losses(with_cuda_graph(captured, "auto", lambda _: None), 12)
+    assert actual == pytest.approx(expected, rel=0.05)
     assert all(p.dtype == torch.float32 for p in low.scorer.parameters())
     assert isinstance(low.scorer, Projected)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
