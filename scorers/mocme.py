@@ -21,11 +21,12 @@ from mmkgc_cli.scoring.contract import (
     NO_FEATURES,
     Auxiliary,
     Batch,
+    Candidates,
     Features,
+    MixtureWeights,
     ParameterGroup,
     Scorer,
     ScorerConfig,
-    Shares,
     Side,
 )
 
@@ -294,28 +295,22 @@ class MoCME(Scorer):
             self._kept = state, self.joint(None)
         return lookup(self._kept[1], entities)
 
-    def score_sampled(
-        self,
-        heads: Tensor,
-        relations: Tensor,
-        tails: Tensor,
-        ids: Tensor,
-        side: Tensor,
-        order: Tensor | None = None,
-    ) -> Tensor:
-        """The same as by queries and candidates, from a table of joint vectors made once."""
-        met = None
-        if ids.device.type == "cpu":  # on a GPU nobody could say how many without waiting
+    def score_sampled(self, positives: Tensor, candidates: Candidates) -> Tensor:
+        """The same scores as by `query` and `candidates`, from one table of joint vectors."""
+        heads, relations, tails = positives.unbind(1)
+        ids, unique_ids = candidates.ids, None
+        if ids.device.type == "cpu":  # on a GPU, their number would have to reach the host
             seen = torch.zeros(self.n_entities, dtype=torch.bool)
-            for some in (heads, tails, ids.flatten()):
-                seen[some] = True
-            met = seen.nonzero().flatten()
-            place = seen.cumsum(0) - 1
-            heads, tails, ids = place[heads], place[tails], place[ids]
-        table = self.candidates(met)
+            for entities in (heads, tails, ids.flatten()):
+                seen[entities] = True
+            unique_ids = seen.nonzero().flatten()
+            position = seen.cumsum(0) - 1
+            heads, tails, ids = position[heads], position[tails], position[ids]
+        table = self.candidates(unique_ids)
         return self.margin + rotate_score(
-            table, self.phases, heads, relations, tails, ids, side, order
-        )
+            table, self.phases, heads, relations, tails, ids, candidates.corrupted_side,
+            candidates.order,
+        )  # fmt: skip
 
     # Hooks
 
@@ -363,17 +358,19 @@ class MoCME(Scorer):
             )
         ]
 
-    def shares(self) -> list[Shares]:
+    def mixture_weights(self) -> list[MixtureWeights]:
         """Weights of modalities, unless they are fused otherwise, and of experts within each."""
         of = self.complementarity
         names = ("structure", *self.beside)
         found = []
         if self.fusion is None and len(names) > 1:
-            found.append(Shares("modality", names, of.inter.masked_fill(~of.available, math.nan)))
+            found.append(
+                MixtureWeights("modality", names, of.inter.masked_fill(~of.available, math.nan))
+            )
         experts = [f"expert {i + 1}" for i in range(of.weighting.experts)]
         for m, name in enumerate(names if len(experts) > 1 else ()):
             weights = of.intra[m][None] if of.intra.dim() == 2 else of.intra[of.available[:, m], m]
-            found.append(Shares(f"{name}: expert", experts, weights))
+            found.append(MixtureWeights(f"{name}: expert", experts, weights))
         return found
 
     def _estimate(self, batch: Batch) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmkgc_cli.nn.functional import uniform
 from mmkgc_cli.ops import Metric, RowLoss, lookup, rotate_loss, rotate_score
-from mmkgc_cli.scoring.contract import Scorer, ScorerConfig, Side
+from mmkgc_cli.scoring.contract import Candidates, Scorer, ScorerConfig, Side
 
 
 class RotatEConfig(ScorerConfig):
@@ -59,35 +59,20 @@ class RotatE(Scorer):
             sin = -sin
         return torch.cat([re * cos - im * sin, re * sin + im * cos], -1)
 
-    def score_sampled(
-        self,
-        heads: Tensor,
-        relations: Tensor,
-        tails: Tensor,
-        ids: Tensor,
-        side: Tensor,
-        order: Tensor | None = None,
-    ) -> Tensor:
-        """The same as by queries and candidates, in one op from the two tables."""
+    def score_sampled(self, positives: Tensor, candidates: Candidates) -> Tensor:
+        """The same scores as by `query` and `candidates`, in one op from both tables."""
+        heads, relations, tails = positives.unbind(1)
         return self._margin + rotate_score(
-            self.entities, self.phases, heads, relations, tails, ids, side, order
-        )
+            self.entities, self.phases, heads, relations, tails, candidates.ids,
+            candidates.corrupted_side, candidates.order,
+        )  # fmt: skip
 
-    def loss_sampled(
-        self,
-        heads: Tensor,
-        relations: Tensor,
-        tails: Tensor,
-        ids: Tensor,
-        side: Tensor,
-        usable: Tensor | None,
-        loss: RowLoss,
-        order: Tensor | None = None,
-    ) -> Tensor:
-        """The loss of those scores, in one op as well."""
+    def loss_sampled(self, positives: Tensor, candidates: Candidates, loss: RowLoss) -> Tensor:
+        """The loss of these scores, in one op too."""
+        heads, relations, tails = positives.unbind(1)
         return rotate_loss(
-            self.entities, self.phases, heads, relations, tails, ids, side, usable, loss,
-            self._margin, order,
+            self.entities, self.phases, heads, relations, tails, candidates.ids,
+            candidates.corrupted_side, candidates.mask, loss, self._margin, candidates.order,
         )  # fmt: skip
 
     def candidates(

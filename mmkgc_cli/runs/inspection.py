@@ -16,10 +16,10 @@ from mmkgc_cli.runs.restore import load_run
 from mmkgc_cli.runs.sections import RunConfig
 from mmkgc_cli.sampling.contract import SamplingTask
 from mmkgc_cli.scoring import Scorer
-from mmkgc_cli.scoring.contract import Shares
+from mmkgc_cli.scoring.contract import MixtureWeights
 from mmkgc_cli.state.rng import stream_seed
 from mmkgc_cli.state.trace import read_trace
-from mmkgc_cli.training.negative_entropy import Certainty, CertaintyProbe
+from mmkgc_cli.training.negative_entropy import NegativeEntropy, NegativeEntropyProbe
 
 QUANTILES = (0.05, 0.5, 0.95)
 
@@ -57,12 +57,12 @@ class Learnt:
     scorer: str
     epoch: int
     weighings: list[Weighing]
-    certainty: Certainty
+    certainty: NegativeEntropy
     history: list[dict[str, Any]]
 
 
 def certainty_probe(config: RunConfig, graph: Graph, scorer: Scorer, device: torch.device) -> (
-    CertaintyProbe
+    NegativeEntropyProbe
 ):  # fmt: skip
     """Negatives of the kind that the settings of a run name, apart from those it is trained on."""
     settings = config.training
@@ -76,7 +76,7 @@ def certainty_probe(config: RunConfig, graph: Graph, scorer: Scorer, device: tor
         stream_seed(settings.seed, "certainty"),
     )
     easy, hard = settings.entropy_thresholds
-    return CertaintyProbe(task, (easy, hard), scorer, settings.entropy_one_sided)
+    return NegativeEntropyProbe(task, (easy, hard), scorer, one_sided=settings.entropy_one_sided)
 
 
 def learnt(run: RunDirectory, graph_folder: Path | None) -> Learnt:
@@ -91,17 +91,17 @@ def learnt(run: RunDirectory, graph_folder: Path | None) -> Learnt:
     return Learnt(
         loaded.config.scorer,
         loaded.epoch,
-        [weighing(shares) for shares in loaded.scorer.shares()],
+        [weighing(weights) for weights in loaded.scorer.mixture_weights()],
         probe(loaded.scorer),
         [{k: v for k, v in e.items() if k not in ("event", "seconds")}
          for e in events if e.get("event") == "certainty"],
     )  # fmt: skip
 
 
-def weighing(shares: Shares) -> Weighing:
-    """Numbers of `shares`, in which NaN stands for parts that a row does not have."""
-    values = shares.values.double()
-    parts = [_part(name, column) for name, column in zip(shares.parts, values.T, strict=True)]
+def weighing(weights: MixtureWeights) -> Weighing:
+    """Numbers of `weights`, in which NaN stands for parts that a row does not have."""
+    values = weights.values.double()
+    parts = [_part(name, column) for name, column in zip(weights.parts, values.T, strict=True)]
     has = ~values.isnan()
     several = has.sum(1) > 1
     evenness = None
@@ -109,7 +109,7 @@ def weighing(shares: Shares) -> Weighing:
         kept = torch.where(has, values, 0)[several]
         entropy = -torch.special.xlogy(kept, kept).sum(1)
         evenness = float((entropy / has[several].sum(1).double().log()).mean())
-    return Weighing(shares.name, parts, evenness)
+    return Weighing(weights.name, parts, evenness)
 
 
 def _part(name: str, column: Tensor) -> PartWeights:

@@ -34,7 +34,7 @@ from mmkgc_cli.state.memory import peak_mib, settled_objects
 from mmkgc_cli.state.signals import StopRequest
 from mmkgc_cli.state.trace import Trace, read_trace
 from mmkgc_cli.training.loop import FINISHED, EpochReport, Outcome, Schedule, train
-from mmkgc_cli.training.negative_entropy import Certainty
+from mmkgc_cli.training.negative_entropy import NegativeEntropy
 
 
 class Watcher(Protocol):
@@ -235,7 +235,7 @@ def _drive(
     scorer, program = prepared.scorer, prepared.program
     valid = valid_triples(config, graph)
     sure = certainty_probe(config, graph, scorer, device) if _weighs_negatives(config) else None
-    certainty: list[Certainty] = []  # of the last validation
+    certainty: list[NegativeEntropy] = []  # of the last validation
 
     def validate() -> dict[str, float]:
         scorer.eval()

@@ -27,7 +27,13 @@ class Auxiliaries:
         self._each = scorer.auxiliaries()
         names = [of.name for of in self._each]
         if len(set(names)) < len(names) or set(names) & set(RESERVED):
-            raise fault(scorer, "auxiliaries", "names of their own", ", ".join(names))
+            raise fault(
+                scorer,
+                "auxiliaries",
+                "names of their own",
+                ", ".join(names),
+                fix="rename them; loss and gradient_norm are reserved",
+            )
         taken = {id(p) for group in scorer.parameter_groups() for p in group.parameters}
         for of in self._each:
             if any(id(p) in taken for p in of.parameters):
@@ -36,6 +42,7 @@ class Auxiliaries:
                     "auxiliaries",
                     f"parameters that nothing else steps under {of.name!r}",
                     "some that are in parameter_groups, or in two",
+                    fix="put each parameter in one group or one auxiliary",
                 )
             taken |= {id(p) for p in of.parameters}
         self._optimizers = {of.name: Adam(list(of.parameters), lr=of.lr) for of in self._each}
@@ -58,7 +65,13 @@ class Auxiliaries:
     def _step(self, of: Auxiliary, batch: Batch) -> Tensor:
         loss = of.loss(batch)
         if not isinstance(loss, Tensor) or loss.dim():
-            raise fault(self._scorer, "auxiliaries", f"a scalar for {of.name!r}", shape(loss))
+            raise fault(
+                self._scorer,
+                "auxiliaries",
+                f"a scalar for {of.name!r}",
+                shape(loss),
+                fix="reduce it, for example with .mean()",
+            )
         # Of these parameters alone: whatever else the loss reaches stays as it is.
         parameters = list(of.parameters)
         for parameter, gradient in zip(

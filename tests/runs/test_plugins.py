@@ -25,9 +25,9 @@ QUICK = ["--set", "model.dim=4", "--set", "training.eval_every=1"]
 
 
 SAMPLER = """
-from mmkgc_cli.sampling.samplers.filtered import FilteredNegatives
+from mmkgc_cli.sampling.samplers.filtered import FilteredSampler
 
-class Own(FilteredNegatives):
+class Own(FilteredSampler):
     pass
 
 SAMPLER = Own

@@ -13,7 +13,7 @@ from mmkgc_cli.conformance.kit import check_scorer
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.ops import EntropyWeighted, entropy_cut
 from mmkgc_cli.scoring import Features, Scorer, Side, load_scorer
-from mmkgc_cli.scoring.contract import Batch
+from mmkgc_cli.scoring.contract import Batch, Candidates
 from mmkgc_cli.training.link_prediction import LinkPrediction
 from tests.training.test_loop import program_of
 
@@ -198,7 +198,10 @@ def test_rows_begin_as_far_apart_as_vectors_of_structure_and_are_trained() -> No
     ratio = torch.pdist(of.entities[observed].detach()) / far
     assert ratio.std() / ratio.mean() < 0.1
     assert [name for name in given if of.trains_features(name)] == ["structure"]
-    assert [shares.name for shares in of.shares()][:2] == ["modality", "structure: expert"]
+    assert [weights.name for weights in of.mixture_weights()][:2] == [
+        "modality",
+        "structure: expert",
+    ]
     for finding in check_scorer(MoCME, MoCME.Config(dim=4, init="structure")):
         assert finding.outcome != "failed", finding
 
@@ -289,7 +292,7 @@ def test_the_loss_is_algorithm_1_restated(graph: Graph) -> None:
             weight = 0.5 if bits < 0.2 else 1.5 if bits < 0.8 else 1.2
             total -= weight * math.log(1 - p) / 8
     loss = EntropyWeighted((0.2, 0.8), (0.5, 1.5, 1.2))
-    found = of.loss_sampled(*triples.unbind(1), ids, side, None, loss)
+    found = of.loss_sampled(triples, Candidates(ids, side), loss)
     assert float(found.detach()) == pytest.approx(total / 20, rel=1e-4)
 
 

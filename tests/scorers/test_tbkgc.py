@@ -53,5 +53,5 @@ def test_an_odd_width_gives_images_the_number_that_is_left() -> None:
 
 
 def test_the_paper_s_form_needs_texts() -> None:
-    with pytest.raises(DataError, match="expected features of modality 'text', it has image"):
+    with pytest.raises(DataError, match="expected features of modality 'text', got image; pass"):
         featured("tbkgc", {}, {"image": IMAGES}, dim=4)

@@ -7,7 +7,7 @@ from torch import Tensor
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.ops import Metric
 from mmkgc_cli.scoring import Features, Scorer, Side
-from mmkgc_cli.scoring.contract import ScorerFault
+from mmkgc_cli.scoring.contract import Candidates, ScorerFault
 from tests.scoring.extended import (
     EXTENDED,
     Branches,
@@ -86,8 +86,7 @@ def test_the_last_relation_and_entity_keep_their_own_rows_where_pairs_are_gather
     scorer = make(PerRelationAndRole)
     ids = torch.tensor([[N - 1, 0, N - 1, N - 1]])
     side = torch.tensor([[0, 1, 1, 0]], dtype=torch.int8)
-    one = torch.tensor([2]), torch.tensor([R - 1]), torch.tensor([3])
-    found = scorer.score_sampled(*one, ids, side)[0]
+    found = scorer.score_sampled(torch.tensor([[2, R - 1, 3]]), Candidates(ids, side))[0]
     triples = [(2, N - 1), (0, 3), (N - 1, 3), (2, N - 1)]
     expected = scorer.score(torch.tensor([[h, R - 1, t] for h, t in triples]))
     torch.testing.assert_close(found, expected)
@@ -99,9 +98,10 @@ def test_no_candidates_have_no_scores(scorer_class: type[Scorer]) -> None:
     scorer = make(scorer_class, **({"features": features} if scorer_class.modalities else {}))
     none = torch.empty(0, dtype=torch.int64)
     ids, side = torch.empty(0, 3, dtype=torch.int64), torch.empty(0, 3, dtype=torch.int8)
-    assert scorer.score_sampled(none, none, none, ids, side).shape == (0, 3)
+    positives = torch.empty(0, 3, dtype=torch.int64)
+    assert scorer.score_sampled(positives, Candidates(ids, side)).shape == (0, 3)
     assert scorer.score_all(none, none, Side.tail).shape == (0, N)
-    assert scorer.score(torch.empty(0, 3, dtype=torch.int64)).shape == (0,)
+    assert scorer.score(positives).shape == (0,)
 
 
 def test_vectors_in_place_of_candidates_are_scored_with_their_scale() -> None:
@@ -142,7 +142,9 @@ def test_scores_of_all_have_the_gradients_of_a_loop(metric: Metric) -> None:
 
 def test_features_are_asked_for_and_held_against_the_entities() -> None:
     vectors, observed = torch.randn(N, 3), torch.ones(N, dtype=torch.bool)
-    with pytest.raises(DataError, match="WithImage: expected features of modality 'image', it has"):
+    with pytest.raises(
+        DataError, match="WithImage: expected features of modality 'image', got text; pass"
+    ):
         make(WithImage, features={"text": Features(vectors, observed)})
     with pytest.raises(DataError, match=r"'image' are \[5, 3\] float32 .* for each of 6 entities"):
         make(WithImage, features={"image": Features(vectors[:5], observed[:5])})

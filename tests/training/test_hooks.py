@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.ops import Metric
-from mmkgc_cli.scoring import Scorer
+from mmkgc_cli.scoring import Scorer, Side
 from mmkgc_cli.scoring.contract import Auxiliary, Batch, ParameterGroup, ScorerFault
 from mmkgc_cli.training.link_prediction import LinkPrediction
 from tests.scoring.extended import EXTENDED, DistMult, Hooked
@@ -30,9 +30,9 @@ def test_extra_losses_are_added_and_traced_by_name(graph: Graph) -> None:
 
     class Two(DistMult):
         def extra_losses(self, batch: Batch) -> dict[str, Tensor]:
-            ends = torch.where(batch.side[:, 0] == 0, batch.triples[:, 2], batch.triples[:, 0])
-            assert torch.equal(batch.ids[:, 0], ends)
-            assert batch.usable[:, 0].all()
+            assert torch.equal(batch.candidates.ids[:, 0], batch.triples[:, 2])
+            assert (batch.candidates.corrupted_side[:, 0] == Side.tail).all()
+            assert batch.candidates.mask[:, 0].all()
             terms.append({"a": self.entities.square().mean(), "b": self.relations.sum()})
             return terms[-1]
 

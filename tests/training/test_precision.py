@@ -13,6 +13,7 @@ from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import write_graph
 from mmkgc_cli.ops import Metric, SideChoice
 from mmkgc_cli.scoring import Scorer, ScorerConfig, Side
+from mmkgc_cli.scoring.contract import Candidates
 from mmkgc_cli.training.cuda_graph import replayed
 from mmkgc_cli.training.link_prediction import LinkPrediction, LinkPredictionSettings
 from mmkgc_cli.training.optimization import OptimizationSettings
@@ -111,12 +112,12 @@ def test_a_training_on_a_cpu_says_so_and_leaves_nothing(
 
 def test_rows_in_bfloat16_are_scored_in_float32(graph: Graph) -> None:
     scorer = scorer_of(graph)
-    heads, relations, tails = torch.from_numpy(graph.train[:8]).long().unbind(1)
+    positives = torch.from_numpy(graph.train[:8]).long()
     ids = torch.arange(24).view(8, 3)
     side = (ids % 2).to(torch.int8)
-    expected = scorer.score_sampled(heads, relations, tails, ids, side)
+    expected = scorer.score_sampled(positives, Candidates(ids, side))
     with torch.autocast("cpu", torch.bfloat16):
-        found = scorer.score_sampled(heads, relations, tails, ids, side)
+        found = scorer.score_sampled(positives, Candidates(ids, side))
     assert scorer.seen[-1][0] == torch.bfloat16
     assert found.dtype == torch.float32
     assert torch.allclose(found, expected, atol=0.02 * float(expected.detach().abs().max()))
