@@ -125,6 +125,7 @@ BLOCKS = (
     "mmkgc_cli.nn",
     "mmkgc_cli.ops",
     "mmkgc_cli.scoring.contract",
+    "mmkgc_cli.scoring.multimodal_transe",
     "mmkgc_cli.scoring.regularization",
 )
 

@@ -264,7 +264,7 @@ def test_what_a_plugin_raises_in_a_step_is_in_the_trace(
     [
         (["training.loss=entropy-weighted", "training.entropy_thresholds=[0.8, 0.2]"],
          "entropy_thresholds: 0.8 is above 0.2"),
-        (["training.sampler=shared", "training.negative_side=per-positive"], "'shared' draws a"),
+        (["training.sampler=shared", "training.negative_side=per-positive"], "'shared' chooses"),
     ],
 )  # fmt: skip
 def test_settings_that_do_not_go_together_leave_the_run_that_is_there(
