@@ -60,9 +60,11 @@ class IKRL(MultimodalTransE):
     ) -> None:
         """Creates the images and their projection, after the embeddings."""
         super().__init__(config, n_entities, n_relations, generator, features)
-        self.images = FeatureTable(features[config.modality], config.freeze_features)
+        self.images = FeatureTable(features[config.modality], frozen=config.freeze_features)
         width = self.images.width
-        self.projection = Projection(width, config.dim, width**-0.5, self.released, generator)
+        self.projection = Projection(
+            width, config.dim, bound=width**-0.5, bias=self.released, generator=generator
+        )
 
     @classmethod
     def modalities_of(cls, config: ScorerConfig) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""RotatE: a relation rotates every complex coordinate of the head towards the tail."""
+"""RotatE (Sun et al., 2019): relations are rotations in complex space."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from mmkgc_cli.scoring.contract import Candidates, Scorer, ScorerConfig, Side
 class RotatEConfig(ScorerConfig):
     """Hyper-parameters of RotatE."""
 
-    dim: int = Field(128, ge=1, le=2**16, description="complex width, 2 x dim real numbers")
-    margin: float = Field(9.0, gt=0, le=1e6, description="score of distance 0, and the init range")
+    dim: int = Field(128, ge=1, le=2**16, description="Complex width: 2 x dim real numbers.")
+    margin: float = Field(9.0, gt=0, le=1e6, description="Margin; initial values scale with it.")
 
 
 class RotatE(Scorer):
@@ -38,7 +38,7 @@ class RotatE(Scorer):
         n_relations: int,
         generator: torch.Generator,
     ) -> None:
-        """Entities start uniform in +-(margin + 2) / dim, phases uniform over the circle."""
+        """Initial entities are uniform in +-(margin + 2) / dim, phases uniform on the circle."""
         super().__init__(config, n_entities, n_relations, generator)
         self._margin = config.margin
         bound = (config.margin + 2) / config.dim
@@ -47,7 +47,7 @@ class RotatE(Scorer):
 
     @property
     def margin(self) -> float:
-        """Added to minus the distance."""
+        """The setting `margin`."""
         return self._margin
 
     def query(self, entities: Tensor, relations: Tensor, side: Side) -> Tensor:
@@ -81,7 +81,7 @@ class RotatE(Scorer):
         relation: int | Tensor | None = None,
         side: Side | None = None,
     ) -> Tensor:
-        """The entity rows themselves."""
+        """The entity embeddings."""
         return lookup(self.entities, entities)
 
 

@@ -60,12 +60,14 @@ class TBKGC(MultimodalTransE):
         widths = [config.dim // len(names)] * len(names)
         widths[0] += config.dim - sum(widths)
         self.tables = nn.ModuleDict(
-            {name: FeatureTable(features[name], config.freeze_features) for name in names}
+            {name: FeatureTable(features[name], frozen=config.freeze_features) for name in names}
         )
         self.projections = nn.ModuleDict()
         for name, dim in zip(names, widths, strict=True):
             width = features[name].vectors.shape[1]
-            self.projections[name] = Projection(width, dim, width**-0.5, self.released, generator)
+            self.projections[name] = Projection(
+                width, dim, bound=width**-0.5, bias=self.released, generator=generator
+            )
 
     @classmethod
     def modalities_of(cls, config: ScorerConfig) -> tuple[str, ...]:

@@ -58,7 +58,7 @@ class MultimodalTransE(Scorer):
 
     @property
     def margin(self) -> float:
-        """The sum of the margins of all terms."""
+        """The weighted sum of the margins of all terms."""
         return self._margin
 
     def query(self, entities: Tensor, relations: Tensor, side: Side) -> Tensor:

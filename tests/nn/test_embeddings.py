@@ -15,7 +15,7 @@ from mmkgc_cli.scoring.contract import Candidates
 E, R, B, N = 90, 3, 4, 6
 
 
-def test_unit_rows_have_length_one_and_zero_rows_stay_zero_with_gradient_zero() -> None:
+def test_unit_rows_have_length_one_and_zero_rows_stay_zero_with_zero_gradient() -> None:
     rows = torch.tensor([[3.0, 4.0], [0.0, 0.0], [1e-20, 0.0]], requires_grad=True)
     made = unit(rows)
     assert made.tolist() == [[pytest.approx(0.6), pytest.approx(0.8)], [0, 0], [0, 0]]
@@ -33,8 +33,11 @@ def test_a_trained_table_is_a_copy_of_the_features() -> None:
     assert vectors.all()
 
 
-def test_a_projection_comes_from_the_generator_within_its_bound() -> None:
-    a, b = (Projection(5, 40, 0.3, True, torch.Generator().manual_seed(2)) for _ in range(2))
+def test_initial_values_of_a_projection_come_from_the_generator_within_the_bound() -> None:
+    a, b = (
+        Projection(5, 40, bound=0.3, bias=True, generator=torch.Generator().manual_seed(2))
+        for _ in range(2)
+    )
     assert torch.equal(a.weight, b.weight)
     assert a.bias is not None
     assert 0.2 < a.weight.abs().max() <= 0.3

@@ -33,7 +33,7 @@ def test_score_is_the_count_on_that_side_of_the_relation(scorer: Scorer) -> None
 
 
 def test_candidates_need_the_relation_and_the_side(scorer: Scorer) -> None:
-    with pytest.raises(ValueError, match="needs the relation and the side"):
+    with pytest.raises(ValueError, match="frequency: relation or side is None"):
         scorer.candidates(None)
 
 

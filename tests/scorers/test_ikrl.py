@@ -42,7 +42,7 @@ def test_released_is_the_mean_with_a_bias_in_the_projection() -> None:
 
 
 @pytest.mark.parametrize("name", ["ikrl", "rsme"])
-def test_any_one_modality_can_stand_for_images(name: str) -> None:
+def test_any_single_modality_can_replace_images(name: str) -> None:
     pictured = featured(name, {}, {"image": IMAGES}, dim=2)
     for modality in ("text", "numeric", "structure", "audio", "video"):
         other = featured(name, {}, {modality: IMAGES}, dim=2, modality=modality)
@@ -52,7 +52,7 @@ def test_any_one_modality_can_stand_for_images(name: str) -> None:
         featured(name, {}, {"text": IMAGES}, dim=2)
 
 
-def test_an_entity_without_a_picture_has_a_zero_row_that_moves_nothing() -> None:
+def test_an_entity_without_an_image_has_a_zero_row_without_gradient() -> None:
     scorer = featured("ikrl", WEIGHTS, {"image": [IMAGES[0], [0.0] * 3]}, dim=2, margin=5.0)
     zero = torch.zeros(2, dtype=torch.float64)
     expected = sum(5 - of for of in terms(H, unit([1, 2]), T, zero))

@@ -27,7 +27,7 @@ def rng(seed: int = 0) -> torch.Generator:
 
 
 def features(entities: int = E, widths: tuple[int, ...] = (7, 5)) -> dict[str, Features]:
-    """Image and text, a third of the entities without the one and another without the other."""
+    """Image and text; one third of the entities lacks images, another third texts."""
     found = {}
     for i, (name, width) in enumerate(zip(("image", "text"), widths, strict=True)):
         observed = torch.arange(entities) % 3 != i
@@ -43,7 +43,7 @@ def made(entities: int = E, **config: Any) -> Scorer:
 
 
 def weighed(steps: int = 3, **config: Any) -> Scorer:
-    """One whose weights an estimator that has learnt nothing has brought up to date."""
+    """A scorer with weights that an untrained estimator has updated."""
     torch.manual_seed(0)
     of = made(**config)
     of.start_epoch(2)
@@ -54,8 +54,8 @@ def weighed(steps: int = 3, **config: Any) -> Scorer:
 
 
 def restated(of: Any, entity: int) -> Tensor:
-    """The joint vector of one entity, written out."""
-    intra, inter = (w[0] for w in of.complementarity.of(torch.tensor([entity])))
+    """The joint vector of one entity, by the equations."""
+    intra, inter = (w[0] for w in of.complementarity.current_weights(torch.tensor([entity])))
     if of.complementarity.intra.dim() == 2:
         intra = of.complementarity.intra
     total = torch.zeros(8)
@@ -129,10 +129,10 @@ def test_every_ablation_trains(graph: Graph, changes: dict[str, Any]) -> None:
     of = scorer.complementarity
     torch.testing.assert_close(of.intra.sum(-1), torch.ones_like(of.intra[..., 0]))
     torch.testing.assert_close(of.inter.sum(-1), torch.ones(n))
-    # What two share is all that either shares: their weights are equal. So are all, under global
-    # weights, where those of a pair have not learnt yet that anything is shared.
+    # Two views share the same information, so their weights are equal. Global weights are also
+    # equal while the estimates of all pairs are 0.
     if of.intra.dim() == 3:
-        apart, among = of.of_modalities, of.of_experts
+        apart, among = of.weighs_modalities, of.weighs_experts
     else:
         experts_first = (of.shared > 0).tensor_split([len(of.shared) - 3])
         among, apart = (bool(shared.any()) for shared in experts_first)
@@ -149,25 +149,25 @@ def test_every_ablation_conforms(changes: dict[str, Any]) -> None:
         assert finding.outcome != "failed", finding
 
 
-def test_entities_have_weights_of_their_own_and_experts_are_no_single_affine_map() -> None:
+def test_weights_per_entity_make_experts_more_than_one_affine_map() -> None:
     of = weighed()
     both = of.complementarity.available.all(1).nonzero().flatten()
     intra, inter = of.complementarity.intra[both], of.complementarity.inter[both]
     assert not torch.allclose(intra[0], intra[1], atol=1e-4)
     assert not torch.allclose(inter[0], inter[1], atol=1e-4)
-    # The best affine map of what the experts of structure see misses what they make of it.
+    # No affine map of the inputs of the experts of structure fits their outputs.
     rows = torch.cat([of.entities, torch.ones(E, 1)], 1).detach()
     with torch.no_grad():
         of.experts[0].weight.normal_(generator=rng(4))
-        out = of.experts[0].mixed(of.entities, of.complementarity.intra[:, 0])
+        out = of.experts[0].mix(of.entities, of.complementarity.intra[:, 0])
         found = torch.linalg.lstsq(rows, out).solution
         assert float((rows @ found - out).norm() / out.norm()) > 1e-3
-        shared = of.experts[0].mixed(of.entities, torch.tensor([0.2, 0.3, 0.5]))
+        shared = of.experts[0].mix(of.entities, torch.tensor([0.2, 0.3, 0.5]))
         found = torch.linalg.lstsq(rows, shared).solution
         assert float((rows @ found - shared).norm() / shared.norm()) < 1e-5
 
 
-def test_a_modality_that_an_entity_lacks_has_no_weight_and_no_gradient() -> None:
+def test_a_missing_modality_has_zero_weight_and_no_gradient() -> None:
     of = weighed().train()
     of.tables["image"].vectors.requires_grad_()
     of.joint(None).square().sum().backward()
@@ -176,7 +176,7 @@ def test_a_modality_that_an_entity_lacks_has_no_weight_and_no_gradient() -> None
     assert not slope[lacks].any()
     assert (slope[~lacks] != 0).any(1).all()
     assert not of.complementarity.inter[lacks, 1].any()
-    # Nor when a few entities are asked for, by a path of its own.
+    # The path for a few entities is different code.
     some = lacks.nonzero().flatten()[:3]
     of.zero_grad()
     of.joint(some).square().sum().backward()
@@ -184,7 +184,7 @@ def test_a_modality_that_an_entity_lacks_has_no_weight_and_no_gradient() -> None
     assert of.projectors["text"].first.grad.any()
 
 
-def test_rows_begin_as_far_apart_as_vectors_of_structure_and_are_trained() -> None:
+def test_entities_initialized_from_structure_keep_relative_distances_and_are_trained() -> None:
     observed = torch.arange(E) % 4 > 0
     vectors = torch.randn(E, 6, generator=rng(1)) * observed[:, None] + 3
     config = MoCME.Config(dim=256, init="structure")
@@ -206,7 +206,7 @@ def test_rows_begin_as_far_apart_as_vectors_of_structure_and_are_trained() -> No
         assert finding.outcome != "failed", finding
 
 
-def test_rows_begin_like_others_where_nobody_has_structure() -> None:
+def test_entities_without_structure_have_the_usual_initial_values() -> None:
     nothing = Features(torch.zeros(E, 6), torch.zeros(E, dtype=torch.bool))
     config = MoCME.Config(dim=4, init="structure", use_modalities=[])
     of = MoCME(config, E, R, rng(), features={"structure": nothing})
@@ -214,7 +214,7 @@ def test_rows_begin_like_others_where_nobody_has_structure() -> None:
 
 
 @pytest.mark.parametrize("weights", ["entity", "global"])
-def test_a_slope_through_the_weights_leaves_the_vectors_that_are_ranked(weights: str) -> None:
+def test_gradients_through_the_weights_do_not_change_joint_vectors(weights: str) -> None:
     slopes = []
     for through in (False, True):
         of = weighed(weights=weights, weight_slope=through)
@@ -229,22 +229,22 @@ def test_a_slope_through_the_weights_leaves_the_vectors_that_are_ranked(weights:
     assert (slopes[1] - slopes[0]).abs().max() > 1e-3 * slopes[0].abs().max()
 
 
-def test_shared_information_below_0_is_no_part_of_the_penalty() -> None:
+def test_negative_estimates_do_not_enter_the_penalty() -> None:
     of = weighed(information_penalty=1.0)
     of.complementarity.estimator.bound = lambda codes, present: torch.tensor([-3.0, 0.5, 0.25])
     assert float(of.extra_losses(NO_BATCH)["information"]) == 0.75
 
 
-def test_without_the_mask_a_missing_row_counts() -> None:
+def test_without_the_mask_missing_rows_have_weight() -> None:
     assert (weighed(mask=False).complementarity.inter > 0).all()
 
 
-def test_the_order_of_modalities_means_nothing() -> None:
+def test_joint_vectors_do_not_depend_on_the_order_of_modalities() -> None:
     one, other = (weighed(use_modalities=names) for names in (["image", "text"], ["text", "image"]))
     assert torch.equal(one.joint(None), other.joint(None))
 
 
-def test_the_order_of_entities_means_nothing() -> None:
+def test_joint_vectors_do_not_depend_on_the_order_of_entities() -> None:
     of = weighed()
     given = features()
     back = torch.randperm(E, generator=rng(3))
@@ -258,7 +258,7 @@ def test_the_order_of_entities_means_nothing() -> None:
     torch.testing.assert_close(other.joint(None), of.joint(None)[back])
 
 
-def test_some_rows_are_those_among_all_and_kept_ones_go_when_weights_change() -> None:
+def test_cached_joint_vectors_are_dropped_when_weights_change() -> None:
     of = weighed().eval()
     some = torch.tensor([5, 0, 39, 5])
     with torch.no_grad():
@@ -271,7 +271,7 @@ def test_some_rows_are_those_among_all_and_kept_ones_go_when_weights_change() ->
         assert of.candidates(some).dtype == torch.float64
 
 
-def test_the_loss_is_algorithm_1_restated(graph: Graph) -> None:
+def test_the_loss_is_that_of_algorithm_1(graph: Graph) -> None:
     """-log p+ - mean_i lambda(H(p_i)) log(1 - p_i), H in bits, as the paper states it."""
     of = weighed().eval()
     triples = torch.from_numpy(graph.train).long()[:20] % torch.tensor([E, R, E])
@@ -296,7 +296,7 @@ def test_the_loss_is_algorithm_1_restated(graph: Graph) -> None:
     assert float(found.detach()) == pytest.approx(total / 20, rel=1e-4)
 
 
-def test_buckets_by_the_size_of_a_score_are_those_by_entropy_in_bits() -> None:
+def test_cuts_of_scores_are_thresholds_of_entropy_in_bits() -> None:
     scores = torch.linspace(-9, 9, 4001, dtype=torch.float64)
     p = scores.sigmoid()
     bits = -(p * p.log2() + (1 - p) * (1 - p).log2())
@@ -305,7 +305,7 @@ def test_buckets_by_the_size_of_a_score_are_those_by_entropy_in_bits() -> None:
 
 
 @pytest.mark.parametrize("fusion", ["gate", "complementarity"])
-def test_a_step_of_training_is_seen_by_the_ranking_that_follows(graph: Graph, fusion: str) -> None:
+def test_ranking_uses_the_weights_of_the_last_step(graph: Graph, fusion: str) -> None:
     # Fused steps count no version, and without an estimator nothing else moves.
     n = len(graph.entities)
     config = MoCME.Config(dim=4, fusion=fusion, backbone="linear", inter=False)
@@ -322,7 +322,7 @@ def test_a_step_of_training_is_seen_by_the_ranking_that_follows(graph: Graph, fu
     assert not torch.equal(after, before)
 
 
-def test_layers_move_at_their_share_of_the_learning_rate(graph: Graph) -> None:
+def test_layers_have_their_own_learning_rate(graph: Graph) -> None:
     # The first step of Adam moves each number by its rate, 0.05, where there is a gradient.
     n = len(graph.entities)
     config = MoCME.Config(dim=4, fusion="concat", layer_rate=0.1)
@@ -338,7 +338,7 @@ def test_layers_move_at_their_share_of_the_learning_rate(graph: Graph) -> None:
             assert (p - before[name]).abs().max().item() == pytest.approx(rate, rel=0.01), name
 
 
-def test_a_training_goes_on_from_its_state_bit_by_bit(graph: Graph) -> None:
+def test_a_training_resumes_bit_by_bit(graph: Graph) -> None:
     def fresh() -> LinkPrediction:
         n = len(graph.entities)
         config = MoCME.Config(dim=4, warmup=2, estimator_batch=32)
@@ -363,7 +363,7 @@ def test_a_training_goes_on_from_its_state_bit_by_bit(graph: Graph) -> None:
     assert all(torch.equal(wanted[k], v) for k, v in again.scorer.state_dict().items())
 
 
-def test_settings_that_make_no_sense_are_refused() -> None:
+def test_invalid_settings_are_refused() -> None:
     for config in ({"use_modalities": ["smell"]}, {"use_modalities": ["text", "text"]},
                    {"experts": 0}, {"temperature": 0.0}):  # fmt: skip
         with pytest.raises(ValidationError):

@@ -45,7 +45,7 @@ def test_released_is_the_mean_over_images_alone() -> None:
     assert score_of(scorer, 0, 0, 1) == pytest.approx(expected)
 
 
-def test_an_odd_width_gives_images_the_number_that_is_left() -> None:
+def test_images_get_the_remainder_of_an_odd_width() -> None:
     scorer = featured("tbkgc", {}, {"image": IMAGES, "text": TEXTS}, dim=5)
     assert scorer.get_parameter("projections.image.weight").shape == (3, 2)
     assert scorer.get_parameter("projections.text.weight").shape == (2, 3)

@@ -82,7 +82,7 @@ def test_the_head_query_of_a_reciprocal_relation_is_a_tail_query_of_its_inverse(
     assert not torch.allclose(found, scorer.score(all_triples()))
 
 
-def test_the_last_relation_and_entity_keep_their_own_rows_where_pairs_are_gathered() -> None:
+def test_the_last_relation_and_entity_have_their_own_rows_among_gathered_pairs() -> None:
     scorer = make(PerRelationAndRole)
     ids = torch.tensor([[N - 1, 0, N - 1, N - 1]])
     side = torch.tensor([[0, 1, 1, 0]], dtype=torch.int8)
@@ -140,7 +140,7 @@ def test_scores_of_all_have_the_gradients_of_a_loop(metric: Metric) -> None:
         torch.testing.assert_close(a, b)
 
 
-def test_features_are_asked_for_and_held_against_the_entities() -> None:
+def test_features_must_be_present_and_belong_to_the_entities() -> None:
     vectors, observed = torch.randn(N, 3), torch.ones(N, dtype=torch.bool)
     with pytest.raises(
         DataError, match="WithImage: expected features of modality 'image', got text; pass"
@@ -150,7 +150,7 @@ def test_features_are_asked_for_and_held_against_the_entities() -> None:
         make(WithImage, features={"image": Features(vectors[:5], observed[:5])})
 
 
-def test_a_row_too_few_is_an_error_that_names_file_method_and_shapes() -> None:
+def test_a_missing_row_is_an_error_with_file_method_and_shapes() -> None:
     class Short(DistMult):
         def query(self, entities: Tensor, relations: Tensor, side: Side) -> Tensor:
             return super().query(entities, relations, side)[1:]
@@ -162,12 +162,12 @@ def test_a_row_too_few_is_an_error_that_names_file_method_and_shapes() -> None:
         make(Short).score(all_triples())
 
 
-def test_a_scorer_of_whole_triples_says_so() -> None:
+def test_only_a_scorer_without_queries_scores_triples_only() -> None:
     assert WholeTriples.scores_triples_only()
     assert not any(c.scores_triples_only() for c in EXTENDED if c is not WholeTriples)
 
 
-def test_a_scorer_without_anything_says_what_is_missing() -> None:
+def test_missing_definitions_are_errors() -> None:
     with pytest.raises(ScorerFault, match="Nothing.score: expected definitions of query and cand"):
         make(type("Nothing", (Scorer,), {})).score(all_triples())
     half = type("Half", (Scorer,), {"query": DistMult.query, "metric": Metric.dot})

@@ -60,6 +60,8 @@ def test_without_a_regularization_there_is_no_term() -> None:
 @pytest.mark.parametrize(
     "given", [{"regularization": "n3"}, {"regularization_weight": 0.1}], ids=["kind", "weight"]
 )
-def test_a_kind_without_a_weight_or_the_other_way_round_is_refused(given: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError, match="go together; set both, or neither"):
+def test_a_regularization_and_its_weight_need_each_other(
+    given: dict[str, Any],
+) -> None:
+    with pytest.raises(ValidationError, match="need each other; set both or neither"):
         load_scorer("distmult").Config(**given)

@@ -1,4 +1,4 @@
-"""What the loop does for the hooks of a scorer, and with its extensions."""
+"""Hooks of a scorer in training: loss terms, auxiliaries, epochs, constraints."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_extra_losses_are_added_and_traced_by_name(graph: Graph) -> None:
     torch.testing.assert_close(found["loss"], total.detach())
 
 
-def test_extra_losses_move_weights_that_scores_defer(graph: Graph) -> None:
+def test_extra_losses_update_tables_with_deferred_gradients(graph: Graph) -> None:
     class Pulled(DistMult):
         def extra_losses(self, batch: Batch) -> dict[str, Tensor]:
             return {"pull": 1e6 * self.entities.square().sum()}
@@ -62,7 +62,7 @@ def test_extra_losses_move_weights_that_scores_defer(graph: Graph) -> None:
     torch.testing.assert_close(moved, -0.05 * before.sign(), atol=1e-4, rtol=0)
 
 
-def test_a_term_that_is_no_scalar_is_refused(graph: Graph) -> None:
+def test_a_loss_term_that_is_no_scalar_is_refused(graph: Graph) -> None:
     class Vector(DistMult):
         def extra_losses(self, batch: Batch) -> dict[str, Tensor]:
             return {"n3": self.entities}
@@ -74,7 +74,7 @@ def test_a_term_that_is_no_scalar_is_refused(graph: Graph) -> None:
 
 
 class Estimating(DistMult):
-    """Has a number that an Adam of its own draws to the mean of the entities, counting steps."""
+    """Has a parameter that its own Adam moves to the mean of the entities, and counts steps."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -87,11 +87,11 @@ class Estimating(DistMult):
     def distance(self, batch: Batch) -> Tensor:
         assert batch.triples.shape[1] == 3
         self.steps += 1
-        # Not detached: the entities must stay where they are all the same.
+        # Not detached: the entities must not change nevertheless.
         return (self.mean - self.entities.mean()).square()
 
 
-def test_an_auxiliary_moves_its_own_parameters_at_its_own_rate_and_no_others(graph: Graph) -> None:
+def test_an_auxiliary_updates_only_its_parameters_at_its_rate(graph: Graph) -> None:
     each, plain = program(Estimating, graph), program(DistMult, graph)
     for of in (each, plain):
         of.start_epoch()
@@ -105,7 +105,7 @@ def test_an_auxiliary_moves_its_own_parameters_at_its_own_rate_and_no_others(gra
     torch.testing.assert_close(each.scorer.mean.detach(), wanted, atol=1e-4, rtol=0)
 
 
-def test_auxiliaries_go_on_after_a_resume_bit_by_bit(graph: Graph) -> None:
+def test_auxiliaries_resume_bit_by_bit(graph: Graph) -> None:
     first = program(Estimating, graph)
     first.start_epoch()
     first.step(0)
@@ -118,7 +118,7 @@ def test_auxiliaries_go_on_after_a_resume_bit_by_bit(graph: Graph) -> None:
     assert all(torch.equal(state[name], value) for name, value in again.scorer.state_dict().items())
 
 
-def test_an_auxiliary_has_its_turn_in_the_first_of_so_many_steps(graph: Graph) -> None:
+def test_an_auxiliary_is_stepped_in_the_first_of_every_n_steps(graph: Graph) -> None:
     class Seldom(Estimating):
         def auxiliaries(self) -> list[Auxiliary]:
             return [Auxiliary("distance", [self.mean], 0.5, self.distance, every=3)]
@@ -146,7 +146,7 @@ def test_an_auxiliary_that_shares_parameters_is_refused(graph: Graph) -> None:
         program(Shared, graph)
 
 
-def test_an_auxiliary_must_have_a_name_of_its_own(graph: Graph) -> None:
+def test_an_auxiliary_must_have_a_unique_name(graph: Graph) -> None:
     class Named(Estimating):
         def auxiliaries(self) -> list[Auxiliary]:
             return [Auxiliary("loss", [self.mean], 0.5, self.distance)]
@@ -177,11 +177,11 @@ def test_weights_are_constrained_after_each_step_and_epochs_counted_from_one(gra
             torch.testing.assert_close(norms, torch.ones_like(norms))
 
 
-def test_a_resume_in_the_middle_of_an_epoch_comes_back_to_its_number_and_buffers(
+def test_a_resume_within_an_epoch_restores_its_number_and_buffers(
     graph: Graph,
 ) -> None:
     class Annealed(DistMult):
-        """Keeps the number in an attribute, and what it made of weights in a buffer."""
+        """Keeps the epoch in an attribute, and a value computed from weights in a buffer."""
 
         def __init__(self, *args: Any) -> None:
             super().__init__(*args)

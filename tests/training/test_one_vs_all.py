@@ -199,7 +199,7 @@ def test_reciprocal_scorers_can_be_captured_and_others_say_why_not(graph: Graph)
     told: list[str | None] = []
     plain = program_of(make(DistMult, graph), graph)
     assert replayed(plain, "auto", told.append, Recorded) is plain
-    assert told == ["how many of a batch's queries seek heads changes from step to step"]
+    assert told == ["the number of head queries varies between batches"]
     programs: list[Any] = [program_of(tucker(graph), graph) for _ in range(2)]
     programs[1] = replayed(programs[1], "auto", told.append, lambda: Recorded(programs[1].program))
     assert isinstance(programs[1], CapturedProgram)
