@@ -324,11 +324,11 @@ class MoCME(Scorer):
         heads, relations, tails = positives.unbind(1)
         ids, unique_ids = candidates.ids, None
         if ids.device.type == "cpu":  # on a GPU, their number would have to reach the host
-            seen = torch.zeros(self.n_entities, dtype=torch.bool)
+            needed = torch.zeros(self.n_entities, dtype=torch.bool)
             for entities in (heads, tails, ids.flatten()):
-                seen[entities] = True
-            unique_ids = seen.nonzero().flatten()
-            position = seen.cumsum(0) - 1
+                needed[entities] = True
+            unique_ids = needed.nonzero().flatten()
+            position = needed.cumsum(0) - 1
             heads, tails, ids = position[heads], position[tails], position[ids]
         table = self.candidates(unique_ids)
         return self.margin + rotate_score(

@@ -66,7 +66,7 @@ class Information(nn.Module):
     def bound(self, codes: Tensor, present: Tensor, *, learning: bool = False) -> Tensor:
         """The estimate ``[P]`` of the information, in nats, from `codes` [V, n, C].
 
-        With `learning`, a tensor whose gradient trains the networks.
+        With `learning`, the value has the gradient that trains the networks.
         """
         raise NotImplementedError
 

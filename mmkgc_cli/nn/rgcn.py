@@ -62,12 +62,13 @@ class RelationalLayer(nn.Module):
         `sources` are ascending and contain `rows` and their neighbours
         (`MessageGraph.with_neighbours`).
         """
-        own = x
+        receivers = x
         if rows is not None:
-            own = lookup(x, rows if sources is None else torch.searchsorted(sources, rows))
-        return self.activation(torch.addmm(self._received(x, graph, rows, sources), own, self.own))
+            receivers = lookup(x, rows if sources is None else torch.searchsorted(sources, rows))
+        messages = self._messages(x, graph, rows, sources)
+        return self.activation(torch.addmm(messages, receivers, self.own))
 
-    def _received(
+    def _messages(
         self, x: Tensor, graph: MessageGraph, rows: Tensor | None, sources: Tensor | None
     ) -> Tensor:
         if self.coefficients is None:

@@ -35,7 +35,7 @@ def where(scorer: object, method: str) -> str:
 
 
 def fault(scorer: object, method: str, expected: str, got: str, *, fix: str) -> ScorerFault:
-    """An error of one line: the method, what was expected of it, what it gave, and the fix."""
+    """An error of one line: the method, the expected and the actual value, and the fix."""
     return ScorerFault(f"{where(scorer, method)}: expected {expected}, got {got}", fix=fix)
 
 

@@ -373,7 +373,7 @@ def _cast_for_op(queries: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
 def _unique_candidates(
     scorer: RowScorer, candidates: Candidates
 ) -> tuple[Tensor | None, Candidates]:
-    """The entities whose rows a step needs (None: all), and candidates as positions among them.
+    """The entities that need rows in a step (None: all), and candidates as positions in them.
 
     Rows made from features cost a projection each, so a small batch computes only its own. `order`
     is still valid for the positions. On a GPU, all rows are computed: the number of unique ids
@@ -397,8 +397,8 @@ def _sampled_tables(
         return candidate_rows(scorer, unique_ids, None, Side.tail), rows
     if not scorer.per_relation:
         # One table per side, concatenated.
-        both = [candidate_rows(scorer, None, None, side) for side in Side]
-        tables = [torch.cat(parts) for parts in zip(*both, strict=True)]
+        sides = [candidate_rows(scorer, None, None, side) for side in Side]
+        tables = [torch.cat(parts) for parts in zip(*sides, strict=True)]
         return tables, dataclasses.replace(
             candidates, ids=ids + n * corrupted_side.long(), order=None
         )

@@ -54,8 +54,8 @@ def _loss_by_side(
     # The first column already has the positive as a tail.
     ids = torch.cat([positives[:, :1], candidates.ids], 1)
     head = torch.full_like(candidates.corrupted_side[:, :1], Side.head)
-    both = Candidates(ids, torch.cat([head, candidates.corrupted_side], 1))
-    scores = scorer.score_sampled(positives, both)
+    with_head = Candidates(ids, torch.cat([head, candidates.corrupted_side], 1))
+    scores = scorer.score_sampled(positives, with_head)
     mask, sides = candidates.full_mask[:, 1:], candidates.corrupted_side[:, 1:]
     return loss(
         torch.cat([scores[:, 1], scores[:, 0]]),

@@ -17,9 +17,9 @@ E, R, B, N = 90, 3, 4, 6
 
 def test_unit_rows_have_length_one_and_zero_rows_stay_zero_with_zero_gradient() -> None:
     rows = torch.tensor([[3.0, 4.0], [0.0, 0.0], [1e-20, 0.0]], requires_grad=True)
-    made = unit(rows)
-    assert made.tolist() == [[pytest.approx(0.6), pytest.approx(0.8)], [0, 0], [0, 0]]
-    made.sum().backward()
+    normalized = unit(rows)
+    assert normalized.tolist() == [[pytest.approx(0.6), pytest.approx(0.8)], [0, 0], [0, 0]]
+    normalized.sum().backward()
     assert rows.grad is not None
     assert rows.grad.isfinite().all()
     assert rows.grad[1:].tolist() == [[0, 0], [0, 0]]

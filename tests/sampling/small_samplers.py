@@ -67,8 +67,8 @@ class Blockwise(Drawing):
         side, n = self.sides(positives), self.task.negatives
         query = scorer.query(positives[:1, 0], positives[:1, 1], Side.tail)
         blocks = len(candidate_blocks(scorer, query.shape[1]))
-        own = torch.where(side == 1, positives[:, :1], positives[:, 2:])
-        entities = torch.stack([own] * blocks, -1)
+        answers = torch.where(side == 1, positives[:, :1], positives[:, 2:])
+        entities = torch.stack([answers] * blocks, -1)
         entities[..., -1] = self.entities(len(positives), n)
         return BlockwiseNegatives(entities, side)
 
@@ -84,8 +84,8 @@ class Embedded(Drawing):
 
     def draw(self, positives: Tensor, scorer: Scorer) -> NegativeBatch:
         side = self.sides(positives)
-        own = torch.where(side == 1, positives[:, :1], positives[:, 2:])
-        rows = scorer.candidates(own.flatten()).view(*own.shape, -1)
+        answers = torch.where(side == 1, positives[:, :1], positives[:, 2:])
+        rows = scorer.candidates(answers.flatten()).view(*answers.shape, -1)
         return EmbeddedNegatives(rows @ self.map, side, self.mask(positives))
 
 

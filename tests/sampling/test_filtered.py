@@ -28,15 +28,17 @@ def task_of(
     return SamplingTask(triples, n, r, negatives, mode, SideChoice.per_negative, seed)
 
 
-def drawn_by(sampler: FilteredSampler, positives: torch.Tensor) -> Candidates:
+def negatives_of(sampler: FilteredSampler, positives: torch.Tensor) -> Candidates:
     """The negatives of the sampler, without the column of the positives."""
-    drawn = sampler.draw(positives, NO_SCORER)
-    columns = (tensor[:, 1:] for tensor in (drawn.ids, drawn.corrupted_side, drawn.mask))
-    return Candidates(*columns, order=drawn.order)
+    negatives = sampler.draw(positives, NO_SCORER)
+    columns = (
+        tensor[:, 1:] for tensor in (negatives.ids, negatives.corrupted_side, negatives.mask)
+    )
+    return Candidates(*columns, order=negatives.order)
 
 
 def draw(positives: torch.Tensor, task: SamplingTask) -> Candidates:
-    return drawn_by(FilteredSampler(SamplerConfig(), task, NO_SCORER), positives)
+    return negatives_of(FilteredSampler(SamplerConfig(), task, NO_SCORER), positives)
 
 
 @given(
@@ -49,11 +51,16 @@ def test_the_mask_is_false_exactly_at_train_triples(
     graph = random_graph(8, 2, 40, seed)
     triples = torch.from_numpy(graph.train).long()
     true = {tuple(row) for row in triples.tolist()}
-    drawn = draw(triples, task_of(triples, 8, 2, mode, n, seed))
-    assert drawn.ids.shape == drawn.corrupted_side.shape == drawn.mask.shape == (len(triples), n)
+    negatives = draw(triples, task_of(triples, 8, 2, mode, n, seed))
+    assert (
+        negatives.ids.shape
+        == negatives.corrupted_side.shape
+        == negatives.mask.shape
+        == (len(triples), n)
+    )
     for (h, r, t), ids, sides, mask in zip(
-        triples.tolist(), drawn.ids.tolist(), drawn.corrupted_side.tolist(), drawn.mask.tolist(),
-        strict=True,
+        triples.tolist(), negatives.ids.tolist(), negatives.corrupted_side.tolist(),
+        negatives.mask.tolist(), strict=True,
     ):  # fmt: skip
         for entity, side, ok in zip(ids, sides, mask, strict=True):
             corrupted = (h, r, entity) if side == Side.tail else (entity, r, t)
@@ -68,17 +75,17 @@ def test_train_triples_that_cannot_be_avoided_are_masked() -> None:
 def test_train_triples_are_replaced_by_other_negatives() -> None:
     # 9 of 10 tails are true: without further rounds, nine in ten negatives would be masked.
     rows = torch.stack([torch.zeros(9), torch.zeros(9), torch.arange(9)], 1).long()
-    drawn = draw(rows, task_of(rows, 10, 1, "uniform", 200))
-    tails = drawn.corrupted_side == Side.tail
-    assert drawn.mask[tails].float().mean() > 0.25
+    negatives = draw(rows, task_of(rows, 10, 1, "uniform", 200))
+    tails = negatives.corrupted_side == Side.tail
+    assert negatives.mask[tails].float().mean() > 0.25
 
 
 def test_bernoulli_prefers_the_side_with_more_answers() -> None:
     # Relation 0: one head, 30 tails (tph 30, hpt 1); relation 1 the other way round.
     rows = [(0, 0, i) for i in range(1, 31)] + [(i, 1, 0) for i in range(1, 31)]
     triples = torch.tensor(rows)
-    drawn = draw(triples, task_of(triples, 31, 2, "bernoulli", 200))
-    share = (drawn.corrupted_side == Side.head).float().mean(1)
+    negatives = draw(triples, task_of(triples, 31, 2, "bernoulli", 200))
+    share = (negatives.corrupted_side == Side.head).float().mean(1)
     assert share[:30].mean().item() == pytest.approx(30 / 31, abs=0.01)
     assert share[30:].mean().item() == pytest.approx(1 / 31, abs=0.01)
     even = draw(triples, task_of(triples, 31, 2, "uniform", 200))
@@ -87,8 +94,8 @@ def test_bernoulli_prefers_the_side_with_more_answers() -> None:
 
 def test_entities_are_uniform() -> None:
     triples = torch.tensor([[0, 0, 1]])
-    drawn = draw(triples.expand(500, 3), task_of(triples, 10, 1, "uniform", 20))
-    counts = torch.bincount(drawn.ids.flatten(), minlength=10) / 10_000
+    negatives = draw(triples.expand(500, 3), task_of(triples, 10, 1, "uniform", 20))
+    counts = torch.bincount(negatives.ids.flatten(), minlength=10) / 10_000
     assert (counts - 0.1).abs().max() < 0.06  # the true tail and head are rarer
 
 
@@ -103,20 +110,20 @@ def test_the_same_seed_gives_the_same_negatives() -> None:
 def test_negatives_depend_on_the_step_only() -> None:
     triples = torch.from_numpy(random_graph(20, 3, 100, 0).train).long()
     sampler = FilteredSampler(SamplerConfig(), task_of(triples, 20, 3, "bernoulli", 5), NO_SCORER)
-    drawn = []
+    negatives = []
     for step in (0, 1, 0):
         sampler.step = step
-        drawn.append(drawn_by(sampler, triples).ids)
-    assert not torch.equal(drawn[0], drawn[1])
-    assert torch.equal(drawn[0], drawn[2])
+        negatives.append(negatives_of(sampler, triples).ids)
+    assert not torch.equal(negatives[0], negatives[1])
+    assert torch.equal(negatives[0], negatives[2])
 
 
 def test_the_positive_comes_first() -> None:
     triples = torch.from_numpy(random_graph(20, 3, 100, 0).train).long()
     task = task_of(triples, 20, 3, "uniform", 5)
-    drawn = FilteredSampler(SamplerConfig(), task, NO_SCORER).draw(triples, NO_SCORER)
-    assert torch.equal(drawn.ids[:, 0], triples[:, 2])
-    assert (drawn.corrupted_side[:, 0] == Side.tail).all()
-    assert drawn.mask[:, 0].all()
-    assert drawn.order is not None
-    assert torch.equal(drawn.order, drawn.ids.flatten().argsort(stable=True))
+    negatives = FilteredSampler(SamplerConfig(), task, NO_SCORER).draw(triples, NO_SCORER)
+    assert torch.equal(negatives.ids[:, 0], triples[:, 2])
+    assert (negatives.corrupted_side[:, 0] == Side.tail).all()
+    assert negatives.mask[:, 0].all()
+    assert negatives.order is not None
+    assert torch.equal(negatives.order, negatives.ids.flatten().argsort(stable=True))

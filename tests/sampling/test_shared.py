@@ -48,35 +48,37 @@ def test_the_mask_is_false_exactly_at_train_triples(
 ) -> None:
     triples = torch.from_numpy(random_graph(8, 2, 40, seed).train).long()
     true = {tuple(row) for row in triples.tolist()}
-    drawn = draw(sampler_of(triples, 8, 2, mode, n, chunk, seed), triples)
-    assert drawn.ids.shape == (-(-len(triples) // chunk), n)
-    assert drawn.corrupted_side.shape == (len(drawn.ids),)
+    negatives = draw(sampler_of(triples, 8, 2, mode, n, chunk, seed), triples)
+    assert negatives.ids.shape == (-(-len(triples) // chunk), n)
+    assert negatives.corrupted_side.shape == (len(negatives.ids),)
     for i, (h, r, t) in enumerate(triples.tolist()):
-        side = drawn.corrupted_side[i // chunk]
-        for entity, ok in zip(drawn.ids[i // chunk].tolist(), drawn.mask[i].tolist(), strict=True):
+        side = negatives.corrupted_side[i // chunk]
+        for entity, ok in zip(
+            negatives.ids[i // chunk].tolist(), negatives.mask[i].tolist(), strict=True
+        ):
             corrupted = (h, r, entity) if side == Side.tail else (entity, r, t)
             assert ok == (corrupted not in true)
 
 
 def test_each_positive_of_a_chunk_gets_the_negatives_of_the_chunk() -> None:
     triples = torch.from_numpy(random_graph(20, 3, 100, 0).train).long()[:17]
-    drawn = draw(sampler_of(triples, 20, 3), triples)
-    every = drawn.expand(triples)
-    assert torch.equal(every.ids[:, 0], triples[:, 2])
-    assert (every.corrupted_side[:, 0] == Side.tail).all()
-    assert every.mask[:, 0].all()
+    negatives = draw(sampler_of(triples, 20, 3), triples)
+    expanded = negatives.expand(triples)
+    assert torch.equal(expanded.ids[:, 0], triples[:, 2])
+    assert (expanded.corrupted_side[:, 0] == Side.tail).all()
+    assert expanded.mask[:, 0].all()
     for i in range(17):
-        assert torch.equal(every.ids[i, 1:], drawn.ids[i // 7])
-        assert (every.corrupted_side[i, 1:] == drawn.corrupted_side[i // 7]).all()
-    assert torch.equal(every.mask[:, 1:], drawn.mask)
+        assert torch.equal(expanded.ids[i, 1:], negatives.ids[i // 7])
+        assert (expanded.corrupted_side[i, 1:] == negatives.corrupted_side[i // 7]).all()
+    assert torch.equal(expanded.mask[:, 1:], negatives.mask)
 
 
 def test_entities_and_sides_are_uniform() -> None:
     triples = torch.tensor([[0, 0, 1]])
-    drawn = draw(sampler_of(triples, 10, 1, negatives=20, chunk=1), triples.expand(2000, 3))
-    counts = torch.bincount(drawn.ids.flatten(), minlength=10) / 40_000
+    negatives = draw(sampler_of(triples, 10, 1, negatives=20, chunk=1), triples.expand(2000, 3))
+    counts = torch.bincount(negatives.ids.flatten(), minlength=10) / 40_000
     assert (counts - 0.1).abs().max() < 0.01
-    assert drawn.corrupted_side.float().mean().item() == pytest.approx(0.5, abs=0.05)
+    assert negatives.corrupted_side.float().mean().item() == pytest.approx(0.5, abs=0.05)
 
 
 def test_the_head_probability_of_a_chunk_is_the_mean_over_its_positives() -> None:
@@ -113,11 +115,11 @@ def test_sides_per_positive_are_refused() -> None:
 
 def test_negatives_are_a_function_of_seed_and_step() -> None:
     triples = torch.from_numpy(random_graph(50, 3, 100, 0).train).long()
-    drawn = []
+    negatives = []
     for seed, step in ((0, 0), (0, 0), (0, 1), (1, 0)):
         sampler = sampler_of(triples, 50, 3, seed=seed)
         sampler.step = step
-        drawn.append(draw(sampler, triples).ids)
-    assert torch.equal(drawn[0], drawn[1])
-    assert not torch.equal(drawn[0], drawn[2])
-    assert not torch.equal(drawn[0], drawn[3])
+        negatives.append(draw(sampler, triples).ids)
+    assert torch.equal(negatives[0], negatives[1])
+    assert not torch.equal(negatives[0], negatives[2])
+    assert not torch.equal(negatives[0], negatives[3])

@@ -96,9 +96,9 @@ def test_a_batch_of_one_query_uses_the_running_statistics() -> None:
     assert scorer.output_norm.num_batches_tracked == 1
 
 
-@pytest.mark.parametrize("which", NO_DROPOUT)
-def test_each_dropout_acts_in_training_only(which: str) -> None:
-    scorer = make(**{**NO_DROPOUT, which: 0.5})
+@pytest.mark.parametrize("layer", NO_DROPOUT)
+def test_each_dropout_acts_in_training_only(layer: str) -> None:
+    scorer = make(**{**NO_DROPOUT, layer: 0.5})
     entities, relations = queries()
     torch.manual_seed(0)
     assert not torch.equal(*(scorer.tail_query(entities, relations) for _ in range(2)))

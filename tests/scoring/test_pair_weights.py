@@ -114,8 +114,8 @@ def test_rows_in_place_of_ids(metric: Metric) -> None:
     torch.testing.assert_close(scores, of_all(scorer, Side.tail))
     ids, corrupted_side = candidates()
     embedded = EmbeddedNegatives(scorer.candidates(None)[ids], corrupted_side)
-    found = negative_scores(scorer, POSITIVES, embedded)[1]
-    torch.testing.assert_close(found, of_candidates(scorer, ids, corrupted_side))
+    actual = negative_scores(scorer, POSITIVES, embedded)[1]
+    torch.testing.assert_close(actual, of_candidates(scorer, ids, corrupted_side))
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -22,7 +22,7 @@ def test_a_new_scorer_passes_its_own_test_and_the_linters(kind: str, tmp_path: P
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    (tmp_path / "mmkgc_cli").mkdir()  # so that ruff knows whose imports those are
+    (tmp_path / "mmkgc_cli").mkdir()  # so that ruff takes its imports as first-party
     for arguments in (["check", "--extend-ignore", "D103"], ["format", "--check"]):
         done = subprocess.run(
             [sys.executable, "-m", "ruff", *arguments, "scorers"],
@@ -80,9 +80,9 @@ def test_an_invalid_name_writes_nothing(name: str, message: str, tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("there", ["mine.py", "test_mine.py"])
-def test_nothing_is_overwritten(there: str, tmp_path: Path) -> None:
-    (tmp_path / there).write_text("work of weeks")
-    with pytest.raises(UsageError, match=f"{there} exists; choose another name"):
+@pytest.mark.parametrize("existing", ["mine.py", "test_mine.py"])
+def test_nothing_is_overwritten(existing: str, tmp_path: Path) -> None:
+    (tmp_path / existing).write_text("work of weeks")
+    with pytest.raises(UsageError, match=f"{existing} exists; choose another name"):
         write_scorer("mine", "query", tmp_path)
-    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [(there, "work of weeks")]
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [(existing, "work of weeks")]

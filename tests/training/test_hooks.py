@@ -39,13 +39,13 @@ def test_extra_losses_are_added_and_traced_by_name(graph: Graph) -> None:
     with_terms, without = program(Two, graph), program(DistMult, graph)
     for each in (with_terms, without):
         each.start_epoch()
-    found, plain = with_terms.step(0), without.step(0)
-    (made,) = terms
-    assert list(found) == ["loss", "a", "b", "gradient_norm"]
-    assert not any(value.requires_grad for value in found.values())
-    assert found["a"] == made["a"]
-    total = plain["loss"] + made["a"] + made["b"]
-    torch.testing.assert_close(found["loss"], total.detach())
+    actual, plain = with_terms.step(0), without.step(0)
+    (returned,) = terms
+    assert list(actual) == ["loss", "a", "b", "gradient_norm"]
+    assert not any(value.requires_grad for value in actual.values())
+    assert actual["a"] == returned["a"]
+    total = plain["loss"] + returned["a"] + returned["b"]
+    torch.testing.assert_close(actual["loss"], total.detach())
 
 
 def test_extra_losses_update_tables_with_deferred_gradients(graph: Graph) -> None:
@@ -93,13 +93,13 @@ class Estimating(DistMult):
 
 def test_an_auxiliary_updates_only_its_parameters_at_its_rate(graph: Graph) -> None:
     each, plain = program(Estimating, graph), program(DistMult, graph)
-    for of in (each, plain):
-        of.start_epoch()
-    found, expected = each.step(0), plain.step(0)
-    assert list(found) == ["loss", "distance", "gradient_norm"]
-    torch.testing.assert_close(found["gradient_norm"], expected["gradient_norm"])
+    for trained in (each, plain):
+        trained.start_epoch()
+    actual, expected = each.step(0), plain.step(0)
+    assert list(actual) == ["loss", "distance", "gradient_norm"]
+    torch.testing.assert_close(actual["gradient_norm"], expected["gradient_norm"])
     assert torch.equal(each.scorer.entities, plain.scorer.entities)
-    torch.testing.assert_close(found["distance"], each.scorer.entities.mean().square().detach())
+    torch.testing.assert_close(actual["distance"], each.scorer.entities.mean().square().detach())
     # A first step of Adam goes by the rate.
     wanted = 0.5 * each.scorer.entities.mean().sign().detach()
     torch.testing.assert_close(each.scorer.mean.detach(), wanted, atol=1e-4, rtol=0)
@@ -111,8 +111,8 @@ def test_auxiliaries_resume_bit_by_bit(graph: Graph) -> None:
     first.step(0)
     again = program(Estimating, graph)
     again.load_state_dict(copy.deepcopy(first.state_dict()))
-    for of in (first, again):
-        of.step(1)
+    for trained in (first, again):
+        trained.step(1)
     state = first.scorer.state_dict()
     assert state["steps"] == 2
     assert all(torch.equal(state[name], value) for name, value in again.scorer.state_dict().items())
@@ -123,9 +123,9 @@ def test_an_auxiliary_is_stepped_in_the_first_of_every_n_steps(graph: Graph) -> 
         def auxiliaries(self) -> list[Auxiliary]:
             return [Auxiliary("distance", [self.mean], 0.5, self.distance, every=3)]
 
-    def take(of: LinkPrediction, steps: int) -> list[bool]:
-        of.start_epoch()
-        return ["distance" in of.step(i % of.steps_per_epoch) for i in range(steps)]
+    def take(trained: LinkPrediction, steps: int) -> list[bool]:
+        trained.start_epoch()
+        return ["distance" in trained.step(i % trained.steps_per_epoch) for i in range(steps)]
 
     each = program(Seldom, graph)
     assert take(each, 5) == [True, False, False, True, False]

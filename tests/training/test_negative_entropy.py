@@ -21,12 +21,12 @@ CUTS = entropy_cut(0.2), entropy_cut(0.8)
 def test_shares_follow_the_entropy_of_positive_and_negative_scores() -> None:
     """Cuts are 3.438 and 1.136: four of ten scores are easy, two of them above 0."""
     scores = torch.tensor([-9.0, -4, 5, 3.5, -3, -2, 2, 1, 0, -1])
-    found = negative_entropy(scores, CUTS)
-    assert found == NegativeEntropy(
+    actual = negative_entropy(scores, CUTS)
+    assert actual == NegativeEntropy(
         easy=0.4, ambiguous=0.3, hard=0.3, held_true=0.4, surely_true=0.2
     )
-    found = negative_entropy(scores, CUTS, one_sided=True)
-    assert found == NegativeEntropy(
+    actual = negative_entropy(scores, CUTS, one_sided=True)
+    assert actual == NegativeEntropy(
         easy=0.2, ambiguous=0.2, hard=0.6, held_true=0.4, surely_true=0.2
     )
 

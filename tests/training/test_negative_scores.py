@@ -131,10 +131,10 @@ def test_scores_and_gradients_are_those_of_a_loop(name: str, form: str) -> None:
     task = task_of(triples(), N, R, NEGATIVES)
     sampler = shared(scorer) if form == "shared" else FORMS[form](SamplerConfig(), task, scorer)
     sampler.double()
-    drawn = sampler.draw(positives, scorer)
-    found = negative_scores(scorer, positives, drawn)
-    wanted = by_loop(scorer, positives, drawn)
-    for scores, loop in zip(found, wanted, strict=False):
+    negatives = sampler.draw(positives, scorer)
+    actual = negative_scores(scorer, positives, negatives)
+    expected = by_loop(scorer, positives, negatives)
+    for scores, loop in zip(actual, expected, strict=False):
         torch.testing.assert_close(scores, loop, atol=1e-12, rtol=0)
     parameters = [*scorer.parameters(), *sampler.parameters()]
     weights = torch.linspace(-1, 1, 10 * NEGATIVES, dtype=torch.float64).view(10, NEGATIVES)
@@ -142,7 +142,7 @@ def test_scores_and_gradients_are_those_of_a_loop(name: str, form: str) -> None:
         torch.autograd.grad(
             first.sum() + (weights * rest).sum(), parameters, retain_graph=True, allow_unused=False
         )
-        for first, rest in (found[:2], wanted)
+        for first, rest in (actual[:2], expected)
     ]
     for a, b in zip(*grads, strict=True):
         assert a.abs().sum() > 0
@@ -152,23 +152,23 @@ def test_scores_and_gradients_are_those_of_a_loop(name: str, form: str) -> None:
 def test_shared_negatives_are_scored_by_all_pairs_and_their_weights() -> None:
     scorer = TwoBlocks(ScorerConfig(), N, R, torch.Generator().manual_seed(0)).double()
     positives = triples()[:10]
-    drawn = shared(scorer).draw(positives, scorer)
-    assert isinstance(drawn, SharedNegatives)
-    found = negative_scores(scorer, positives, drawn)
-    for scores, loop in zip(found, by_loop(scorer, positives, drawn), strict=False):
+    negatives = shared(scorer).draw(positives, scorer)
+    assert isinstance(negatives, SharedNegatives)
+    actual = negative_scores(scorer, positives, negatives)
+    for scores, loop in zip(actual, by_loop(scorer, positives, negatives), strict=False):
         torch.testing.assert_close(scores, loop, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["DistMult", "rotate"])
 def test_shared_negatives_score_the_same_without_dense_gradients(name: str) -> None:
     scorer, positives = scorer_of(name), triples()[:10]
-    drawn = shared(scorer).draw(positives, scorer)
+    negatives = shared(scorer).draw(positives, scorer)
     calls: list[Candidates] = []
     plain = scorer.score_sampled
     scorer.score_sampled = lambda *args: calls.append(args[1]) or plain(*args)  # type: ignore
-    by_ids = negative_scores(scorer, positives, drawn, dense_grad=False)
+    by_ids = negative_scores(scorer, positives, negatives, dense_grad=False)
     assert len(calls) == 1
-    for a, b in zip(by_ids, negative_scores(scorer, positives, drawn), strict=True):
+    for a, b in zip(by_ids, negative_scores(scorer, positives, negatives), strict=True):
         torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
 
 
@@ -185,13 +185,13 @@ def test_one_hot_weights_and_uncut_blocks_score_as_ids() -> None:
         BlockwiseNegatives(torch.stack([entities, entities], -1), side),
         EmbeddedNegatives(scorer.candidates(None)[entities], side),
     ]
-    wanted = negative_scores(scorer, positives, ids)
-    assert torch.equal(wanted[2], ids.mask[:, 1:])
-    for drawn in same:
-        found = negative_scores(scorer, positives, drawn)
-        torch.testing.assert_close(found[0], wanted[0], atol=1e-12, rtol=0)
-        torch.testing.assert_close(found[1], wanted[1], atol=1e-12, rtol=0)
-        assert found[2].all()
+    expected = negative_scores(scorer, positives, ids)
+    assert torch.equal(expected[2], ids.mask[:, 1:])
+    for negatives in same:
+        actual = negative_scores(scorer, positives, negatives)
+        torch.testing.assert_close(actual[0], expected[0], atol=1e-12, rtol=0)
+        torch.testing.assert_close(actual[1], expected[1], atol=1e-12, rtol=0)
+        assert actual[2].all()
 
 
 def program_of(sampler: type[Sampler], graph: Graph, **optimization: object) -> LinkPrediction:
@@ -216,11 +216,14 @@ def test_parameters_of_a_sampler_are_trained_with_the_scorer(
     graph: Graph, sampler: type[Sampler], optimizer: str
 ) -> None:
     program = program_of(sampler, graph, optimizer=optimizer)
-    (own,) = program.sampler.parameters()
-    before, entities = own.detach().clone(), next(program.scorer.parameters()).detach().clone()
+    (parameter,) = program.sampler.parameters()
+    before, entities = (
+        parameter.detach().clone(),
+        next(program.scorer.parameters()).detach().clone(),
+    )
     program.start_epoch()
     program.step(0)
-    assert (own.detach() - before).abs().max().item() == pytest.approx(0.05, rel=0.01)
+    assert (parameter.detach() - before).abs().max().item() == pytest.approx(0.05, rel=0.01)
     assert not torch.equal(next(program.scorer.parameters()), entities)
 
 
@@ -288,15 +291,15 @@ def test_a_scorer_that_is_not_two_way_compares_each_side_with_its_own_positive()
     ids = torch.randint(N, (6, NEGATIVES), generator=rng)
     side = torch.randint(2, (6, NEGATIVES), generator=rng, dtype=torch.int8)
     mask = torch.rand(6, NEGATIVES, generator=rng) > 0.2
-    drawn = Candidates.from_negatives(positives, ids, side, mask)
+    negatives = Candidates.from_negatives(positives, ids, side, mask)
     loss = SelfAdversarial(0.5)
-    found = negative_loss(scorer, positives, drawn, loss)
+    actual = negative_loss(scorer, positives, negatives, loss)
     h, r, t = positives.unbind(1)
     rows = []
-    for of, known, answer in ((Side.tail, h, t), (Side.head, t, h)):
-        own = scorer.score_answers(known, r, answer, of)
+    for side_of_row, known, answer in ((Side.tail, h, t), (Side.head, t, h)):
+        positive = scorer.score_answers(known, r, answer, side_of_row)
         against = torch.stack(
-            [scorer.score_answers(known, r, ids[:, i], of) for i in range(NEGATIVES)], 1
+            [scorer.score_answers(known, r, ids[:, i], side_of_row) for i in range(NEGATIVES)], 1
         )
-        rows.append(loss(own, against, mask & (side == of)))
-    torch.testing.assert_close(found, (rows[0] + rows[1]) / 2)
+        rows.append(loss(positive, against, mask & (side == side_of_row)))
+    torch.testing.assert_close(actual, (rows[0] + rows[1]) / 2)
