@@ -1,4 +1,4 @@
-"""Steps of IKRL with rows of the entities that a batch meets, against rows of all, in turns.
+"""Steps of IKRL with rows of the unique entities of a batch, against rows of all, in turns.
 
 python -m benchmarks.candidate_rows --graph graphs/fb15k-237
 """
@@ -22,8 +22,8 @@ from mmkgc_cli.scoring import load_scorer, scores
 from mmkgc_cli.training.loop import StepProgram
 
 WIDTH, WARM_UP = 768, 2
-MET = scores._entities_met
-WAYS = {"met": MET, "all": lambda scorer, ids: (None, ids)}
+UNIQUE = scores._unique_candidates
+WAYS = {"unique": UNIQUE, "all": lambda scorer, candidates: (None, candidates)}
 
 
 def program(graph: Graph, batch: int, freeze: bool) -> StepProgram:
@@ -52,14 +52,14 @@ def main() -> None:
             times: dict[str, list[float]] = {way: [] for way in WAYS}
             for index in range(WARM_UP + arguments.steps):
                 for way, of in programs.items():
-                    with patch.object(scores, "_entities_met", WAYS[way]):
+                    with patch.object(scores, "_unique_candidates", WAYS[way]):
                         start = time.process_time()
                         of.step(index)
                         times[way].append(1e3 * (time.process_time() - start))
-            met, everyone = (statistics.median(times[way][WARM_UP:]) for way in WAYS)
+            unique, everyone = (statistics.median(times[way][WARM_UP:]) for way in WAYS)
             print(
-                f"batch {batch}, {'frozen' if freeze else 'trained'}: {met:.1f} ms of CPU with "
-                f"rows of those met, {everyone:.1f} with rows of all, ratio {everyone / met:.2f}"
+                f"batch {batch}, {'frozen' if freeze else 'trained'}: {unique:.1f} ms of CPU with "
+                f"rows of unique ids, {everyone:.1f} with all, ratio {everyone / unique:.2f}"
             )
 
 

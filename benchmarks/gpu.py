@@ -279,8 +279,8 @@ def time_negatives(device: Device, triples: Tensor) -> Any:
     s = device.sizes
     head, relation, tail = triples.unbind(1)
     known = [
-        KnownAnswers.of(relation * s.entities + head, tail, s.entities),
-        KnownAnswers.of(relation * s.entities + tail, head, s.entities),
+        KnownAnswers.from_pairs(relation * s.entities + head, tail, s.entities),
+        KnownAnswers.from_pairs(relation * s.entities + tail, head, s.entities),
     ]
     draw: Any = filtered_negatives
     there = [

@@ -20,14 +20,14 @@ from benchmarks.scoring import compete
 from mmkgc_cli.kg.storage import load_graph
 from mmkgc_cli.ops import SideChoice, _native
 from mmkgc_cli.sampling.contract import SamplerConfig, SamplingTask
-from mmkgc_cli.sampling.samplers.filtered import FilteredNegatives
+from mmkgc_cli.sampling.samplers.filtered import FilteredSampler
 from mmkgc_cli.scoring import Scorer, ScorerConfig
 
 BATCH = 1024
 
 
 def drawing(
-    sampler: FilteredNegatives, positives: torch.Tensor, scorer: Scorer, native: bool
+    sampler: FilteredSampler, positives: torch.Tensor, scorer: Scorer, native: bool
 ) -> Callable[[], None]:
     def draw() -> None:
         has_kernel = _native.has_kernel
@@ -54,7 +54,7 @@ def main() -> None:
     result = {}
     for n in (32, 128):
         task = SamplingTask(triples, *sizes, n, "bernoulli", SideChoice.per_negative, 0)
-        sampler = FilteredNegatives(SamplerConfig(), task, scorer)
+        sampler = FilteredSampler(SamplerConfig(), task, scorer)
         positives = triples[:BATCH]
         contest = {
             "ours": drawing(sampler, positives, scorer, True),

@@ -22,8 +22,8 @@ from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import load_graph
 from mmkgc_cli.ops import Metric
 from mmkgc_cli.sampling.contract import SamplerConfig
-from mmkgc_cli.sampling.samplers.filtered import FilteredNegatives
-from mmkgc_cli.sampling.samplers.shared import SharedConfig, SharedNegatives
+from mmkgc_cli.sampling.samplers.filtered import FilteredSampler
+from mmkgc_cli.sampling.samplers.shared import SharedConfig, SharedSampler
 from mmkgc_cli.scoring import Scorer, ScorerConfig, Side, load_scorer
 from mmkgc_cli.state.memory import keep_freed_memory
 from mmkgc_cli.training.link_prediction import LinkPrediction
@@ -76,7 +76,7 @@ def program(scorer_class: type[Scorer], graph: Graph, n: int, chunk: int) -> Lin
         loss=SelfAdversarialLoss(),
         optimizer=DenseOptimizer(),
         schedule=PlainSchedule(),
-        sampler=SharedNegatives if chunk else FilteredNegatives,
+        sampler=SharedSampler if chunk else FilteredSampler,
         sampler_config=SharedConfig(chunk=chunk) if chunk else SamplerConfig(),
     )
     result.start_epoch()

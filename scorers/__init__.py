@@ -1,1 +1,1 @@
-"""Scorer plugins: one file each, with its citation; `SCORER` names the class."""
+"""Built-in scorer plugins: one file each, with its citation; `SCORER` names the class."""

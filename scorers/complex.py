@@ -1,4 +1,4 @@
-"""ComplEx: DistMult in complex numbers, so that head and tail may not change places."""
+"""ComplEx (Trouillon et al., 2016): DistMult with complex embeddings, not symmetric."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from mmkgc_cli.scoring.regularization import RegularizedConfig, penalty
 class ComplExConfig(RegularizedConfig):
     """Hyper-parameters of ComplEx."""
 
-    dim: int = Field(128, ge=1, le=2**16, description="complex width, 2 x dim real numbers")
-    init: float = Field(0.1, gt=0, le=1e6, description="both parts start uniform in +- this")
+    dim: int = Field(128, ge=1, le=2**16, description="Complex width: 2 x dim real numbers.")
+    init: float = Field(0.1, gt=0, le=1e6, description="Initial values are uniform in +- init.")
 
 
 class ComplEx(Scorer):
@@ -38,7 +38,7 @@ class ComplEx(Scorer):
         n_relations: int,
         generator: torch.Generator,
     ) -> None:
-        """Rows are laid out [re | im] and start uniform in +-init."""
+        """Rows are laid out [re | im]; initial values are uniform in +-init."""
         super().__init__(config, n_entities, n_relations, generator)
         self._regularization = config
         width, bound = 2 * config.dim, config.init
@@ -56,11 +56,11 @@ class ComplEx(Scorer):
         relation: int | Tensor | None = None,
         side: Side | None = None,
     ) -> Tensor:
-        """The entity rows themselves."""
+        """The entity embeddings."""
         return lookup(self.entities, entities)
 
     def extra_losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The penalty that is configured: l3 on both parts alike, n3 on moduli."""
+        """The configured penalty: l3 on real and imaginary parts, n3 on moduli."""
         return penalty(
             self._regularization, self.entities, self.relations, batch.triples, modulus=True
         )

@@ -1,4 +1,4 @@
-"""DistMult: a relation weighs the coordinates in which head and tail agree."""
+"""DistMult (Yang et al., 2015): relations are diagonal bilinear forms."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from mmkgc_cli.scoring.regularization import RegularizedConfig, penalty
 class DistMultConfig(RegularizedConfig):
     """Hyper-parameters of DistMult."""
 
-    dim: int = Field(128, ge=1, le=2**17, description="width of entities and relations")
-    init: float = Field(0.1, gt=0, le=1e6, description="rows start uniform in +- this")
+    dim: int = Field(128, ge=1, le=2**17, description="Width of entities and relations.")
+    init: float = Field(0.1, gt=0, le=1e6, description="Initial values are uniform in +- init.")
 
 
 class DistMult(Scorer):
-    """score = sum_k h_k r_k t_k (Yang et al. 2015, eq. 2); head and tail may change places."""
+    """score = sum_k h_k r_k t_k (Yang et al. 2015, eq. 2), symmetric in head and tail."""
 
     Config = DistMultConfig
     metric = Metric.dot
@@ -38,7 +38,7 @@ class DistMult(Scorer):
         n_relations: int,
         generator: torch.Generator,
     ) -> None:
-        """Rows start uniform in +-init."""
+        """Initial values are uniform in +-init."""
         super().__init__(config, n_entities, n_relations, generator)
         self._regularization = config
         self.entities = uniform(n_entities, config.dim, bound=config.init, generator=generator)
@@ -54,11 +54,11 @@ class DistMult(Scorer):
         relation: int | Tensor | None = None,
         side: Side | None = None,
     ) -> Tensor:
-        """The entity rows themselves."""
+        """The entity embeddings."""
         return lookup(self.entities, entities)
 
     def extra_losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The penalty that is configured, on |x|."""
+        """The configured penalty, on absolute values."""
         return penalty(self._regularization, self.entities, self.relations, batch.triples)
 
 

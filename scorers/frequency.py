@@ -1,6 +1,6 @@
-"""Relation frequency: ranks entities by how often train shows them on that side of the relation.
+"""Relation frequency: ranks entities by their count in train, per relation and side.
 
-It learns nothing about the known entity, so a model that does not beat it has learnt nothing.
+A baseline that ignores the known entity: a model with a lower MRR has learned nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mmkgc_cli.scoring.contract import Scorer, ScorerConfig, Side
 
 
 class Frequency(Scorer):
-    """score(h, r, t) = how many train triples have relation r and tail t (or head h)."""
+    """score(h, r, t) = the number of train triples with relation r and tail t (or head h)."""
 
     metric = Metric.dot
     two_way = False
@@ -30,7 +30,7 @@ class Frequency(Scorer):
         n_relations: int,
         generator: torch.Generator,
     ) -> None:
-        """An empty count; `fit` fills it."""
+        """Creates empty counts; `fit` fills them."""
         super().__init__(config, n_entities, n_relations, generator)
         # Sparse: keys (side * relations + relation) * entities + entity, ascending, and counts.
         self.register_buffer("keys", torch.empty(0, dtype=torch.int64))
@@ -51,7 +51,7 @@ class Frequency(Scorer):
         self.counts = counts.to(torch.float32)
 
     def query(self, entities: Tensor, relations: Tensor, side: Side) -> Tensor:
-        """Ones: the known entity plays no part."""
+        """Ones: the known entity is ignored."""
         return self.counts.new_ones(len(entities), 1)
 
     def candidates(
@@ -60,16 +60,16 @@ class Frequency(Scorer):
         relation: int | Tensor | None = None,
         side: Side | None = None,
     ) -> Tensor:
-        """The counts under a relation on a side, ``[n, 1]``."""
+        """Counts ``[n, 1]`` of entities on `side` of `relation`."""
         if relation is None or side is None:
-            raise ValueError("frequency needs the relation and the side")
+            raise ValueError("frequency: relation or side is None, expected both")
         if entities is None:
             entities = torch.arange(self.n_entities, device=self.keys.device)
         if not len(self.keys):
             return self.counts.new_zeros(len(entities), 1)
-        wanted = (side * self.n_relations + relation) * self.n_entities + entities
-        at = torch.searchsorted(self.keys, wanted).clamp(max=len(self.keys) - 1)
-        return torch.where(self.keys[at] == wanted, self.counts[at], 0)[:, None]
+        keys = (side * self.n_relations + relation) * self.n_entities + entities
+        positions = torch.searchsorted(self.keys, keys).clamp(max=len(self.keys) - 1)
+        return torch.where(self.keys[positions] == keys, self.counts[positions], 0)[:, None]
 
 
 SCORER = Frequency

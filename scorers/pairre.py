@@ -1,4 +1,4 @@
-"""PairRE: a relation weighs the coordinates of heads, and with other weights those of tails."""
+"""PairRE (Chao et al., 2021): each relation scales heads and tails by a pair of vectors."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from mmkgc_cli.scoring.contract import Scorer, ScorerConfig, Side
 class PairREConfig(ScorerConfig):
     """Hyper-parameters of PairRE."""
 
-    dim: int = Field(128, ge=1, le=2**16, description="of entities; relations have twice as many")
-    margin: float = Field(6.0, ge=0, le=1e6, description="score of distance 0, and the init range")
+    dim: int = Field(
+        128, ge=1, le=2**16, description="Width of entities; relations have twice the width."
+    )
+    margin: float = Field(6.0, ge=0, le=1e6, description="Margin; initial values scale with it.")
 
 
 class PairRE(Scorer):
@@ -37,7 +39,7 @@ class PairRE(Scorer):
         n_relations: int,
         generator: torch.Generator,
     ) -> None:
-        """Rows start uniform in +-(margin + 2) / dim; those of relations are [r_h | r_t]."""
+        """Initial values are uniform in +-(margin + 2) / dim; relations are [r_h | r_t]."""
         super().__init__(config, n_entities, n_relations, generator)
         self._margin = config.margin
         bound = (config.margin + 2) / config.dim
@@ -46,22 +48,22 @@ class PairRE(Scorer):
 
     @property
     def margin(self) -> float:
-        """Added to minus the distance."""
+        """The setting `margin`."""
         return self._margin
 
-    def _weights(self, relations: Tensor, of: Side) -> Tensor:
-        """What `relations` [B] multiply heads, or tails, by."""
+    def _factors(self, relations: Tensor, side: Side) -> Tensor:
+        """The factors of `relations` [B] for heads or tails."""
         r_head, r_tail = lookup(self.relations, relations).chunk(2, -1)
-        return r_head if of is Side.head else r_tail
+        return r_head if side is Side.head else r_tail
 
     def query(self, entities: Tensor, relations: Tensor, side: Side) -> Tensor:
         """h o r_h for tails, t o r_t for heads."""
-        own = Side.head if side is Side.tail else Side.tail
-        return self.candidates(entities) * self._weights(relations, own)
+        known_side = Side.head if side is Side.tail else Side.tail
+        return self.candidates(entities) * self._factors(relations, known_side)
 
     def scale(self, entities: Tensor, relations: Tensor, side: Side) -> Tensor:
-        """r_t for tails, r_h for heads; may be zero anywhere."""
-        return self._weights(relations, side)
+        """r_t for tails, r_h for heads; coordinates may be zero."""
+        return self._factors(relations, side)
 
     def candidates(
         self,
@@ -69,7 +71,7 @@ class PairRE(Scorer):
         relation: int | Tensor | None = None,
         side: Side | None = None,
     ) -> Tensor:
-        """The entity rows at length 1."""
+        """The entity embeddings, normalized to length 1."""
         return unit(lookup(self.entities, entities))
 
 

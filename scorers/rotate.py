@@ -1,4 +1,4 @@
-"""RotatE: a relation rotates every complex coordinate of the head towards the tail."""
+"""RotatE (Sun et al., 2019): relations are rotations in complex space."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor
 
 from mmkgc_cli.nn.functional import uniform
 from mmkgc_cli.ops import Metric, RowLoss, lookup, rotate_loss, rotate_score
-from mmkgc_cli.scoring.contract import Scorer, ScorerConfig, Side
+from mmkgc_cli.scoring.contract import Candidates, Scorer, ScorerConfig, Side
 
 
 class RotatEConfig(ScorerConfig):
     """Hyper-parameters of RotatE."""
 
-    dim: int = Field(128, ge=1, le=2**16, description="complex width, 2 x dim real numbers")
-    margin: float = Field(9.0, gt=0, le=1e6, description="score of distance 0, and the init range")
+    dim: int = Field(128, ge=1, le=2**16, description="Complex width: 2 x dim real numbers.")
+    margin: float = Field(9.0, gt=0, le=1e6, description="Margin; initial values scale with it.")
 
 
 class RotatE(Scorer):
@@ -38,7 +38,7 @@ class RotatE(Scorer):
         n_relations: int,
         generator: torch.Generator,
     ) -> None:
-        """Entities start uniform in +-(margin + 2) / dim, phases uniform over the circle."""
+        """Initial entities are uniform in +-(margin + 2) / dim, phases uniform on the circle."""
         super().__init__(config, n_entities, n_relations, generator)
         self._margin = config.margin
         bound = (config.margin + 2) / config.dim
@@ -47,7 +47,7 @@ class RotatE(Scorer):
 
     @property
     def margin(self) -> float:
-        """Added to minus the distance."""
+        """The setting `margin`."""
         return self._margin
 
     def query(self, entities: Tensor, relations: Tensor, side: Side) -> Tensor:
@@ -59,35 +59,20 @@ class RotatE(Scorer):
             sin = -sin
         return torch.cat([re * cos - im * sin, re * sin + im * cos], -1)
 
-    def score_sampled(
-        self,
-        heads: Tensor,
-        relations: Tensor,
-        tails: Tensor,
-        ids: Tensor,
-        side: Tensor,
-        order: Tensor | None = None,
-    ) -> Tensor:
-        """The same as by queries and candidates, in one op from the two tables."""
+    def score_sampled(self, positives: Tensor, candidates: Candidates) -> Tensor:
+        """The same scores as by `query` and `candidates`, in one op from both tables."""
+        heads, relations, tails = positives.unbind(1)
         return self._margin + rotate_score(
-            self.entities, self.phases, heads, relations, tails, ids, side, order
-        )
+            self.entities, self.phases, heads, relations, tails, candidates.ids,
+            candidates.corrupted_side, candidates.order,
+        )  # fmt: skip
 
-    def loss_sampled(
-        self,
-        heads: Tensor,
-        relations: Tensor,
-        tails: Tensor,
-        ids: Tensor,
-        side: Tensor,
-        usable: Tensor | None,
-        loss: RowLoss,
-        order: Tensor | None = None,
-    ) -> Tensor:
-        """The loss of those scores, in one op as well."""
+    def loss_sampled(self, positives: Tensor, candidates: Candidates, loss: RowLoss) -> Tensor:
+        """The loss of these scores, in one op too."""
+        heads, relations, tails = positives.unbind(1)
         return rotate_loss(
-            self.entities, self.phases, heads, relations, tails, ids, side, usable, loss,
-            self._margin, order,
+            self.entities, self.phases, heads, relations, tails, candidates.ids,
+            candidates.corrupted_side, candidates.mask, loss, self._margin, candidates.order,
         )  # fmt: skip
 
     def candidates(
@@ -96,7 +81,7 @@ class RotatE(Scorer):
         relation: int | Tensor | None = None,
         side: Side | None = None,
     ) -> Tensor:
-        """The entity rows themselves."""
+        """The entity embeddings."""
         return lookup(self.entities, entities)
 
 

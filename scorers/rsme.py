@@ -1,4 +1,4 @@
-"""RSME: ComplEx on entities mixed with their images, and how alike the images of a pair are."""
+"""RSME (Wang et al., 2021): ComplEx on entities mixed with images, plus image similarity."""
 
 from __future__ import annotations
 
@@ -23,39 +23,39 @@ from mmkgc_cli.scoring.contract import (
 )
 from mmkgc_cli.scoring.regularization import cubes
 
-# Triples whose candidates are compared at once for the forget gate.
+# Triples per block of image comparisons for the forget gate.
 CHUNK = 1024
 
 
 class RSMEConfig(ScorerConfig):
     """Hyper-parameters of RSME."""
 
-    dim: int = Field(128, ge=1, le=2**15, description="complex width, 2 x dim real numbers")
+    dim: int = Field(128, ge=1, le=2**15, description="Complex width: 2 x dim real numbers.")
     variant: Literal["paper", "released"] = Field(
         "paper",
-        description="released: images beside the entity's row, no inverse relations, no gate, and "
-        "similar images making a triple less plausible, as MACO's code",
+        description="released, as in the code of MACO: images concatenated to entities, no inverse "
+        "relations, no gate, and a negative weight of image similarity.",
     )
-    alpha: float = Field(0.7, ge=0, le=1, description="share of the image in a row; paper only")
+    alpha: float = Field(0.7, ge=0, le=1, description="Weight of the image in a row; paper only.")
     beta: float = Field(
-        0.95, ge=0, le=1, description="share of ComplEx in the score; 0.99 under released"
+        0.95, ge=0, le=1, description="Weight of ComplEx in the score; 0.99 for released."
     )
     gate: float = Field(
         1.0,
         ge=0,
         le=1,
-        description="relations whose tails rank, by images, at this share of all entities or "
-        "worse, on average, forget images; 1 forgets none; paper only",
+        description="Ignore images for relations with a mean relative rank of tails by image "
+        "similarity of at least this; 1 ignores none; paper only.",
     )
     penalty: float = Field(
         0.0,
         ge=0,
         le=1e6,
-        description="of N3, or under released of mean squares, where it is 1 unless you say",
+        description="Weight of N3; for released, of mean squares, with default 1.",
     )
-    init: float = Field(0.1, gt=0, le=1e6, description="numbers start uniform in +- this")
+    init: float = Field(0.1, gt=0, le=1e6, description="Initial values are uniform in +- init.")
     modality: Literal["image", "text", "numeric", "structure", "audio", "video"] = Field(
-        "image", description="whose vectors stand for the images"
+        "image", description="Modality that is used as the images."
     )
 
     @model_validator(mode="before")
@@ -69,14 +69,14 @@ class RSMEConfig(ScorerConfig):
 class RSME(Scorer):
     """score = beta Re<e_h, r, conj(e_t)> + (1 - beta) g_r cos(v_h, v_t), e = (1-a) E + a P v.
 
-    Wang et al. 2021, section 4. Images v stay as they are. Training sees the first term alone, not
-    scaled, as the authors' code; the second, and the forget gate g_r, act when ranking. Their
-    filter gate chooses among the images of an entity, of which a store has one.
+    Wang et al. 2021, section 4. Images v are frozen. As in the paper's code, training uses only
+    the first term, without its weight; ranking adds the second term and the forget gate g_r. The
+    paper's filter gate is not implemented: a feature store has one image vector per entity.
     """
 
     Config = RSMEConfig
     metric = Metric.dot
-    two_way = False  # inverse relations answer for heads; the released form has none
+    two_way = False  # head queries use inverse relations; the variant `released` has none
     modalities: ClassVar[tuple[str, ...]] = (
         "image", "text", "numeric", "structure", "audio", "video",
     )  # fmt: skip
@@ -100,23 +100,25 @@ class RSME(Scorer):
         self._gate_at, self._penalty = config.gate, config.penalty
         d = 2 * config.dim
         self.entities = uniform(n_entities, d, bound=config.init, generator=generator)
-        # The released code sets images beside the entity's row, so relations are twice as wide.
+        # `released` concatenates images to entities, so relations are twice as wide.
         shape = (n_relations, 2 * d) if self._released else (2 * n_relations, d)
         self.relations = uniform(*shape, bound=config.init, generator=generator)
         self.images = FeatureTable(features[config.modality], frozen=True)
         bound = self.images.width**-0.5 * (1.0 if self._released else config.init)
-        self.projection = Projection(self.images.width, d, bound, self._released, generator)
+        self.projection = Projection(
+            self.images.width, d, bound=bound, bias=self._released, generator=generator
+        )
         self.register_buffer("gates", torch.ones(n_relations))
         self.gates: Tensor
 
     @classmethod
     def modalities_of(cls, config: ScorerConfig) -> tuple[str, ...]:
-        """The one that is set."""
+        """The setting `modality`."""
         assert isinstance(config, RSMEConfig)
         return (config.modality,)
 
     def fit(self, triples: Tensor) -> None:
-        """Closes the gates of relations for which images say little."""
+        """Closes the gates of relations with high relative ranks by images."""
         if self._released or self._gate_at == 1:
             return
         ranks = mean_relative_ranks(unit(self.images(None)), triples, self.n_relations)
@@ -124,13 +126,13 @@ class RSME(Scorer):
 
     @property
     def is_two_way(self) -> bool:
-        """In the released form."""
+        """True for the variant `released`."""
         return self._released
 
     def query(self, entities: Tensor, relations: Tensor, side: Side) -> Tensor:
-        """Blocks [e r | g_r v], r being that of the inverse for heads; in training only the first.
+        """Blocks [e r | g_r v], with the inverse relation for heads; in training only the first.
 
-        In the released form r is conjugated for heads.
+        The variant `released` uses the conjugate of r for heads.
         """
         if self._released:
             row, images = self._released_rows(entities)
@@ -151,7 +153,7 @@ class RSME(Scorer):
         relation: int | Tensor | None = None,
         side: Side | None = None,
     ) -> Tensor:
-        """Blocks [e | v], v at length 1; in training only e."""
+        """Blocks [e | v], v normalized to length 1; in training only e."""
         if self._released:
             row, images = self._released_rows(entities)
             return torch.cat([row, unit(images)], -1)
@@ -159,7 +161,7 @@ class RSME(Scorer):
         return mixed if self.training else torch.cat([mixed, unit(self.images(entities))], -1)
 
     def pairs(self, query_width: int, branch: int = 0) -> Sequence[Pair]:
-        """ComplEx and cosine with their shares; both negative in the released form."""
+        """ComplEx and cosine with their weights; both negative for the variant `released`."""
         d = self.relations.shape[1]
         if not self._released and self.training:
             return [Pair(0, 0, d)]
@@ -168,7 +170,7 @@ class RSME(Scorer):
         return [Pair(0, 0, d, sign * self._beta), Pair(d, d, rest, sign * (1 - self._beta))]
 
     def extra_losses(self, batch: Batch) -> dict[str, Tensor]:
-        """The penalty on the rows of the batch's triples."""
+        """The penalty on the rows of the triples of the batch."""
         if not self._penalty:
             return {}
         heads, relations, tails = batch.triples.unbind(1)
@@ -176,7 +178,7 @@ class RSME(Scorer):
             parts = [lookup(self.relations, relations)]
             for ends in (heads, tails):
                 parts += [lookup(self.entities, ends), self.projection(self.images(ends))]
-            # Eight parts in their code: re and im apart, but images, of the same weight, whole.
+            # The released code has eight parts: re and im of each row, but undivided images.
             weights = (2, 2, 1, 2, 1)
             squares = [w * part.square().mean() for w, part in zip(weights, parts, strict=True)]
             return {"penalty": self._penalty * torch.stack(squares).sum() / 8}
@@ -187,26 +189,26 @@ class RSME(Scorer):
         return {"penalty": self._penalty * each.sum() / len(heads)}
 
     def _mixed(self, entities: Tensor | None) -> Tensor:
-        own = lookup(self.entities, entities)
-        seen = self.projection(self.images(entities))
-        mixed: Tensor = (1 - self._alpha) * own + self._alpha * seen
+        structure = lookup(self.entities, entities)
+        images = self.projection(self.images(entities))
+        mixed: Tensor = (1 - self._alpha) * structure + self._alpha * images
         return mixed
 
     def _released_rows(self, entities: Tensor | None) -> tuple[Tensor, Tensor]:
-        """[re of entity and image | im of both], and the projected image."""
-        own = lookup(self.entities, entities)
+        """Rows [re of entity and image | im of entity and image], and the projected images."""
+        structure = lookup(self.entities, entities)
         images = self.projection(self.images(entities))
-        both = zip(own.chunk(2, -1), images.chunk(2, -1), strict=True)
-        return torch.cat([part for pair in both for part in pair], -1), images
+        parts = zip(structure.chunk(2, -1), images.chunk(2, -1), strict=True)
+        return torch.cat([part for pair in parts for part in pair], -1), images
 
 
 def mean_relative_ranks(images: Tensor, triples: Tensor, n_relations: int) -> Tensor:
-    """Where tails rank among all entities by cosine with the head, ``[R]`` within 0..1.
+    """Mean relative ranks ``[R]``, in 0..1, of tails among all entities by cosine with the head.
 
     Args:
         images: ``[E, F]``, rows of length 1.
         triples: ``[n, 3]``.
-        n_relations: R. Those without triples get 1.
+        n_relations: R; the value of relations without triples is 1.
     """
     triples = triples[triples[:, 0].argsort(stable=True)]
     total = images.new_zeros(n_relations, dtype=torch.float64)
@@ -214,10 +216,11 @@ def mean_relative_ranks(images: Tensor, triples: Tensor, n_relations: int) -> Te
     for start in range(0, len(triples), CHUNK):
         part = triples[start : start + CHUNK]
         heads, relations, tails = part.unbind(1)
-        met, row = torch.unique_consecutive(heads, return_inverse=True)
-        alike = (images[met] @ images.T)[row]
-        own = alike.gather(1, tails[:, None])
-        ranks = (alike > own).sum(1) + ((alike == own).sum(1) + 1) / 2  # ties in the middle
+        unique_heads, rows = torch.unique_consecutive(heads, return_inverse=True)
+        similarity = (images[unique_heads] @ images.T)[rows]
+        target = similarity.gather(1, tails[:, None])
+        # Realistic ranks: the middle of ties.
+        ranks = (similarity > target).sum(1) + ((similarity == target).sum(1) + 1) / 2
         total.index_add_(0, relations, ranks.double() / len(images))
         count.index_add_(0, relations, torch.ones_like(ranks, dtype=torch.float64))
     return torch.where(count > 0, total / count, 1.0)

@@ -1,4 +1,4 @@
-"""TransE: a relation moves the head to the tail."""
+"""TransE (Bordes et al., 2013): relations are translations of entity embeddings."""
 
 from __future__ import annotations
 
@@ -16,19 +16,17 @@ from mmkgc_cli.scoring.contract import Scorer, ScorerConfig, Side
 class TransEConfig(ScorerConfig):
     """Hyper-parameters of TransE."""
 
-    dim: int = Field(128, ge=1, le=2**17, description="width of entities and relations")
-    margin: float = Field(9.0, ge=0, le=1e6, description="score of distance 0, and the init range")
-    norm: Literal["l1", "l2"] = Field("l1", description="of the distance")
-    normalize: bool = Field(
-        False, description="give all rows length 1 in the score, as OpenKE and what follows it do"
-    )
+    dim: int = Field(128, ge=1, le=2**17, description="Width of entities and relations.")
+    margin: float = Field(9.0, ge=0, le=1e6, description="Margin; initial values scale with it.")
+    norm: Literal["l1", "l2"] = Field("l1", description="Norm of the distance.")
+    normalize: bool = Field(False, description="Normalize all rows to length 1, as OpenKE does.")
 
 
 class TransE(Scorer):
     """score = margin - ||h + r - t|| (Bordes et al. 2013, eq. 1; margin as Sun et al. 2019)."""
 
     Config = TransEConfig
-    metric = Metric.l1  # or l2, as configured
+    metric = Metric.l1  # or l2, by the setting `norm`
     citation: ClassVar[str] = (
         "Antoine Bordes, Nicolas Usunier, Alberto Garcia-Duran, Jason Weston and Oksana Yakhnenko. "
         "Translating embeddings for modeling multi-relational data. NeurIPS, 2013."
@@ -41,7 +39,7 @@ class TransE(Scorer):
         n_relations: int,
         generator: torch.Generator,
     ) -> None:
-        """Rows start uniform in +-(margin + 2) / dim."""
+        """Initial values are uniform in +-(margin + 2) / dim."""
         super().__init__(config, n_entities, n_relations, generator)
         self.metric = Metric[config.norm]
         self._margin = config.margin
@@ -52,7 +50,7 @@ class TransE(Scorer):
 
     @property
     def margin(self) -> float:
-        """Added to minus the distance."""
+        """The setting `margin`."""
         return self._margin
 
     def query(self, entities: Tensor, relations: Tensor, side: Side) -> Tensor:
@@ -67,7 +65,7 @@ class TransE(Scorer):
         relation: int | Tensor | None = None,
         side: Side | None = None,
     ) -> Tensor:
-        """The entity rows."""
+        """The entity embeddings, normalized if so configured."""
         return self._unit(lookup(self.entities, entities))
 
     def _unit(self, rows: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""TuckER: a core tensor, shared by all relations, says how head, relation and tail go together."""
+"""TuckER (Balazevic et al., 2019): Tucker decomposition with a core tensor for all relations."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from torch import Tensor, nn
 from mmkgc_cli.ops import Metric, lookup
 from mmkgc_cli.scoring.contract import Reciprocal, ScorerConfig, Side
 
-# Numbers of M_r held at once where queries are grouped by relation.
+# Elements of the matrices M_r in memory at once, where queries are grouped by relation.
 AT_ONCE = 1 << 24
 
 
 class TuckERConfig(ScorerConfig):
     """Hyper-parameters of TuckER."""
 
-    dim: int = Field(200, ge=1, le=2**12, description="width of entities")
-    relation_dim: int = Field(200, ge=1, le=2**12, description="width of relations")
-    input_dropout: float = Field(0.3, ge=0, lt=1, description="of the normalised head")
-    relation_dropout: float = Field(0.4, ge=0, lt=1, description="of the relation's matrix")
-    output_dropout: float = Field(0.5, ge=0, lt=1, description="of the normalised query")
+    dim: int = Field(200, ge=1, le=2**12, description="Width of entities.")
+    relation_dim: int = Field(200, ge=1, le=2**12, description="Width of relations.")
+    input_dropout: float = Field(0.3, ge=0, lt=1, description="Dropout of the normalized head.")
+    relation_dropout: float = Field(0.4, ge=0, lt=1, description="Dropout of the relation matrix.")
+    output_dropout: float = Field(0.5, ge=0, lt=1, description="Dropout of the normalized query.")
     core_init: Literal["uniform", "xavier"] = Field(
-        "uniform", description="uniform in +-1, as the authors, or Xavier's, as IMF and MoMoK"
+        "uniform",
+        description="Initial core: uniform in +-1, as in the paper's code, or Xavier (IMF, MoMoK).",
     )
 
 
 class TuckER(Reciprocal):
-    """score = (W x_1 h x_2 r) . t (Balazevic et al. 2019, eq. 1), with the authors' norms."""
+    """score = (W x_1 h x_2 r) . t (Balazevic et al. 2019, eq. 1), with batch norms."""
 
     Config = TuckERConfig
     metric = Metric.dot
@@ -45,7 +46,7 @@ class TuckER(Reciprocal):
         n_relations: int,
         generator: torch.Generator,
     ) -> None:
-        """Rows start Xavier normal, the core [relation_dim, dim, dim] as configured."""
+        """Initial rows are Xavier normal; `core_init` is for the core [relation_dim, dim, dim]."""
         super().__init__(config, n_entities, n_relations, generator)
         self.entities = nn.Parameter(torch.empty(n_entities, config.dim))
         self.relations = nn.Parameter(torch.empty(self.relation_rows, config.relation_dim))
@@ -64,9 +65,9 @@ class TuckER(Reciprocal):
 
     def tail_query(self, entities: Tensor, relations: Tensor) -> Tensor:
         """drop(norm(drop(norm(h)) M_r)) with M_r = drop(sum_k r_k W_k)."""
-        x = self.input_dropout(_normed(self.input_norm, lookup(self.entities, entities)))
+        x = self.input_dropout(_normalize(self.input_norm, lookup(self.entities, entities)))
         y = self._each(x, relations) if self.training else self._grouped(x, relations)
-        query: Tensor = self.output_dropout(_normed(self.output_norm, y))
+        query: Tensor = self.output_dropout(_normalize(self.output_norm, y))
         return query
 
     def _matrices(self, relations: Tensor) -> Tensor:
@@ -76,19 +77,19 @@ class TuckER(Reciprocal):
         return matrices
 
     def _each(self, x: Tensor, relations: Tensor) -> Tensor:
-        """x M_r with a matrix, and a mask of dropout, for each row, as the authors train."""
+        """x M_r with a matrix and a dropout mask per row, as in the paper's training code."""
         return torch.bmm(x[:, None], self.relation_dropout(self._matrices(relations)))[:, 0]
 
     def _grouped(self, x: Tensor, relations: Tensor) -> Tensor:
-        """The same without dropout: a matrix for each relation, since queries come by thousands."""
+        """The same without dropout, with one matrix per relation, for thousands of queries."""
         order = relations.argsort(stable=True)
         unique, counts = torch.unique_consecutive(relations[order], return_counts=True)
         groups = iter(torch.split(x[order], counts.tolist()))
         at_once = max(1, AT_ONCE // self.core[0].numel())
         parts = [
             next(groups) @ matrix
-            for some in unique.split(at_once)
-            for matrix in self._matrices(some)
+            for relation_ids in unique.split(at_once)
+            for matrix in self._matrices(relation_ids)
         ]
         return torch.cat([x[:0], *parts])[order.argsort()]
 
@@ -98,15 +99,15 @@ class TuckER(Reciprocal):
         relation: int | Tensor | None = None,
         side: Side | None = None,
     ) -> Tensor:
-        """The entity rows themselves."""
+        """The entity embeddings."""
         return lookup(self.entities, entities)
 
 
-def _normed(norm: nn.BatchNorm1d, rows: Tensor) -> Tensor:
-    """Rows through a batch norm; a single one, which has no variance, by what is known so far."""
+def _normalize(norm: nn.BatchNorm1d, rows: Tensor) -> Tensor:
+    """Batch norm of rows; a single row has no variance and is normalized by running statistics."""
     if len(rows) > 1 or not norm.training:
-        normed: Tensor = norm(rows)
-        return normed
+        normalized: Tensor = norm(rows)
+        return normalized
     return nn.functional.batch_norm(
         rows, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
     )

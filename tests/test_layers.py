@@ -50,6 +50,58 @@ def room(name: str) -> str:
     return parts[1] if len(parts) > 1 else "__init__"
 
 
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_modules(path: Path, modules: set[str]) -> set[str]:
+    """The `modules` that a file imports, for type checking and within functions too.
+
+    ``from a import b`` is an import of ``a.b`` where that is a module, else of ``a``.
+    """
+    targets: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            targets.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            targets.update(name if name in modules else str(node.module) for name in names)
+    return targets & modules
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of nodes that reach one another."""
+
+    def reached_from(start: str) -> set[str]:
+        seen: set[str] = set()
+        stack = [start]
+        while stack:
+            new = graph[stack.pop()] - seen
+            seen |= new
+            stack += new
+        return seen
+
+    reached = {name: reached_from(name) for name in graph}
+    groups = {
+        tuple(sorted(other for other in reached[name] if name in reached[other]))
+        for name in graph
+        if name in reached[name]
+    }
+    return [list(group) for group in sorted(groups)]
+
+
+def test_circles_are_found_and_chains_are_not() -> None:
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"b", "d"}, "d": set(), "e": {"e"}}
+    assert circles(graph) == [["b", "c"], ["e"]]
+
+
+def test_no_modules_import_one_another() -> None:
+    modules = {module_of(path): path for path in PACKAGE}
+    graph = {name: imported_modules(path, set(modules)) for name, path in modules.items()}
+    assert circles(graph) == []
+
+
 @pytest.mark.parametrize("path", PACKAGE, ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_point_down(path: Path) -> None:
     parts = path.relative_to(ROOT / "mmkgc_cli").parts
@@ -73,6 +125,7 @@ BLOCKS = (
     "mmkgc_cli.nn",
     "mmkgc_cli.ops",
     "mmkgc_cli.scoring.contract",
+    "mmkgc_cli.scoring.multimodal_transe",
     "mmkgc_cli.scoring.regularization",
 )
 

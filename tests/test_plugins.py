@@ -16,9 +16,7 @@ from mmkgc_cli.scoring.registry import SCORERS
 from mmkgc_cli.scoring.scaffold import QUERY
 from tests.conftest import ROOT
 
-GOOD = QUERY.replace(
-    "Say here in one line what it does: `mmkgc scorers list` shows this line.", "Good."
-)
+GOOD = QUERY.replace("One line about the scorer, which `mmkgc scorers list` shows.", "Good.")
 
 
 @pytest.fixture

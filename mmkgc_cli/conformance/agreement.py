@@ -18,7 +18,7 @@ from mmkgc_cli.conformance.subject import (
 from mmkgc_cli.evaluation.known import KnownTriples
 from mmkgc_cli.evaluation.ranker import rank
 from mmkgc_cli.ops import Metric, Pair, library, score_rows, whole_row, without_kernels
-from mmkgc_cli.scoring.contract import Reciprocal, Scorer, Side
+from mmkgc_cli.scoring.contract import Candidates, Reciprocal, Scorer, Side
 from mmkgc_cli.scoring.faults import where
 from mmkgc_cli.scoring.scores import candidate_rows, metrics, query_rows, scale_rows, terms
 
@@ -257,8 +257,7 @@ def native(s: Subject) -> None:
 
 def _with_gradients(s: Subject, scorer: Scorer) -> tuple[Tensor, dict[str, Tensor]]:
     scorer.zero_grad()
-    heads, relations, tails = s.triples.unbind(1)
-    scores = scorer.score_sampled(heads, relations, tails, *drawn_candidates(s))
+    scores = scorer.score_sampled(s.triples, sampled_candidates(s))
     if scores.requires_grad:
         scores.square().mean().backward()  # type: ignore[no-untyped-call]
     grads = {n: p.grad.clone() for n, p in scorer.named_parameters() if p.grad is not None}
@@ -271,20 +270,19 @@ def _with_rows(s: Subject) -> Scorer:
     return s.make()
 
 
-def drawn_candidates(s: Subject) -> tuple[Tensor, Tensor]:
-    """Candidates ``[n, N]`` of the triples and their sides, as a sampler would draw them."""
+def sampled_candidates(s: Subject) -> Candidates:
+    """Random candidates ``[n, N]`` of the triples, on both sides."""
     rng = torch.Generator().manual_seed(2)
     ids = torch.randint(ENTITIES, (len(s.triples), CANDIDATES), generator=rng)
     side = torch.randint(2, ids.shape, generator=rng, dtype=torch.int8)
-    return ids, side
+    return Candidates(ids, side, order=ids.flatten().argsort(stable=True))
 
 
 def _sampled(s: Subject, scorer: Scorer) -> tuple[Tensor, Tensor]:
     """Scores of sampled candidates, and of each by itself."""
-    ids, side = drawn_candidates(s)
-    order = ids.flatten().argsort(stable=True)
-    heads, relations, tails = s.triples.unbind(1)
-    found = scorer.score_sampled(heads, relations, tails, ids, side, order)
+    candidates = sampled_candidates(s)
+    ids, side = candidates.ids, candidates.corrupted_side
+    found = scorer.score_sampled(s.triples, candidates)
     parts = []
     for answer_side in Side:
         queries = s.queries(answer_side)

@@ -13,7 +13,7 @@ from torch import Tensor
 from mmkgc_cli.conformance.findings import Failed, Skipped
 from mmkgc_cli.conformance.subject import ENTITIES, RELATIONS, Subject, scores_of_triples
 from mmkgc_cli.ops import Metric
-from mmkgc_cli.scoring.contract import Batch, Reciprocal, Scorer, ScorerConfig, Side
+from mmkgc_cli.scoring.contract import Batch, Candidates, Reciprocal, Scorer, ScorerConfig, Side
 from mmkgc_cli.scoring.faults import shape, where
 from mmkgc_cli.scoring.scores import (
     candidate_rows,
@@ -190,7 +190,7 @@ def hooks(s: Subject) -> None:
     triples = s.triples
     ids = torch.stack([triples[:, 2], triples[:, 0]], 1)
     side = torch.zeros_like(ids, dtype=torch.int8)
-    batch = Batch(triples, ids, side, torch.ones_like(ids, dtype=torch.bool))
+    batch = Batch(triples, Candidates(ids, side, torch.ones_like(ids, dtype=torch.bool)))
     for name, term in extra_losses(scorer, lambda: batch).items():
         if not math.isfinite(float(term)):
             raise Failed(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 
 import torch
 from torch import Tensor
 
-from mmkgc_cli.conformance.agreement import drawn_candidates, same
+from mmkgc_cli.conformance.agreement import same, sampled_candidates
 from mmkgc_cli.conformance.subject import Subject
-from mmkgc_cli.ops import EntropyWeighted, RowLoss, SelfAdversarial
-from mmkgc_cli.scoring.contract import Scorer, Side
+from mmkgc_cli.ops import EntropyWeighted, RowLoss, SelfAdversarial, loss_of_scores
+from mmkgc_cli.scoring.contract import Candidates, Scorer
 from mmkgc_cli.scoring.faults import where
 from mmkgc_cli.training.optimizers import Adam
 
@@ -24,16 +25,16 @@ LOSSES: dict[str, RowLoss] = {
 def sampled_losses(s: Subject) -> None:
     """`loss_sampled` equals the loss of `score_sampled`, with direct and deferred gradients."""
     scorer = s.make()
-    heads, relations, tails, ids, side, usable, order = _arguments(s)
+    candidates = _candidates(s)
     place = where(scorer, "loss_sampled")
     for name, loss in LOSSES.items():
-        scores = scorer.score_sampled(heads, relations, tails, ids, side, order)
-        expected = loss(scores[:, 0], scores[:, 1:], usable[:, 1:])
+        scores = scorer.score_sampled(s.triples, candidates)
+        expected = loss_of_scores(loss, scores, candidates.mask)
         wanted = _gradients(scorer, expected)
         for deferring in (False, True):
             optimizer = Adam(_trained(scorer)) if deferring and _trained(scorer) else None
             with optimizer.deferring() if optimizer else contextlib.nullcontext():
-                found = scorer.loss_sampled(heads, relations, tails, ids, side, usable, loss, order)
+                found = scorer.loss_sampled(s.triples, candidates, loss)
                 grads = _gradients(scorer, found, optimizer)
             how = f"{name} loss" + (" while gradients are deferred" if deferring else "")
             same(found, expected, place, f"the {how} of the sampled scores")
@@ -61,12 +62,12 @@ def _gradients(scorer: Scorer, loss: Tensor, optimizer: Adam | None = None) -> d
     }
 
 
-def _arguments(s: Subject) -> tuple[Tensor, ...]:
-    """Those of `loss_sampled` but the loss: the true tails first, a negative in five unusable."""
-    heads, relations, tails = s.triples.unbind(1)
-    ids, side = drawn_candidates(s)
-    ids = torch.cat([tails[:, None], ids], 1)
-    side = torch.cat([torch.full_like(side[:, :1], Side.tail), side], 1)
-    usable = torch.arange(ids.numel()).view_as(ids) % 5 != 0
-    usable[:, 0] = True
-    return heads, relations, tails, ids, side, usable, ids.flatten().argsort(stable=True)
+def _candidates(s: Subject) -> Candidates:
+    """The true tails in the first column, then negatives, one in five of them masked."""
+    negatives = sampled_candidates(s)
+    ids = torch.cat([s.triples[:, 2:], negatives.ids], 1)
+    mask = torch.arange(ids.numel()).view_as(ids) % 5 != 0
+    candidates = Candidates.from_negatives(
+        s.triples, negatives.ids, negatives.corrupted_side, mask[:, 1:]
+    )
+    return dataclasses.replace(candidates, order=ids.flatten().argsort(stable=True))

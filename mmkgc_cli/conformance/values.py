@@ -13,7 +13,7 @@ from mmkgc_cli.conformance.findings import Failed, Skipped
 from mmkgc_cli.conformance.subject import ENTITIES, RELATIONS, Subject, scores_of_triples
 from mmkgc_cli.evaluation.known import KnownTriples
 from mmkgc_cli.evaluation.ranker import NonFiniteScores, rank
-from mmkgc_cli.scoring.contract import Features, Scorer, Side
+from mmkgc_cli.scoring.contract import Candidates, Features, Scorer, Side
 from mmkgc_cli.scoring.faults import where
 from mmkgc_cli.state.tensors import load_tensors
 
@@ -198,10 +198,9 @@ def devices(s: Subject) -> None:
     scorer = s.make()
     ids = s.triples[:, [2, 0]].contiguous()
     side = torch.tensor([0, 1], dtype=torch.int8).expand_as(ids).contiguous()
-    arguments = [*s.triples.unbind(1), ids, side]
-    expected = scorer.score_sampled(*arguments)
+    expected = scorer.score_sampled(s.triples, Candidates(ids, side))
     moved = scorer.to("cuda")
-    found = moved.score_sampled(*(x.to("cuda") for x in arguments))
+    found = moved.score_sampled(s.triples.to("cuda"), Candidates(ids.to("cuda"), side.to("cuda")))
     same(found.cpu(), expected, where(scorer, "score_sampled"), "on the GPU the scores of the CPU")
 
 

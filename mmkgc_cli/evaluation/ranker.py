@@ -13,8 +13,8 @@ from mmkgc_cli.errors import MmkgcError
 from mmkgc_cli.evaluation.known import Ids, KnownTriples
 from mmkgc_cli.evaluation.ranks import SideRanks
 from mmkgc_cli.ops import rank_candidates, rank_scores
-from mmkgc_cli.scoring import scores as paths
 from mmkgc_cli.scoring.contract import Scorer, Side
+from mmkgc_cli.scoring.scores import LANES, BranchRows, device_of, ranking_rows, ranking_tables
 
 # Maximum number of queries per call of the op, which bounds the memory of queries and filters.
 QUERIES_PER_CALL = 8192
@@ -59,7 +59,7 @@ def _rank_side(
         answers = known.answers(call_keys, side)
         ptr = ends[start : stop + 1] - ends[start]
         wanted = targets[rows]
-        device = paths.device_of(scorer)
+        device = device_of(scorer)
         counts = _count(
             scorer,
             _to(entities, device),
@@ -96,26 +96,13 @@ def _count(
     rows: tuple[Tensor, Tensor, Tensor, Tensor],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Better, equal and not finite; `rows` are those of targets and of filters."""
-    block = max(1, min(paths.LANES, SCORES_AT_ONCE // scorer.n_entities))
-    if scorer.scores_triples_only():
-        return rank_scores(
-            lambda a, b: paths.triple_block(scorer, entities[a:b], relations[a:b], side),
-            block,
-            *rows,
+    prepared = ranking_rows(scorer, entities, relations, side, tables)
+    if isinstance(prepared, BranchRows):
+        return rank_candidates(
+            prepared.queries, prepared.table, *rows, prepared.metric, prepared.pairs, prepared.scale
         )
-    queries = [q.contiguous() for q in paths.query_rows(scorer, entities, relations, side)]
-    found = paths.scale_rows(scorer, entities, relations, side)
-    scales = [None if s is None else s.contiguous() for s in found]
-    if not paths.has_branches(scorer):
-        (metric,) = paths.metrics(scorer)
-        pairs = paths.terms(scorer, 0, queries[0].shape[1], tables[0].shape[1])
-        return rank_candidates(queries[0], tables[0], *rows, metric, pairs, scales[0])
-
-    def scores_of(a: int, b: int) -> Tensor:
-        some = [None if s is None else s[a:b] for s in scales]
-        return paths.block_scores(scorer, [q[a:b] for q in queries], some, tables)
-
-    return rank_scores(scores_of, block, *rows)
+    block = max(1, min(LANES, SCORES_AT_ONCE // scorer.n_entities))
+    return rank_scores(prepared, block, *rows)
 
 
 def _calls(
@@ -130,10 +117,7 @@ def _calls(
     for i, relation in enumerate(relations):
         if bounds[i] == bounds[i + 1]:
             return
-        tables = []
-        if not scorer.scores_triples_only():
-            which = None if relation is None else int(relation)
-            tables = [t.contiguous() for t in paths.candidate_rows(scorer, None, which, side)]
+        tables = ranking_tables(scorer, None if relation is None else int(relation), side)
         for start in range(bounds[i], bounds[i + 1], QUERIES_PER_CALL):
             yield start, min(start + QUERIES_PER_CALL, int(bounds[i + 1])), tables
 

@@ -1,1 +1,1 @@
-"""Layers that scorers and completion are built of."""
+"""Modules that several scorers use: embeddings, projections, experts, fusions, estimators."""

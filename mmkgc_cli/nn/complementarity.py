@@ -1,4 +1,4 @@
-"""Weights of views by what they do not share (MoCME eq. 3-4)."""
+"""Complementarity weights: views with less shared information weigh more (MoCME eq. 3-4)."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from mmkgc_cli.nn.mutual_information import DECAY, ESTIMATORS, Information, mean_over
 
-HELD_OUT = 0.1  # of the entities
-FEWEST = 8  # entities that an estimator learns from and is held against
-MEMORY = 0.9  # of what an entity adds, from turn to turn: one estimate of it is mostly noise
+HELD_OUT = 0.1  # share of the entities
+FEWEST = 8  # minimum number of entities for an estimator
+MEMORY = 0.9  # decay of the running mean per entity: a single estimate is mostly noise
 
 
 def symmetric(values: Tensor, pairs: Tensor, views: int) -> Tensor:
@@ -28,13 +28,13 @@ def symmetric(values: Tensor, pairs: Tensor, views: int) -> Tensor:
 def complementary_weights(
     information: Tensor, available: Tensor | None = None, temperature: float = 1.0
 ) -> Tensor:
-    """softmax_i( -sum_{j != i} I(x^i; x^j) / temperature ), over what is available.
+    """softmax_i(-sum_{j != i} I(x^i; x^j) / temperature) over the available views.
 
     Args:
         information: ``[..., V, V]``, 0 on the diagonal.
-        available: ``[..., V]`` bool: the others have weight 0 and no part in the sums. None: all
-            are. One of each row must be.
-        temperature: more brings the weights nearer to one another.
+        available: ``[..., V]`` bool, with at least one True per row. The other views have weight 0
+            and are left out of the sums. None: all are available.
+        temperature: higher values give more equal weights.
 
     Returns:
         ``[..., V]``, summing to 1.
@@ -47,7 +47,7 @@ def complementary_weights(
 
 @dataclass(frozen=True)
 class Weighting:
-    """How `Complementarity` weighs; see the settings of MoCME for the meaning of the fields."""
+    """Settings of `Complementarity`; see the settings of MoCME."""
 
     experts: int
     intra: bool = True
@@ -60,37 +60,41 @@ class Weighting:
 
 
 class Complementarity(nn.Module):
-    """Weights of K experts within each of M modalities, and between these, by what they share.
+    """Weights of K experts within each of M modalities, and of the modalities, by complementarity.
 
-    They are buffers, constant within a step: an estimator, which learns beside the model, brings
-    those of a slice of entities up to date at each of its turns, so that the whole graph has been
-    seen after E / batch of them. Entities of a fixed tenth are never learnt from. The amount that a
-    pair of views shares is told from them alone (from the others where two of them have no such
-    pair), as a running mean, since networks come to know the others by heart; what one entity adds
-    to it is told from its own distance to the mean of those that are like it in this.
+    The weights are buffers and constant within a step. An estimator is trained beside the model;
+    each of its steps updates the weights of a slice of the entities, so that E / batch steps update
+    all. A fixed tenth of the entities is held out from its training.
+
+    The information of a pair of views is estimated on held-out entities, since networks overfit to
+    the others (which are used where fewer than two held-out entities have the pair), as a running
+    mean. The contribution of an entity is its deviation from the mean of its group, held out or
+    not.
     """
 
     def __init__(
         self, weighting: Weighting, available: Tensor, dim: int, generator: torch.Generator
     ) -> None:
-        """Takes which entities have which modality, `available` [E, M] bool; equal weights."""
+        """Starts with equal weights; `available` [E, M] bool says which entity has a modality."""
         super().__init__()
         self.weighting = weighting
         entities, modalities = available.shape
         experts = weighting.experts
-        self.of_experts = weighting.intra and experts > 1
-        self.of_modalities = weighting.inter and modalities > 1
-        # Views: all experts of the first modality, of the next and so on, then the modalities.
-        self._between = modalities * experts if self.of_experts else 0
-        self.views = self._between + (modalities if self.of_modalities else 0)
+        self.weighs_experts = weighting.intra and experts > 1
+        self.weighs_modalities = weighting.inter and modalities > 1
+        # Views: the experts of the first modality, of the next and so on, then the modalities.
+        self._n_expert_views = modalities * experts if self.weighs_experts else 0
+        self.n_views = self._n_expert_views + (modalities if self.weighs_modalities else 0)
         pairs = [
             (m * experts + i, m * experts + j)
-            for m in range(modalities if self.of_experts else 0)
+            for m in range(modalities if self.weighs_experts else 0)
             for i, j in itertools.combinations(range(experts), 2)
         ]
-        if self.of_modalities:
-            both = itertools.combinations(range(modalities), 2)
-            pairs += [(self._between + i, self._between + j) for i, j in both]
+        if self.weighs_modalities:
+            first = self._n_expert_views
+            pairs += [
+                (first + i, first + j) for i, j in itertools.combinations(range(modalities), 2)
+            ]
         self.available: Tensor
         self.register_buffer("available", available, persistent=False)
         equal = torch.full((modalities, experts), 1 / experts)
@@ -103,13 +107,13 @@ class Complementarity(nn.Module):
         if not pairs or entities < FEWEST:
             return
         self.estimator = ESTIMATORS[weighting.estimator](
-            self.views, torch.tensor(pairs), dim, generator
+            self.n_views, torch.tensor(pairs), dim, generator
         )
         order = torch.randperm(entities, generator=generator)
-        held = max(2, round(HELD_OUT * entities))
+        n_held = max(2, round(HELD_OUT * entities))
         for name, buffer in (
-            ("held", order[:held]),
-            ("taught", order[held:]),
+            ("held", order[:n_held]),
+            ("taught", order[n_held:]),
             ("steps", torch.zeros((), dtype=torch.int64)),
             ("epoch", torch.zeros((), dtype=torch.int64)),
             ("shared", torch.zeros(len(pairs))),
@@ -117,153 +121,167 @@ class Complementarity(nn.Module):
             ("added", torch.zeros(entities if weighting.per_entity else 0, len(pairs))),
         ):
             self.register_buffer(name, buffer)
-        self.held: Tensor  # entities that are never learnt from
-        self.taught: Tensor  # the others, in the order of their turns
+        self.held: Tensor  # held-out entities
+        self.taught: Tensor  # the other entities, in the order of their slices
         self.steps: Tensor
         self.epoch: Tensor
-        self.shared: Tensor  # running information of the pairs, in nats
-        self.told: Tensor  # how often that was told
-        self.added: Tensor  # what each entity adds to that, a running mean over its turns
-        held_has = self.estimator.both(self.present(self.held)).sum(1) > 1
+        self.shared: Tensor  # running mean of the information of the pairs, in nats
+        self.told: Tensor  # number of estimates in that mean
+        self.added: Tensor  # running mean of the deviation of each entity
+        held_has = self.estimator.have_both(self.present(self.held)).sum(1) > 1
         self.register_buffer("held_has", held_has, persistent=False)
-        self.held_has: Tensor  # which pairs those can tell of
-        self._held_tell = bool(held_has.all())
+        self.held_has: Tensor  # pairs that held-out entities can estimate
+        self._held_have_all = bool(held_has.all())
 
-    def turn(self) -> tuple[Tensor, int]:
-        """The entities ``[n]`` whose turn it is, and how many of them, from the first, teach."""
+    def next_slice(self) -> tuple[Tensor, int]:
+        """The entities ``[n]`` of the next step, and the number of training ones, which are first.
+
+        The rest is held out.
+        """
         parts = []
-        for of in (self.taught, self.held):
-            n = min(self.weighting.batch, len(of))
-            at = (self.steps * n + torch.arange(n, device=of.device)) % len(of)
-            parts.append(of[at])
+        for group in (self.taught, self.held):
+            n = min(self.weighting.batch, len(group))
+            positions = (self.steps * n + torch.arange(n, device=group.device)) % len(group)
+            parts.append(group[positions])
         return torch.cat(parts), len(parts[0])
 
     def present(self, entities: Tensor | None) -> Tensor:
-        """Which entities have which view, ``[V, n]``."""
-        has = (self.available if entities is None else self.available[entities]).T
-        experts = has.repeat_interleave(self.weighting.experts, 0)
-        return torch.cat([experts if self.of_experts else has[:0],
-                          has if self.of_modalities else has[:0]])  # fmt: skip
+        """Which of the `entities` [n] (None: all) have which view, ``[V, n]`` bool."""
+        available = (self.available if entities is None else self.available[entities]).T
+        experts = available.repeat_interleave(self.weighting.experts, 0)
+        return torch.cat([experts if self.weighs_experts else available[:0],
+                          available if self.weighs_modalities else available[:0]])  # fmt: skip
 
-    def estimate(self, rows: Tensor, entities: Tensor, known: int) -> Tensor:
-        """The loss of the estimator on views `rows` [V, n, d] of a `turn`; weighs those anew."""
+    def estimator_loss(self, rows: Tensor, entities: Tensor, n_training: int) -> Tensor:
+        """The estimator's loss on views `rows` [V, n, d] of a slice; updates the slice's weights.
+
+        `entities` and `n_training` come from `next_slice`.
+        """
         assert self.estimator is not None
-        of = self.estimator
+        estimator = self.estimator
         present = self.present(entities)
-        codes = of.codes(rows, present, known)
-        loss = -of.bound(codes[:, :known], present[:, :known], learning=True).sum()
+        codes = estimator.codes(rows, present, n_training)
+        loss = -estimator.bound(codes[:, :n_training], present[:, :n_training], learning=True).sum()
         with torch.no_grad():
             self.steps += 1
-            self._tell(codes, present, known)
+            self._update_information(codes, present, n_training)
             if self.weighting.per_entity:
-                groups = ((codes[:, :known], present[:, :known]),
-                          (codes[:, known:], present[:, known:]))  # fmt: skip
-                new = torch.cat([self.offsets(*group) for group in groups], 1).T
+                groups = ((codes[:, :n_training], present[:, :n_training]),
+                          (codes[:, n_training:], present[:, n_training:]))  # fmt: skip
+                new = torch.cat([self.deviations(*group) for group in groups], 1).T
                 added = torch.lerp(new, self.added[entities], MEMORY)
                 self.added.index_copy_(0, entities, added)
-                self._weigh(self.amounts(added.T, of.both(present)), entities)
+                have_both = estimator.have_both(present)
+                self._update_weights(self.entity_information(added.T, have_both), entities)
             else:
-                self._weigh(self.shared.clamp(0, self._most)[:, None], entities)
+                information = self.shared.clamp(0, self._max_information)
+                self._update_weights(information[:, None], entities)
         return loss
 
-    def _tell(self, codes: Tensor, present: Tensor, known: int) -> None:
-        """Takes what a turn tells of the pairs into the running means."""
+    def _update_information(self, codes: Tensor, present: Tensor, n_training: int) -> None:
+        """Adds the estimates of a slice to the running means of the pairs."""
         assert self.estimator is not None
-        of = self.estimator
+        estimator = self.estimator
 
-        def estimate(turn: slice) -> tuple[Tensor, Tensor]:
-            found = of.bound(codes[:, turn], present[:, turn])
-            return found, of.both(present[:, turn]).sum(1) > 1
+        def estimate(group: slice) -> tuple[Tensor, Tensor]:
+            bound = estimator.bound(codes[:, group], present[:, group])
+            return bound, estimator.have_both(present[:, group]).sum(1) > 1
 
-        found, knows = estimate(slice(known, None))
-        if not self._held_tell:
-            of_taught, taught_knows = estimate(slice(known))
-            found = torch.where(self.held_has, found, of_taught)
-            knows = torch.where(self.held_has, knows, taught_knows)
-        self.told += knows
-        # A plain mean at first, so that the 0 it starts from has no part in it.
-        share = (1 / self.told.clamp_min(1)).clamp_min(1 - DECAY)
-        self.shared.copy_(torch.where(knows, torch.lerp(self.shared, found, share), self.shared))
+        estimates, valid = estimate(slice(n_training, None))
+        if not self._held_have_all:
+            training_estimates, training_valid = estimate(slice(n_training))
+            estimates = torch.where(self.held_has, estimates, training_estimates)
+            valid = torch.where(self.held_has, valid, training_valid)
+        self.told += valid
+        # At first a plain mean, so that the initial 0 has no influence.
+        rate = (1 / self.told.clamp_min(1)).clamp_min(1 - DECAY)
+        updated = torch.lerp(self.shared, estimates, rate)
+        self.shared.copy_(torch.where(valid, updated, self.shared))
 
-    def offsets(self, codes: Tensor, present: Tensor) -> Tensor:
-        """How far each of a group of entities is from the group in what its views share, [P, n]."""
+    def deviations(self, codes: Tensor, present: Tensor) -> Tensor:
+        """Pointwise information of each entity minus the mean of the group, ``[P, n]``."""
         assert self.estimator is not None
-        both = self.estimator.both(present)
-        own = self.estimator.pointwise(codes, present)
-        return torch.where(both, own - mean_over(own.detach(), both)[:, None], 0)
+        have_both = self.estimator.have_both(present)
+        pointwise = self.estimator.pointwise(codes, present)
+        mean = mean_over(pointwise.detach(), have_both)
+        return torch.where(have_both, pointwise - mean[:, None], 0)
 
-    def amounts(self, offsets: Tensor, both: Tensor) -> Tensor:
-        """What each shares between the views of each pair, ``[P, n]``; 0 where it lacks one."""
-        return torch.where(both, (self.shared[:, None] + offsets).clamp(0, self._most), 0)
+    def entity_information(self, deviations: Tensor, have_both: Tensor) -> Tensor:
+        """Information of each entity's pairs of views, ``[P, n]``; 0 where it lacks a view."""
+        information = (self.shared[:, None] + deviations).clamp(0, self._max_information)
+        return torch.where(have_both, information, 0)
 
     @property
-    def _most(self) -> float:
+    def _max_information(self) -> float:
         return math.log(max(2, self.weighting.batch))
 
     @property
     def ready(self) -> Tensor:
-        """Whether the estimator has learnt long enough to be asked."""
+        """Whether the estimator has been trained for `warmup` steps and one epoch."""
         return (self.steps >= self.weighting.warmup) & (self.epoch != 1)
 
-    def weights(self, amounts: Tensor, available: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights ``[n, M, K]`` and ``[n, M]`` of `amounts` [P, n], of `available` [n, M].
+    def compute_weights(self, information: Tensor, available: Tensor) -> tuple[Tensor, Tensor]:
+        """Weights ``[n, M, K]`` and ``[n, M]`` by `information` [P, n] and `available` [n, M].
 
-        Of `amounts` [P, 1], the same for all, the first are ``[1, M, K]``.
+        With `information` [P, 1], equal for all entities, the first are ``[1, M, K]``.
         """
         assert self.estimator is not None
-        of = self.weighting
-        table = symmetric(amounts.T, self.estimator.pairs, self.views)
+        settings = self.weighting
+        table = symmetric(information.T, self.estimator.pairs, self.n_views)
         modalities = available.shape[1]
-        intra = table.new_full((len(table), modalities, of.experts), 1 / of.experts)
-        if self.of_experts:
-            split = (len(table), modalities, of.experts, modalities, of.experts)
-            among = table[:, : self._between, : self._between].reshape(split)
-            blocks = among.diagonal(dim1=1, dim2=3)  # those of one modality with itself
-            intra = complementary_weights(blocks.movedim(-1, 1), None, of.temperature)
+        intra = table.new_full((len(table), modalities, settings.experts), 1 / settings.experts)
+        if self.weighs_experts:
+            shape = (len(table), modalities, settings.experts, modalities, settings.experts)
+            experts = table[:, : self._n_expert_views, : self._n_expert_views].reshape(shape)
+            blocks = experts.diagonal(dim1=1, dim2=3)  # pairs within one modality
+            intra = complementary_weights(blocks.movedim(-1, 1), None, settings.temperature)
         inter = (available / available.sum(1, keepdim=True)).to(table.dtype)
-        if self.of_modalities:
-            between = table[:, self._between :, self._between :]
-            inter = complementary_weights(between, available, of.temperature)
+        if self.weighs_modalities:
+            between = table[:, self._n_expert_views :, self._n_expert_views :]
+            inter = complementary_weights(between, available, settings.temperature)
         return intra, inter
 
-    def _weigh(self, amounts: Tensor, entities: Tensor) -> None:
+    def _update_weights(self, information: Tensor, entities: Tensor) -> None:
         if not self.weighting.per_entity:
-            intra, inter = self.weights(amounts, self.available)
+            intra, inter = self.compute_weights(information, self.available)
             self.intra.copy_(torch.where(self.ready, intra[0], self.intra))
             self.inter.copy_(torch.where(self.ready, inter, self.inter))
             return
-        for kept, new in zip(
-            (self.intra, self.inter), self.weights(amounts, self.available[entities]), strict=True
-        ):
-            kept.index_copy_(0, entities, torch.where(self.ready, new, kept[entities]))
+        weights = self.compute_weights(information, self.available[entities])
+        for buffer, new in zip((self.intra, self.inter), weights, strict=True):
+            buffer.index_copy_(0, entities, torch.where(self.ready, new, buffer[entities]))
 
-    def live(self, rows: Tensor, entities: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Weights of `entities` as `of` has them, with the slope of their views `rows` [V, n, d].
+    def differentiable_weights(
+        self, rows: Tensor, entities: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The values of `current_weights`, with gradients for the views `rows` [V, n, d].
 
-        Values are the kept ones, which are ranked by; what the views would change about them, a
-        turn at a time, is in the slope alone.
+        The values are the buffers, as in ranking; only the gradient depends on the views.
         """
         assert self.estimator is not None
-        kept = self.of(entities)
+        current = self.current_weights(entities)
         present = self.present(entities)
         codes = self.estimator.codes(rows, present)
         if self.weighting.per_entity:
-            own = self.offsets(codes, present)
+            new = self.deviations(codes, present)
             added = self.added if entities is None else self.added[entities]
-            amounts = self.amounts(added.T + own - own.detach(), self.estimator.both(present))
+            information = self.entity_information(
+                added.T + new - new.detach(), self.estimator.have_both(present)
+            )
         else:
             bound = self.estimator.bound(codes, present)
-            amounts = (self.shared + bound - bound.detach()).clamp(0, self._most)[:, None]
+            information = self.shared + bound - bound.detach()
+            information = information.clamp(0, self._max_information)[:, None]
         available = self.available if entities is None else self.available[entities]
-        intra, inter = self.weights(amounts, available)
-        live = intra if self.weighting.per_entity else intra[0], inter
-        of_views, of_modalities = (
+        intra, inter = self.compute_weights(information, available)
+        differentiable = intra if self.weighting.per_entity else intra[0], inter
+        of_experts, of_modalities = (
             torch.where(self.ready, value + slope - slope.detach(), value)
-            for value, slope in zip(kept, live, strict=True)
+            for value, slope in zip(current, differentiable, strict=True)
         )
-        return of_views, of_modalities
+        return of_experts, of_modalities
 
-    def of(self, entities: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Weights ``[n, M, K]``, or ``[M, K]`` where all have the same, and ``[n, M]``."""
+    def current_weights(self, entities: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Weights ``[n, M, K]``, or ``[M, K]`` where they are equal for all, and ``[n, M]``."""
         intra = self.intra if entities is None or self.intra.dim() == 2 else self.intra[entities]
         return intra, self.inter if entities is None else self.inter[entities]

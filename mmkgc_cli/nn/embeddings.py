@@ -1,4 +1,4 @@
-"""Tables of vectors: features of a modality, frozen or trained, and initial values from them."""
+"""Feature vectors of a modality: as a table, frozen or trained, and as initial values."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from mmkgc_cli.ops import lookup
 class Features:
     """One modality of all entities, in the order of their ids.
 
-    `vectors` is ``[E, d]`` of floats; `observed` ``[E]`` bool says which rows are measured and not
-    filled in.
+    `vectors` ``[E, d]`` are floats; `observed` ``[E]`` bool is True for extracted vectors and False
+    for generated or filled-in ones.
     """
 
     vectors: Tensor
@@ -29,12 +29,12 @@ NO_FEATURES: Mapping[str, Features] = MappingProxyType({})
 
 
 class FeatureTable(nn.Module):
-    """Vectors ``[E, F]`` of one modality: trained from where they begin, or frozen."""
+    """Vectors ``[E, F]`` of one modality: initial values of parameters, or frozen."""
 
     vectors: Tensor
 
-    def __init__(self, features: Features, frozen: bool) -> None:
-        """A trained table is a copy; a frozen one is a buffer that checkpoints leave out."""
+    def __init__(self, features: Features, *, frozen: bool) -> None:
+        """Copies the vectors to a parameter; if `frozen`, keeps them in a non-persistent buffer."""
         super().__init__()
         self.frozen = frozen
         if frozen:
@@ -44,26 +44,26 @@ class FeatureTable(nn.Module):
 
     @property
     def width(self) -> int:
-        """F."""
+        """The width F of the vectors."""
         return self.vectors.shape[1]
 
     def forward(self, entities: Tensor | None) -> Tensor:
-        """Vectors of `entities` [n], or of all when None."""
+        """Vectors of `entities` [n], or of all entities when None."""
         return lookup(self.vectors, entities)
 
 
-def begin_from(features: Features, rows: nn.Parameter, generator: torch.Generator) -> None:
-    """Puts a random map of `features` into the `rows` [E, d] of entities that have them.
+def initialize_from(features: Features, rows: nn.Parameter, generator: torch.Generator) -> None:
+    """Sets the `rows` [E, d] of observed entities to a random projection of their `features`.
 
-    The map keeps vectors about as far apart as they are. Numbers keep the spread that those of
-    `rows` have.
+    The projection approximately preserves relative distances; the standard deviation of `rows` is
+    kept.
     """
     width = features.vectors.shape[1]
-    onto = torch.randn(width, rows.shape[1], generator=generator) / math.sqrt(width)
-    if not (has := features.observed).any():
+    projection = torch.randn(width, rows.shape[1], generator=generator) / math.sqrt(width)
+    if not (observed := features.observed).any():
         return
-    vectors = features.vectors[has].to(onto)
-    mapped = (vectors - vectors.mean(0)) @ onto
-    spread = mapped.std(correction=0).clamp_min(torch.finfo(mapped.dtype).tiny)
+    vectors = features.vectors[observed].to(projection)
+    projected = (vectors - vectors.mean(0)) @ projection
+    deviation = projected.std(correction=0).clamp_min(torch.finfo(projected.dtype).tiny)
     with torch.no_grad():
-        rows[has] = mapped * (rows.std(correction=0) / spread)
+        rows[observed] = projected * (rows.std(correction=0) / deviation)

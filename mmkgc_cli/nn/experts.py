@@ -1,4 +1,4 @@
-"""K views of a vector, and their weighted sum without making them."""
+"""Experts: K views of a vector, and their weighted sum without materializing the views."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from torch import Tensor, nn
 
 from mmkgc_cli.nn.projections import xavier
 
-SPREAD = 0.02  # of the weights of linear experts around the identity
+SPREAD = 0.02  # standard deviation of initial linear experts around the identity
 
 
-def weighted(views: Tensor, shares: Tensor) -> Tensor:
-    """sum_i shares_i x^i ``[n, d]`` of `views` [K, n, d], for `shares` [K] or [n, K] of each."""
-    return (views * (shares[:, None, None] if shares.dim() == 1 else shares.T[..., None])).sum(0)
+def weighted_sum(views: Tensor, weights: Tensor) -> Tensor:
+    """sum_i w_i x^i ``[n, d]`` of `views` [K, n, d], for `weights` [K], or [n, K] per row."""
+    factors = weights[:, None, None] if weights.dim() == 1 else weights.T[..., None]
+    return (views * factors).sum(0)
 
 
 class LinearExperts(nn.Module):
     """x^i = (v - b_i) A_i, i = 1..K, with A_i [d, d] and b_i [d] (MoMoK's whitening experts).
 
-    A_i starts at I + N(0, 0.02^2), so that vectors keep their length, and b_i at 0.
+    Initially, A_i is I + N(0, 0.02^2), which nearly preserves lengths, and b_i is 0.
     """
 
     def __init__(self, experts: int, dim: int, generator: torch.Generator) -> None:
@@ -31,29 +32,29 @@ class LinearExperts(nn.Module):
         """All views ``[K, n, d]`` of `rows` [n, d]."""
         return (rows - self.bias[:, None]) @ self.weight
 
-    def merged(self, shares: Tensor) -> tuple[Tensor, Tensor]:
-        """A [d, d] and b [d] with v A - b = sum_i shares_i x^i, for `shares` [K] of all rows."""
-        matrix = torch.einsum("k,kde->de", shares, self.weight)
-        offset = torch.einsum("kd,kde->e", shares[:, None] * self.bias, self.weight)
+    def merge(self, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """A [d, d] and b [d] with v A - b = sum_i w_i x^i, for `weights` [K] of all rows."""
+        matrix = torch.einsum("k,kde->de", weights, self.weight)
+        offset = torch.einsum("kd,kde->e", weights[:, None] * self.bias, self.weight)
         return matrix, offset
 
-    def mixed(self, rows: Tensor, shares: Tensor) -> Tensor:
-        """sum_i shares_i x^i ``[n, d]``, for `shares` [K] of all rows or [n, K] of each.
+    def mix(self, rows: Tensor, weights: Tensor) -> Tensor:
+        """sum_i w_i x^i ``[n, d]``, for `weights` [K] of all rows, or [n, K] per row.
 
-        Shares of all rows are merged into one matrix; those of each row scale it before it meets
-        the experts, whose products add up where they are made.
+        Weights of all rows are merged into one matrix. Weights per row scale the row before each
+        expert, and the products accumulate in one tensor.
         """
-        if shares.dim() == 1:
-            matrix, offset = self.merged(shares)
+        if weights.dim() == 1:
+            matrix, offset = self.merge(weights)
             return torch.addmm(-offset, rows, matrix)
-        mixed = -(shares @ torch.einsum("kd,kde->ke", self.bias, self.weight))
+        total = -(weights @ torch.einsum("kd,kde->ke", self.bias, self.weight))
         for i, matrix in enumerate(self.weight.unbind()):
-            mixed = torch.addmm(mixed, shares[:, i : i + 1] * rows, matrix)
-        return mixed
+            total = torch.addmm(total, weights[:, i : i + 1] * rows, matrix)
+        return total
 
 
 class MlpExperts(nn.Module):
-    """x^i = relu((v - b_i) A_i + a_i) B_i: no sum of these is one matrix, whatever the shares."""
+    """x^i = relu((v - b_i) A_i + a_i) B_i; a weighted sum of these is not one matrix."""
 
     def __init__(self, experts: int, dim: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -67,9 +68,9 @@ class MlpExperts(nn.Module):
         hidden = (rows - self.bias[:, None]) @ self.first + self.first_bias[:, None]
         return hidden.relu() @ self.second
 
-    def mixed(self, rows: Tensor, shares: Tensor) -> Tensor:
-        """sum_i shares_i x^i ``[n, d]``, for `shares` [K] of all rows or [n, K] of each."""
-        return weighted(self.views(rows), shares)
+    def mix(self, rows: Tensor, weights: Tensor) -> Tensor:
+        """sum_i w_i x^i ``[n, d]``, for `weights` [K] of all rows, or [n, K] per row."""
+        return weighted_sum(self.views(rows), weights)
 
 
 Experts = LinearExperts | MlpExperts

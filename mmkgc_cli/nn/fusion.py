@@ -1,4 +1,4 @@
-"""One vector from those of several modalities, some of which an entity may lack."""
+"""Fusions of the vectors of several modalities, where some may be missing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmkgc_cli.nn.projections import xavier
 
 
 class Gate(nn.Module):
-    """sum_m softmax_m( a . tanh(v_m) ) v_m over what is there (AdaMF; NativE without relations)."""
+    """sum_m softmax_m(a . tanh(v_m)) v_m over available modalities (AdaMF, NativE)."""
 
     def __init__(self, modalities: int, dim: int, generator: torch.Generator) -> None:
         super().__init__()
@@ -20,25 +20,25 @@ class Gate(nn.Module):
     def forward(self, rows: Tensor, available: Tensor) -> Tensor:
         """``[n, d]`` of `rows` [n, M, d], `available` [n, M] bool."""
         logits = (rows.tanh() @ self.direction.T).squeeze(-1)
-        shares = logits.masked_fill(~available, -torch.inf).softmax(-1)
-        return (shares[..., None] * rows).sum(1)
+        weights = logits.masked_fill(~available, -torch.inf).softmax(-1)
+        return (weights[..., None] * rows).sum(1)
 
 
 class Product(nn.Module):
-    """The product of what is there, coordinate by coordinate."""
+    """The elementwise product of the available modalities."""
 
     def __init__(self, modalities: int, dim: int, generator: torch.Generator) -> None:
         super().__init__()
 
     def forward(self, rows: Tensor, available: Tensor) -> Tensor:
         """``[n, d]`` of `rows` [n, M, d], `available` [n, M] bool."""
-        # Not `prod`, whose backward counts zeros on the host.
-        of_each = rows.masked_fill(~available[..., None], 1).unbind(1)
-        return functools.reduce(torch.mul, of_each)
+        # Not `prod`: its backward counts zeros on the host.
+        vectors = rows.masked_fill(~available[..., None], 1).unbind(1)
+        return functools.reduce(torch.mul, vectors)
 
 
 class Concatenation(nn.Module):
-    """A linear map of all end to end, zeros where one is missing."""
+    """A linear layer on the concatenated vectors, with zeros for missing modalities."""
 
     def __init__(self, modalities: int, dim: int, generator: torch.Generator) -> None:
         super().__init__()

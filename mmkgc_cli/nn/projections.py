@@ -1,4 +1,4 @@
-"""Maps from the vectors of a modality to the width of a model."""
+"""Projections of feature vectors to the width of a model."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from mmkgc_cli.nn.functional import uniform
 
 
 def xavier(*shape: int, generator: torch.Generator) -> nn.Parameter:
-    """Xavier-uniform numbers; of a stack of matrices each by itself."""
-    made = nn.Parameter(torch.empty(shape))
-    for matrix in made.data.view(-1, *shape[-2:]):
+    """A parameter with Xavier-uniform initial values, for each matrix of a stack by itself."""
+    parameter = nn.Parameter(torch.empty(shape))
+    for matrix in parameter.data.view(-1, *shape[-2:]):
         nn.init.xavier_uniform_(matrix, generator=generator)
-    return made
+    return parameter
 
 
 class Projection(nn.Module):
-    """A linear map of rows: ``[n, F]`` to ``[n, d]``."""
+    """A linear layer from ``[n, F]`` to ``[n, d]``."""
 
     def __init__(
-        self, width: int, dim: int, bound: float, bias: bool, generator: torch.Generator
+        self, width: int, dim: int, *, bound: float, bias: bool, generator: torch.Generator
     ) -> None:
-        """All numbers start uniform in +-`bound`."""
+        """Initial values are uniform in +-`bound`."""
         super().__init__()
         self.weight = uniform(dim, width, bound=bound, generator=generator)
         self.bias = uniform(dim, bound=bound, generator=generator) if bias else None
@@ -33,9 +33,9 @@ class Projection(nn.Module):
 
 
 class Projector(nn.Module):
-    """Two linear layers with a ReLU between: ``[n, F]`` to ``[n, d]`` (MoCME section 3.1, NativE).
+    """Two linear layers with a ReLU, ``[n, F]`` to ``[n, d]`` (MoCME section 3.1, NativE).
 
-    Weights start Xavier-uniform, biases at 0.
+    Initial weights are Xavier-uniform, initial biases 0.
     """
 
     def __init__(self, width: int, dim: int, generator: torch.Generator) -> None:

@@ -1,4 +1,4 @@
-"""The R-GCN encoder (MACO eq. 1; Schlichtkrull et al. 2018), whole or for the rows one needs."""
+"""The R-GCN encoder (Schlichtkrull et al., 2018; MACO eq. 1), for all entities or some rows."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ Activation = Callable[[Tensor], Tensor]
 
 
 class RelationalLayer(nn.Module):
-    """s_i' = act( sum_r sum_{j in N_i^r} norm W_r s_j + W_0 s_i ).
+    """A layer s_i' = act( sum_r sum_{j in N_i^r} norm W_r s_j + W_0 s_i ).
 
     Args:
-        width_in: d.
-        width_out: d'.
-        relations: R, inverse relations included.
-        bases: W_r = sum_b a_rb V_b; None gives each relation a matrix of its own.
-        activation: act.
-        generator: of the initial values, Xavier-uniform for each matrix; the global one when None.
+        width_in: width d of the states s.
+        width_out: width d' of the states s'.
+        relations: number of relations R, inverse relations included.
+        bases: number of bases V_b in W_r = sum_b a_rb V_b; None: a full matrix per relation.
+        activation: the function act.
+        generator: source of the initial values, Xavier-uniform per matrix; None: the global one.
 
     Raises:
-        ValueError: for fewer than one basis.
+        ValueError: when there is no basis.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class RelationalLayer(nn.Module):
         self.weight = nn.Parameter(torch.empty(bases or relations, width_in, width_out))
         self.coefficients = None if bases is None else nn.Parameter(torch.empty(relations, bases))
         self.own = nn.Parameter(torch.empty(width_in, width_out))
-        # One matrix at a time: of a stack, Xavier's rule would count all of them in the fans.
+        # One matrix at a time: for a stack, Xavier's rule would count all matrices in the fans.
         for matrix in (*self.weight.unbind(), self.own, self.coefficients):
             if matrix is not None:
                 nn.init.xavier_uniform_(matrix.data, generator=generator)
@@ -57,16 +57,18 @@ class RelationalLayer(nn.Module):
         rows: Tensor | None = None,
         sources: Tensor | None = None,
     ) -> Tensor:
-        """States of `rows` (all when None) from the states `x` of `sources` (all when None).
+        """States of `rows` (None: all) from the states `x` of `sources` (None: all).
 
-        `sources` ascend and hold `rows` and their neighbours (`MessageGraph.with_neighbours`).
+        `sources` are ascending and contain `rows` and their neighbours
+        (`MessageGraph.with_neighbours`).
         """
-        own = x
+        receivers = x
         if rows is not None:
-            own = lookup(x, rows if sources is None else torch.searchsorted(sources, rows))
-        return self.activation(torch.addmm(self._received(x, graph, rows, sources), own, self.own))
+            receivers = lookup(x, rows if sources is None else torch.searchsorted(sources, rows))
+        messages = self._messages(x, graph, rows, sources)
+        return self.activation(torch.addmm(messages, receivers, self.own))
 
-    def _received(
+    def _messages(
         self, x: Tensor, graph: MessageGraph, rows: Tensor | None, sources: Tensor | None
     ) -> Tensor:
         if self.coefficients is None:
@@ -74,7 +76,7 @@ class RelationalLayer(nn.Module):
         if self.weight.shape[0] * self.width_out >= self.width_in:
             sums = rgcn_propagate(x, self.coefficients, graph, rows, sources)
             return sums @ self.weight.flatten(0, 1)
-        # Narrow outputs: rows that were transformed already are cheaper to gather.
+        # Narrow outputs: transformed rows are cheaper to gather.
         parts = [
             rgcn_propagate(x @ basis, self.coefficients[:, [b]], graph, rows, sources)
             for b, basis in enumerate(self.weight)
@@ -83,14 +85,14 @@ class RelationalLayer(nn.Module):
 
 
 class RelationalEncoder(nn.Module):
-    """Layers of an R-GCN over a learnable input.
+    """R-GCN layers on a trained input embedding.
 
     Args:
-        graph: of the train triples.
-        widths: of the input and of each layer's output.
+        graph: message graph of the train triples.
+        widths: widths of the input and of each layer's output.
         bases: as in `RelationalLayer`.
-        activations: one a layer; ReLU when None.
-        generator: of the initial values; the global one when None.
+        activations: one per layer; None: ReLU.
+        generator: source of the initial values; None: the global one.
     """
 
     def __init__(
@@ -120,21 +122,21 @@ class RelationalEncoder(nn.Module):
         return self
 
     def forward(self, rows: Tensor | None = None) -> Tensor:
-        """States ``[n, widths[-1]]`` of `rows`, equal to those rows of the whole graph's states.
+        """States ``[n, widths[-1]]`` of `rows`, equal to these rows of the states of all entities.
 
-        Each layer is computed for what the next one needs and no more. Rows may repeat.
+        Each layer computes only the states that the next layer needs. Rows may repeat.
         """
         if rows is not None:
-            distinct, place = torch.unique(rows, return_inverse=True)
-            if distinct.numel() < rows.numel():
-                states: Tensor = self(distinct)
-                return states[place]
-        wanted = [rows]
+            unique_rows, positions = torch.unique(rows, return_inverse=True)
+            if unique_rows.numel() < rows.numel():
+                states: Tensor = self(unique_rows)
+                return states[positions]
+        needed = [rows]
         for _ in self.layers:
-            last = wanted[-1]
-            wanted.append(None if last is None else self.graph.with_neighbours(last))
-        wanted.reverse()
-        x = lookup(self.input, wanted[0])
-        for layer, sources, targets in zip(self.layers, wanted[:-1], wanted[1:], strict=True):
+            last = needed[-1]
+            needed.append(None if last is None else self.graph.with_neighbours(last))
+        needed.reverse()
+        x = lookup(self.input, needed[0])
+        for layer, sources, targets in zip(self.layers, needed[:-1], needed[1:], strict=True):
             x = layer(x, self.graph, targets, sources)
         return x

@@ -43,7 +43,7 @@ class KnownAnswers:
     answers: Tensor
 
     @classmethod
-    def of(cls, keys: Tensor, answers: Tensor, entities: int) -> KnownAnswers:
+    def from_pairs(cls, keys: Tensor, answers: Tensor, entities: int) -> KnownAnswers:
         """Groups pairs of a key and an answer, both ``[n]``; duplicates count once."""
         both = torch.unique(keys * entities + answers)
         keys = both // entities

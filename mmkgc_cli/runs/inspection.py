@@ -14,11 +14,11 @@ from mmkgc_cli.runs.directory import RunDirectory
 from mmkgc_cli.runs.restore import load_run
 from mmkgc_cli.runs.sections import RunConfig
 from mmkgc_cli.scoring import Scorer
-from mmkgc_cli.scoring.contract import Shares
+from mmkgc_cli.scoring.contract import MixtureWeights
 from mmkgc_cli.state.rng import stream_seed
 from mmkgc_cli.state.trace import read_trace
 from mmkgc_cli.training.link_prediction import sampling_task
-from mmkgc_cli.training.negative_entropy import Certainty, CertaintyProbe
+from mmkgc_cli.training.negative_entropy import NegativeEntropy, NegativeEntropyProbe
 from mmkgc_cli.training.settings import EntropyWeightedLoss, NegativesSettings
 
 QUANTILES = (0.05, 0.5, 0.95)
@@ -57,12 +57,12 @@ class Inspection:
     scorer: str
     epoch: int
     weighings: list[WeightSummary]
-    certainty: Certainty
+    certainty: NegativeEntropy
     history: list[dict[str, Any]]
 
 
 def entropy_probe(config: RunConfig, graph: Graph, scorer: Scorer, device: torch.device) -> (
-    CertaintyProbe
+    NegativeEntropyProbe
 ):  # fmt: skip
     """A probe that samples negatives as the run does, from a random stream of its own."""
     task = sampling_task(
@@ -74,7 +74,8 @@ def entropy_probe(config: RunConfig, graph: Graph, scorer: Scorer, device: torch
     loss = config.loss
     if not isinstance(loss, EntropyWeightedLoss):
         loss = EntropyWeightedLoss(name="entropy-weighted")
-    return CertaintyProbe(task, (loss.thresholds[0], loss.thresholds[1]), scorer, loss.one_sided)
+    thresholds = (loss.thresholds[0], loss.thresholds[1])
+    return NegativeEntropyProbe(task, thresholds, scorer, one_sided=loss.one_sided)
 
 
 def inspect_run(run: RunDirectory, graph_folder: Path | None) -> Inspection:
@@ -89,25 +90,25 @@ def inspect_run(run: RunDirectory, graph_folder: Path | None) -> Inspection:
     return Inspection(
         loaded.config.scorer,
         loaded.epoch,
-        [summarize(shares) for shares in loaded.scorer.shares()],
+        [summarize(weights) for weights in loaded.scorer.mixture_weights()],
         probe(loaded.scorer),
         [{k: v for k, v in e.items() if k not in ("event", "seconds")}
          for e in events if e.get("event") == "certainty"],
     )  # fmt: skip
 
 
-def summarize(shares: Shares) -> WeightSummary:
+def summarize(weights: MixtureWeights) -> WeightSummary:
     """Statistics of mixture weights, in which NaN marks parts that an entity does not have."""
-    values = shares.values.double()
-    parts = [_part(name, column) for name, column in zip(shares.parts, values.T, strict=True)]
+    values = weights.values.double()
+    parts = [_part(name, column) for name, column in zip(weights.parts, values.T, strict=True)]
     present = ~values.isnan()
     several = present.sum(1) > 1
     evenness = None
     if several.any():
-        weights = torch.where(present, values, 0)[several]
-        entropy = -torch.special.xlogy(weights, weights).sum(1)
+        filled = torch.where(present, values, 0)[several]
+        entropy = -torch.special.xlogy(filled, filled).sum(1)
         evenness = float((entropy / present[several].sum(1).double().log()).mean())
-    return WeightSummary(shares.name, parts, evenness)
+    return WeightSummary(weights.name, parts, evenness)
 
 
 def _part(name: str, column: Tensor) -> PartWeights:

@@ -31,7 +31,7 @@ from mmkgc_cli.state.tensors import kept_tensors
 from mmkgc_cli.state.trace import read_trace
 from mmkgc_cli.state.weights import save_weights
 from mmkgc_cli.training.loop import Callback, EpochReport, Outcome, RunInfo, Schedule, StepProgram
-from mmkgc_cli.training.negative_entropy import Certainty
+from mmkgc_cli.training.negative_entropy import NegativeEntropy
 from mmkgc_cli.training.program import ScorerProgram
 from mmkgc_cli.training.settings import EntropyWeightedLoss
 
@@ -193,7 +193,7 @@ class TrainingJob(Job[ScorerProgram]):
         self._valid_triples = valid_triples(config, graph)
         weighted = isinstance(config.loss, EntropyWeightedLoss)
         self._probe = entropy_probe(config, graph, self.scorer, self.device) if weighted else None
-        self._certainty: Certainty | None = None  # of negatives, in the last validation
+        self._certainty: NegativeEntropy | None = None  # of negatives, in the last validation
 
     def steps(self) -> StepProgram:
         """The program with its steps in a CUDA graph if possible; the trace records it."""

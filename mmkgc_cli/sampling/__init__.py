@@ -1,1 +1,1 @@
-"""Negative sampling: the contract of samplers, and where they are found."""
+"""Negative sampling: the sampler contract, the registry of samplers and the built-in samplers."""

@@ -1,14 +1,14 @@
-"""What a negative sampler provides, and the four forms in which it may draw.
+"""The sampler contract: the base class of sampler plugins, and the forms of negatives.
 
-A sampler is given the train triples and its settings once, and then draws for one batch of
-positives after another. What it draws says what is scored in place of the positive's own candidate:
+A sampler takes the train triples and its settings once, then returns negatives for one batch of
+positives after another, in one of four forms:
 
-(i)   `Negatives`: other entities, by id; `Pools` where many positives share them;
-(ii)  `Selections`: mixtures of the candidates of a pool, hard or soft, with gradients;
-(iii) `Views`: rows whose blocks come from different entities;
-(iv)  `Vectors`: any candidate rows, such as generated ones.
+(i)   `Candidates`: entities by id; or `SharedNegatives`, which many positives share;
+(ii)  `SoftNegatives`: mixtures of the candidate rows of a pool, hard or soft, with gradients;
+(iii) `BlockwiseNegatives`: candidate rows with blocks of different entities;
+(iv)  `EmbeddedNegatives`: candidate rows themselves, for example generated ones.
 
-`training.drawn_scores` scores all of them. A plugin defines `SAMPLER`, a subclass of `Sampler`.
+`training.negative_scores` scores all of them. A plugin defines `SAMPLER`, a subclass of `Sampler`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,26 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from mmkgc_cli.ops import SideChoice
-from mmkgc_cli.scoring.contract import ParameterGroup, Scorer
+from mmkgc_cli.scoring.contract import Candidates, ParameterGroup, Scorer
 from mmkgc_cli.sides import Side
 from mmkgc_cli.state.rng import generator
 
-# How the side that a negative replaces is drawn.
+__all__ = [
+    "BlockwiseNegatives",
+    "Candidates",
+    "EmbeddedNegatives",
+    "NegativeBatch",
+    "Sampler",
+    "SamplerConfig",
+    "SamplingTask",
+    "SharedNegatives",
+    "SideDraw",
+    "SoftNegatives",
+    "candidate_blocks",
+    "select_queries",
+]
+
+# The probability of each side to be corrupted.
 SideDraw = Literal["bernoulli", "uniform"]
 
 
@@ -38,9 +53,9 @@ class SamplerConfig(BaseModel):
 
 @dataclass(frozen=True)
 class SamplingTask:
-    """What every sampler is given; see `TrainingConfig` for `negatives`, `mode` and `choice`.
+    """The data of every sampler; see the section `training` for `negatives`, `mode`, `choice`.
 
-    `triples` [n, 3] are those of train, on the device where draws are made.
+    `triples` [n, 3] are the train triples, on the device of the sampler.
     """
 
     triples: Tensor
@@ -53,108 +68,81 @@ class SamplingTask:
 
 
 @dataclass(frozen=True)
-class Negatives:
-    """Interface (i): corruptions of B positives, each with another head or another tail.
+class SharedNegatives:
+    """Interface (i) with negatives that are shared by chunks of `chunk` positives.
 
-    `entities` [B, 1 + N] int64 stand on `side` [B, 1 + N] int8 (values of `Side`), the positive's
-    own tail in the first column; `usable` [B, 1 + N] is False for what has no part in the loss, as
-    where a true triple could not be avoided. `order` [B * (1 + N)] int64 sorts the entities by id
-    and then by position; None leaves it to whoever needs it.
+    `ids` [K, N] int64 and `corrupted_side` [K] int8 belong to K chunks, of which the last may be
+    smaller; `mask` is [B, N].
     """
 
-    entities: Tensor
-    side: Tensor
-    usable: Tensor
-    order: Tensor | None = None
-
-    @classmethod
-    def of(
-        cls, positives: Tensor, entities: Tensor, side: Tensor, usable: Tensor | None = None
-    ) -> Negatives:
-        """Puts `entities` [B, N] on `side` [B, N], usable or not, beside `positives` [B, 3]."""
-        first = torch.zeros_like(side[:, :1]).expand(len(positives), 1)
-        if usable is None:
-            usable = torch.ones_like(side, dtype=torch.bool)
-        return cls(
-            torch.cat([positives[:, 2:], entities], 1),
-            torch.cat([first, side], 1),
-            torch.cat([torch.ones_like(first, dtype=torch.bool), usable], 1),
-        )
-
-
-@dataclass(frozen=True)
-class Pools:
-    """Interface (i) where chunks of `chunk` positives, the last maybe smaller, share entities.
-
-    `entities` [K, N] int64 stand on `side` [K] int8, for K chunks; `usable` is [B, N].
-    """
-
-    entities: Tensor
-    side: Tensor
-    usable: Tensor
+    ids: Tensor
+    corrupted_side: Tensor
+    mask: Tensor
     chunk: int
 
-    def negatives(self, positives: Tensor) -> Negatives:
-        """The same for each of the `positives` [B, 3]."""
+    def expand(self, positives: Tensor) -> Candidates:
+        """The same negatives as candidates of each of the `positives` [B, 3]."""
         chunk_of = torch.arange(len(positives), device=positives.device) // self.chunk
-        side = self.side[chunk_of, None].expand_as(self.usable)
-        return Negatives.of(positives, self.entities[chunk_of], side, self.usable)
+        corrupted_side = self.corrupted_side[chunk_of, None].expand_as(self.mask)
+        return Candidates.from_negatives(positives, self.ids[chunk_of], corrupted_side, self.mask)
 
 
 @dataclass(frozen=True)
-class Selections:
-    """Interface (ii): rows ``weights @ candidates(pool)``, through which gradients go both ways.
+class SoftNegatives:
+    """Interface (ii): rows ``weights @ candidates(pool)``, with gradients for both factors.
 
-    `weights` [B, N, P] over the `pool` [P] int64, one-hot or soft; `side` [B, N] int8; `usable`
-    [B, N], or None where all are.
+    `weights` [B, N, P] over the entities `pool` [P] int64, one-hot or soft; `corrupted_side`
+    [B, N] int8; `mask` [B, N] bool, or None where all contribute to the loss.
     """
 
     weights: Tensor
     pool: Tensor
-    side: Tensor
-    usable: Tensor | None = None
+    corrupted_side: Tensor
+    mask: Tensor | None = None
 
 
 @dataclass(frozen=True)
-class Views:
-    """Interface (iii): rows whose V blocks come from entities of their own.
+class BlockwiseNegatives:
+    """Interface (iii): candidate rows with each of V blocks from an entity of its own.
 
-    `entities` [B, N, V] int64 gives an entity for each block of the scorer's candidate rows, in the
-    order of their columns; a view that stays uncorrupted keeps the positive's. `side` [B, N] int8;
-    `usable` [B, N], or None where all are.
+    `ids` [B, N, V] int64 has an entity for each block of the scorer's candidate rows, in the order
+    of their columns; a block that is not corrupted keeps the positive's entity. `corrupted_side`
+    [B, N] int8; `mask` [B, N] bool, or None where all contribute to the loss.
     """
 
-    entities: Tensor
-    side: Tensor
-    usable: Tensor | None = None
+    ids: Tensor
+    corrupted_side: Tensor
+    mask: Tensor | None = None
 
 
 @dataclass(frozen=True)
-class Vectors:
-    """Interface (iv): candidate rows `vectors` [B, N, Dc] themselves, with gradients.
+class EmbeddedNegatives:
+    """Interface (iv): candidate rows `vectors` [B, N, Dc], with gradients.
 
-    `side` [B, N] int8; `usable` [B, N], or None where all are.
+    `corrupted_side` [B, N] int8; `mask` [B, N] bool, or None where all contribute to the loss.
     """
 
     vectors: Tensor
-    side: Tensor
-    usable: Tensor | None = None
+    corrupted_side: Tensor
+    mask: Tensor | None = None
 
 
-Drawn = Negatives | Pools | Selections | Views | Vectors
+NegativeBatch = (
+    Candidates | SharedNegatives | SoftNegatives | BlockwiseNegatives | EmbeddedNegatives
+)
 
 
 class Sampler(nn.Module):
-    """Base of all samplers.
+    """Base class of all samplers.
 
     A subclass sets `Config` where it has hyper-parameters, takes ``(config, task, scorer)``,
-    implements `draw` and says where it comes from in `citation`. Parameters and buffers are kept in
-    checkpoints, and parameters move by the gradient of the training loss.
+    implements `draw` and sets `citation`. Its parameters are trained by the gradient of the
+    training loss; checkpoints contain its parameters and buffers.
 
-    `counter` [1] int64 counts the batches drawn so far, on the device, and the program that draws
-    moves it on. Draws must be a function of the seed, the counter, parameters and buffers alone, so
-    that a training can be resumed. A sampler that reads the counter on the device only, as
-    `filtered_negatives` does, may set `capturable`: a CUDA graph can then replay it.
+    `counter` [1] int64, on the device, is the number of batches drawn so far; the training program
+    increments it. Negatives must be a function of the seed, the counter, parameters and buffers
+    only, so that a training can be resumed. A sampler that reads the counter only on the device,
+    as `filtered_negatives` does, may set `capturable`: then a CUDA graph can replay it.
     """
 
     Config: ClassVar[type[SamplerConfig]] = SamplerConfig
@@ -162,7 +150,7 @@ class Sampler(nn.Module):
     citation: ClassVar[str]
 
     def __init__(self, config: SamplerConfig, task: SamplingTask, scorer: Scorer) -> None:
-        """Takes what it needs to know of `scorer` (widths, say), but must not keep it."""
+        """Creates the sampler; it may inspect `scorer` (its widths, say), but must not keep it."""
         super().__init__()
         self.config = config
         self.task = task
@@ -171,35 +159,35 @@ class Sampler(nn.Module):
 
     @property
     def step(self) -> int:
-        """Batches drawn so far; on a GPU, to ask is to wait for it."""
+        """Number of batches drawn so far; on a GPU, reading it synchronizes."""
         return int(self.counter)
 
     @step.setter
     def step(self, step: int) -> None:
         self.counter.fill_(step)
 
-    def draw(self, positives: Tensor, scorer: Scorer) -> Drawn:
-        """Negatives of `positives` [B, 3], N = `task.negatives` of each."""
+    def draw(self, positives: Tensor, scorer: Scorer) -> NegativeBatch:
+        """N = `task.negatives` negatives of each of the `positives` [B, 3]."""
         raise NotImplementedError(f"{type(self).__name__} defines no draw")
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """Which parameters move at which share of the learning rate; by default all at it."""
+        """Groups of parameters with their factors of the learning rate; by default one group."""
         parameters = list(self.parameters())
         return [ParameterGroup(parameters)] if parameters else []
 
     def generator(self, stream: str = "draws") -> torch.Generator:
-        """Random numbers of `stream` for this step alone, so that there is no state to keep."""
+        """A generator of the random stream `stream` for this step only: there is no state."""
         name = f"{stream} {self.step}"
         return generator(self.task.seed, name, self.task.triples.device)
 
 
 def candidate_blocks(scorer: Scorer, query_width: int) -> Sequence[slice]:
-    """The columns of the blocks, the views, of a scorer's candidate rows, from left to right."""
+    """The columns of the blocks of a scorer's candidate rows, from left to right."""
     spans = {(p.candidate, p.candidate + p.width) for p in scorer.pairs(query_width)}
     return [slice(*span) for span in sorted(spans)]
 
 
-def side_rows(queries: Tensor, side: Tensor) -> Tensor:
-    """Of `queries` [2, B, Dq], in the order of `Side`, the rows that `side` [B, ...] asks for."""
-    tail, head = (q.view(len(q), *[1] * (side.dim() - 1), -1) for q in queries)
-    return torch.where((side == Side.head)[..., None], head, tail)
+def select_queries(queries: Tensor, corrupted_side: Tensor) -> Tensor:
+    """The rows of `queries` [2, B, Dq], in the order of `Side`, for `corrupted_side` [B, ...]."""
+    tail, head = (q.view(len(q), *[1] * (corrupted_side.dim() - 1), -1) for q in queries)
+    return torch.where((corrupted_side == Side.head)[..., None], head, tail)

@@ -1,4 +1,4 @@
-"""What samplers need to know of the train triples: true answers, and which side to corrupt."""
+"""Statistics of the train triples for samplers: known answers, and probabilities of the sides."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from mmkgc_cli.sampling.contract import SamplingTask
 
 
 def known_answers(task: SamplingTask) -> tuple[KnownAnswers, KnownAnswers]:
-    """True tails of (relation, head) and true heads of (relation, tail), of train."""
+    """True tails by (relation, head) and true heads by (relation, tail) in train."""
     heads, relations, tails = task.triples.unbind(1)
     n = task.n_entities
     return (
-        KnownAnswers.of(relations * n + heads, tails, n),
-        KnownAnswers.of(relations * n + tails, heads, n),
+        KnownAnswers.from_pairs(relations * n + heads, tails, n),
+        KnownAnswers.from_pairs(relations * n + tails, heads, n),
     )
 
 
-def head_shares(task: SamplingTask, tails: KnownAnswers, heads: KnownAnswers) -> Tensor:
-    """Probability [R] that a negative replaces the head.
+def head_probability(task: SamplingTask, tails: KnownAnswers, heads: KnownAnswers) -> Tensor:
+    """Probability [R] that a negative of each relation replaces the head.
 
-    tph / (tph + hpt) of the relation under ``bernoulli`` (Wang et al. 2014, section 3.2), one half
-    under ``uniform``.
+    tph / (tph + hpt) under ``bernoulli`` (Wang et al. 2014, section 3.2), one half under
+    ``uniform``.
     """
     if task.mode == "uniform":
         return torch.full((task.n_relations,), 0.5, device=task.triples.device)
 
-    def known_entities(of: KnownAnswers) -> Tensor:
-        return torch.bincount(of.keys // task.n_entities, minlength=task.n_relations)
+    def count_entities(known: KnownAnswers) -> Tensor:
+        return torch.bincount(known.keys // task.n_entities, minlength=task.n_relations)
 
     # tph / (tph + hpt) with tph = n / #heads and hpt = n / #tails.
-    n_heads, n_tails = known_entities(tails), known_entities(heads)
+    n_heads, n_tails = count_entities(tails), count_entities(heads)
     return torch.nan_to_num(n_tails / (n_heads + n_tails), nan=0.5)

@@ -1,4 +1,4 @@
-"""The scorer contract and the registry of scorer plugins."""
+"""The scorer contract, and the registry of scorer plugins."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # The contract needs torch, which who only lists names should not have to wait for.
+    # Imported on first use: the contract needs torch, which commands that list names do not load.
     if name in __all__:
         return getattr(importlib.import_module("mmkgc_cli.scoring.contract"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""A plugin that breaks the contract: where, what was expected and what came."""
+"""Errors about plugins that violate the scorer contract: where, what was expected, what came."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from mmkgc_cli.errors import DataError
 
 
 class ScorerFault(DataError):
-    """A plugin breaks the contract."""
+    """A scorer plugin violates the contract."""
 
 
 CONTRACT = "mmkgc_cli.scoring.contract"
 
 
 def where(scorer: object, method: str) -> str:
-    """``FILE: CLASS.METHOD``, of the class of the plugin that defines the method."""
-    of = scorer if isinstance(scorer, type) else type(scorer)
-    # What is missing is missing from the plugin, not from the base that asks for it.
-    owner = next((c for c in of.__mro__ if method in vars(c)), of)
-    owner = of if owner.__module__ == CONTRACT else owner
+    """``FILE: CLASS.METHOD`` of the plugin class that defines `method`, or that lacks it."""
+    cls = scorer if isinstance(scorer, type) else type(scorer)
+    # A missing method is missing from the plugin, not from the base class that calls it.
+    owner = next((base for base in cls.__mro__ if method in vars(base)), cls)
+    owner = cls if owner.__module__ == CONTRACT else owner
     try:
         file = inspect.getsourcefile(owner)
     except TypeError:
         file = None
     if file is None:
         return f"{owner.__name__}.{method}"
-    shown = os.path.relpath(file) if Path(file).is_relative_to(Path.cwd()) else file
-    return f"{shown}: {owner.__name__}.{method}"
+    path = os.path.relpath(file) if Path(file).is_relative_to(Path.cwd()) else file
+    return f"{path}: {owner.__name__}.{method}"
 
 
-def fault(scorer: object, method: str, expected: str, got: str) -> ScorerFault:
-    """One line that says where the contract is broken and how."""
-    return ScorerFault(f"{where(scorer, method)}: expected {expected}, got {got}")
+def fault(scorer: object, method: str, expected: str, got: str, *, fix: str) -> ScorerFault:
+    """An error of one line: the method, the expected and the actual value, and the fix."""
+    return ScorerFault(f"{where(scorer, method)}: expected {expected}, got {got}", fix=fix)
 
 
 def shape(value: object) -> str:
-    """How a message names what a method gave."""
+    """Describes what a method returned: shape and dtype, length, or type."""
     if isinstance(value, Tensor):
         return f"{list(value.shape)} {str(value.dtype).removeprefix('torch.')}"
     if isinstance(value, list | tuple):

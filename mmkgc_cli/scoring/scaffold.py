@@ -1,4 +1,4 @@
-"""Writes a scorer to start from: one working file and its test."""
+"""Templates for new scorers: a working plugin file and its test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mmkgc_cli.plugins import find, is_plugin_name
 from mmkgc_cli.scoring.registry import SCORERS
 from mmkgc_cli.state.atomic import write_text
 
-QUERY = '''"""Say here in one line what it does: `mmkgc scorers list` shows this line.
+QUERY = '''"""One line about the scorer, which `mmkgc scorers list` shows.
 
 Train it:   mmkgc train my_scorer --graph graphs/elements
 Settings:   mmkgc scorers show my_scorer
@@ -34,21 +34,21 @@ from mmkgc_cli.scoring.contract import Scorer, ScorerConfig, Side
 class MyScorerConfig(ScorerConfig):
     """Hyper-parameters; each is a setting, as in --set model.dim=64."""
 
-    dim: int = Field(128, ge=1, le=2**16, description="width of a row")
-    margin: float = Field(9.0, gt=0, le=1e6, description="score of distance 0")
+    dim: int = Field(128, ge=1, le=2**16, description="Width of a row.")
+    margin: float = Field(9.0, gt=0, le=1e6, description="Margin: the score at distance 0.")
 
 
 class MyScorer(Scorer):
     """score(h, r, t) = margin - |h + r - t|_1: replace it with your own equation and its source."""
 
     Config = MyScorerConfig
-    # How a query row meets a candidate row: Metric.dot, or a distance: l1, l2, modulus (complex
-    # numbers, laid out [re | im]). Distances are subtracted from the margin.
+    # The metric between query and candidate rows: Metric.dot, or a distance: l1, l2, modulus
+    # (complex rows, laid out [re | im]). Distances are subtracted from the margin.
     metric = Metric.l1
-    # Whom to cite for it.
+    # The publication to cite.
     citation: ClassVar[str] = "Unpublished; replace this line with the paper."
-    # Whether tail queries and head queries give a triple the same score. With relations that have a
-    # separate inverse they do not: set this to False then.
+    # Whether tail queries and head queries give a triple the same score. Set this to False for
+    # relations with separate inverses.
     two_way = True
 
     def __init__(
@@ -58,7 +58,7 @@ class MyScorer(Scorer):
         n_relations: int,
         generator: torch.Generator,
     ) -> None:
-        """Tables of entities and relations. All that is random comes from `generator`."""
+        """Creates the embeddings. All random numbers must come from `generator`."""
         super().__init__(config, n_entities, n_relations, generator)
         bound = config.margin / config.dim
         self._margin = config.margin
@@ -73,7 +73,7 @@ class MyScorer(Scorer):
     def query(self, entities: Tensor, relations: Tensor, side: Side) -> Tensor:
         """One row [B, D] for each known entity [B] and its relation [B].
 
-        `side` is what is sought: for Side.tail the entity is the head, for Side.head the tail.
+        `side` is the side of the answer: for Side.tail the entity is the head, else the tail.
         """
         entity = lookup(self.entities, entities)
         relation = lookup(self.relations, relations)
@@ -104,7 +104,7 @@ FILE = Path(__file__).with_name("my_scorer.py")
 
 
 def make(**settings: object) -> Scorer:
-    """One for 2 entities and 1 relation, in double precision."""
+    """A scorer for 2 entities and 1 relation, in double precision."""
     scorer_class = load_scorer_file(FILE)
     config = scorer_class.Config(**settings)
     return scorer_class(config, 2, 1, torch.Generator()).double().eval()
@@ -113,17 +113,17 @@ def make(**settings: object) -> Scorer:
 
 _TEST_TAIL = """
 
-def test_it_keeps_the_contract() -> None:
-    # What holds for every scorer; mmkgc scorers check my_scorer says more about a failure.
-    failed = [of for of in check_scorer(load_scorer_file(FILE)) if not of.passed]
-    assert not failed, "\\n".join(f"{of.name}: {of.detail}" for of in failed)
+def test_the_scorer_conforms_to_the_contract() -> None:
+    # Properties of every scorer; mmkgc scorers check my_scorer explains a failure.
+    failed = [finding for finding in check_scorer(load_scorer_file(FILE)) if not finding.passed]
+    assert not failed, "\\n".join(f"{finding.name}: {finding.detail}" for finding in failed)
 """
 
 QUERY_TEST = (
     _TEST_HEAD
     + """
 def test_the_score_is_the_equation() -> None:
-    # A score worked out by hand is the best test there is; replace it along with the equation.
+    # The score of one triple, computed by hand: change it together with the equation.
     scorer = make(dim=2, margin=5.0)
     with torch.no_grad():
         scorer.entities[:] = torch.tensor([[1.0, 0.0], [0.5, -1.0]])
@@ -134,14 +134,14 @@ def test_the_score_is_the_equation() -> None:
     + _TEST_TAIL
 )
 
-TRIPLE = '''"""Say here in one line what it does: `mmkgc scorers list` shows this line.
+TRIPLE = '''"""One line about the scorer, which `mmkgc scorers list` shows.
 
 Train it:   mmkgc train my_scorer --graph graphs/elements
 Settings:   mmkgc scorers show my_scorer
 
-A scorer of whole triples: for networks that look at head, relation and tail together. Ranking has
-to compute every triple, which takes far longer than comparing rows. Where the score is a metric
-between a row of (entity, relation) and a row of an entity, write `query` and `candidates` instead:
+A scorer of whole triples, for networks on head, relation and tail together. Ranking computes every
+triple, which is much slower than comparing rows. Where the score is a metric between a row of
+(entity, relation) and a row of an entity, write `query` and `candidates` instead:
 mmkgc scorers new NAME --kind query.
 """
 
@@ -160,15 +160,15 @@ from mmkgc_cli.scoring.contract import Scorer, ScorerConfig
 class MyScorerConfig(ScorerConfig):
     """Hyper-parameters; each is a setting, as in --set model.dim=64."""
 
-    dim: int = Field(32, ge=1, le=2**16, description="width of a row")
-    hidden: int = Field(64, ge=1, le=2**16, description="width of the hidden layer")
+    dim: int = Field(32, ge=1, le=2**16, description="Width of a row.")
+    hidden: int = Field(64, ge=1, le=2**16, description="Width of the hidden layer.")
 
 
 class MyScorer(Scorer):
     """score(h, r, t) = v . relu(W [h, r, t] + b): replace it with your network and its source."""
 
     Config = MyScorerConfig
-    # Whom to cite for it.
+    # The publication to cite.
     citation: ClassVar[str] = "Unpublished; replace this line with the paper."
 
     def __init__(
@@ -178,7 +178,7 @@ class MyScorer(Scorer):
         n_relations: int,
         generator: torch.Generator,
     ) -> None:
-        """Tables and layers. All that is random comes from `generator`."""
+        """Creates embeddings and layers. All random numbers must come from `generator`."""
         super().__init__(config, n_entities, n_relations, generator)
 
         def matrix(rows: int, columns: int) -> nn.Parameter:
@@ -192,7 +192,7 @@ class MyScorer(Scorer):
         self.last = matrix(1, config.hidden)
 
     def score(self, triples: Tensor) -> Tensor:
-        """Scores [B] of triples [B, 3] as head, relation, tail; larger is likelier."""
+        """Scores [B] of triples [B, 3] (head, relation, tail); higher is more plausible."""
         heads, relations, tails = triples.unbind(1)
         row = torch.cat(
             [
@@ -213,7 +213,7 @@ TRIPLE_TEST = (
     _TEST_HEAD
     + """
 def test_the_score_is_the_equation() -> None:
-    # A score worked out by hand is the best test there is; replace it along with the network.
+    # The score of one triple, computed by hand: change it together with the network.
     scorer = make(dim=1, hidden=2)
     with torch.no_grad():
         scorer.entities[:] = torch.tensor([[1.0], [2.0]])
@@ -231,7 +231,7 @@ TEMPLATES = {
     "triple": (TRIPLE, TRIPLE_TEST),
 }
 
-# What the files import, which a class of the same name would hide.
+# Names that the templates import, which a class must not shadow.
 IMPORTED = {"ClassVar", "Field", "Metric", "Path", "Scorer", "ScorerConfig", "Side", "Tensor"}
 
 
@@ -239,31 +239,33 @@ def write_scorer(name: str, kind: str, folder: Path) -> tuple[Path, Path]:
     """Writes ``NAME.py`` and ``test_NAME.py`` into `folder`.
 
     Args:
-        name: of the scorer.
+        name: name of the scorer.
         kind: a key of `TEMPLATES`.
-        folder: made where it is missing.
+        folder: created if missing.
 
     Returns:
         The two files.
 
     Raises:
-        UsageError: when the name will not do or is taken, or a file is there already.
-        DataError: when the storage refuses.
+        UsageError: when the name is invalid or taken, or a file exists.
+        DataError: when a file cannot be written.
     """
     _check_name(name)
     files = folder / f"{name}.py", folder / f"test_{name}.py"
     for file in files:
         if file.exists() or file.is_symlink():
-            raise UsageError(f"{file}: is there already, and is not overwritten; take another name")
+            raise UsageError(f"{file} exists", fix="choose another name, or delete the file")
     if taken := find(SCORERS, name):
-        raise UsageError(f"{name}: taken by {taken.where} ({taken.origin}); take another name")
+        raise UsageError(
+            f"{name}: taken by {taken.where} ({taken.origin})", fix="choose another name"
+        )
     for file, template in zip(files, TEMPLATES[kind], strict=True):
         write_text(file, template.replace("my_scorer", name).replace("MyScorer", class_name(name)))
     return files
 
 
 def class_name(name: str) -> str:
-    """``my_scorer`` as the name of a class, ``MyScorer``."""
+    """The class name ``MyScorer`` of a scorer ``my_scorer``."""
     joined = "".join(part[:1].upper() + part[1:] for part in name.split("_"))
     return f"{joined}Scorer" if joined in IMPORTED else joined
 
@@ -271,11 +273,16 @@ def class_name(name: str) -> str:
 def _check_name(name: str) -> None:
     if not re.fullmatch("[a-z][a-z0-9_]{0,63}", name):
         raise UsageError(
-            f"{name!r}: expected a name of at most 64 lower-case letters, digits and underscores, "
-            "a letter first, such as my_scorer"
+            f"{name!r}: expected a name of 1 to 64 lower-case letters, digits and underscores, "
+            "starting with a letter",
+            fix="choose a name such as my_scorer",
         )
-    # Beside its test, the file is a module of that name for pytest.
+    # pytest imports the file as a module of that name.
     if keyword.iskeyword(name) or keyword.issoftkeyword(name) or name in sys.stdlib_module_names:
-        raise UsageError(f"{name!r}: is a word or a module of Python; take another name")
+        raise UsageError(
+            f"{name!r}: is a keyword or a standard module of Python", fix="choose another name"
+        )
     if not is_plugin_name(name):
-        raise UsageError(f"{name!r}: files of that name are tests, not scorers; take another name")
+        raise UsageError(
+            f"{name!r}: files of that name are tests, not scorers", fix="choose another name"
+        )

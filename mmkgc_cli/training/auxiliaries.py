@@ -27,15 +27,22 @@ class Auxiliaries:
         self._auxiliaries = scorer.auxiliaries()
         names = [auxiliary.name for auxiliary in self._auxiliaries]
         if len(set(names)) < len(names) or set(names) & set(RESERVED):
-            raise fault(scorer, "auxiliaries", "unique names", ", ".join(names))
+            raise fault(
+                scorer,
+                "auxiliaries",
+                "names of their own",
+                ", ".join(names),
+                fix="rename them; loss and gradient_norm are reserved",
+            )
         taken = {id(p) for group in scorer.parameter_groups() for p in group.parameters}
         for auxiliary in self._auxiliaries:
             if any(id(p) in taken for p in auxiliary.parameters):
                 raise fault(
                     scorer,
                     "auxiliaries",
-                    f"parameters of {auxiliary.name!r} that nothing else steps",
-                    "some that parameter_groups or another auxiliary contains",
+                    f"parameters that nothing else steps under {auxiliary.name!r}",
+                    "some that are in parameter_groups, or in two",
+                    fix="put each parameter in one group or one auxiliary",
                 )
             taken |= {id(p) for p in auxiliary.parameters}
         self._optimizers = {
@@ -61,8 +68,13 @@ class Auxiliaries:
     def _step(self, auxiliary: Auxiliary, batch: Batch) -> Tensor:
         loss = auxiliary.loss(batch)
         if not isinstance(loss, Tensor) or loss.dim():
-            expected = f"a scalar for {auxiliary.name!r}"
-            raise fault(self._scorer, "auxiliaries", expected, shape(loss))
+            raise fault(
+                self._scorer,
+                "auxiliaries",
+                f"a scalar for {auxiliary.name!r}",
+                shape(loss),
+                fix="reduce it, for example with .mean()",
+            )
         # Other parameters that the loss depends on get no gradient.
         parameters = list(auxiliary.parameters)
         for parameter, gradient in zip(

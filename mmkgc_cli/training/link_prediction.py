@@ -1,4 +1,4 @@
-"""The link-prediction step: positives against what a sampler draws."""
+"""The training step with negative sampling: positives against the negatives of a sampler."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import Tensor
 
 from mmkgc_cli.ops import SideChoice
 from mmkgc_cli.sampling.contract import Sampler, SamplerConfig, SamplingTask
-from mmkgc_cli.sampling.samplers.filtered import FilteredNegatives
+from mmkgc_cli.sampling.samplers.filtered import FilteredSampler
 from mmkgc_cli.scoring.contract import Scorer
 from mmkgc_cli.state.rng import stream_seed
 from mmkgc_cli.training.losses import make_loss
-from mmkgc_cli.training.negative_scores import batch_of, drawn_loss
+from mmkgc_cli.training.negative_scores import make_batch, negative_loss
 from mmkgc_cli.training.program import ScorerProgram
 from mmkgc_cli.training.settings import (
     LossSettings,
@@ -39,7 +39,7 @@ def sampling_task(
 
 
 class LinkPrediction(ScorerProgram):
-    """A step over a batch of train triples, the positives, and their negatives."""
+    """A training step over a batch of train triples, the positives, and their negatives."""
 
     ops: ClassVar[tuple[str, ...]] = ("filtered_negatives", "table_adam")
 
@@ -53,7 +53,7 @@ class LinkPrediction(ScorerProgram):
         loss: LossSettings,
         optimizer: OptimizerSettings,
         schedule: ScheduleSettings,
-        sampler: type[Sampler] = FilteredNegatives,
+        sampler: type[Sampler] = FilteredSampler,
         sampler_config: SamplerConfig | None = None,
     ) -> None:
         """Takes train `triples` [n, 3] on the scorer's device."""
@@ -61,7 +61,7 @@ class LinkPrediction(ScorerProgram):
         self._loss = make_loss(loss)
         config = sampler.Config() if sampler_config is None else sampler_config
         self.sampler = sampler(config, task, scorer).to(triples.device)
-        self._whole_tables = optimizer.name != "lazy-adam"
+        self._dense_grad = optimizer.name != "lazy-adam"
         super().__init__(
             scorer,
             triples,
@@ -72,28 +72,30 @@ class LinkPrediction(ScorerProgram):
         )
 
     def train_on(self, batch: Tensor) -> dict[str, Tensor]:
-        """Draws negatives of the positives `batch` [B, 3], and steps."""
+        """Samples negatives of the positives `batch` [B, 3], and updates the weights."""
         with self.watch("negatives"):
-            drawn = self.sampler.draw(batch, self.scorer)
+            negatives = self.sampler.draw(batch, self.scorer)
             self.sampler.counter += 1
 
         return self.descend(
-            lambda: drawn_loss(self.scorer, batch, drawn, self._loss, self._whole_tables),
-            lambda: batch_of(batch, drawn),
+            lambda: negative_loss(
+                self.scorer, batch, negatives, self._loss, dense_grad=self._dense_grad
+            ),
+            lambda: make_batch(batch, negatives),
         )
 
     def why_not_captured(self) -> str | None:
-        """Why a CUDA graph cannot replay the step; None when it can."""
+        """The reason why a CUDA graph cannot replay the step; None when it can."""
         if self.scorer.capturable and not self.sampler.capturable:
-            return f"the sampler {type(self.sampler).__name__} counts its steps on the host"
+            return f"the sampler {type(self.sampler).__name__} reads its step counter on the host"
         return super().why_not_captured()
 
     def weights(self) -> dict[str, Tensor]:
-        """Those of the sampler too."""
+        """The tensors of the scorer and of the sampler."""
         return {**self.sampler.state_dict(prefix="sampler."), **super().weights()}
 
     def state_dict(self) -> dict[str, Any]:
-        """With the sampler and where its random stream is."""
+        """The state of the program, the sampler and its step counter."""
         return {
             **super().state_dict(),
             "negatives": self.sampler.step,
@@ -101,8 +103,8 @@ class LinkPrediction(ScorerProgram):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes over what `state_dict` gave."""
+        """Restores the state that `state_dict` returned."""
         super().load_state_dict(state)
         self.sampler.step = state["negatives"]
-        # Checkpoints from before samplers had a state have none.
+        # Checkpoints of older versions contain no state of the sampler.
         self.sampler.load_state_dict(state.get("sampler", {}))

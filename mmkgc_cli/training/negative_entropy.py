@@ -1,4 +1,4 @@
-"""How sure a scorer is of the negatives that it is trained on: what entropy weights act on."""
+"""Entropy of the scores of negatives: the shares of easy, ambiguous and hard negatives."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import Tensor
 
 from mmkgc_cli.ops import entropy_cut
 from mmkgc_cli.sampling.contract import SamplerConfig, SamplingTask
-from mmkgc_cli.sampling.samplers.filtered import FilteredNegatives
+from mmkgc_cli.sampling.samplers.filtered import FilteredSampler
 from mmkgc_cli.scoring.contract import Scorer
 
 POSITIVES = 1024
 
 
 @dataclass(frozen=True)
-class Certainty:
-    """Shares of negatives, by the binary entropy of sigmoid(s) (MoCME eq. 7).
+class NegativeEntropy:
+    """Shares of negatives by the binary entropy of sigmoid(score) (MoCME eq. 7).
 
-    `easy`, `ambiguous` and `hard` make 1. Of all, `held_true` have s > 0, and `surely_true` are
-    so with as little entropy as the easy ones.
+    `easy`, `ambiguous` and `hard` sum to 1. `held_true` is the share with a score above 0,
+    `surely_true` the share of these with as little entropy as easy negatives.
     """
 
     easy: float
@@ -30,55 +30,58 @@ class Certainty:
     surely_true: float
 
 
-class CertaintyProbe:
-    """Negatives of a fixed sample of train triples, as `filtered` draws them, to ask again."""
+class NegativeEntropyProbe:
+    """Measures `NegativeEntropy` on fixed negatives of a fixed sample of train triples."""
 
     def __init__(
         self,
         task: SamplingTask,
         thresholds: tuple[float, float],
         scorer: Scorer,
+        *,
         one_sided: bool = False,
     ) -> None:
-        """Draws with the seed of `task`; `thresholds` are bits, `one_sided` as in the loss."""
+        """Samples negatives with the seed of `task`, by the sampler `filtered`.
+
+        `thresholds` are in bits; `one_sided` as in the loss.
+        """
         rng = torch.Generator().manual_seed(task.seed)
-        chosen = torch.randperm(len(task.triples), generator=rng)[:POSITIVES]
-        self._positives = task.triples[chosen.to(task.triples.device)]
-        sampler = FilteredNegatives(SamplerConfig(), task, scorer).to(task.triples.device)
-        self._drawn = sampler.draw(self._positives, scorer)
+        sample = torch.randperm(len(task.triples), generator=rng)[:POSITIVES]
+        self._positives = task.triples[sample.to(task.triples.device)]
+        sampler = FilteredSampler(SamplerConfig(), task, scorer).to(task.triples.device)
+        self._candidates = sampler.draw(self._positives, scorer)
         self._cuts = entropy_cut(thresholds[0]), entropy_cut(thresholds[1])
         self._one_sided = one_sided
 
     @torch.no_grad()
-    def __call__(self, scorer: Scorer) -> Certainty:
-        """What `scorer`, in whatever mode it is, makes of them."""
-        drawn = self._drawn
-        heads, relations, tails = self._positives.unbind(1)
-        scores = scorer.score_sampled(
-            heads, relations, tails, drawn.entities, drawn.side, drawn.order
-        )
-        return certainty_of(scores[:, 1:][drawn.usable[:, 1:]], self._cuts, self._one_sided)
+    def __call__(self, scorer: Scorer) -> NegativeEntropy:
+        """The shares for `scorer`, in its current mode (train or eval)."""
+        scores = scorer.score_sampled(self._positives, self._candidates)
+        negatives = scores[:, 1:][self._candidates.full_mask[:, 1:]]
+        return negative_entropy(negatives, self._cuts, one_sided=self._one_sided)
 
 
-def certainty_of(scores: Tensor, cuts: tuple[float, float], one_sided: bool = False) -> Certainty:
-    """Shares of `scores` [n] of negatives; cuts are on their size, as in the loss.
+def negative_entropy(
+    scores: Tensor, cuts: tuple[float, float], *, one_sided: bool = False
+) -> NegativeEntropy:
+    """Shares of the `scores` [n] of negatives; `cuts` apply to absolute scores, as in the loss.
 
-    `one_sided` has those above 0 hard, however large.
+    With `one_sided`, all scores above 0 are hard.
     """
     easy_above, hard_upto = cuts
     size, count = scores.abs(), max(1, scores.numel())
-    sure = size > easy_above
-    easy, hard = sure, size <= hard_upto
+    certain = size > easy_above
+    easy, hard = certain, size <= hard_upto
     if one_sided:
-        easy, hard = sure & (scores <= 0), (hard | (scores > 0))
+        easy, hard = certain & (scores <= 0), (hard | (scores > 0))
 
-    def share(of: Tensor) -> float:
-        return int(of.sum()) / count
+    def share(selected: Tensor) -> float:
+        return int(selected.sum()) / count
 
-    return Certainty(
+    return NegativeEntropy(
         easy=share(easy),
         ambiguous=share(~easy & ~hard),
         hard=share(hard & ~easy),
         held_true=share(scores > 0),
-        surely_true=share(sure & (scores > 0)),
+        surely_true=share(certain & (scores > 0)),
     )

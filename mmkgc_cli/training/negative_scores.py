@@ -1,4 +1,4 @@
-"""Scores of what a sampler draws, whichever of the four forms it has, and their loss."""
+"""Scores of negatives in each of the forms that a sampler may return, and their loss."""
 
 from __future__ import annotations
 
@@ -8,122 +8,116 @@ from torch import Tensor
 from mmkgc_cli.errors import MmkgcError
 from mmkgc_cli.ops import Metric, RowLoss
 from mmkgc_cli.sampling.contract import (
-    Drawn,
-    Negatives,
-    Pools,
-    Selections,
-    Vectors,
-    Views,
+    BlockwiseNegatives,
+    Candidates,
+    EmbeddedNegatives,
+    NegativeBatch,
+    SharedNegatives,
+    SoftNegatives,
     candidate_blocks,
-    side_rows,
+    select_queries,
 )
 from mmkgc_cli.scoring.contract import Batch, Scorer
-from mmkgc_cli.scoring.scores import candidate_rows, query_rows
+from mmkgc_cli.scoring.scores import candidate_rows, queries_of_both_sides
 from mmkgc_cli.sides import Side
 
+OTHER_SAMPLER = "choose another sampler, for example negatives.sampler=filtered"
 
-def drawn_loss(
-    scorer: Scorer, positives: Tensor, drawn: Drawn, loss: RowLoss, whole_tables: bool = True
+
+def negative_loss(
+    scorer: Scorer,
+    positives: Tensor,
+    negatives: NegativeBatch,
+    loss: RowLoss,
+    *,
+    dense_grad: bool = True,
 ) -> Tensor:
-    """The loss of what `drawn_scores` gives, in the scorer's own way for entities by id.
+    """The loss of `negative_scores`, by the scorer's `loss_sampled` for entities by id.
 
-    A scorer that is not two-way has a score of the positive for each side, and negatives are
-    compared with that of theirs: a positive then makes two rows of the loss.
+    A scorer that is not two-way scores the positive once per side, and negatives are compared
+    with the score of their side: each positive then contributes two rows to the loss.
     """
-    if isinstance(drawn, Pools) and not (_multiplies(scorer, whole_tables) and scorer.is_two_way):
-        drawn = drawn.negatives(positives)
-    if isinstance(drawn, Negatives) and not scorer.is_two_way:
-        return _loss_by_side(scorer, positives, drawn, loss)
-    if isinstance(drawn, Negatives):
-        heads, relations, tails = positives.unbind(1)
-        return scorer.loss_sampled(
-            heads, relations, tails, drawn.entities, drawn.side, drawn.usable, loss, drawn.order
-        )
-    return loss(*drawn_scores(scorer, positives, drawn, whole_tables))
+    by_products = _uses_products(scorer, negatives, dense_grad=dense_grad) and scorer.is_two_way
+    if isinstance(negatives, SharedNegatives) and not by_products:
+        negatives = negatives.expand(positives)
+    if isinstance(negatives, Candidates):
+        if scorer.is_two_way:
+            return scorer.loss_sampled(positives, negatives, loss)
+        return _loss_by_side(scorer, positives, negatives, loss)
+    return loss(*negative_scores(scorer, positives, negatives, dense_grad=dense_grad))
 
 
-def _loss_by_side(scorer: Scorer, positives: Tensor, drawn: Negatives, loss: RowLoss) -> Tensor:
+def _loss_by_side(
+    scorer: Scorer, positives: Tensor, candidates: Candidates, loss: RowLoss
+) -> Tensor:
     """The mean of the losses of tails and of heads, each with the positive as its own answer."""
-    heads, relations, tails = positives.unbind(1)
-    # The positive is the first already, as a tail.
-    ids = torch.cat([heads[:, None], drawn.entities], 1)
-    side = torch.cat([torch.full_like(drawn.side[:, :1], Side.head), drawn.side], 1)
-    scores = scorer.score_sampled(heads, relations, tails, ids, side)
-    usable, sides = drawn.usable[:, 1:], drawn.side[:, 1:]
+    # The first column already has the positive as a tail.
+    ids = torch.cat([positives[:, :1], candidates.ids], 1)
+    head = torch.full_like(candidates.corrupted_side[:, :1], Side.head)
+    with_head = Candidates(ids, torch.cat([head, candidates.corrupted_side], 1))
+    scores = scorer.score_sampled(positives, with_head)
+    mask, sides = candidates.full_mask[:, 1:], candidates.corrupted_side[:, 1:]
     return loss(
         torch.cat([scores[:, 1], scores[:, 0]]),
         scores[:, 2:].repeat(2, 1),
-        torch.cat([usable & (sides == of) for of in (Side.tail, Side.head)]),
+        torch.cat([mask & (sides == side) for side in (Side.tail, Side.head)]),
     )
 
 
-def batch_of(positives: Tensor, drawn: Drawn) -> Batch:
-    """What a scorer is told of the step; candidates only where entities stand for themselves."""
-    if isinstance(drawn, Pools):
-        drawn = drawn.negatives(positives)
-    if isinstance(drawn, Negatives):
-        return Batch(positives, drawn.entities, drawn.side, drawn.usable)
-    return Batch(positives)
+def make_batch(positives: Tensor, negatives: NegativeBatch) -> Batch:
+    """The batch that hooks of a scorer take; with candidates only where these are entities."""
+    if isinstance(negatives, SharedNegatives):
+        negatives = negatives.expand(positives)
+    return Batch(positives, negatives if isinstance(negatives, Candidates) else None)
 
 
-def _multiplies(scorer: Scorer, whole_tables: bool) -> bool:
-    """Whether pools are scored by matrix products."""
-    return scorer.is_plain() and scorer.metric is Metric.dot and whole_tables
+def _uses_products(scorer: Scorer, negatives: NegativeBatch, *, dense_grad: bool) -> bool:
+    """Whether shared negatives are scored by matrix products."""
+    by_dot = scorer.is_plain() and scorer.metric is Metric.dot
+    return isinstance(negatives, SharedNegatives) and by_dot and dense_grad
 
 
-def drawn_scores(
-    scorer: Scorer, positives: Tensor, drawn: Drawn, whole_tables: bool = True
+def negative_scores(
+    scorer: Scorer, positives: Tensor, negatives: NegativeBatch, *, dense_grad: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Scores of `positives` [B, 3] and of their negatives, with gradients.
 
-    Where `whole_tables` is False, ids get no gradients of whole tables, even where those are
-    faster: a lazy optimizer wants to know which rows a batch met.
+    Without `dense_grad`, ids get no gradients of whole tables, even where these are faster: a lazy
+    optimizer needs the rows that a batch contains.
 
     Returns:
-        Scores [B] of the positives, scores [B, N] of the negatives, and which of these are usable.
+        Scores [B] of the positives, scores [B, N] of the negatives, and the mask [B, N] of these.
 
     Raises:
-        MmkgcError: when the sampler has drawn something else, or not for these positives.
+        MmkgcError: when the sampler returned something else, or not for these positives.
     """
-    if isinstance(drawn, Pools):
-        if _multiplies(scorer, whole_tables):
-            return *_products(scorer, positives, drawn), drawn.usable
-        drawn = drawn.negatives(positives)
-    if isinstance(drawn, Negatives):
-        heads, relations, tails = positives.unbind(1)
-        scores = scorer.score_sampled(
-            heads, relations, tails, drawn.entities, drawn.side, drawn.order
-        )
-        return scores[:, 0], scores[:, 1:], drawn.usable[:, 1:]
-    if not isinstance(drawn, Selections | Views | Vectors):
+    if isinstance(negatives, SharedNegatives):
+        if _uses_products(scorer, negatives, dense_grad=dense_grad):
+            return *_products(scorer, positives, negatives), negatives.mask
+        negatives = negatives.expand(positives)
+    if isinstance(negatives, Candidates):
+        scores = scorer.score_sampled(positives, negatives)
+        return scores[:, 0], scores[:, 1:], negatives.full_mask[:, 1:]
+    if not isinstance(negatives, SoftNegatives | BlockwiseNegatives | EmbeddedNegatives):
         raise MmkgcError(
-            f"the sampler drew a {type(drawn).__name__}, expected Negatives, Pools, Selections, "
-            "Views or Vectors"
+            f"the sampler returned a {type(negatives).__name__}, expected Candidates, "
+            "SharedNegatives, SoftNegatives, BlockwiseNegatives or EmbeddedNegatives",
+            fix="return one of these from the sampler's draw",
         )
-    _plain(scorer)
-    queries = _queries(scorer, positives)
-    vectors = _rows(scorer, queries.shape[-1], drawn)
-    _check(positives, vectors, drawn)
-    negative = scorer.score_vectors(side_rows(queries, drawn.side), vectors)
-    usable = drawn.usable
-    if usable is None:
-        usable = torch.ones_like(drawn.side, dtype=torch.bool)
-    return scorer.score(positives), negative, usable
-
-
-def _plain(scorer: Scorer) -> None:
     if not scorer.is_plain():
         raise MmkgcError(
-            f"{type(scorer).__name__}: the sampler draws rows, and this scorer needs more than one "
-            "row a candidate; take another negatives.sampler"
+            f"{type(scorer).__name__}: the sampler returns candidate rows, and this scorer needs "
+            "several rows per candidate",
+            fix=OTHER_SAMPLER,
         )
-
-
-def _queries(scorer: Scorer, positives: Tensor) -> Tensor:
-    """Query rows [2, B, Dq] in the order of `Side`."""
-    heads, relations, tails = positives.unbind(1)
-    known = ((heads, Side.tail), (tails, Side.head))
-    return torch.stack([query_rows(scorer, e, relations, side)[0] for e, side in known])
+    (queries,) = queries_of_both_sides(scorer, positives)
+    vectors = _candidate_vectors(scorer, queries.shape[-1], negatives)
+    _check_shapes(positives, vectors, negatives)
+    scores = scorer.score_vectors(select_queries(queries, negatives.corrupted_side), vectors)
+    mask = negatives.mask
+    if mask is None:
+        mask = torch.ones_like(negatives.corrupted_side, dtype=torch.bool)
+    return scorer.score(positives), scores, mask
 
 
 def _table(scorer: Scorer) -> Tensor:
@@ -132,65 +126,78 @@ def _table(scorer: Scorer) -> Tensor:
     return table
 
 
-def _rows(scorer: Scorer, query_width: int, drawn: Selections | Views | Vectors) -> Tensor:
-    """The candidate rows [B, N, Dc] that were drawn."""
-    if isinstance(drawn, Vectors):
-        return drawn.vectors
-    # All rows at once, as for ids: which ones are needed is nothing a device should be asked.
+def _candidate_vectors(
+    scorer: Scorer,
+    query_width: int,
+    negatives: SoftNegatives | BlockwiseNegatives | EmbeddedNegatives,
+) -> Tensor:
+    """The candidate rows [B, N, Dc] of the negatives."""
+    if isinstance(negatives, EmbeddedNegatives):
+        return negatives.vectors
+    # All rows at once, as for ids: the number of unique ids would have to reach the host.
     table = _table(scorer)
-    if isinstance(drawn, Selections):
-        return drawn.weights @ torch.nn.functional.embedding(drawn.pool, table)
+    if isinstance(negatives, SoftNegatives):
+        return negatives.weights @ torch.nn.functional.embedding(negatives.pool, table)
     blocks = candidate_blocks(scorer, query_width)
-    ends = [0, *(block.stop for block in blocks)]
-    if [block.start for block in blocks] != ends[:-1] or ends[-1] != table.shape[1]:
+    bounds = [0, *(block.stop for block in blocks)]
+    if [block.start for block in blocks] != bounds[:-1] or bounds[-1] != table.shape[1]:
         raise MmkgcError(
-            f"{type(scorer).__name__}: its candidate rows are no row of blocks, so their views "
-            "cannot be drawn one by one; take another negatives.sampler"
+            f"{type(scorer).__name__}: its blocks overlap or do not cover the candidate rows, so "
+            "they cannot be sampled one by one",
+            fix=OTHER_SAMPLER,
         )
-    if drawn.entities.shape[-1] != len(blocks):
+    if negatives.ids.shape[-1] != len(blocks):
         raise MmkgcError(
-            f"the sampler drew entities for {drawn.entities.shape[-1]} views, but candidate rows "
-            f"of {type(scorer).__name__} have {len(blocks)}; take another negatives.sampler"
+            f"the sampler returned entities for {negatives.ids.shape[-1]} blocks, but candidate "
+            f"rows of {type(scorer).__name__} have {len(blocks)}",
+            fix=OTHER_SAMPLER,
         )
-    of_views = drawn.entities.unbind(-1)
     rows = [
-        torch.nn.functional.embedding(entities, table[:, block])
-        for entities, block in zip(of_views, blocks, strict=True)
+        torch.nn.functional.embedding(ids, table[:, block])
+        for ids, block in zip(negatives.ids.unbind(-1), blocks, strict=True)
     ]
     return torch.cat(rows, -1)
 
 
-def _check(positives: Tensor, vectors: Tensor, drawn: Selections | Views | Vectors) -> None:
-    wanted = tuple(vectors.shape[:2])
-    shapes = [tuple(of.shape) for of in (drawn.side, drawn.usable) if of is not None]
-    if len(positives) != len(vectors) or any(shape != wanted for shape in shapes):
+def _check_shapes(
+    positives: Tensor,
+    vectors: Tensor,
+    negatives: SoftNegatives | BlockwiseNegatives | EmbeddedNegatives,
+) -> None:
+    expected = tuple(vectors.shape[:2])
+    sides = tuple(negatives.corrupted_side.shape)
+    masks = sides if negatives.mask is None else tuple(negatives.mask.shape)
+    if len(positives) != len(vectors) or not sides == masks == expected:
         raise MmkgcError(
-            f"the sampler drew {wanted} negatives on sides {shapes[0]} for {len(positives)} "
-            "positives; expected [B, N] of each"
+            f"the sampler returned {expected} negatives with sides {sides} and a mask {masks} for "
+            f"{len(positives)} positives, expected [B, N] for all",
+            fix="return one side and one mask value per negative from the sampler's draw",
         )
 
 
-def _products(scorer: Scorer, positives: Tensor, drawn: Pools) -> tuple[Tensor, Tensor]:
-    """Scores [B] and [B, N] under `dot`: of pools, a matrix product for each chunk."""
-    both_sides = _queries(scorer, positives)
-    # In one go, since each look-up has a gradient as large as the table.
-    ids = torch.cat([positives[:, 2], drawn.entities.flatten()])
-    found = torch.nn.functional.embedding(ids, _table(scorer))
-    own, rows = found[: len(positives)], found[len(positives) :]
-    positive = scorer.score_vectors(both_sides[Side.tail][:, None], own[:, None])[:, 0]
-    rows = rows.view(*drawn.entities.shape, -1)
-    chunk_of = torch.arange(len(positives), device=positives.device) // drawn.chunk
-    queries = side_rows(both_sides, drawn.side[chunk_of])
-    chunks = len(positives) // drawn.chunk  # whole ones
-    whole = chunks * drawn.chunk
+def _products(
+    scorer: Scorer, positives: Tensor, negatives: SharedNegatives
+) -> tuple[Tensor, Tensor]:
+    """Scores [B] and [B, N] under `dot`: for shared negatives, a matrix product per chunk."""
+    (both_sides,) = queries_of_both_sides(scorer, positives)
+    # One look-up for all, since each has a gradient of the size of the table.
+    ids = torch.cat([positives[:, 2], negatives.ids.flatten()])
+    rows = torch.nn.functional.embedding(ids, _table(scorer))
+    answers, candidates = rows[: len(positives)], rows[len(positives) :]
+    positive = scorer.score_vectors(both_sides[Side.tail][:, None], answers[:, None])[:, 0]
+    candidates = candidates.view(*negatives.ids.shape, -1)
+    chunk_of = torch.arange(len(positives), device=positives.device) // negatives.chunk
+    queries = select_queries(both_sides, negatives.corrupted_side[chunk_of])
+    n_full = len(positives) // negatives.chunk  # chunks of full size
+    end = n_full * negatives.chunk
     scores: Tensor | None = None
     for pair in scorer.pairs(queries.shape[-1]):
         q = queries[:, pair.query : pair.query + pair.width]
-        c = rows[..., pair.candidate : pair.candidate + pair.width].mT
-        parts = [(q[:whole].view(chunks, drawn.chunk, -1) @ c[:chunks]).flatten(0, 1)]
-        if whole < len(positives):
-            parts.append(q[whole:] @ c[-1])
+        c = candidates[..., pair.candidate : pair.candidate + pair.width].mT
+        parts = [(q[:end].view(n_full, negatives.chunk, -1) @ c[:n_full]).flatten(0, 1)]
+        if end < len(positives):
+            parts.append(q[end:] @ c[-1])
         term = pair.weight * torch.cat(parts)
         scores = term if scores is None else scores + term
-    assert scores is not None
+    assert scores is not None  # a scorer has at least one pair
     return positive, scorer.margin + scores

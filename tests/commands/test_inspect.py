@@ -12,7 +12,7 @@ from mmkgc_cli.app import app
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import write_graph
 from mmkgc_cli.runs.inspection import summarize
-from mmkgc_cli.scoring.contract import Shares
+from mmkgc_cli.scoring.contract import MixtureWeights
 
 TRAIN = [
     "train", "--epochs", "2", "--dim", "4", "--set", "validation.every=1",
@@ -57,9 +57,9 @@ def test_inspect_of_a_scorer_without_mixture_weights(folder: Path) -> None:
 
 def test_missing_parts_are_excluded_from_statistics_and_evenness() -> None:
     values = torch.tensor([[0.5, 0.5, math.nan], [0.25, 0.25, 0.5], [1.0, math.nan, math.nan]])
-    found = summarize(Shares("part", ("a", "b", "c"), values))
+    found = summarize(MixtureWeights("part", ("a", "b", "c"), values))
     assert [p.count for p in found.parts] == [3, 2, 1]
-    assert summarize(Shares("part", ("a", "b"), values[2:, :2])).parts[1].mean is None
+    assert summarize(MixtureWeights("part", ("a", "b"), values[2:, :2])).parts[1].mean is None
     assert found.parts[1].mean == pytest.approx(0.375)
     assert found.parts[0].median == pytest.approx(0.5)
     uneven = (0.5 * math.log(4) + 0.5 * math.log(2)) / math.log(3)

@@ -23,7 +23,7 @@ def test_list_shows_usable_scorers_and_warns_of_broken_ones(mmkgc: Run, tmp_path
     listed = {line.split()[0]: line for line in done.out.splitlines()}
     built_in = sorted(p.stem for p in (ROOT / "scorers").glob("[a-z]*.py"))
     assert list(listed) == ["scorer", *built_in, "mine"]
-    assert listed["mine"].split()[1:5] == ["./scorers", "Say", "here", "in"]
+    assert listed["mine"].split()[1:5] == ["./scorers", "One", "line", "about"]
     broken, warning = done.err.splitlines()
     assert broken == "broken: scorers/broken.py:1: not valid Python: invalid syntax"
     assert warning.startswith("warning: scorers/rotate.py: not used, as the name 'rotate'")
@@ -45,7 +45,7 @@ def test_show_prints_the_citation_and_every_setting(mmkgc: Run) -> None:
         "default": 128,
         "required": False,
         "range": ">= 1, <= 65,536",
-        "help": "complex width, 2 x dim real numbers",
+        "help": "Complex width: 2 x dim real numbers.",
     }
     shown = mmkgc("scorers", "show", "rotate").out
     assert "model.margin  float  9.0      > 0, <= 1e+06" in shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,9 +10,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from mmkgc_cli.ops import Metric, Pair
+from mmkgc_cli.ops import Metric, Pair, RowLoss
 from mmkgc_cli.scoring import Scorer, Side
-from mmkgc_cli.scoring.contract import Batch, ParameterGroup, Rows
+from mmkgc_cli.scoring.contract import Batch, Candidates, ParameterGroup, Rows
 from tests.scoring.extended import (
     Branches,
     DistMult,
@@ -184,9 +185,10 @@ class DetachedInTraining(DistMult):
         return scores.detach() + 0 * scores
 
 
-class AllUsable(DistMult):
-    def loss_sampled(self, *args: Any) -> Tensor:
-        return super().loss_sampled(*args[:5], None, *args[6:])
+class IgnoresMask(DistMult):
+    def loss_sampled(self, positives: Tensor, candidates: Candidates, loss: RowLoss) -> Tensor:
+        unmasked = dataclasses.replace(candidates, mask=None)
+        return super().loss_sampled(positives, unmasked, loss)
 
 
 class LostWhileDeferred(DistMult):
@@ -211,13 +213,11 @@ class BiasOutsideRows(DistMult):
         scores = super().score_answers(entities, relations, answers, side)
         return scores + self.bias[entities] + self.bias[answers]
 
-    def score_sampled(
-        self, heads: Tensor, relations: Tensor, tails: Tensor, ids: Tensor, side: Tensor,
-        order: Tensor | None = None,
-    ) -> Tensor:  # fmt: skip
-        known = torch.where(side == Side.tail, heads[:, None], tails[:, None])
-        scores = super().score_sampled(heads, relations, tails, ids, side, order)
-        return scores + self.bias[known] + self.bias[ids]
+    def score_sampled(self, positives: Tensor, candidates: Candidates) -> Tensor:
+        tails = candidates.corrupted_side == Side.tail
+        known = torch.where(tails, positives[:, :1], positives[:, 2:])
+        scores = super().score_sampled(positives, candidates)
+        return scores + self.bias[known] + self.bias[candidates.ids]
 
     def score_all(self, entities: Tensor, relations: Tensor, side: Side) -> Tensor:
         return (
@@ -374,7 +374,11 @@ FAULTS: tuple[tuple[str, type[Scorer], str], ...] = (
     ("one against all", OtherScoreOfAll, "expected the scores of a loop over all entities"),
     ("sampled scores", NoMarginInTraining, "expected the score of each single candidate"),
     ("sampled gradients", DetachedInTraining, "expected the gradient of 'entities' through the"),
-    ("sampled losses", AllUsable, "expected the self-adversarial loss of the sampled scores, got"),
+    (
+        "sampled losses",
+        IgnoresMask,
+        "expected the self-adversarial loss of the sampled scores, got",
+    ),
     ("sampled losses", LostWhileDeferred, "loss while gradients are deferred of the sampled"),
     ("ranks", BiasOutsideRows, "expected tail rank"),
     ("ties", LaterIsBetter, "LaterIsBetter.combine: expected tail rank"),

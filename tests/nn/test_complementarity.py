@@ -1,4 +1,4 @@
-"""Weights by what is not shared, and the blocks that they weigh."""
+"""Complementarity weights, experts, projectors and fusions."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ def rng(seed: int = 0) -> torch.Generator:
 
 
 @given(st.integers(1, 5), st.integers(0, 2**32), st.sampled_from([0.5, 1.0, 3.0]))
-def test_weights_are_a_softmax_of_what_is_not_shared(
+def test_weights_are_a_softmax_of_minus_the_shared_information(
     views: int, seed: int, temperature: float
 ) -> None:
     table = torch.rand(4, views, views, generator=rng(seed), dtype=torch.float64)
     table = (table + table.mT).masked_fill(torch.eye(views, dtype=torch.bool), 0)
     available = torch.rand(4, views, generator=rng(seed + 1)) < 0.6
     available[:, 0] = True
-    found = complementary_weights(table, available, temperature)
+    actual = complementary_weights(table, available, temperature)
     zero = torch.zeros((), dtype=torch.float64)
-    for row, info, has in zip(found, table, available, strict=True):
+    for row, info, has in zip(actual, table, available, strict=True):
         powers = [
             has[i] * (-sum((info[i, j] for j in range(views) if has[j]), zero) / temperature).exp()
             for i in range(views)
         ]  # fmt: skip
         torch.testing.assert_close(row, torch.stack(powers) / sum(powers))
-    torch.testing.assert_close(found.sum(-1), torch.ones(4, dtype=torch.float64))
+    torch.testing.assert_close(actual.sum(-1), torch.ones(4, dtype=torch.float64))
 
 
-def test_a_view_that_others_repeat_weighs_less() -> None:
-    """The first two share .97 nats, the third nothing: .21, .21 and .57."""
+def test_views_that_share_information_weigh_less() -> None:
+    """The first two share 0.97 nats, the third nothing."""
     values = torch.tensor([[0.97, 0.0, 0.0]])
     table = symmetric(values, torch.tensor([[0, 1], [0, 2], [1, 2]]), 3)
     torch.testing.assert_close(
@@ -53,20 +53,20 @@ def test_a_view_that_others_repeat_weighs_less() -> None:
     )
 
 
-def learnt(rows: Tensor, available: Tensor, per_entity: bool, steps: int) -> Complementarity:
-    """Weights of modalities whose vectors are `rows` [M, E, d]."""
+def trained(rows: Tensor, available: Tensor, per_entity: bool, steps: int) -> Complementarity:
+    """Weights of modalities with the vectors `rows` [M, E, d]."""
     torch.manual_seed(0)
     weighting = Weighting(1, per_entity=per_entity, warmup=0, batch=128)
-    of = Complementarity(weighting, available, rows.shape[-1], rng())
-    of.epoch.fill_(2)
-    assert of.estimator is not None
-    optimizer = torch.optim.Adam(of.estimator.parameters(), lr=1e-2)
+    weights = Complementarity(weighting, available, rows.shape[-1], rng())
+    weights.epoch.fill_(2)
+    assert weights.estimator is not None
+    optimizer = torch.optim.Adam(weights.estimator.parameters(), lr=1e-2)
     for _ in range(steps):
-        entities, known = of.turn()
+        entities, n_training = weights.next_slice()
         optimizer.zero_grad()
-        of.estimate(rows[:, entities], entities, known).backward()
+        weights.estimator_loss(rows[:, entities], entities, n_training).backward()
         optimizer.step()
-    return of
+    return weights
 
 
 def test_a_duplicated_modality_loses_weight_and_a_missing_one_has_none() -> None:
@@ -74,111 +74,113 @@ def test_a_duplicated_modality_loses_weight_and_a_missing_one_has_none() -> None
     available = torch.ones(160, 3, dtype=torch.bool)
     available[:20, 1] = False
     for per_entity in (True, False):
-        of = learnt(torch.stack([x, x, other]), available, per_entity, 120)
-        assert not of.inter[:20, 1].any()
-        torch.testing.assert_close(of.inter.sum(1), torch.ones(160))
-        first, second, distinct = of.inter[20:].mean(0).tolist()
+        module = trained(torch.stack([x, x, other]), available, per_entity, 120)
+        assert not module.inter[:20, 1].any()
+        torch.testing.assert_close(module.inter.sum(1), torch.ones(160))
+        first, second, distinct = module.inter[20:].mean(0).tolist()
         assert distinct > 1.2 * max(first, second)
         assert abs(first - second) < 0.05
-        assert (of.inter[20:].std(0) > 0).all() == per_entity
+        assert (module.inter[20:].std(0) > 0).all() == per_entity
 
 
-def test_weights_are_equal_until_the_estimator_has_learnt() -> None:
+def test_weights_are_equal_until_the_estimator_is_trained() -> None:
     rows = torch.randn(3, 60, 4, generator=rng(1))
     available = torch.ones(60, 3, dtype=torch.bool)
-    of = Complementarity(Weighting(1, warmup=3, batch=16), available, 4, rng())
-    equal = of.inter.clone()
+    module = Complementarity(Weighting(1, warmup=3, batch=16), available, 4, rng())
+    equal = module.inter.clone()
     for step in range(5):
-        of.epoch.fill_(1 if step < 4 else 2)
-        entities, known = of.turn()
-        of.estimate(rows[:, entities], entities, known)
-        assert torch.equal(of.inter, equal) == (step < 4)
+        module.epoch.fill_(1 if step < 4 else 2)
+        entities, n_training = module.next_slice()
+        module.estimator_loss(rows[:, entities], entities, n_training)
+        assert torch.equal(module.inter, equal) == (step < 4)
 
 
-def test_what_an_entity_adds_is_a_running_mean_over_its_turns() -> None:
+def test_the_deviation_of_an_entity_is_a_running_mean() -> None:
     rows = torch.randn(3, 40, 4, generator=rng(1))
     available = torch.ones(40, 3, dtype=torch.bool)
-    of = Complementarity(Weighting(1, warmup=0), available, 4, rng())
+    module = Complementarity(Weighting(1, warmup=0), available, 4, rng())
     with torch.no_grad():
-        of.estimator.outer.mul_(5)  # so that entities differ
-    of.epoch.fill_(2)
+        module.estimator.outer.mul_(5)  # so that entities differ
+    module.epoch.fill_(2)
     for _ in range(3):
-        before, made = of.added.clone(), []
-        offsets = of.offsets
-        of.offsets = lambda *group: made.append(offsets(*group)) or made[-1]  # noqa: B023
-        entities, known = of.turn()
-        of.estimate(rows[:, entities], entities, known)
-        of.offsets = offsets
-        wanted = 0.9 * before[entities] + 0.1 * torch.cat(made, 1).T
-        torch.testing.assert_close(of.added[entities], wanted)
-        assert float(made[0].mean(1).abs().max()) < 1e-5
-        assert float(made[0].std()) > 0.01
-        amounts = (of.shared + wanted).clamp(0, math.log(1024))
-        expected = complementary_weights(symmetric(amounts, of.estimator.pairs, 3))
-        torch.testing.assert_close(of.inter[entities], expected)
+        before, recorded = module.added.clone(), []
+        deviations = module.deviations
+        module.deviations = lambda *group: recorded.append(deviations(*group)) or recorded[-1]  # noqa: B023
+        entities, n_training = module.next_slice()
+        module.estimator_loss(rows[:, entities], entities, n_training)
+        module.deviations = deviations
+        wanted = 0.9 * before[entities] + 0.1 * torch.cat(recorded, 1).T
+        torch.testing.assert_close(module.added[entities], wanted)
+        assert float(recorded[0].mean(1).abs().max()) < 1e-5
+        assert float(recorded[0].std()) > 0.01
+        information = (module.shared + wanted).clamp(0, math.log(1024))
+        expected = complementary_weights(symmetric(information, module.estimator.pairs, 3))
+        torch.testing.assert_close(module.inter[entities], expected)
 
 
-def test_turns_reach_every_entity_and_never_teach_the_held_out_tenth() -> None:
-    of = Complementarity(Weighting(2, batch=16), torch.ones(100, 2, dtype=torch.bool), 4, rng())
-    assert len(of.held) == 10
-    met, taught = set(), set()
+def test_slices_cover_all_entities_and_train_on_none_of_the_held_out_tenth() -> None:
+    module = Complementarity(Weighting(2, batch=16), torch.ones(100, 2, dtype=torch.bool), 4, rng())
+    assert len(module.held) == 10
+    covered, trained_on = set(), set()
     for _ in range(6):
-        entities, known = of.turn()
+        entities, n_training = module.next_slice()
         assert len(set(entities.tolist())) == len(entities)
-        taught |= set(entities[:known].tolist())
-        met |= set(entities.tolist())
-        of.steps += 1
-    assert met == set(range(100))
-    assert taught == met - set(of.held.tolist())
+        trained_on |= set(entities[:n_training].tolist())
+        covered |= set(entities.tolist())
+        module.steps += 1
+    assert covered == set(range(100))
+    assert trained_on == covered - set(module.held.tolist())
 
 
 @pytest.mark.parametrize("experts", [1, 3])
 def test_the_merged_matrix_is_the_sum_of_experts(experts: int) -> None:
-    of = LinearExperts(experts, 5, rng()).double()
+    module = LinearExperts(experts, 5, rng()).double()
     with torch.no_grad():
-        of.bias.normal_(generator=rng(1))
+        module.bias.normal_(generator=rng(1))
     rows = torch.randn(9, 5, generator=rng(2), dtype=torch.float64)
-    shares = torch.rand(experts, generator=rng(3), dtype=torch.float64)
-    expected = sum(w * (rows - b) @ a for w, b, a in zip(shares, of.bias, of.weight, strict=True))
-    matrix, offset = of.merged(shares)
+    weights = torch.rand(experts, generator=rng(3), dtype=torch.float64)
+    expected = sum(
+        w * (rows - b) @ a for w, b, a in zip(weights, module.bias, module.weight, strict=True)
+    )
+    matrix, offset = module.merge(weights)
     torch.testing.assert_close(rows @ matrix - offset, expected)
-    torch.testing.assert_close(of.mixed(rows, shares), expected)
-    torch.testing.assert_close(of.mixed(rows, shares.expand(9, -1)), expected)
+    torch.testing.assert_close(module.mix(rows, weights), expected)
+    torch.testing.assert_close(module.mix(rows, weights.expand(9, -1)), expected)
 
 
 @pytest.mark.parametrize("make", [LinearExperts, MlpExperts])
 def test_mixed_views_are_their_weighted_sum(make: type[LinearExperts | MlpExperts]) -> None:
-    of = make(3, 4, rng()).double()
+    module = make(3, 4, rng()).double()
     rows = torch.randn(6, 4, generator=rng(1), dtype=torch.float64)
-    shares = torch.rand(6, 3, generator=rng(2), dtype=torch.float64)
-    expected = torch.einsum("nk,knd->nd", shares, of.views(rows))
-    torch.testing.assert_close(of.mixed(rows, shares), expected)
-    expected = torch.einsum("k,knd->nd", shares[0], of.views(rows))
-    torch.testing.assert_close(of.mixed(rows, shares[0]), expected)
+    weights = torch.rand(6, 3, generator=rng(2), dtype=torch.float64)
+    expected = torch.einsum("nk,knd->nd", weights, module.views(rows))
+    torch.testing.assert_close(module.mix(rows, weights), expected)
+    expected = torch.einsum("k,knd->nd", weights[0], module.views(rows))
+    torch.testing.assert_close(module.mix(rows, weights[0]), expected)
 
 
 def test_linear_experts_start_near_the_identity() -> None:
-    of = LinearExperts(2, 64, rng())
-    off = of.weight.detach() - torch.eye(64)
+    module = LinearExperts(2, 64, rng())
+    off = module.weight.detach() - torch.eye(64)
     assert 0.018 < float(off.std()) < 0.022
 
 
 def test_a_projector_is_two_layers_with_a_relu() -> None:
-    of = Projector(3, 2, rng())
+    module = Projector(3, 2, rng())
     rows = torch.randn(4, 3, generator=rng(1))
-    expected = (rows @ of.first.T).clamp_min(0) @ of.second.T
-    torch.testing.assert_close(of(rows), expected)
-    assert float(of.first.detach().abs().max()) <= (6 / 5) ** 0.5
+    expected = (rows @ module.first.T).clamp_min(0) @ module.second.T
+    torch.testing.assert_close(module(rows), expected)
+    assert float(module.first.detach().abs().max()) <= (6 / 5) ** 0.5
 
 
-def test_fusions_leave_out_what_is_missing() -> None:
+def test_fusions_ignore_missing_modalities() -> None:
     rows = torch.randn(2, 3, 4, generator=rng(1))
     available = torch.tensor([[True, True, False], [True, False, True]])
     for make in FUSIONS.values():
-        of = make(3, 4, rng())
+        module = make(3, 4, rng())
         junk = rows.clone()
         junk[~available] = 5.0
-        torch.testing.assert_close(of(junk, available), of(rows, available))
+        torch.testing.assert_close(module(junk, available), module(rows, available))
     product = FUSIONS["product"](3, 4, rng())
     torch.testing.assert_close(product(rows, available)[0], rows[0, 0] * rows[0, 1])
     gate = FUSIONS["gate"](3, 4, rng())
@@ -186,22 +188,23 @@ def test_fusions_leave_out_what_is_missing() -> None:
     torch.testing.assert_close(gate(rows, available)[0], powers @ rows[0, :2])
 
 
-def test_what_pairs_share_is_a_plain_mean_at_first_over_the_turns_that_tell() -> None:
+def test_the_information_of_a_pair_is_a_plain_mean_of_the_first_estimates() -> None:
     available = torch.ones(40, 3, dtype=torch.bool)
-    of = Complementarity(Weighting(1, warmup=0, batch=16), available, 4, rng())
-    assert of.estimator is not None
-    of.available[of.held, 2] = False  # of the pairs with the third nothing is told
-    told = iter([1.0, 2.0, 6.0])
-    of.estimator.bound = lambda codes, present, learning=False: torch.full(  # type: ignore[method-assign]
-        (3,), 0.0 if learning else next(told)
+    module = Complementarity(Weighting(1, warmup=0, batch=16), available, 4, rng())
+    assert module.estimator is not None
+    module.available[module.held, 2] = False  # so that pairs with the third have no estimates
+    estimates = iter([1.0, 2.0, 6.0])
+    module.estimator.bound = lambda codes, present, learning=False: torch.full(  # type: ignore[method-assign]
+        (3,), 0.0 if learning else next(estimates)
     )
     for mean in (1.0, 1.5, 3.0):
-        entities, known = of.turn()
-        of.estimate(torch.randn(3, len(entities), 4, generator=rng(1)), entities, known)
-        torch.testing.assert_close(of.shared, torch.tensor([mean, 0.0, 0.0]))
+        entities, n_training = module.next_slice()
+        rows = torch.randn(3, len(entities), 4, generator=rng(1))
+        module.estimator_loss(rows, entities, n_training)
+        torch.testing.assert_close(module.shared, torch.tensor([mean, 0.0, 0.0]))
 
 
-def test_pairs_that_no_held_entity_has_are_told_of_by_the_others() -> None:
+def test_pairs_that_no_held_out_entity_has_are_estimated_on_the_others() -> None:
     available = torch.ones(200, 3, dtype=torch.bool)
     held = Complementarity(Weighting(1), available, 6, rng()).held
     available[held, 2] = False
@@ -209,6 +212,6 @@ def test_pairs_that_no_held_entity_has_are_told_of_by_the_others() -> None:
     rows = torch.zeros(3, 200, 6)
     rows[:, :160] = x
     rows[:, 160:] = torch.randn(40, 6, generator=rng(2))
-    of = learnt(rows, available, False, 120)
-    assert (of.told == 120).all()
-    assert (of.shared > 0.3).all()
+    module = trained(rows, available, False, 120)
+    assert (module.told == 120).all()
+    assert (module.shared > 0.3).all()

@@ -48,12 +48,12 @@ def test_rows_of_a_batch_and_their_gradients_are_those_of_the_whole_graph(
     graph = MessageGraph.from_triples(triples(25, 3, 60), 25, 3)
     encoder = RelationalEncoder(graph, [4, 5, 6], bases).double()
     rows = torch.tensor([3, 17, 20, 4, 17])
-    found, expected = encoder(rows), encoder()[rows]
-    assert torch.allclose(found, expected, atol=1e-12)
+    actual, expected = encoder(rows), encoder()[rows]
+    assert torch.allclose(actual, expected, atol=1e-12)
     weights = torch.randn(5, 6, dtype=torch.float64)
     parameters = list(encoder.parameters())
     for a, b in zip(
-        torch.autograd.grad(found, parameters, weights),
+        torch.autograd.grad(actual, parameters, weights),
         torch.autograd.grad(expected, parameters, weights),
         strict=True,
     ):
@@ -83,15 +83,15 @@ def test_a_layer_and_its_gradients_are_those_of_torch_geometric(
     if ours.coefficients is not None:
         pairs.append((peer.comp, ours.coefficients))
     with torch.no_grad():
-        for theirs, own in pairs:
-            theirs.copy_(own)
+        for q, p in pairs:
+            q.copy_(p)
     x = torch.randn(25, width_in, dtype=torch.float64, requires_grad=True)
     edges = torch.stack([graph.source, graph.edges_into(None)[1]])
-    found, expected = ours(x, graph), torch.relu(peer(x, edges, graph.relation))
-    assert torch.allclose(found, expected, atol=1e-12)
-    weights = torch.randn_like(found)
-    own_gradients = torch.autograd.grad(found, [x, *(own for _, own in pairs)], weights)
-    gradients = torch.autograd.grad(expected, [x, *(theirs for theirs, _ in pairs)], weights)
+    actual, expected = ours(x, graph), torch.relu(peer(x, edges, graph.relation))
+    assert torch.allclose(actual, expected, atol=1e-12)
+    weights = torch.randn_like(actual)
+    own_gradients = torch.autograd.grad(actual, [x, *(p for _, p in pairs)], weights)
+    gradients = torch.autograd.grad(expected, [x, *(q for q, _ in pairs)], weights)
     for a, b in zip(own_gradients, gradients, strict=True):
         assert torch.allclose(a, b, atol=1e-12)
 

@@ -25,8 +25,8 @@ def problem(
     return {
         "positives": rows[:batch],
         "head_share": torch.rand(relations, generator=rng),
-        "tails": KnownAnswers.of(relation * entities + head, tail, entities),
-        "heads": KnownAnswers.of(relation * entities + tail, head, entities),
+        "tails": KnownAnswers.from_pairs(relation * entities + head, tail, entities),
+        "heads": KnownAnswers.from_pairs(relation * entities + tail, head, entities),
         "entities": entities,
         "n": 5,
         "choice": SideChoice.per_negative,

@@ -24,9 +24,9 @@ QUICK = ["--set", "model.dim=4", "--set", "validation.every=1"]
 
 
 SAMPLER = """
-from mmkgc_cli.sampling.samplers.filtered import FilteredNegatives
+from mmkgc_cli.sampling.samplers.filtered import FilteredSampler
 
-class Own(FilteredNegatives):
+class Own(FilteredSampler):
     pass
 
 SAMPLER = Own
@@ -263,7 +263,7 @@ def test_what_a_plugin_raises_in_a_step_is_in_the_trace(
     [
         (["loss.name=entropy-weighted", "loss.thresholds=[0.8, 0.2]"],
          "loss.thresholds must ascend, got 0.8 before 0.2"),
-        (["negatives.sampler=shared", "negatives.corrupted_side=per-positive"], "'shared' draws a"),
+        (["negatives.sampler=shared", "negatives.corrupted_side=per-positive"], "'shared' chooses"),
     ],
 )  # fmt: skip
 def test_settings_that_do_not_go_together_leave_the_run_that_is_there(

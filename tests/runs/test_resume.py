@@ -158,7 +158,7 @@ LEARNT = """
 from pydantic import Field
 import torch
 from torch import nn
-from mmkgc_cli.sampling.contract import Sampler, SamplerConfig, Selections
+from mmkgc_cli.sampling.contract import Sampler, SamplerConfig, SoftNegatives
 
 class Config(SamplerConfig):
     pool: int = Field(5, ge=1)
@@ -180,7 +180,7 @@ class Learnt(Sampler):
         self.often[pool] += 1
         noise = torch.rand(len(positives), n, size, generator=self.generator("noise"))
         weights = (self.taste[pool] + noise - 0.1 * self.often[pool]).softmax(-1)
-        return Selections(weights, pool, torch.full((len(positives), n), self.step % 2).char())
+        return SoftNegatives(weights, pool, torch.full((len(positives), n), self.step % 2).char())
 
 SAMPLER = Learnt
 """

@@ -1,4 +1,4 @@
-"""One tiny sampler for each form in which negatives may be drawn."""
+"""One small sampler for each form of negatives."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from mmkgc_cli.ops import SideChoice
 from mmkgc_cli.sampling.contract import (
-    Drawn,
-    Negatives,
+    BlockwiseNegatives,
+    Candidates,
+    EmbeddedNegatives,
+    NegativeBatch,
     Sampler,
     SamplerConfig,
     SamplingTask,
-    Selections,
-    Vectors,
-    Views,
+    SoftNegatives,
     candidate_blocks,
 )
 from mmkgc_cli.scoring import Scorer, Side
@@ -32,47 +32,49 @@ class Drawing(Sampler):
         shape = len(positives), self.task.negatives
         return torch.randint(2, shape, generator=self.generator("sides"), dtype=torch.int8)
 
-    def usable(self, positives: Tensor) -> Tensor:
+    def mask(self, positives: Tensor) -> Tensor:
         shape = len(positives), self.task.negatives
-        return torch.rand(shape, generator=self.generator("usable")) < 0.8
+        return torch.rand(shape, generator=self.generator("mask")) < 0.8
 
 
 class Plain(Drawing):
-    def draw(self, positives: Tensor, scorer: Scorer) -> Drawn:
-        drawn = self.entities(len(positives), self.task.negatives)
-        return Negatives.of(positives, drawn, self.sides(positives), self.usable(positives))
+    def draw(self, positives: Tensor, scorer: Scorer) -> NegativeBatch:
+        ids = self.entities(len(positives), self.task.negatives)
+        return Candidates.from_negatives(
+            positives, ids, self.sides(positives), self.mask(positives)
+        )
 
 
 class Soft(Drawing):
-    """Learns how much of each entity of a pool goes into a negative."""
+    """Mixes the entities of a pool with trained weights."""
 
     def __init__(self, config: SamplerConfig, task: SamplingTask, scorer: Scorer) -> None:
         super().__init__(config, task, scorer)
         rng = self.generator("initial values")
         self.taste = nn.Parameter(torch.randn(task.n_entities, generator=rng))
 
-    def draw(self, positives: Tensor, scorer: Scorer) -> Drawn:
+    def draw(self, positives: Tensor, scorer: Scorer) -> NegativeBatch:
         pool = self.entities(6)
         noise = torch.rand(len(positives), self.task.negatives, 6, generator=self.generator())
         weights = (self.taste[pool] + noise).softmax(-1)
-        return Selections(weights, pool, self.sides(positives), self.usable(positives))
+        return SoftNegatives(weights, pool, self.sides(positives), self.mask(positives))
 
 
-class ByView(Drawing):
-    """Corrupts the last view alone."""
+class Blockwise(Drawing):
+    """Corrupts the last block only."""
 
-    def draw(self, positives: Tensor, scorer: Scorer) -> Drawn:
+    def draw(self, positives: Tensor, scorer: Scorer) -> NegativeBatch:
         side, n = self.sides(positives), self.task.negatives
         query = scorer.query(positives[:1, 0], positives[:1, 1], Side.tail)
-        views = len(candidate_blocks(scorer, query.shape[1]))
-        own = torch.where(side == 1, positives[:, :1], positives[:, 2:])
-        entities = torch.stack([own] * views, -1)
+        blocks = len(candidate_blocks(scorer, query.shape[1]))
+        answers = torch.where(side == 1, positives[:, :1], positives[:, 2:])
+        entities = torch.stack([answers] * blocks, -1)
         entities[..., -1] = self.entities(len(positives), n)
-        return Views(entities, side)
+        return BlockwiseNegatives(entities, side)
 
 
-class Fakes(Drawing):
-    """Makes candidate rows of the true answers' rows, by a linear map that it learns."""
+class Embedded(Drawing):
+    """Maps the rows of true answers to candidate rows, by a trained linear map."""
 
     def __init__(self, config: SamplerConfig, task: SamplingTask, scorer: Scorer) -> None:
         super().__init__(config, task, scorer)
@@ -80,14 +82,14 @@ class Fakes(Drawing):
         rng = self.generator("initial values")
         self.map = nn.Parameter(torch.randn(width, width, generator=rng) / width**0.5)
 
-    def draw(self, positives: Tensor, scorer: Scorer) -> Drawn:
+    def draw(self, positives: Tensor, scorer: Scorer) -> NegativeBatch:
         side = self.sides(positives)
-        own = torch.where(side == 1, positives[:, :1], positives[:, 2:])
-        rows = scorer.candidates(own.flatten()).view(*own.shape, -1)
-        return Vectors(rows @ self.map, side, self.usable(positives))
+        answers = torch.where(side == 1, positives[:, :1], positives[:, 2:])
+        rows = scorer.candidates(answers.flatten()).view(*answers.shape, -1)
+        return EmbeddedNegatives(rows @ self.map, side, self.mask(positives))
 
 
-FORMS = {"ids": Plain, "selections": Soft, "views": ByView, "vectors": Fakes}
+FORMS = {"ids": Plain, "soft": Soft, "blockwise": Blockwise, "embedded": Embedded}
 
 
 def task_of(

@@ -39,9 +39,9 @@ def test_a_file_of_the_working_directory_is_a_sampler(plugins: Path) -> None:
     (plugins / "own.py").write_text(OWN)
     (plugins / "_help.py").write_text("raise RuntimeError")
     assert list(discover(SAMPLERS).plugins) == ["filtered", "shared", "own"]
-    found = load_sampler("own")
-    assert found.Config.model_fields["share"].default == 0.5
-    assert load_sampler("own") is found
+    plugin = load_sampler("own")
+    assert plugin.Config.model_fields["share"].default == 0.5
+    assert load_sampler("own") is plugin
 
 
 def test_a_name_that_is_not_there_gets_the_nearest(plugins: Path) -> None:
@@ -97,9 +97,9 @@ def test_the_first_of_a_name_is_used_and_folders_can_be_listed(
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / f"{name}.py").write_text(f"# {folder}\n{OWN}")
     monkeypatch.setenv("MMKGC_SAMPLERS", str(tmp_path / "more"))
-    found = discover(SAMPLERS)
-    assert found.plugins["mine"].origin == "./samplers"
-    assert [name for name, lines in found.taken.items() for _ in lines] == ["shared", "mine"]
+    plugin = discover(SAMPLERS)
+    assert plugin.plugins["mine"].origin == "./samplers"
+    assert [name for name, lines in plugin.taken.items() for _ in lines] == ["shared", "mine"]
     assert load_sampler("shared").__module__ == "mmkgc_cli.sampling.samplers.shared"
     (plugins / "mine.py").unlink()
     assert discover(SAMPLERS).plugins["mine"].origin == "MMKGC_SAMPLERS"

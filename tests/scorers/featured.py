@@ -37,8 +37,8 @@ def featured(
 
 
 def unit(row: Sequence[float]) -> Tensor:
-    found = torch.tensor(row, dtype=torch.float64)
-    return found / found.norm()
+    results = torch.tensor(row, dtype=torch.float64)
+    return results / results.norm()
 
 
 def distance(h: Tensor, r: Tensor, t: Tensor) -> float:

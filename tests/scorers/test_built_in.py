@@ -22,11 +22,11 @@ def built_in(kind: PluginKind[Any]) -> list[str]:
 
 
 def rows(section: str) -> dict[str, str]:
-    """The table of a section of the page: what is said of each name."""
+    """The table of a section of the page: the cells by name."""
     text = PAGE.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
-    found = re.findall(r"^\| `(\w+)` \|(.*)\|$", text, re.MULTILINE)
-    assert len(dict(found)) == len(found)
-    return dict(found)
+    cells_by_name = re.findall(r"^\| `(\w+)` \|(.*)\|$", text, re.MULTILINE)
+    assert len(dict(cells_by_name)) == len(cells_by_name)
+    return dict(cells_by_name)
 
 
 PLUGINS = [
@@ -37,7 +37,7 @@ PLUGINS = [
 
 
 @pytest.mark.parametrize(
-    ("kind", "section", "name"), PLUGINS, ids=lambda of: of if isinstance(of, str) else ""
+    ("kind", "section", "name"), PLUGINS, ids=lambda node: node if isinstance(node, str) else ""
 )
 def test_every_plugin_has_a_citation_and_a_line_with_its_settings(
     kind: PluginKind[Any], section: str, name: str
@@ -51,14 +51,16 @@ def test_every_plugin_has_a_citation_and_a_line_with_its_settings(
 
 
 @pytest.mark.parametrize(("kind", "section"), [(SCORERS, "Scorers"), (SAMPLERS, "Samplers")])
-def test_the_page_names_no_other(kind: PluginKind[Any], section: str) -> None:
+def test_the_page_lists_exactly_the_built_in_plugins(kind: PluginKind[Any], section: str) -> None:
     assert list(rows(section)) == sorted(built_in(kind))
 
 
 @pytest.mark.parametrize("name", built_in(SCORERS))
-def test_every_scorer_has_a_test_that_says_what_its_score_is(name: str) -> None:
+def test_every_scorer_has_a_test_of_its_closed_form(name: str) -> None:
     file = ROOT / "tests" / "scorers" / f"test_{name}.py"
     assert file.is_file(), f"{file}: expected, with the score of {name} in closed form"
-    tests = [of.name for of in ast.parse(file.read_text()).body if isinstance(of, ast.FunctionDef)]
+    tests = [
+        node.name for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef)
+    ]
     closed = [test for test in tests if re.match(r"test_(the_)?score_(is|of)_", test)]
     assert closed, f"{file}: expected a test named test_score_is_…, the closed form; got {tests}"

@@ -10,6 +10,6 @@ def test_score_is_the_sum_of_products() -> None:
     assert score_of(scorer, 0, 0, 1) == 1 * 2 * 3 - 2 * 1 * 4
 
 
-def test_head_and_tail_may_change_places() -> None:
+def test_the_score_is_symmetric_in_head_and_tail() -> None:
     scorer = scorer_with("distmult", WEIGHTS, dim=2)
     assert score_of(scorer, 0, 0, 1) == score_of(scorer, 1, 0, 0)

@@ -11,9 +11,9 @@ TRIPLES = torch.tensor([[0, 0, 1], [2, 0, 1], [2, 1, 3], [0, 0, 3]])
 @pytest.fixture
 def scorer() -> Scorer:
     scorer_class = load_scorer("frequency")
-    made = scorer_class(scorer_class.Config(), 4, 2, torch.Generator())
-    made.fit(TRIPLES)
-    return made
+    scorer = scorer_class(scorer_class.Config(), 4, 2, torch.Generator())
+    scorer.fit(TRIPLES)
+    return scorer
 
 
 def test_score_is_the_count_on_that_side_of_the_relation(scorer: Scorer) -> None:
@@ -33,12 +33,12 @@ def test_score_is_the_count_on_that_side_of_the_relation(scorer: Scorer) -> None
 
 
 def test_candidates_need_the_relation_and_the_side(scorer: Scorer) -> None:
-    with pytest.raises(ValueError, match="needs the relation and the side"):
+    with pytest.raises(ValueError, match="frequency: relation or side is None"):
         scorer.candidates(None)
 
 
 def test_without_train_triples_every_score_is_zero() -> None:
     scorer_class = load_scorer("frequency")
-    made = scorer_class(scorer_class.Config(), 4, 2, torch.Generator())
-    made.fit(TRIPLES[:0])
-    assert not made.score_all(torch.tensor([0]), torch.tensor([1]), Side.tail).any()
+    scorer = scorer_class(scorer_class.Config(), 4, 2, torch.Generator())
+    scorer.fit(TRIPLES[:0])
+    assert not scorer.score_all(torch.tensor([0]), torch.tensor([1]), Side.tail).any()

@@ -29,7 +29,7 @@ def terms(h: torch.Tensor, h_i: torch.Tensor, t: torch.Tensor, t_i: torch.Tensor
 
 def test_score_is_the_sum_of_four_margins_minus_distances() -> None:
     # P v: (1, 2) for the head and (6, -4) for the tail.
-    expected = sum(5 - of for of in terms(H, unit([1, 2]), T, unit([6, -4])))
+    expected = sum(5 - d for d in terms(H, unit([1, 2]), T, unit([6, -4])))
     assert score_of(make(margin=5.0), 0, 0, 1) == pytest.approx(expected)
 
 
@@ -42,7 +42,7 @@ def test_released_is_the_mean_with_a_bias_in_the_projection() -> None:
 
 
 @pytest.mark.parametrize("name", ["ikrl", "rsme"])
-def test_any_one_modality_can_stand_for_images(name: str) -> None:
+def test_any_single_modality_can_replace_images(name: str) -> None:
     pictured = featured(name, {}, {"image": IMAGES}, dim=2)
     for modality in ("text", "numeric", "structure", "audio", "video"):
         other = featured(name, {}, {modality: IMAGES}, dim=2, modality=modality)
@@ -52,10 +52,10 @@ def test_any_one_modality_can_stand_for_images(name: str) -> None:
         featured(name, {}, {"text": IMAGES}, dim=2)
 
 
-def test_an_entity_without_a_picture_has_a_zero_row_that_moves_nothing() -> None:
+def test_an_entity_without_an_image_has_a_zero_row_without_gradient() -> None:
     scorer = featured("ikrl", WEIGHTS, {"image": [IMAGES[0], [0.0] * 3]}, dim=2, margin=5.0)
     zero = torch.zeros(2, dtype=torch.float64)
-    expected = sum(5 - of for of in terms(H, unit([1, 2]), T, zero))
+    expected = sum(5 - d for d in terms(H, unit([1, 2]), T, zero))
     assert score_of(scorer, 0, 0, 1) == pytest.approx(expected)
     scorer.score(torch.tensor([[0, 0, 1]])).sum().backward()
     grad = scorer.get_parameter("images.vectors").grad

@@ -19,13 +19,13 @@ def test_score_is_margin_minus_the_distance_of_weighted_unit_rows() -> None:
     assert score_of(scorer, 0, 0, 1) == pytest.approx(5 - 0.1 - 1.6)
 
 
-def test_the_length_of_an_entity_plays_no_part() -> None:
+def test_the_score_does_not_depend_on_the_length_of_an_entity() -> None:
     longer = {**WEIGHTS, "entities": [[30.0, 40.0], [0.1, 0.0]]}
     scores = [score_of(scorer_with("pairre", w, dim=2), 0, 0, 1) for w in (WEIGHTS, longer)]
     assert scores[0] == pytest.approx(scores[1])
 
 
-def test_a_weight_of_zero_is_no_fault_on_either_side() -> None:
+def test_factors_of_zero_give_finite_scores_on_both_sides() -> None:
     scorer = scorer_with("pairre", WEIGHTS, dim=2, margin=0.0)
     assert score_of(scorer, 0, 1, 1) == pytest.approx(-0.6 - 1.6)
     known = torch.tensor([1]), torch.tensor([1])

@@ -27,26 +27,26 @@ def test_score_is_complex_on_mixed_rows_and_the_cosine_of_the_raw_images() -> No
     assert score_of(scorer, 0, 0, 1) == pytest.approx(expected)
 
 
-def test_heads_are_asked_for_by_the_inverse_relation() -> None:
+def test_head_queries_use_the_inverse_relation() -> None:
     scorer = featured("rsme", PAPER, {"image": IMAGES}, **SETTINGS)
     one = torch.tensor([1]), torch.tensor([0]), torch.tensor([0])
     expected = 0.8 * (T * (3 + 1j) * H.conjugate()).real + 0.2 * COSINE
     assert scorer.score_answers(*one, Side.head).item() == pytest.approx(expected)
 
 
-def test_training_sees_the_first_term_alone_and_unscaled() -> None:
+def test_training_uses_only_the_first_term_without_its_weight() -> None:
     scorer = featured("rsme", PAPER, {"image": IMAGES}, **SETTINGS).train()
     assert score_of(scorer, 0, 0, 1) == pytest.approx((H * 2j * T.conjugate()).real)
 
 
-def test_an_entity_without_an_image_is_like_no_other() -> None:
+def test_an_entity_without_an_image_has_zero_similarity() -> None:
     scorer = featured("rsme", PAPER, {"image": IMAGES}, **SETTINGS)
     tail = 0.75 * (1 + 1j)
     expected = 0.8 * (H * 2j * tail.conjugate()).real
     assert score_of(scorer, 0, 0, 2) == pytest.approx(expected)
 
 
-def test_a_relation_whose_tails_look_unlike_their_heads_forgets_images() -> None:
+def test_the_gate_closes_for_relations_with_dissimilar_images() -> None:
     images = [[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]]
     scorer = featured("rsme", {}, {"image": images}, relations=3, dim=1, gate=0.6)
     # Relation 0 pairs those that look alike: rank 2 of 4, after the head itself. Relation 1 those
@@ -59,7 +59,7 @@ def test_a_relation_whose_tails_look_unlike_their_heads_forgets_images() -> None
     assert shut[0, 2:].tolist() == [0, 0]
 
 
-def test_the_gate_forgets_nothing_by_default_and_ties_are_in_the_middle() -> None:
+def test_gates_are_open_by_default_and_tied_ranks_are_realistic() -> None:
     scorer = featured("rsme", {}, {"image": [[0.0], [0.0], [1.0]]}, dim=1)
     scorer.fit(torch.tensor([[2, 0, 0]]))
     assert scorer.get_buffer("gates").tolist() == [1]
@@ -70,7 +70,7 @@ def test_the_gate_forgets_nothing_by_default_and_ties_are_in_the_middle() -> Non
         assert scorer.get_buffer("gates").tolist() == [left]
 
 
-def test_released_sets_images_beside_rows_and_turns_the_sign() -> None:
+def test_released_concatenates_images_and_negates_the_score() -> None:
     weights = {
         "entities": [[1.0, 2.0], [4.0, -1.0], [1.0, 1.0]],
         # [re of the row, re of the image | im of the row, im of the image]

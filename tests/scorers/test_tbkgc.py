@@ -17,8 +17,8 @@ def five(h: list[float], m_h: list[float], t: list[float], m_t: list[float]) -> 
     """The terms, of rows that are not of length 1 yet."""
     j_h = [a + b for a, b in zip(h, m_h, strict=True)]
     j_t = [a + b for a, b in zip(t, m_t, strict=True)]
-    met = [(h, t), (m_h, m_t), (m_h, t), (h, m_t), (j_h, j_t)]
-    return [distance(unit(a), R, unit(b)) for a, b in met]
+    blocks = [(h, t), (m_h, m_t), (m_h, t), (h, m_t), (j_h, j_t)]
+    return [distance(unit(a), R, unit(b)) for a, b in blocks]
 
 
 def test_score_is_the_sum_of_five_margins_minus_distances() -> None:
@@ -30,7 +30,7 @@ def test_score_is_the_sum_of_five_margins_minus_distances() -> None:
     vectors = {"image": IMAGES, "text": TEXTS}
     scorer = featured("tbkgc", weights, vectors, dim=2, margin=4.0)
     # An image makes one half of m, a text the other.
-    expected = sum(4 - of for of in five([3, 4], [7, -1], [1, -2], [-3, 2]))
+    expected = sum(4 - d for d in five([3, 4], [7, -1], [1, -2], [-3, 2]))
     assert score_of(scorer, 0, 0, 1) == pytest.approx(expected)
 
 
@@ -45,7 +45,7 @@ def test_released_is_the_mean_over_images_alone() -> None:
     assert score_of(scorer, 0, 0, 1) == pytest.approx(expected)
 
 
-def test_an_odd_width_gives_images_the_number_that_is_left() -> None:
+def test_images_get_the_remainder_of_an_odd_width() -> None:
     scorer = featured("tbkgc", {}, {"image": IMAGES, "text": TEXTS}, dim=5)
     assert scorer.get_parameter("projections.image.weight").shape == (3, 2)
     assert scorer.get_parameter("projections.text.weight").shape == (2, 3)
@@ -53,5 +53,5 @@ def test_an_odd_width_gives_images_the_number_that_is_left() -> None:
 
 
 def test_the_paper_s_form_needs_texts() -> None:
-    with pytest.raises(DataError, match="expected features of modality 'text', it has image"):
+    with pytest.raises(DataError, match="expected features of modality 'text', got image; pass"):
         featured("tbkgc", {}, {"image": IMAGES}, dim=4)

@@ -49,7 +49,7 @@ def test_heads_are_the_tails_of_the_inverse_relation() -> None:
     assert scores[0].tolist() == pytest.approx([-5 - 8, -15 + 4])
 
 
-def test_norms_use_what_training_saw() -> None:
+def test_evaluation_uses_the_running_statistics() -> None:
     scorer: Any = by_hand()
     with torch.no_grad():
         scorer.input_norm.running_mean.copy_(torch.tensor([1.0, 1.0]))
@@ -65,7 +65,9 @@ def queries() -> tuple[Tensor, Tensor]:
     return entities[order], relations[order]
 
 
-def test_grouped_relations_give_what_a_matrix_a_row_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_grouped_and_per_row_matrices_agree(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     scorer = make(**NO_DROPOUT)
     entities, relations = queries()
     x = scorer.entities[entities]
@@ -76,7 +78,7 @@ def test_grouped_relations_give_what_a_matrix_a_row_gives(monkeypatch: pytest.Mo
     assert scorer._grouped(x[:0], relations[:0]).shape == (0, 4)
 
 
-def test_training_normalises_by_the_batch_and_remembers_it() -> None:
+def test_training_normalizes_by_the_batch_and_updates_statistics() -> None:
     scorer = make(**NO_DROPOUT)
     entities, relations = queries()
     rows = scorer.tail_query(entities, relations)
@@ -85,7 +87,7 @@ def test_training_normalises_by_the_batch_and_remembers_it() -> None:
     assert not torch.equal(scorer.eval().tail_query(entities, relations), rows)
 
 
-def test_a_batch_of_one_query_trains_on_what_is_known_so_far() -> None:
+def test_a_batch_of_one_query_uses_the_running_statistics() -> None:
     scorer = make(**NO_DROPOUT)
     one = torch.tensor([1]), torch.tensor([2])
     scorer.tail_query(*queries())
@@ -94,9 +96,9 @@ def test_a_batch_of_one_query_trains_on_what_is_known_so_far() -> None:
     assert scorer.output_norm.num_batches_tracked == 1
 
 
-@pytest.mark.parametrize("which", NO_DROPOUT)
-def test_each_dropout_acts_in_training_only(which: str) -> None:
-    scorer = make(**{**NO_DROPOUT, which: 0.5})
+@pytest.mark.parametrize("layer", NO_DROPOUT)
+def test_each_dropout_acts_in_training_only(layer: str) -> None:
+    scorer = make(**{**NO_DROPOUT, layer: 0.5})
     entities, relations = queries()
     torch.manual_seed(0)
     assert not torch.equal(*(scorer.tail_query(entities, relations) for _ in range(2)))

@@ -7,7 +7,7 @@ from torch import Tensor
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.ops import Metric
 from mmkgc_cli.scoring import Features, Scorer, Side
-from mmkgc_cli.scoring.contract import ScorerFault
+from mmkgc_cli.scoring.contract import Candidates, ScorerFault
 from tests.scoring.extended import (
     EXTENDED,
     Branches,
@@ -26,10 +26,10 @@ from tests.scoring.extended import (
 N, R, D = 6, 2, 4
 
 
-def make(scorer_class: type[Scorer], **told: object) -> Scorer:
+def make(scorer_class: type[Scorer], **arguments: object) -> Scorer:
     rng = torch.Generator().manual_seed(0)
-    made: Scorer = scorer_class(scorer_class.Config(), N, R, rng, **told).double()
-    return made
+    scorer: Scorer = scorer_class(scorer_class.Config(), N, R, rng, **arguments).double()
+    return scorer
 
 
 def all_triples() -> Tensor:
@@ -76,21 +76,20 @@ def test_the_head_query_of_a_reciprocal_relation_is_a_tail_query_of_its_inverse(
     assert scorer.relation_rows == 2 * R
     assert not scorer.two_way
     h, r, t = all_triples().unbind(1)
-    found = scorer.score_answers(t, r, h, Side.head)
+    actual = scorer.score_answers(t, r, h, Side.head)
     expected = (scorer.entities[t] * scorer.relations[r + R] * scorer.entities[h]).sum(1)
-    torch.testing.assert_close(found, expected)
-    assert not torch.allclose(found, scorer.score(all_triples()))
+    torch.testing.assert_close(actual, expected)
+    assert not torch.allclose(actual, scorer.score(all_triples()))
 
 
-def test_the_last_relation_and_entity_keep_their_own_rows_where_pairs_are_gathered() -> None:
+def test_the_last_relation_and_entity_have_their_own_rows_among_gathered_pairs() -> None:
     scorer = make(PerRelationAndRole)
     ids = torch.tensor([[N - 1, 0, N - 1, N - 1]])
     side = torch.tensor([[0, 1, 1, 0]], dtype=torch.int8)
-    one = torch.tensor([2]), torch.tensor([R - 1]), torch.tensor([3])
-    found = scorer.score_sampled(*one, ids, side)[0]
+    actual = scorer.score_sampled(torch.tensor([[2, R - 1, 3]]), Candidates(ids, side))[0]
     triples = [(2, N - 1), (0, 3), (N - 1, 3), (2, N - 1)]
     expected = scorer.score(torch.tensor([[h, R - 1, t] for h, t in triples]))
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(actual, expected)
 
 
 @pytest.mark.parametrize("scorer_class", EXTENDED, ids=lambda c: c.__name__)
@@ -99,9 +98,10 @@ def test_no_candidates_have_no_scores(scorer_class: type[Scorer]) -> None:
     scorer = make(scorer_class, **({"features": features} if scorer_class.modalities else {}))
     none = torch.empty(0, dtype=torch.int64)
     ids, side = torch.empty(0, 3, dtype=torch.int64), torch.empty(0, 3, dtype=torch.int8)
-    assert scorer.score_sampled(none, none, none, ids, side).shape == (0, 3)
+    positives = torch.empty(0, 3, dtype=torch.int64)
+    assert scorer.score_sampled(positives, Candidates(ids, side)).shape == (0, 3)
     assert scorer.score_all(none, none, Side.tail).shape == (0, N)
-    assert scorer.score(torch.empty(0, 3, dtype=torch.int64)).shape == (0,)
+    assert scorer.score(positives).shape == (0,)
 
 
 def test_vectors_in_place_of_candidates_are_scored_with_their_scale() -> None:
@@ -110,8 +110,8 @@ def test_vectors_in_place_of_candidates_are_scored_with_their_scale() -> None:
     queries = scorer.query(heads, relations, Side.tail)
     scale = scorer.scale(heads, relations, Side.tail)
     vectors = scorer.entities[None].expand(2, -1, -1)
-    found = scorer.score_vectors(queries[:, None], vectors, scale[:, None])
-    torch.testing.assert_close(found, scorer.score_all(heads, relations, Side.tail))
+    actual = scorer.score_vectors(queries[:, None], vectors, scale[:, None])
+    torch.testing.assert_close(actual, scorer.score_all(heads, relations, Side.tail))
 
 
 def test_vectors_of_branches_are_lists() -> None:
@@ -119,8 +119,8 @@ def test_vectors_of_branches_are_lists() -> None:
     heads, relations = torch.tensor([0, 1]), torch.tensor([1, 0])
     queries = [q[:, None] for q in scorer.query(heads, relations, Side.tail)]
     vectors = [c[None].expand(2, -1, -1) for c in scorer.candidates(None)]
-    found = scorer.score_vectors(queries, vectors)
-    torch.testing.assert_close(found, scorer.score_all(heads, relations, Side.tail))
+    actual = scorer.score_vectors(queries, vectors)
+    torch.testing.assert_close(actual, scorer.score_all(heads, relations, Side.tail))
 
 
 @pytest.mark.parametrize("metric", list(Metric))
@@ -128,27 +128,29 @@ def test_scores_of_all_have_the_gradients_of_a_loop(metric: Metric) -> None:
     scorer_class = type("Any", (DistMult,), {"metric": metric})
     scorer = make(scorer_class)
     heads, relations = torch.arange(3), torch.tensor([1, 0, 1])
-    found = scorer.score_all(heads, relations, Side.tail)
+    actual = scorer.score_all(heads, relations, Side.tail)
     expected = torch.stack(
         [scorer.score_answers(heads, relations, torch.full((3,), e), Side.tail) for e in range(N)],
         1,
     )
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(actual, expected)
     parameters = list(scorer.parameters())
-    grads = [torch.autograd.grad(x.sin().sum(), parameters) for x in (found, expected)]
+    grads = [torch.autograd.grad(x.sin().sum(), parameters) for x in (actual, expected)]
     for a, b in zip(*grads, strict=True):
         torch.testing.assert_close(a, b)
 
 
-def test_features_are_asked_for_and_held_against_the_entities() -> None:
+def test_features_must_be_present_and_belong_to_the_entities() -> None:
     vectors, observed = torch.randn(N, 3), torch.ones(N, dtype=torch.bool)
-    with pytest.raises(DataError, match="WithImage: expected features of modality 'image', it has"):
+    with pytest.raises(
+        DataError, match="WithImage: expected features of modality 'image', got text; pass"
+    ):
         make(WithImage, features={"text": Features(vectors, observed)})
     with pytest.raises(DataError, match=r"'image' are \[5, 3\] float32 .* for each of 6 entities"):
         make(WithImage, features={"image": Features(vectors[:5], observed[:5])})
 
 
-def test_a_row_too_few_is_an_error_that_names_file_method_and_shapes() -> None:
+def test_a_missing_row_is_an_error_with_file_method_and_shapes() -> None:
     class Short(DistMult):
         def query(self, entities: Tensor, relations: Tensor, side: Side) -> Tensor:
             return super().query(entities, relations, side)[1:]
@@ -160,12 +162,12 @@ def test_a_row_too_few_is_an_error_that_names_file_method_and_shapes() -> None:
         make(Short).score(all_triples())
 
 
-def test_a_scorer_of_whole_triples_says_so() -> None:
+def test_only_a_scorer_without_queries_scores_triples_only() -> None:
     assert WholeTriples.scores_triples_only()
     assert not any(c.scores_triples_only() for c in EXTENDED if c is not WholeTriples)
 
 
-def test_a_scorer_without_anything_says_what_is_missing() -> None:
+def test_missing_definitions_are_errors() -> None:
     with pytest.raises(ScorerFault, match="Nothing.score: expected definitions of query and cand"):
         make(type("Nothing", (Scorer,), {})).score(all_triples())
     half = type("Half", (Scorer,), {"query": DistMult.query, "metric": Metric.dot})

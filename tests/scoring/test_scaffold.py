@@ -22,7 +22,7 @@ def test_a_new_scorer_passes_its_own_test_and_the_linters(kind: str, tmp_path: P
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    (tmp_path / "mmkgc_cli").mkdir()  # so that ruff knows whose imports those are
+    (tmp_path / "mmkgc_cli").mkdir()  # so that ruff takes its imports as first-party
     for arguments in (["check", "--extend-ignore", "D103"], ["format", "--check"]):
         done = subprocess.run(
             [sys.executable, "-m", "ruff", *arguments, "scorers"],
@@ -47,13 +47,13 @@ def test_the_test_of_a_new_scorer_fails_where_the_scorer_is_wrong(
     )  # fmt: skip
     assert done.returncode == 1, done.stdout
     assert "FAILED" in done.stdout
-    assert "test_it_keeps_the_contract" in done.stdout
+    assert "test_the_scorer_conforms_to_the_contract" in done.stdout
     assert "sides: " in done.stdout
 
 
 @pytest.mark.parametrize("kind", TEMPLATES)
 @pytest.mark.parametrize("name", ["scorer", "metric", "scorer_config", "a", "x_2_y", "my_scorer"])
-def test_any_good_name_gives_a_file_that_loads(kind: str, name: str, tmp_path: Path) -> None:
+def test_every_valid_name_gives_a_file_that_loads(kind: str, name: str, tmp_path: Path) -> None:
     scorer, test = write_scorer(name, kind, tmp_path)
     assert load_scorer_file(scorer).Config().model_dump()["dim"] > 0
     compile(test.read_text(), str(test), "exec")
@@ -62,27 +62,27 @@ def test_any_good_name_gives_a_file_that_loads(kind: str, name: str, tmp_path: P
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("Mine", "expected a name of at most 64 lower-case letters"),
+        ("Mine", "expected a name of 1 to 64 lower-case letters"),
         ("../mine", "expected a name"),
         ("a" * 65, "expected a name"),
         ("", "expected a name"),
         ("mine\n", "expected a name"),
-        ("class", "is a word or a module of Python"),
-        ("random", "is a word or a module of Python"),
+        ("class", "is a keyword or a standard module of Python"),
+        ("random", "is a keyword or a standard module of Python"),
         ("test_mine", "are tests, not scorers"),
         ("conftest", "are tests, not scorers"),
-        ("rotate", r"rotate: taken by .*rotate.py \(built in\); take another name"),
+        ("rotate", r"rotate: taken by .*rotate.py \(built in\); choose another name"),
     ],
 )
-def test_a_name_that_will_not_do_writes_nothing(name: str, message: str, tmp_path: Path) -> None:
+def test_an_invalid_name_writes_nothing(name: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=message):
         write_scorer(name, "query", tmp_path / "scorers")
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("there", ["mine.py", "test_mine.py"])
-def test_nothing_is_overwritten(there: str, tmp_path: Path) -> None:
-    (tmp_path / there).write_text("work of weeks")
-    with pytest.raises(UsageError, match=f"{there}: is there already, and is not overwritten"):
+@pytest.mark.parametrize("existing", ["mine.py", "test_mine.py"])
+def test_nothing_is_overwritten(existing: str, tmp_path: Path) -> None:
+    (tmp_path / existing).write_text("work of weeks")
+    with pytest.raises(UsageError, match=f"{existing} exists; choose another name"):
         write_scorer("mine", "query", tmp_path)
-    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [(there, "work of weeks")]
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [(existing, "work of weeks")]

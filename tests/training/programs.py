@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from mmkgc_cli.sampling.contract import Sampler
-from mmkgc_cli.sampling.samplers.filtered import FilteredNegatives
+from mmkgc_cli.sampling.samplers.filtered import FilteredSampler
 from mmkgc_cli.scoring import Scorer
 from mmkgc_cli.training.link_prediction import LinkPrediction
 from mmkgc_cli.training.one_vs_all import AllCandidates
@@ -44,7 +44,7 @@ def link_prediction(
     scorer: Scorer,
     triples: Tensor,
     *,
-    sampler: type[Sampler] = FilteredNegatives,
+    sampler: type[Sampler] = FilteredSampler,
     batch_size: int = 64,
     negatives: int = 4,
     epochs: int = 30,

@@ -1,4 +1,4 @@
-"""What the loop does for the hooks of a scorer, and with its extensions."""
+"""Hooks of a scorer in training: loss terms, auxiliaries, epochs, constraints."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.ops import Metric
-from mmkgc_cli.scoring import Scorer
+from mmkgc_cli.scoring import Scorer, Side
 from mmkgc_cli.scoring.contract import Auxiliary, Batch, ParameterGroup, ScorerFault
 from mmkgc_cli.training.link_prediction import LinkPrediction
 from tests.scoring.extended import EXTENDED, DistMult, Hooked
@@ -30,25 +30,25 @@ def test_extra_losses_are_added_and_traced_by_name(graph: Graph) -> None:
 
     class Two(DistMult):
         def extra_losses(self, batch: Batch) -> dict[str, Tensor]:
-            ends = torch.where(batch.side[:, 0] == 0, batch.triples[:, 2], batch.triples[:, 0])
-            assert torch.equal(batch.ids[:, 0], ends)
-            assert batch.usable[:, 0].all()
+            assert torch.equal(batch.candidates.ids[:, 0], batch.triples[:, 2])
+            assert (batch.candidates.corrupted_side[:, 0] == Side.tail).all()
+            assert batch.candidates.mask[:, 0].all()
             terms.append({"a": self.entities.square().mean(), "b": self.relations.sum()})
             return terms[-1]
 
     with_terms, without = program(Two, graph), program(DistMult, graph)
     for each in (with_terms, without):
         each.start_epoch()
-    found, plain = with_terms.step(0), without.step(0)
-    (made,) = terms
-    assert list(found) == ["loss", "a", "b", "gradient_norm"]
-    assert not any(value.requires_grad for value in found.values())
-    assert found["a"] == made["a"]
-    total = plain["loss"] + made["a"] + made["b"]
-    torch.testing.assert_close(found["loss"], total.detach())
+    actual, plain = with_terms.step(0), without.step(0)
+    (returned,) = terms
+    assert list(actual) == ["loss", "a", "b", "gradient_norm"]
+    assert not any(value.requires_grad for value in actual.values())
+    assert actual["a"] == returned["a"]
+    total = plain["loss"] + returned["a"] + returned["b"]
+    torch.testing.assert_close(actual["loss"], total.detach())
 
 
-def test_extra_losses_move_weights_that_scores_defer(graph: Graph) -> None:
+def test_extra_losses_update_tables_with_deferred_gradients(graph: Graph) -> None:
     class Pulled(DistMult):
         def extra_losses(self, batch: Batch) -> dict[str, Tensor]:
             return {"pull": 1e6 * self.entities.square().sum()}
@@ -62,7 +62,7 @@ def test_extra_losses_move_weights_that_scores_defer(graph: Graph) -> None:
     torch.testing.assert_close(moved, -0.05 * before.sign(), atol=1e-4, rtol=0)
 
 
-def test_a_term_that_is_no_scalar_is_refused(graph: Graph) -> None:
+def test_a_loss_term_that_is_no_scalar_is_refused(graph: Graph) -> None:
     class Vector(DistMult):
         def extra_losses(self, batch: Batch) -> dict[str, Tensor]:
             return {"n3": self.entities}
@@ -74,7 +74,7 @@ def test_a_term_that_is_no_scalar_is_refused(graph: Graph) -> None:
 
 
 class Estimating(DistMult):
-    """Has a number that an Adam of its own draws to the mean of the entities, counting steps."""
+    """Has a parameter that its own Adam moves to the mean of the entities, and counts steps."""
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
@@ -87,45 +87,45 @@ class Estimating(DistMult):
     def distance(self, batch: Batch) -> Tensor:
         assert batch.triples.shape[1] == 3
         self.steps += 1
-        # Not detached: the entities must stay where they are all the same.
+        # Not detached: the entities must not change nevertheless.
         return (self.mean - self.entities.mean()).square()
 
 
-def test_an_auxiliary_moves_its_own_parameters_at_its_own_rate_and_no_others(graph: Graph) -> None:
+def test_an_auxiliary_updates_only_its_parameters_at_its_rate(graph: Graph) -> None:
     each, plain = program(Estimating, graph), program(DistMult, graph)
-    for of in (each, plain):
-        of.start_epoch()
-    found, expected = each.step(0), plain.step(0)
-    assert list(found) == ["loss", "distance", "gradient_norm"]
-    torch.testing.assert_close(found["gradient_norm"], expected["gradient_norm"])
+    for trained in (each, plain):
+        trained.start_epoch()
+    actual, expected = each.step(0), plain.step(0)
+    assert list(actual) == ["loss", "distance", "gradient_norm"]
+    torch.testing.assert_close(actual["gradient_norm"], expected["gradient_norm"])
     assert torch.equal(each.scorer.entities, plain.scorer.entities)
-    torch.testing.assert_close(found["distance"], each.scorer.entities.mean().square().detach())
+    torch.testing.assert_close(actual["distance"], each.scorer.entities.mean().square().detach())
     # A first step of Adam goes by the rate.
     wanted = 0.5 * each.scorer.entities.mean().sign().detach()
     torch.testing.assert_close(each.scorer.mean.detach(), wanted, atol=1e-4, rtol=0)
 
 
-def test_auxiliaries_go_on_after_a_resume_bit_by_bit(graph: Graph) -> None:
+def test_auxiliaries_resume_bit_by_bit(graph: Graph) -> None:
     first = program(Estimating, graph)
     first.start_epoch()
     first.step(0)
     again = program(Estimating, graph)
     again.load_state_dict(copy.deepcopy(first.state_dict()))
-    for of in (first, again):
-        of.step(1)
+    for trained in (first, again):
+        trained.step(1)
     state = first.scorer.state_dict()
     assert state["steps"] == 2
     assert all(torch.equal(state[name], value) for name, value in again.scorer.state_dict().items())
 
 
-def test_an_auxiliary_has_its_turn_in_the_first_of_so_many_steps(graph: Graph) -> None:
+def test_an_auxiliary_is_stepped_in_the_first_of_every_n_steps(graph: Graph) -> None:
     class Seldom(Estimating):
         def auxiliaries(self) -> list[Auxiliary]:
             return [Auxiliary("distance", [self.mean], 0.5, self.distance, every=3)]
 
-    def take(of: LinkPrediction, steps: int) -> list[bool]:
-        of.start_epoch()
-        return ["distance" in of.step(i % of.steps_per_epoch) for i in range(steps)]
+    def take(trained: LinkPrediction, steps: int) -> list[bool]:
+        trained.start_epoch()
+        return ["distance" in trained.step(i % trained.steps_per_epoch) for i in range(steps)]
 
     each = program(Seldom, graph)
     assert take(each, 5) == [True, False, False, True, False]
@@ -146,7 +146,7 @@ def test_an_auxiliary_that_shares_parameters_is_refused(graph: Graph) -> None:
         program(Shared, graph)
 
 
-def test_an_auxiliary_must_have_a_name_of_its_own(graph: Graph) -> None:
+def test_an_auxiliary_must_have_a_unique_name(graph: Graph) -> None:
     class Named(Estimating):
         def auxiliaries(self) -> list[Auxiliary]:
             return [Auxiliary("loss", [self.mean], 0.5, self.distance)]
@@ -177,11 +177,11 @@ def test_weights_are_constrained_after_each_step_and_epochs_counted_from_one(gra
             torch.testing.assert_close(norms, torch.ones_like(norms))
 
 
-def test_a_resume_in_the_middle_of_an_epoch_comes_back_to_its_number_and_buffers(
+def test_a_resume_within_an_epoch_restores_its_number_and_buffers(
     graph: Graph,
 ) -> None:
     class Annealed(DistMult):
-        """Keeps the number in an attribute, and what it made of weights in a buffer."""
+        """Keeps the epoch in an attribute, and a value computed from weights in a buffer."""
 
         def __init__(self, *args: Any) -> None:
             super().__init__(*args)

@@ -11,21 +11,21 @@ from mmkgc_cli.errors import MmkgcError
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.ops import Metric, Pair, SelfAdversarial
 from mmkgc_cli.sampling.contract import (
-    Drawn,
-    Negatives,
-    Pools,
+    BlockwiseNegatives,
+    Candidates,
+    EmbeddedNegatives,
+    NegativeBatch,
     Sampler,
     SamplerConfig,
-    Selections,
-    Vectors,
-    Views,
+    SharedNegatives,
+    SoftNegatives,
 )
-from mmkgc_cli.sampling.samplers.shared import SharedConfig, SharedNegatives
+from mmkgc_cli.sampling.samplers.shared import SharedConfig, SharedSampler
 from mmkgc_cli.scoring import Scorer, ScorerConfig, Side, load_scorer
 from mmkgc_cli.training.link_prediction import LinkPrediction
-from mmkgc_cli.training.negative_scores import drawn_loss, drawn_scores
+from mmkgc_cli.training.negative_scores import negative_loss, negative_scores
 from tests.conftest import random_graph
-from tests.sampling.small_samplers import FORMS, ByView, Drawing, Fakes, Plain, Soft, task_of
+from tests.sampling.small_samplers import FORMS, Blockwise, Drawing, Embedded, Plain, Soft, task_of
 from tests.scoring.small import DistMult, TransE
 from tests.training.programs import link_prediction
 
@@ -33,7 +33,7 @@ N, R, NEGATIVES = 11, 3, 5
 
 
 class TwoBlocks(DistMult):
-    """Two blocks on either side, each with each, under weights of their own."""
+    """Two blocks per row; every pair of blocks has a weight of its own."""
 
     def pairs(self, query_width: int) -> Sequence[Pair]:
         return (Pair(0, 0, 2), Pair(2, 2, 4, 0.5), Pair(0, 2, 2, -2.0), Pair(4, 0, 2, 3.0))
@@ -83,30 +83,31 @@ def row_score(scorer: Scorer, query: Tensor, row: Tensor) -> Tensor:
     return total
 
 
-def row_of(scorer: Scorer, drawn: Drawn, b: int, n: int) -> Tensor:
+def row_of(scorer: Scorer, negatives: NegativeBatch, b: int, n: int) -> Tensor:
     """The candidate row of negative n of positive b, by the definition of each form."""
     table = scorer.candidates(None)
-    if isinstance(drawn, Negatives):
-        return table[drawn.entities[b, 1 + n]]
-    if isinstance(drawn, Pools):
-        return table[drawn.entities[b // drawn.chunk, n]]
-    if isinstance(drawn, Selections):
-        return sum(w * table[e] for w, e in zip(drawn.weights[b, n], drawn.pool, strict=True))
-    if isinstance(drawn, Views):
-        views = drawn.entities.shape[-1]
-        width = table.shape[1] // views  # equal ones, in these tests
-        parts = [table[drawn.entities[b, n, v], v * width : (v + 1) * width] for v in range(views)]
-        return torch.cat(parts)
-    return drawn.vectors[b, n]
+    if isinstance(negatives, Candidates):
+        return table[negatives.ids[b, 1 + n]]
+    if isinstance(negatives, SharedNegatives):
+        return table[negatives.ids[b // negatives.chunk, n]]
+    if isinstance(negatives, SoftNegatives):
+        weights = negatives.weights[b, n]
+        return sum(w * table[e] for w, e in zip(weights, negatives.pool, strict=True))
+    if isinstance(negatives, BlockwiseNegatives):
+        blocks = negatives.ids.shape[-1]
+        width = table.shape[1] // blocks  # all blocks have one width in these tests
+        ids = negatives.ids[b, n].tolist()
+        return torch.cat([table[e, v * width : (v + 1) * width] for v, e in enumerate(ids)])
+    return negatives.vectors[b, n]
 
 
-def side_of(drawn: Drawn, b: int, n: int) -> int:
-    if isinstance(drawn, Pools):
-        return int(drawn.side[b // drawn.chunk])
-    return int(drawn.side[b, n + isinstance(drawn, Negatives)])
+def side_of(negatives: NegativeBatch, b: int, n: int) -> int:
+    if isinstance(negatives, SharedNegatives):
+        return int(negatives.corrupted_side[b // negatives.chunk])
+    return int(negatives.corrupted_side[b, n + isinstance(negatives, Candidates)])
 
 
-def by_loop(scorer: Scorer, positives: Tensor, drawn: Drawn) -> tuple[Tensor, Tensor]:
+def by_loop(scorer: Scorer, positives: Tensor, negatives: NegativeBatch) -> tuple[Tensor, Tensor]:
     """Scores [B] and [B, N], one after another."""
     first, rest = [], []
     for b in range(len(positives)):
@@ -114,26 +115,26 @@ def by_loop(scorer: Scorer, positives: Tensor, drawn: Drawn) -> tuple[Tensor, Te
         tail_query, head_query = scorer.query(h, r, Side.tail)[0], scorer.query(t, r, Side.head)[0]
         first.append(row_score(scorer, tail_query, scorer.candidates(t)[0]))
         for n in range(NEGATIVES):
-            query = head_query if side_of(drawn, b, n) == Side.head else tail_query
-            rest.append(row_score(scorer, query, row_of(scorer, drawn, b, n)))
+            query = head_query if side_of(negatives, b, n) == Side.head else tail_query
+            rest.append(row_score(scorer, query, row_of(scorer, negatives, b, n)))
     return torch.stack(first), torch.stack(rest).view(len(positives), NEGATIVES)
 
 
 def shared(scorer: Scorer) -> Sampler:
-    return SharedNegatives(SharedConfig(chunk=4), task_of(triples(), N, R, NEGATIVES), scorer)
+    return SharedSampler(SharedConfig(chunk=4), task_of(triples(), N, R, NEGATIVES), scorer)
 
 
 @pytest.mark.parametrize("name", ["DistMult", "TransE", "rotate", "TwoDistances"])
-@pytest.mark.parametrize("form", [*FORMS, "pools"])
+@pytest.mark.parametrize("form", [*FORMS, "shared"])
 def test_scores_and_gradients_are_those_of_a_loop(name: str, form: str) -> None:
     scorer, positives = scorer_of(name), triples()[:10]
     task = task_of(triples(), N, R, NEGATIVES)
-    sampler = shared(scorer) if form == "pools" else FORMS[form](SamplerConfig(), task, scorer)
+    sampler = shared(scorer) if form == "shared" else FORMS[form](SamplerConfig(), task, scorer)
     sampler.double()
-    drawn = sampler.draw(positives, scorer)
-    found = drawn_scores(scorer, positives, drawn)
-    wanted = by_loop(scorer, positives, drawn)
-    for scores, loop in zip(found, wanted, strict=False):
+    negatives = sampler.draw(positives, scorer)
+    actual = negative_scores(scorer, positives, negatives)
+    expected = by_loop(scorer, positives, negatives)
+    for scores, loop in zip(actual, expected, strict=False):
         torch.testing.assert_close(scores, loop, atol=1e-12, rtol=0)
     parameters = [*scorer.parameters(), *sampler.parameters()]
     weights = torch.linspace(-1, 1, 10 * NEGATIVES, dtype=torch.float64).view(10, NEGATIVES)
@@ -141,56 +142,56 @@ def test_scores_and_gradients_are_those_of_a_loop(name: str, form: str) -> None:
         torch.autograd.grad(
             first.sum() + (weights * rest).sum(), parameters, retain_graph=True, allow_unused=False
         )
-        for first, rest in (found[:2], wanted)
+        for first, rest in (actual[:2], expected)
     ]
     for a, b in zip(*grads, strict=True):
         assert a.abs().sum() > 0
         torch.testing.assert_close(a, b, atol=1e-9, rtol=0)
 
 
-def test_pools_meet_every_pair_of_blocks() -> None:
+def test_shared_negatives_are_scored_by_all_pairs_and_their_weights() -> None:
     scorer = TwoBlocks(ScorerConfig(), N, R, torch.Generator().manual_seed(0)).double()
     positives = triples()[:10]
-    drawn = shared(scorer).draw(positives, scorer)
-    assert isinstance(drawn, Pools)
-    found = drawn_scores(scorer, positives, drawn)
-    for scores, loop in zip(found, by_loop(scorer, positives, drawn), strict=False):
+    negatives = shared(scorer).draw(positives, scorer)
+    assert isinstance(negatives, SharedNegatives)
+    actual = negative_scores(scorer, positives, negatives)
+    for scores, loop in zip(actual, by_loop(scorer, positives, negatives), strict=False):
         torch.testing.assert_close(scores, loop, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("name", ["DistMult", "rotate"])
-def test_without_whole_tables_pools_score_alike_by_ids(name: str) -> None:
+def test_shared_negatives_score_the_same_without_dense_gradients(name: str) -> None:
     scorer, positives = scorer_of(name), triples()[:10]
-    drawn = shared(scorer).draw(positives, scorer)
-    rows_met: list[Tensor] = []
+    negatives = shared(scorer).draw(positives, scorer)
+    calls: list[Candidates] = []
     plain = scorer.score_sampled
-    scorer.score_sampled = lambda *args: rows_met.append(args[3]) or plain(*args)  # type: ignore
-    by_ids = drawn_scores(scorer, positives, drawn, whole_tables=False)
-    assert len(rows_met) == 1
-    for a, b in zip(by_ids, drawn_scores(scorer, positives, drawn), strict=True):
+    scorer.score_sampled = lambda *args: calls.append(args[1]) or plain(*args)  # type: ignore
+    by_ids = negative_scores(scorer, positives, negatives, dense_grad=False)
+    assert len(calls) == 1
+    for a, b in zip(by_ids, negative_scores(scorer, positives, negatives), strict=True):
         torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
 
 
-def test_one_hot_selections_and_whole_views_are_ids() -> None:
+def test_one_hot_weights_and_uncut_blocks_score_as_ids() -> None:
     scorer, positives = scorer_of("TwoDistances"), triples()[:10]
     ids = Plain(SamplerConfig(), task_of(triples(), N, R, NEGATIVES), scorer).draw(
         positives, scorer
     )
-    assert isinstance(ids, Negatives)
-    entities, side = ids.entities[:, 1:], ids.side[:, 1:]
+    assert isinstance(ids, Candidates)
+    entities, side = ids.ids[:, 1:], ids.corrupted_side[:, 1:]
     one_hot = torch.nn.functional.one_hot(entities, N).double()
     same = [
-        Selections(one_hot, torch.arange(N), side),
-        Views(torch.stack([entities, entities], -1), side),
-        Vectors(scorer.candidates(None)[entities], side),
+        SoftNegatives(one_hot, torch.arange(N), side),
+        BlockwiseNegatives(torch.stack([entities, entities], -1), side),
+        EmbeddedNegatives(scorer.candidates(None)[entities], side),
     ]
-    wanted = drawn_scores(scorer, positives, ids)
-    assert torch.equal(wanted[2], ids.usable[:, 1:])
-    for drawn in same:
-        found = drawn_scores(scorer, positives, drawn)
-        torch.testing.assert_close(found[0], wanted[0], atol=1e-12, rtol=0)
-        torch.testing.assert_close(found[1], wanted[1], atol=1e-12, rtol=0)
-        assert found[2].all()
+    expected = negative_scores(scorer, positives, ids)
+    assert torch.equal(expected[2], ids.mask[:, 1:])
+    for negatives in same:
+        actual = negative_scores(scorer, positives, negatives)
+        torch.testing.assert_close(actual[0], expected[0], atol=1e-12, rtol=0)
+        torch.testing.assert_close(actual[1], expected[1], atol=1e-12, rtol=0)
+        assert actual[2].all()
 
 
 def program_of(sampler: type[Sampler], graph: Graph, **optimization: object) -> LinkPrediction:
@@ -206,22 +207,25 @@ def program_of(sampler: type[Sampler], graph: Graph, **optimization: object) -> 
     )
 
 
-@pytest.mark.parametrize("sampler", [Soft, Fakes])
+@pytest.mark.parametrize("sampler", [Soft, Embedded])
 @pytest.mark.parametrize("optimizer", ["adam", "lazy-adam", "adagrad"])
-def test_what_a_sampler_learns_moves_with_the_training(
+def test_parameters_of_a_sampler_are_trained_with_the_scorer(
     graph: Graph, sampler: type[Sampler], optimizer: str
 ) -> None:
     program = program_of(sampler, graph, optimizer=optimizer)
-    (own,) = program.sampler.parameters()
-    before, entities = own.detach().clone(), next(program.scorer.parameters()).detach().clone()
+    (parameter,) = program.sampler.parameters()
+    before, entities = (
+        parameter.detach().clone(),
+        next(program.scorer.parameters()).detach().clone(),
+    )
     program.start_epoch()
     program.step(0)
-    assert (own.detach() - before).abs().max().item() == pytest.approx(0.05, rel=0.01)
+    assert (parameter.detach() - before).abs().max().item() == pytest.approx(0.05, rel=0.01)
     assert not torch.equal(next(program.scorer.parameters()), entities)
 
 
 @pytest.mark.parametrize("sampler", FORMS.values())
-def test_a_program_goes_on_from_its_state_with_any_sampler(
+def test_a_program_resumes_from_its_state_with_any_sampler(
     graph: Graph, sampler: type[Sampler]
 ) -> None:
     one, other = program_of(sampler, graph), program_of(sampler, graph)
@@ -247,26 +251,28 @@ def test_a_sampler_that_keeps_the_scorer_is_refused(graph: Graph) -> None:
         program_of(Keeps, graph)
 
 
-def test_what_cannot_be_scored_is_one_line() -> None:
+def test_negatives_that_cannot_be_scored_are_an_error() -> None:
     scorer, positives = scorer_of("TwoDistances"), triples()[:4]
     task = task_of(triples(), N, R, NEGATIVES)
     sampler = Drawing(SamplerConfig(), task, scorer)
     side, entities = sampler.sides(positives), sampler.entities(4, NEGATIVES, 3)
-    with pytest.raises(MmkgcError, match="drew a tuple, expected Negatives, Pools"):
-        drawn_scores(scorer, positives, (entities, side))  # type: ignore[arg-type]
-    with pytest.raises(MmkgcError, match="for 3 views, but candidate rows of TwoDistances have 2"):
-        drawn_scores(scorer, positives, Views(entities, side))
+    with pytest.raises(MmkgcError, match="returned a tuple, expected Candidates, SharedNegatives"):
+        negative_scores(scorer, positives, (entities, side))  # type: ignore[arg-type]
+    with pytest.raises(
+        MmkgcError, match="for 3 blocks, but candidate rows of TwoDistances have 2; choose"
+    ):
+        negative_scores(scorer, positives, BlockwiseNegatives(entities, side))
     rows = scorer.candidates(None)[entities[..., 0]]
-    with pytest.raises(MmkgcError, match=r"drew \(4, 5\) negatives on sides \(4, 4\) for 4"):
-        drawn_scores(scorer, positives, Vectors(rows, side[:, :4]))
+    with pytest.raises(MmkgcError, match=r"returned \(4, 5\) negatives with sides \(4, 4\) and"):
+        negative_scores(scorer, positives, EmbeddedNegatives(rows, side[:, :4]))
     overlapping = Overlapping(ScorerConfig(), N, R, torch.Generator())
-    with pytest.raises(MmkgcError, match="are no row of blocks"):
-        by_view = ByView(SamplerConfig(), task, overlapping).draw(positives, overlapping)
-        drawn_scores(overlapping, positives, by_view)
+    with pytest.raises(MmkgcError, match="its blocks overlap or do not cover"):
+        blockwise = Blockwise(SamplerConfig(), task, overlapping).draw(positives, overlapping)
+        negative_scores(overlapping, positives, blockwise)
 
 
 class Mirror(DistMult):
-    """Heads are asked for by another relation row: not two-way."""
+    """Head queries are scaled differently, so the scorer is not two-way."""
 
     two_way = False
 
@@ -281,16 +287,16 @@ def test_a_scorer_that_is_not_two_way_compares_each_side_with_its_own_positive()
     positives = triples()[:6]
     ids = torch.randint(N, (6, NEGATIVES), generator=rng)
     side = torch.randint(2, (6, NEGATIVES), generator=rng, dtype=torch.int8)
-    usable = torch.rand(6, NEGATIVES, generator=rng) > 0.2
-    drawn = Negatives.of(positives, ids, side, usable)
+    mask = torch.rand(6, NEGATIVES, generator=rng) > 0.2
+    negatives = Candidates.from_negatives(positives, ids, side, mask)
     loss = SelfAdversarial(0.5)
-    found = drawn_loss(scorer, positives, drawn, loss)
+    actual = negative_loss(scorer, positives, negatives, loss)
     h, r, t = positives.unbind(1)
     rows = []
-    for of, known, answer in ((Side.tail, h, t), (Side.head, t, h)):
-        own = scorer.score_answers(known, r, answer, of)
+    for side_of_row, known, answer in ((Side.tail, h, t), (Side.head, t, h)):
+        positive = scorer.score_answers(known, r, answer, side_of_row)
         against = torch.stack(
-            [scorer.score_answers(known, r, ids[:, i], of) for i in range(NEGATIVES)], 1
+            [scorer.score_answers(known, r, ids[:, i], side_of_row) for i in range(NEGATIVES)], 1
         )
-        rows.append(loss(own, against, usable & (side == of)))
-    torch.testing.assert_close(found, (rows[0] + rows[1]) / 2)
+        rows.append(loss(positive, against, mask & (side == side_of_row)))
+    torch.testing.assert_close(actual, (rows[0] + rows[1]) / 2)

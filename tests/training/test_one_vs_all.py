@@ -43,11 +43,11 @@ def tucker(graph: Graph, **config: Any) -> Scorer:
 
 
 def answers_of(graph: Graph) -> dict[Query, set[int]]:
-    found: dict[Query, set[int]] = defaultdict(set)
+    answers: dict[Query, set[int]] = defaultdict(set)
     for h, r, t in graph.train.tolist():
-        found[h, r, Side.tail].add(t)
-        found[t, r, Side.head].add(h)
-    return found
+        answers[h, r, Side.tail].add(t)
+        answers[t, r, Side.head].add(h)
+    return answers
 
 
 def scores_by_loop(scorer: Scorer, query: Query) -> Tensor:
@@ -89,8 +89,8 @@ def test_bce_is_over_all_entities_as_answers_to_the_distinct_queries(
     )
     program.start_epoch()
     assert program.steps_per_epoch == 1
-    found = program.step(0)["loss"].item()
-    assert found == pytest.approx(float(torch.stack(losses).mean()), rel=1e-5)
+    actual = program.step(0)["loss"].item()
+    assert actual == pytest.approx(float(torch.stack(losses).mean()), rel=1e-5)
 
 
 @pytest.mark.parametrize(("eps", "adds"), SMOOTHING)
@@ -115,8 +115,8 @@ def test_softmax_is_over_all_entities_with_one_answer_of_each_triple_and_side(
         label_smoothing_adds=adds if eps else None,
     )
     program.start_epoch()
-    found = program.step(0)["loss"].item()
-    assert found == pytest.approx(float(torch.stack(losses).mean()), rel=1e-5)
+    actual = program.step(0)["loss"].item()
+    assert actual == pytest.approx(float(torch.stack(losses).mean()), rel=1e-5)
 
 
 @pytest.mark.parametrize("scorer_class", [DistMult, Mirrored], ids=lambda c: c.__name__)
@@ -131,8 +131,8 @@ def test_batches_of_a_pass_are_the_pass(graph: Graph, scorer_class: type[Scorer]
     sizes = [len(parts.begin_step(i)) for i in range(parts.steps_per_epoch)]
     assert sum(sizes) == len(answers_of(graph))
     assert sizes[:-1] == [32] * (len(sizes) - 1)
-    found = [parts.step(i)["loss"].item() for i in range(parts.steps_per_epoch)]
-    mean = math.fsum(x * n for x, n in zip(found, sizes, strict=True)) / sum(sizes)
+    actual = [parts.step(i)["loss"].item() for i in range(parts.steps_per_epoch)]
+    mean = math.fsum(x * n for x, n in zip(actual, sizes, strict=True)) / sum(sizes)
     assert mean == pytest.approx(expected, rel=1e-6)
 
 
@@ -149,26 +149,26 @@ def test_labels_are_the_answers_in_train(graph: Graph) -> None:
 
 @pytest.mark.parametrize("loss", ["bce", "softmax"])
 def test_terms_of_the_scorer_are_about_triples_of_train(graph: Graph, loss: str) -> None:
-    seen: list[Tensor] = []
+    batches: list[Tensor] = []
 
     class Asking(DistMult):
         def extra_losses(self, batch: Batch) -> dict[str, Tensor]:
-            seen.append(batch.triples)
+            batches.append(batch.triples)
             return {"long": self.entities.square().sum()}
 
     program = program_of(make(Asking, graph), graph, loss=loss)
     passes = []
     for _ in range(6):
         program.start_epoch()
-        seen.clear()
+        batches.clear()
         for index in range(program.steps_per_epoch):
             assert program.step(index)["long"] > 0
-        passes.append(sorted(map(tuple, torch.cat(seen).tolist())))
+        passes.append(sorted(map(tuple, torch.cat(batches).tolist())))
     train = sorted(map(tuple, graph.train.tolist()))
     if loss == "softmax":
-        assert all(found == sorted(train * 2) for found in passes)
+        assert all(triples == sorted(train * 2) for triples in passes)
         return
-    assert all(len(found) == len(answers_of(graph)) for found in passes)
+    assert all(len(triples) == len(answers_of(graph)) for triples in passes)
     # Answers of one query take turns: what no query has more than 6 of is all met.
     most = max(map(len, answers_of(graph).values()))
     assert most <= 6
@@ -183,10 +183,10 @@ def test_a_training_goes_on_from_its_state(
 ) -> None:
     def steps(program: AllCandidates, first: int, last: int) -> list[float]:
         losses = []
-        for at in range(first, last):
-            if at % program.steps_per_epoch == 0:
+        for index in range(first, last):
+            if index % program.steps_per_epoch == 0:
                 program.start_epoch()
-            losses.append(program.step(at % program.steps_per_epoch)["loss"].item())
+            losses.append(program.step(index % program.steps_per_epoch)["loss"].item())
         return losses
 
     whole, first, again = (
@@ -210,23 +210,23 @@ def test_training_ranks_what_it_was_trained_on_ahead(graph: Graph) -> None:
 
 
 def test_reciprocal_scorers_can_be_captured_and_others_say_why_not(graph: Graph) -> None:
-    told: list[str | None] = []
+    reasons: list[str | None] = []
     plain = program_of(make(DistMult, graph), graph)
-    assert with_cuda_graph(plain, "auto", told.append, Recorded) is plain
-    assert told == ["how many of a batch's queries seek heads changes from step to step"]
+    assert with_cuda_graph(plain, "auto", reasons.append, Recorded) is plain
+    assert reasons == ["the number of head queries varies between batches"]
     programs: list[Any] = [program_of(tucker(graph), graph) for _ in range(2)]
     programs[1] = with_cuda_graph(
-        programs[1], "auto", told.append, lambda: Recorded(programs[1].program)
+        programs[1], "auto", reasons.append, lambda: Recorded(programs[1].program)
     )
     assert isinstance(programs[1], CapturedProgram)
     losses = []
     for program in programs:
         torch.manual_seed(0)  # of dropout
-        found = []
+        actual = []
         for _ in range(2):
             program.start_epoch()
-            found += [program.step(i)["loss"] for i in range(program.steps_per_epoch)]
-        losses.append([float(x) for x in found])
+            actual += [program.step(i)["loss"] for i in range(program.steps_per_epoch)]
+        losses.append([float(x) for x in actual])
     assert losses[0] == losses[1]
     assert same(*programs)
     assert len(losses[0]) > 2 * WARM_UP

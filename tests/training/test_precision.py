@@ -13,6 +13,7 @@ from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import write_graph
 from mmkgc_cli.ops import Metric
 from mmkgc_cli.scoring import Scorer, ScorerConfig, Side
+from mmkgc_cli.scoring.contract import Candidates
 from mmkgc_cli.training.cuda_graph import with_cuda_graph
 from mmkgc_cli.training.link_prediction import LinkPrediction
 from mmkgc_cli.training.precision import Precision, products, require_precision
@@ -111,12 +112,12 @@ def test_bf16_on_a_cpu_is_an_error_before_anything_is_written(
 
 def test_rows_in_bfloat16_are_scored_in_float32(graph: Graph) -> None:
     scorer = scorer_of(graph)
-    heads, relations, tails = torch.from_numpy(graph.train[:8]).long().unbind(1)
+    positives = torch.from_numpy(graph.train[:8]).long()
     ids = torch.arange(24).view(8, 3)
     side = (ids % 2).to(torch.int8)
-    expected = scorer.score_sampled(heads, relations, tails, ids, side)
+    expected = scorer.score_sampled(positives, Candidates(ids, side))
     with torch.autocast("cpu", torch.bfloat16):
-        scores = scorer.score_sampled(heads, relations, tails, ids, side)
+        scores = scorer.score_sampled(positives, Candidates(ids, side))
     assert scorer.seen[-1][0] == torch.bfloat16
     assert scores.dtype == torch.float32
     assert torch.allclose(scores, expected, atol=0.02 * float(expected.detach().abs().max()))

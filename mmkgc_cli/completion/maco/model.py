@@ -13,8 +13,8 @@ from mmkgc_cli.state.rng import generator as stream
 
 
 def linear(width_in: int, width_out: int, rng: torch.Generator) -> Projection:
-    """W x + b, initialized uniformly in +-1/sqrt(width_in)."""
-    return Projection(width_in, width_out, max(1, width_in) ** -0.5, True, rng)
+    """W x + b, all numbers uniform in +-1/sqrt(width_in) at first."""
+    return Projection(width_in, width_out, bound=max(1, width_in) ** -0.5, bias=True, generator=rng)
 
 
 class Generator(nn.Module):

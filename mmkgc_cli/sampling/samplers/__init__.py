@@ -1,1 +1,1 @@
-"""Sampler plugins: one file each, with its citation; `SAMPLER` names the class."""
+"""Built-in sampler plugins: one file each, with its citation; `SAMPLER` names the class."""

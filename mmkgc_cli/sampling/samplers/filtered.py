@@ -1,4 +1,7 @@
-"""`filtered`, the default sampler: `ops.filtered_negatives` on the device."""
+"""Filtered sampling (Wang et al., 2014): random entities that make no train triple.
+
+The side is chosen by relation (`bernoulli`) or at random; `ops.filtered_negatives` samples.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,20 @@ from typing import ClassVar
 from torch import Tensor
 
 from mmkgc_cli.ops import filtered_negatives
-from mmkgc_cli.sampling.contract import Negatives, Sampler, SamplerConfig, SamplingTask
-from mmkgc_cli.sampling.known_triples import head_shares, known_answers
+from mmkgc_cli.sampling.contract import Candidates, Sampler, SamplerConfig, SamplingTask
+from mmkgc_cli.sampling.known_triples import head_probability, known_answers
 from mmkgc_cli.scoring.contract import Scorer
 
-# Rounds in which draws that hit a true triple are drawn again; what still hits is masked out.
+# Attempts per negative to avoid a true triple; after the last one, the negative is masked.
 ROUNDS = 4
 
 
-class FilteredNegatives(Sampler):
-    """Draws negatives that are not train triples.
+class FilteredSampler(Sampler):
+    """Samples negatives that are not train triples.
 
-    A side is drawn for each negative or for all of a positive, or tails and heads take turns. Draws
-    that hit a train triple are repeated a fixed number of rounds, so nothing waits for the device.
+    The corrupted side is chosen per negative, per positive, or alternates between tail and head.
+    Entities that make a train triple are replaced in a fixed number of rounds, so that no step
+    waits for the device.
     """
 
     capturable = True
@@ -32,25 +36,26 @@ class FilteredNegatives(Sampler):
         """Indexes the train triples."""
         super().__init__(config, task, scorer)
         self._tails, self._heads = known_answers(task)
-        self._head_share = head_shares(task, self._tails, self._heads)
+        self._head_probability = head_probability(task, self._tails, self._heads)
 
-    def draw(self, positives: Tensor, scorer: Scorer) -> Negatives:
-        """Corrupts `positives` [B, 3]; which scorer learns from it plays no part."""
-        drawn = filtered_negatives(
-            positives,
-            self._head_share,
-            self._tails,
-            self._heads,
-            self.task.n_entities,
-            self.task.negatives,
-            self.task.choice,
-            ROUNDS,
-            True,
-            self.task.seed,
-            0,
-            self.counter,
+    def draw(self, positives: Tensor, scorer: Scorer) -> Candidates:
+        """Negatives of `positives` [B, 3], independent of the scorer."""
+        return Candidates(
+            *filtered_negatives(
+                positives,
+                self._head_probability,
+                self._tails,
+                self._heads,
+                self.task.n_entities,
+                self.task.negatives,
+                self.task.choice,
+                ROUNDS,
+                True,
+                self.task.seed,
+                0,
+                self.counter,
+            )
         )
-        return Negatives(*drawn)
 
 
-SAMPLER = FilteredNegatives
+SAMPLER = FilteredSampler
