@@ -123,7 +123,7 @@ def complete(
         return
     if modality is None or graph_folder is None:
         raise UsageError("say which MODALITY on which --graph, or --resume RUN")
-    from mmkgc_cli.commands.features import may_write
+    from mmkgc_cli.commands.features import check_overwrite
     from mmkgc_cli.completion.pipeline import Request
     from mmkgc_cli.completion.pipeline import complete as complete_store
     from mmkgc_cli.completion.strategies import TRAINED
@@ -138,9 +138,9 @@ def complete(
     if store.suffix != ".h5":
         raise UsageError(f"{store}: expected a name that ends in .h5; measures go to .json beside")
     if request.strategy != "all":
-        may_write(store, overwrite)
+        check_overwrite(store, overwrite)
     if missing_rate is not None:
-        may_write(store.with_suffix(".json"), overwrite)
+        check_overwrite(store.with_suffix(".json"), overwrite)
     source = features or folder / f"{modality}.h5"
     if request.strategy in TRAINED:
         flags = {

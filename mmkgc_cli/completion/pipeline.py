@@ -26,8 +26,8 @@ from mmkgc_cli.errors import DataError, UsageError, nearest
 from mmkgc_cli.features.alignment import AlignedFeatures
 from mmkgc_cli.features.format import Mask
 from mmkgc_cli.features.loading import open_features
-from mmkgc_cli.features.masks import MaskRequest, missing
-from mmkgc_cli.features.writing import Rows, write_store
+from mmkgc_cli.features.masks import MaskRequest, missing_mask
+from mmkgc_cli.features.writing import FeatureBlock, write_store
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.text import counted
 
@@ -132,7 +132,7 @@ def complete(
         )
         report: dict[str, Any] = {
             "modality": request.modality, "graph": graph.name, "train_id": graph.train_id,
-            "store": str(store), "sha256": features.store.seal.sha256,
+            "store": str(store), "sha256": features.store.checksums.sha256,
             "entities": len(observed), "observed": int(observed.sum()),
             "hidden": int(hidden.sum()), "missing": int((~observed).sum()),
             "strategy": request.strategy, "variant": request.variant,
@@ -178,7 +178,7 @@ def complete(
 
 def _check(request: Request, features: AlignedFeatures) -> None:
     store = features.store
-    about = store.about
+    about = store.metadata
     if about.modality != request.modality:
         raise DataError(f"{store.path}: holds {about.modality} vectors, expected "
                         f"{request.modality}")  # fmt: skip
@@ -194,7 +194,7 @@ def _check(request: Request, features: AlignedFeatures) -> None:
 def _hidden(request: Request, graph: Graph, features: AlignedFeatures) -> Mask:
     if request.missing_rate is None:
         return np.zeros(len(features.rows), dtype=bool)
-    hidden = missing(request.mask(), graph.entities, features.observed, graph)
+    hidden = missing_mask(request.mask(), graph.entities, features.observed, graph)
     if not hidden.any() and features.observed.any():
         raise DataError(
             f"{features.store.path}: missing rate {request.missing_rate:g} of "
@@ -249,20 +249,23 @@ def _write(
     }  # fmt: skip
     own = structural or (request.missing_rate is not None and request.mask().needs_graph)
     about = replace(
-        store.about,
+        store.metadata,
         graph=graph.name,
         completion=completion,
-        mask=store.about.mask if request.missing_rate is None else request.mask_record(graph),
+        mask=store.metadata.mask if request.missing_rate is None else request.mask_record(graph),
         # That of another split stays, where it was allowed: the vectors may know its triples.
-        train_id=store.about.train_id or (graph.train_id if own else ""),
-        notes=(*store.about.notes, f"completed from {store.path.name} sha256 {store.seal.sha256}"),
+        train_id=store.metadata.train_id or (graph.train_id if own else ""),
+        notes=(
+            *store.metadata.notes,
+            f"completed from {store.path.name} sha256 {store.checksums.sha256}",
+        ),
     )
 
-    def blocks() -> Iterator[Rows]:
+    def blocks() -> Iterator[FeatureBlock]:
         step = store.slab_rows
         for start in range(0, len(table), step):
             part = slice(start, start + step)
-            yield Rows(graph.entities[part], table[part], observed[part], generated[part])
+            yield FeatureBlock(graph.entities[part], table[part], observed[part], generated[part])
 
     write_store(
         out, about, blocks(), n=len(table), width=store.width, dtype=store.dtype.name,

@@ -74,7 +74,7 @@ def run_completion(
         order_id=graph.order_id,
     )  # fmt: skip
     with FeatureStore(Path(config.completion.store)) as store:
-        sha256 = store.seal.sha256
+        sha256 = store.checksums.sha256
     completion = config.completion.model_copy(update={"sha256": sha256})
     config = config.model_copy(update={"graph": about, "completion": completion})
     return _Job(config, graph, run, watcher, overwrite).complete()
@@ -95,10 +95,10 @@ def resume_completion(
     graph = load_same_graph(run, config.graph, graph_folder)
     store = Path(config.completion.store)
     with FeatureStore(store) as now:
-        if now.seal.sha256 != config.completion.sha256:
+        if now.checksums.sha256 != config.completion.sha256:
             raise DataError(
                 f"{store}: not the store that the run began with: expected SHA-256 "
-                f"{config.completion.sha256[:12]}…, got {now.seal.sha256[:12]}…; put that back"
+                f"{config.completion.sha256[:12]}…, got {now.checksums.sha256[:12]}…; put that back"
             )
     _may_replace(Path(config.completion.out), config)
     return _Job(config, graph, run, watcher, None).complete()
@@ -109,7 +109,7 @@ def _may_replace(out: Path, config: CompletionConfig) -> None:
     if not out.exists():
         return
     with FeatureStore(out) as store:
-        completion = store.about.completion
+        completion = store.metadata.completion
     if completion.get("settings") != dataclasses.asdict(config.maco):
         raise UsageError(f"{out}: is there already and not of this run; move it away")
 

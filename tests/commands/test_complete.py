@@ -12,8 +12,8 @@ import pytest
 
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.features.loading import load_features
-from mmkgc_cli.features.masks import MaskRequest, missing
-from mmkgc_cli.features.metadata import About
+from mmkgc_cli.features.masks import MaskRequest, missing_mask
+from mmkgc_cli.features.metadata import Metadata
 from mmkgc_cli.features.store import FeatureStore
 from mmkgc_cli.kg.storage import write_graph
 from tests.completion.small import communities
@@ -49,11 +49,11 @@ def test_gaps_are_filled_and_the_rest_stays_as_it_was(mmkgc: Run, folder: Path) 
         assert np.array_equal(store.generated, ~SEEN)
         assert np.array_equal(store.observed, SEEN)
         assert np.array_equal(store.read()[SEEN], VALUES[SEEN])
-        assert store.about.completion["strategy"] == "neighbours"
-        assert store.about.completion["train_id"] == store.about.train_id == GRAPH.train_id
+        assert store.metadata.completion["strategy"] == "neighbours"
+        assert store.metadata.completion["train_id"] == store.metadata.train_id == GRAPH.train_id
     again = mmkgc(*COMPLETE, "--strategy", "neighbours")
     assert (again.code, again.out) == (3, "")
-    assert "is there already; --overwrite replaces it" in again.err
+    assert "exists already; add --overwrite to replace it" in again.err
     twice = mmkgc(*COMPLETE, "--features", path, "--out", "twice.h5")
     assert twice.code == 3
     assert "was completed already; complete the store it was made from" in twice.err
@@ -66,11 +66,11 @@ def test_what_was_hidden_is_measured_and_not_in_the_store(mmkgc: Run, folder: Pa
     report = json.loads(done.out)
     assert json.loads((folder / "c.json").read_text()) == report
     assert report["measures"]["ridge"]["count"] == report["hidden"] == 20
-    hidden = missing(MaskRequest("image", 0.4, 3), GRAPH.entities, SEEN)
+    hidden = missing_mask(MaskRequest("image", 0.4, 3), GRAPH.entities, SEEN)
     with FeatureStore(folder / "c.h5") as store:
         assert np.array_equal(store.observed, SEEN & ~hidden)
         assert np.array_equal(store.generated, ~SEEN | hidden)
-        assert store.about.mask == {"rate": 0.4, "seed": 3, "pattern": "random"}
+        assert store.metadata.mask == {"rate": 0.4, "seed": 3, "pattern": "random"}
         assert not (store.read()[hidden] == VALUES[hidden]).all(axis=1).any()
 
 
@@ -82,7 +82,7 @@ def test_all_gen_replaces_every_vector(mmkgc: Run, folder: Path) -> None:
         assert store.generated.all()
         assert np.array_equal(store.observed, SEEN)
         assert not (store.read() == VALUES).all(axis=1).any()
-        assert store.about.completion["settings"] == {"iterations": 40, "folds": 5}
+        assert store.metadata.completion["settings"] == {"iterations": 40, "folds": 5}
 
 
 def test_auto_and_all_print_a_table_of_every_strategy(mmkgc: Run, folder: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_store_of_another_train_split_is_completed_when_asked_and_stays_one(
     refused = mmkgc(*completes)
     assert refused.code == 3
     assert "made from another train split" in refused.err
-    assert refused.err.rstrip().endswith("say --allow-other-train")
+    assert refused.err.rstrip().endswith("add --allow-other-train")
     done = mmkgc(*completes, "--allow-other-train")
     assert done.code == 0, done.err
     # What came of it is still from that split, whichever triples its strategy looked at.
@@ -141,8 +141,12 @@ def test_a_store_of_another_train_split_is_completed_when_asked_and_stays_one(
     [
         (["--missing-rate", "0"], 2, "missing rate 0 hides nothing: expected more than 0"),
         (["--missing-rate", "1"], 2, "missing rate 1 hides every vector"),
-        (["--missing-rate", "1.5"], 2, "rate 1.5: expected the share that goes missing, 0 to 1"),
-        (["--missing-rate", "nan"], 2, "rate nan: expected the share"),
+        (
+            ["--missing-rate", "1.5"],
+            2,
+            "rate 1.5: expected the fraction of masked entities, 0 to 1",
+        ),
+        (["--missing-rate", "nan"], 2, "rate nan: expected the fraction"),
         (["--missing-rate", "0.001"], 3, "missing rate 0.001 of 50 observed vectors hides none"),
         (["--missing-rate", "0.999"], 3, "no image vector is observed among the 60 entities"),
         (["--strategy", "all"], 2, "say how many with --missing-rate"),
@@ -178,12 +182,14 @@ def test_stores_that_cannot_be_completed_are_one_line(mmkgc: Run, folder: Path) 
     )
     foreign = write(folder / "foreign.h5", [f"x{i}" for i in range(60)], VALUES, SEEN)
     assert "does not fit the graph 'small'" in fails(foreign)
-    text = write(folder / "text.h5", GRAPH.entities, VALUES, SEEN, about=About("text"))
+    text = write(folder / "text.h5", GRAPH.entities, VALUES, SEEN, metadata=Metadata("text"))
     assert "holds text vectors, expected image" in fails(text)
-    masked = About("image", mask={"rate": 0.1})
-    path = write(folder / "masked.h5", GRAPH.entities, VALUES, SEEN, about=masked)
+    masked = Metadata("image", mask={"rate": 0.1})
+    path = write(folder / "masked.h5", GRAPH.entities, VALUES, SEEN, metadata=masked)
     assert "was masked already" in fails(path, "--missing-rate", "0.4")
-    other = write(folder / "o.h5", GRAPH.entities, VALUES, SEEN, about=About("image", train_id="x"))
+    other = write(
+        folder / "o.h5", GRAPH.entities, VALUES, SEEN, metadata=Metadata("image", train_id="x")
+    )
     assert "made from another train split" in fails(other)
     broken = write(folder / "nan.h5", GRAPH.entities, VALUES, SEEN)
     edit(broken, "vectors", 7, np.full(6, np.nan, dtype=np.float32))

@@ -1,4 +1,4 @@
-"""`mmkgc extract` of pictures, sounds and videos, as a user meets it."""
+"""Tests of `mmkgc extract` on pictures, sounds and videos."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_bad_pictures_are_told_by_entity_and_file_and_the_rest_goes_on(
     done = mmkgc(*words)
     assert done.code == 0, done.err
     assert done.out.splitlines()[0] == (
-        "12 entities: 5 observed, 1 without an image input, 6 whose input cannot be used"
+        "12 entities: 5 observed, 1 without an image input, 6 without a usable input"
     )
     found = rows(tmp_path / "g" / "features" / "image.h5")
     assert set(found) == {*GOOD, "both"}
@@ -92,7 +92,7 @@ def test_an_archive_with_paths_that_lead_out_gives_the_rest_and_writes_nothing_e
     before = {p for p in tmp_path.parent.rglob("*") if p.is_file()}
     done = mmkgc("extract", "image", "--graph", "g", "--input", "a.zip", "--encoder", "colour-grid")
     assert done.code == 0, done.err
-    assert "2 entities: 1 observed, 1 whose input cannot be used" in done.out
+    assert "2 entities: 1 observed, 1 without a usable input" in done.out
     assert "refused: leads out of the archive" in done.out
     assert "refused: a link or a special file" in done.out
     new = {p for p in tmp_path.parent.rglob("*") if p.is_file()} - before
@@ -135,8 +135,8 @@ def test_a_vision_model_twice_in_any_order_of_entities_gives_the_same_bits(
     one, other = (rows(tmp_path / g / "features" / "image.h5") for g in ("g", "turned"))
     assert len(one) == 9
     assert all(np.array_equal(one[name], other[name]) for name in names)
-    about = json.loads(mmkgc("features", "show", "g", "--json").out)["stores"][0]
-    assert about["pooling"] == "cls; mean over inputs"
+    metadata = json.loads(mmkgc("features", "show", "g", "--json").out)["stores"][0]
+    assert metadata["pooling"] == "cls; mean over inputs"
 
 
 def test_sounds_and_videos_have_vectors_with_and_without_models(mmkgc: Run, tmp_path: Path) -> None:
@@ -168,11 +168,11 @@ def test_sounds_and_videos_have_vectors_with_and_without_models(mmkgc: Run, tmp_
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["image"], 2, "say where the pictures are with --input FOLDER, INDEX or ARCHIVE"),
+        (["image"], 2, "no source of pictures; add --input FOLDER, INDEX or ARCHIVE"),
         (["image", "--input", "nothing"], 3, "nothing: cannot be read: no such file"),
         (["image", "--input", "p", "--encoder", "vgg16"], 2, "hf download timm/vgg16.tv_in1k"),
-        (["image", "--input", "p", "--encoder", "colour-grid", "--weights", "w"], 2, "has no use"),
-        (["image", "--input", "p", "--columns", "2"], 2, "is no index"),
+        (["image", "--input", "p", "--encoder", "colour-grid", "--weights", "w"], 2, "not use it"),
+        (["image", "--input", "p", "--columns", "2"], 2, "is not an index"),
         (["image", "--input", "p", "--encoder", "./none"], 3, "none: no such folder"),
         (["image", "--input", "p"], 3, "google/vit-base-patch16-224: not in the cache"),
         (["audio", "--input", "p"], 3, "MIT/ast-finetuned-audioset-10-10-0.4593: not in the cache"),

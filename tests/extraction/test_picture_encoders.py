@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from mmkgc_cli.errors import DataError, MmkgcError, UsageError
 from mmkgc_cli.extraction.colour_grid import CELLS, ColourGrid
 from mmkgc_cli.extraction.contract import EncoderOptions
-from mmkgc_cli.extraction.picture_encoder import PictureEncoder
+from mmkgc_cli.extraction.media import PictureEncoder
 from mmkgc_cli.extraction.vgg16 import Vgg16, network
 from mmkgc_cli.extraction.vision_models import VisionModel
 from tests.extraction.media_models import SIDE, WIDTH, tiny_clip, tiny_resnet, tiny_vit
@@ -91,9 +91,9 @@ def test_a_vit_gives_its_first_token_or_the_mean_of_the_others(
     states = by_hand(folder, picture)
     expected = states[1:].mean(0) if pooling == "mean" else states[0]
     assert np.allclose(vectors(encoder, picture)[0], expected, atol=1e-4)
-    assert (encoder.width, encoder.about.pooling) == (WIDTH, pooling or "cls")
+    assert (encoder.width, encoder.metadata.pooling) == (WIDTH, pooling or "cls")
     for word in ("ViTImageProcessorPil", "image_mean", f"'height': {SIDE}", "resample"):
-        assert word in encoder.about.preprocess
+        assert word in encoder.metadata.preprocess
 
 
 @pytest.mark.parametrize("make", [tiny_vit, tiny_resnet, tiny_clip])
@@ -113,11 +113,11 @@ def test_a_vector_depends_on_its_picture_alone(
 def test_a_convolutional_network_gives_the_mean_of_its_maps(tmp_path: Path) -> None:
     folder = tiny_resnet(tmp_path / "resnet")
     encoder = VisionModel(str(folder), CPU)
-    assert encoder.about.pooling == "mean"
+    assert encoder.metadata.pooling == "mean"
     pooler = VisionModel(str(folder), EncoderOptions(device="cpu", pooling="pooler"))
     picture = noise(40, 40)  # a ResNet's own pooler is that mean
     assert np.allclose(vectors(encoder, picture), vectors(pooler, picture), atol=1e-6)
-    with pytest.raises(UsageError, match="has no class token; say --pooling mean"):
+    with pytest.raises(UsageError, match="has no class token; use --pooling mean"):
         VisionModel(str(folder), EncoderOptions(device="cpu", pooling="cls"))
 
 
@@ -130,7 +130,7 @@ def test_weights_that_the_file_lacks_are_never_random(tmp_path: Path) -> None:
 
 def test_other_weights_have_another_revision(tmp_path: Path) -> None:
     revisions = {
-        VisionModel(str(tiny_vit(tmp_path / str(i), seed)), CPU).about.revision
+        VisionModel(str(tiny_vit(tmp_path / str(i), seed)), CPU).metadata.revision
         for i, seed in enumerate([0, 0, 1])
     }
     assert len(revisions) == 2
@@ -141,7 +141,7 @@ def test_other_weights_have_another_revision(tmp_path: Path) -> None:
     ("damage", "message"),
     [
         (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 99), "cannot be loaded"),
-        (lambda folder: (folder / "model.safetensors").unlink(), "no weights there"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "vit: no weights"),
         (lambda folder: (folder / "preprocessor_config.json").unlink(), "cannot be loaded"),
         (lambda folder: (folder / "config.json").write_text("{"), "cannot be loaded"),
         (
@@ -284,8 +284,8 @@ def test_vgg16_needs_its_weights_and_says_where_they_are() -> None:
     [
         (None, "cannot be read"),
         (b"PK\x03\x04" + b"\0" * 99, "not a safetensors file"),
-        ({"features.0.weight": torch.zeros(64, 3, 3, 3)}, "holds no 'features.0.bias'"),
-        ({"features.0.weight": torch.zeros(64, 1, 3, 3)}, r"\[64, 1, 3, 3\], in VGG16 it has"),
+        ({"features.0.weight": torch.zeros(64, 3, 3, 3)}, "has no tensor 'features.0.bias'"),
+        ({"features.0.weight": torch.zeros(64, 1, 3, 3)}, r"\[64, 1, 3, 3\], expected"),
     ],
 )
 def test_other_weights_are_refused(

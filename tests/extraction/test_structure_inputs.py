@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mmkgc_cli.errors import UsageError
-from mmkgc_cli.extraction.contract import Found, InputOptions
+from mmkgc_cli.extraction.contract import InputOptions, InputSet
 from mmkgc_cli.extraction.structure_inputs import find
 from mmkgc_cli.kg.graph import Graph
 
@@ -23,26 +23,26 @@ ROWS = [[0, 0, 1], [2, 1, 0], [1, 1, 1], [0, 0, 2]]
 NAMES = ["/m/a", "b", "c_d", "lonely"]
 
 
-def texts(found: Found[str]) -> dict[str, str]:
-    return {name: one.load() for name, (one,) in found.inputs.items()}
+def texts(input_set: InputSet[str]) -> dict[str, str]:
+    return {name: entry.load() for name, (entry,) in input_set.inputs.items()}
 
 
 def test_an_entity_is_told_by_its_train_triples_alone() -> None:
-    found = find(graph(ROWS, NAMES), InputOptions())
-    assert texts(found) == {
+    input_set = find(graph(ROWS, NAMES), InputOptions())
+    assert texts(input_set) == {
         "/m/a": "m a is in b. m a is in c d. c d near to m a",
         "b": "m a is in b. b near to b",
         "c_d": "m a is in c d. c d near to m a",
     }
-    assert found.train_id == graph(ROWS, NAMES).train_id
-    assert found.preprocess == "train triples by names"
+    assert input_set.train_id == graph(ROWS, NAMES).train_id
+    assert input_set.preprocess == "train triples by names"
 
 
 def test_labels_stand_for_names(tmp_path: Path) -> None:
-    found = find(graph(ROWS, NAMES, ["Aa", "Bb", "Cc", "L"]), InputOptions())
-    assert texts(found)["b"] == "Aa is in Bb. Bb near to Bb"
-    assert found.preprocess == "train triples by labels"
-    with pytest.raises(UsageError, match="--input: structure is made from the graph's own"):
+    input_set = find(graph(ROWS, NAMES, ["Aa", "Bb", "Cc", "L"]), InputOptions())
+    assert texts(input_set)["b"] == "Aa is in Bb. Bb near to Bb"
+    assert input_set.preprocess == "train triples by labels"
+    with pytest.raises(UsageError, match="--input: structure is made from the train triples"):
         find(graph(ROWS, NAMES), InputOptions(tmp_path))
 
 

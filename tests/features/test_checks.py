@@ -19,8 +19,8 @@ def test_features_that_are_features_are_not_suspected(tmp_path: Path) -> None:
         path = write(tmp_path / f"{dtype}.h5", IDS, values, np.arange(200) % 9 > 0, dtype=dtype)
         with FeatureStore(path) as store:
             found = check_store(store)
-        assert not any(finding.count for finding in found.findings().values())
-        assert found.sound
+        assert not any(finding.count for finding in found.problems().values())
+        assert found.is_valid
         seen = values[np.arange(200) % 9 > 0].astype(dtype).astype(np.float64)
         norms = np.linalg.norm(seen, axis=1)
         assert found.norms == pytest.approx(
@@ -66,11 +66,11 @@ def test_what_no_writer_of_ours_leaves_is_found(tmp_path: Path) -> None:
     edit(path, "vectors", 7, row)
     with FeatureStore(path) as store:
         found = check_store(store)
-    assert not found.sound
+    assert not found.is_valid
     assert found.leftover.examples == ["e0"]
     assert found.not_finite.examples == ["e7"]
     edit(path, "ids", 7, b"e9999")
-    with FeatureStore(path) as store, pytest.raises(DataError, match="not those that entities_id"):
+    with FeatureStore(path) as store, pytest.raises(DataError, match="do not match entities_id"):
         check_store(store)
     edit(path, "ids", 7, b"e8")
     with FeatureStore(path) as store, pytest.raises(DataError, match="199 distinct ids for 200"):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mmkgc_cli.errors import DataError, UsageError
 from mmkgc_cli.features.fills import FILLS
 from mmkgc_cli.features.loading import load_features
-from mmkgc_cli.features.metadata import About
+from mmkgc_cli.features.metadata import Metadata
 from mmkgc_cli.features.seeded_random import digests, normals
 from tests.features.small import graph_of, vectors, write
 
@@ -28,14 +28,14 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_rows_without_a_vector_need_a_fill_or_a_mask(store: Path) -> None:
     graph = graph_of(IDS)
     with pytest.raises(DataError, match=r"s.h5: 10 of 30 entities of 'ring' have no image vector; "
-                       r"say what stands for it: --fill zero\|mean\|random\|one"):  # fmt: skip
+                       r"choose a fill with --fill zero\|mean\|random\|one"):  # fmt: skip
         load_features(store, graph)
     masked = load_features(store, graph, uses_mask=True)
     assert masked.vectors.dtype == torch.float32
     assert np.array_equal(masked.observed.numpy(), OBSERVED)
     assert np.array_equal(masked.vectors.numpy(), np.where(OBSERVED[:, None], VALUES, 0))
     assert masked.provenance["fill"] is None
-    with pytest.raises(UsageError, match="fill 'men': did you mean 'mean'"):
+    with pytest.raises(UsageError, match="fill 'men' is unknown; did you mean 'mean'"):
         load_features(store, graph, fill="men")
 
 
@@ -99,9 +99,11 @@ def test_generated_rows_are_no_missing_ones(tmp_path: Path) -> None:
 
 def test_a_store_fitted_on_another_train_split_is_refused(tmp_path: Path) -> None:
     graph = graph_of(IDS)
-    fine = write(tmp_path / "f.h5", IDS, VALUES, about=About("image", train_id=graph.train_id))
+    fine = write(
+        tmp_path / "f.h5", IDS, VALUES, metadata=Metadata("image", train_id=graph.train_id)
+    )
     load_features(fine, graph)
-    path = write(tmp_path / "s.h5", IDS, VALUES, about=About("image", train_id="0" * 64))
+    path = write(tmp_path / "s.h5", IDS, VALUES, metadata=Metadata("image", train_id="0" * 64))
     with pytest.raises(DataError, match=r"another train split than that of 'ring' \(train_id 0000"):
         load_features(path, graph)
     load_features(path, graph, allow_other_train=True)

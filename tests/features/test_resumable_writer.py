@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from mmkgc_cli.errors import DataError, MmkgcError
-from mmkgc_cli.features.metadata import About
-from mmkgc_cli.features.resumable_writer import StorePart
+from mmkgc_cli.features.metadata import Metadata
+from mmkgc_cli.features.resumable_writer import ResumableWriter
 from mmkgc_cli.features.store import FeatureStore
 from tests.conftest import ROOT
 from tests.features.small import vectors, write
@@ -32,10 +32,10 @@ def test_a_writer_that_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
 
 def test_what_was_appended_is_there_when_a_writer_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "s.h5"
-    with StorePart(path, About("text"), 2, {"a": 1}) as part:
+    with ResumableWriter(path, Metadata("text"), 2, {"a": 1}) as part:
         part.append(["x", "y"], vectors(2, 2), np.array([True, False]), [["y", "empty"]])
         part.append([], vectors(0, 2), np.zeros(0, dtype=bool), ["nothing"])
-    with StorePart(path, About("text"), 2, {"a": 1}) as part:
+    with ResumableWriter(path, Metadata("text"), 2, {"a": 1}) as part:
         assert (part.ids, part.observed) == (["x", "y"], [True, False])
         assert part.notes == [["y", "empty"], "nothing"]
         part.append(["z"], vectors(3, 2)[2:], np.array([True]))
@@ -49,12 +49,12 @@ def test_what_was_appended_is_there_when_a_writer_goes_on(tmp_path: Path) -> Non
 
 def test_rows_for_another_order_must_be_in_it_and_come_once(tmp_path: Path) -> None:
     path = tmp_path / "s.h5"
-    with StorePart(path, About("text"), 2, {}) as part:
+    with ResumableWriter(path, Metadata("text"), 2, {}) as part:
         part.append(["x", "y"], vectors(2, 2), np.ones(2, dtype=bool))
         with pytest.raises(ValueError, match="'y' is not among the rows of the store"):
             part.finish(ids=["x"])
         part.append(["x"], vectors(1, 2), np.ones(1, dtype=bool))
-        with pytest.raises(DataError, match="the id 'x' comes twice"):
+        with pytest.raises(DataError, match="the id 'x' is repeated"):
             part.finish(ids=["x", "y"])
     assert not path.exists()
 
@@ -62,11 +62,11 @@ def test_rows_for_another_order_must_be_in_it_and_come_once(tmp_path: Path) -> N
 @pytest.mark.skipif(os.name != "posix", reason="needs locks")
 def test_one_process_writes_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "s.h5"
-    with StorePart(path, About("text"), 2, {}) as part:
+    with ResumableWriter(path, Metadata("text"), 2, {}) as part:
         part.append(["x"], vectors(1, 2), np.ones(1, dtype=bool))
         with pytest.raises(MmkgcError, match="s.h5: another process is making this store"):
-            StorePart(path, About("text"), 2, {}, resume=False)
-    with StorePart(path, About("text"), 2, {}) as part:
+            ResumableWriter(path, Metadata("text"), 2, {}, resume=False)
+    with ResumableWriter(path, Metadata("text"), 2, {}) as part:
         assert part.ids == ["x"]
         part.discard()
     assert not list(tmp_path.iterdir())
@@ -98,11 +98,11 @@ def test_a_damaged_record_and_what_follows_is_made_again(tmp_path: Path) -> None
 def test_a_part_of_another_job_is_refused_and_thrown_away_on_request(tmp_path: Path) -> None:
     path = tmp_path / "s.h5"
     extract(path, 30)
-    with pytest.raises(DataError, match=r"s.h5.part: left by another job .*remove it"):
-        StorePart(path, About("image"), WIDTH, {"inputs": "y"})
+    with pytest.raises(DataError, match=r"s.h5.part: left by another job .*delete this file"):
+        ResumableWriter(path, Metadata("image"), WIDTH, {"inputs": "y"})
     with pytest.raises(DataError, match="left by another job"):
-        StorePart(path, About("image"), WIDTH + 1, {"inputs": "x"})
-    with StorePart(path, About("image"), WIDTH, {"inputs": "y"}, resume=False) as part:
+        ResumableWriter(path, Metadata("image"), WIDTH + 1, {"inputs": "x"})
+    with ResumableWriter(path, Metadata("image"), WIDTH, {"inputs": "y"}, resume=False) as part:
         assert part.ids == []
 
 
@@ -130,7 +130,7 @@ def test_a_killed_writer_leaves_the_old_store_or_the_new_one_and_loses_nothing(
         kills += 1
         assert path.read_bytes() in (old, expected)
         if part.exists():
-            with StorePart(path, About("image"), WIDTH, {"inputs": "x"}) as left:
+            with ResumableWriter(path, Metadata("image"), WIDTH, {"inputs": "x"}) as left:
                 assert len(left.ids) >= most
                 assert left.ids == [f"e{i}" for i in range(len(left.ids))]
                 most = len(left.ids)

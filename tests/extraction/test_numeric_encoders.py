@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.extraction.contract import EncoderOptions, Skip
+from mmkgc_cli.extraction.numeric_encoders import Quantiles
 from mmkgc_cli.extraction.numeric_inputs import Number, Numbers
-from mmkgc_cli.extraction.quantiles import Quantiles
 
 
 def numbers(**values: float | list[float]) -> Numbers:
@@ -50,11 +50,13 @@ def test_attributes_of_few_entities_have_no_column() -> None:
     assert encoder.width == 2
     assert encoder.notes[1] == "1 attribute of fewer than 2 entities left out"
     encoder.admit(several[0])
-    with pytest.raises(Skip, match="no attribute that at least 2 entities have"):
+    with pytest.raises(Skip, match="no attribute of at least 2 entities"):
         encoder.admit(numbers(rare=1.0))
-    with pytest.raises(DataError, match="no attribute has numbers of 4 entities, the most is 3"):
+    with pytest.raises(
+        DataError, match="no attribute has numbers of 4 entities; the largest count is 3"
+    ):
         fitted(several, min_count=4)
-    with pytest.raises(DataError, match="the most is 0; lower --min-count"):
+    with pytest.raises(DataError, match="the largest count is 0; lower --min-count"):
         fitted([])
 
 
