@@ -67,7 +67,7 @@ class FeaturesConfig(BaseModel):
 
 
 class StoreConfig(Strict):
-    """What a run was given of one modality; see `features.metadata` for what a store says of itself.
+    """What a run was given of one modality; see `features.metadata` for what it says of itself.
 
     `observed`, `generated` and `missing` count entities of the graph.
     """

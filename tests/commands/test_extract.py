@@ -59,17 +59,17 @@ def test_structure_of_another_split_is_refused_in_training(mmkgc: Run, tmp_path:
     graph = random_graph(40, 3, 200, 1)
     write_graph(graph, tmp_path / "g")
     mmkgc("extract", "structure", "--graph", "g", "--encoder", "hashed-ngrams")
-    other = random_graph(40, 3, 200, 2)
-    write_graph(other, tmp_path / "o")
+    reference = random_graph(40, 3, 200, 2)
+    write_graph(reference, tmp_path / "o")
     done = mmkgc("train", "ikrl", "--graph", "o", "--features", "image=g/features/structure.h5",
                  "--fill", "zero")  # fmt: skip
     assert done.code == 3
 
     with pytest.raises(DataError, match="made from another train split"):
-        load_features(tmp_path / "g" / "features" / "structure.h5", other, "zero")
+        load_features(tmp_path / "g" / "features" / "structure.h5", reference, "zero")
 
 
-def test_what_was_skipped_is_listed_by_entity_and_line(mmkgc: Run, tmp_path: Path) -> None:
+def test_skipped_inputs_are_listed_by_entity_and_line(mmkgc: Run, tmp_path: Path) -> None:
     write_graph(graph_of([f"e{i}" for i in range(12)]), tmp_path / "g")
     lines = [f"e{i}\t\n" for i in range(7)] + ["e7\tgood\n", "e8\tbad \x00\n", "x\ty\n"]
     (tmp_path / "t.tsv").write_text("".join(lines))
@@ -97,12 +97,12 @@ def test_what_was_skipped_is_listed_by_entity_and_line(mmkgc: Run, tmp_path: Pat
 
 def test_encoders_are_listed_and_documented(mmkgc: Run) -> None:
     page = (ROOT / "docs" / "features.md").read_text(encoding="utf-8")
-    for name, kind in MODALITIES.items():
+    for name, modality_entry in MODALITIES.items():
         assert f"| `{name}` |" in page
         shown = mmkgc("extract", name, "--list").out
-        listed = json.loads(mmkgc("extract", name, "--list", "--json").out)
-        assert list(listed) == [e.name for e in kind.encoders]
-        for encoder in kind.encoders:
+        encoders = json.loads(mmkgc("extract", name, "--list", "--json").out)
+        assert list(encoders) == [e.name for e in modality_entry.encoders]
+        for encoder in modality_entry.encoders:
             assert f"`{encoder.name}`" in page
             assert f"{encoder.name} " in shown
             assert encoder.help + (" (default)" if encoder.default else "") in shown
@@ -165,15 +165,18 @@ def test_a_command_killed_anywhere_resumes_to_the_same_vectors(tmp_path: Path) -
         ):
             time.sleep(0.005)
         process.send_signal(number)
-        _, said = process.communicate()
+        _, stderr = process.communicate()
         codes.append(process.returncode)
-        assert "Traceback" not in said
-        assert number == signal.SIGKILL or "run the same command to resume" in said
+        assert "Traceback" not in stderr
+        assert number == signal.SIGKILL or "run the same command to resume" in stderr
     assert codes == [-signal.SIGKILL, 130, 143]
-    said, _ = start("s.h5").communicate()
-    assert "from the interrupted run" in said
-    with FeatureStore(tmp_path / "s.h5") as one, FeatureStore(tmp_path / "whole.h5") as other:
-        assert one.ids == other.ids == names
-        assert np.array_equal(one.read(), other.read())
-        assert one.observed.all()
-        assert one.metadata == other.metadata
+    stderr, _ = start("s.h5").communicate()
+    assert "from the interrupted run" in stderr
+    with (
+        FeatureStore(tmp_path / "s.h5") as resumed,
+        FeatureStore(tmp_path / "whole.h5") as reference,
+    ):
+        assert resumed.ids == reference.ids == names
+        assert np.array_equal(resumed.read(), reference.read())
+        assert resumed.observed.all()
+        assert resumed.metadata == reference.metadata

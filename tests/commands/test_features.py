@@ -54,7 +54,7 @@ def test_features_are_imported_shown_and_checked(mmkgc: Run, folder: Path) -> No
     assert json.loads(done.out)["zero"] == 2
 
 
-def test_a_check_fails_on_what_cannot_be_trained_with(
+def test_a_check_fails_on_stores_that_training_cannot_use(
     mmkgc: Run, folder: Path, graph: Graph
 ) -> None:
     mmkgc(*IMPORT, "graph")
@@ -103,7 +103,7 @@ def test_export_follows_the_graph_and_may_leave_missing_rows_out(
 
 
 @pytest.mark.parametrize("pattern", ["random", "degree", "relation"])
-def test_a_mask_takes_vectors_away_and_its_list_does_the_same(
+def test_a_mask_and_its_list_remove_the_same_vectors(
     mmkgc: Run, folder: Path, graph: Graph, pattern: str
 ) -> None:
     mmkgc(*IMPORT, "graph", "--zero-is-missing")

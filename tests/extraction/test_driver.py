@@ -39,7 +39,7 @@ class RecordedProgress:
 
 
 class Batchy(Encoder[float]):
-    """Every vector tells who else was in the batch, as rounding does in a real encoder."""
+    """Every vector depends on its batch, like rounding in a real encoder."""
 
     metadata = EncoderMetadata("batchy", "1", "nothing", "none")
     width = 2
@@ -156,7 +156,7 @@ def test_large_inputs_come_first_and_share_batches(tmp_path: Path) -> None:
 
 @given(st.integers(0, 1 << 16), st.integers(1, 9))
 @settings(max_examples=25, deadline=None)
-def test_a_run_that_was_stopped_anywhere_ends_as_if_it_had_not_been(
+def test_a_resumed_run_equals_an_uninterrupted_one(
     tmp_path_factory: pytest.TempPathFactory, seed: int, batch_size: int
 ) -> None:
     folder = tmp_path_factory.mktemp("stop")
@@ -199,7 +199,7 @@ def test_a_run_that_was_stopped_anywhere_ends_as_if_it_had_not_been(
 
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_after_the_batch_and_the_same_request_goes_on(
+def test_a_signal_stops_after_the_batch_and_the_same_request_resumes(
     tmp_path: Path, number: int
 ) -> None:
     def interrupt(calls: int) -> None:
@@ -264,7 +264,7 @@ def test_strict_stops_at_the_first_input_that_cannot_be_used(tmp_path: Path) -> 
     assert (done.observed, done.failed, len(done.skipped)) == (23, 0, 1)
 
 
-def test_strict_looks_at_what_was_done_without_it(tmp_path: Path) -> None:
+def test_strict_fails_on_inputs_skipped_before(tmp_path: Path) -> None:
     def stop(calls: int) -> None:
         if calls == 2:
             raise KeyboardInterrupt
@@ -278,7 +278,7 @@ def test_strict_looks_at_what_was_done_without_it(tmp_path: Path) -> None:
         extract_to(tmp_path / "s.h5", input_set=input_set_of(values))
 
 
-def test_a_job_without_a_usable_input_is_impossible(tmp_path: Path) -> None:
+def test_a_job_without_a_usable_input_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"values: no text for any entity of 'ring'; check --input"):
         extract_to(tmp_path / "s.h5", input_set=input_set_of({}))
     with pytest.raises(DataError, match="its 3 ids are not in the graph .the first is 'x', .*'e0'"):
@@ -288,7 +288,7 @@ def test_a_job_without_a_usable_input_is_impossible(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_try_out_takes_the_first_by_id_and_says_so(tmp_path: Path) -> None:
+def test_a_limit_takes_the_first_by_id_and_is_recorded(tmp_path: Path) -> None:
     done = extract_to(tmp_path / "s.h5", limit=3)
     result = vectors(tmp_path / "s.h5")
     assert {name for name, vector in result.items() if vector} == {"e0", "e1", "e10"}
@@ -297,7 +297,7 @@ def test_a_try_out_takes_the_first_by_id_and_says_so(tmp_path: Path) -> None:
     assert extract_to(tmp_path / "t.h5", limit=23).metadata.notes == ()
 
 
-def test_a_store_that_is_there_is_kept_and_one_made_otherwise_is_refused(tmp_path: Path) -> None:
+def test_an_equal_store_is_kept_and_another_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "s.h5"
     values = {**numbered(), "e3": [None]}
     reference = extract_to(path, input_set=input_set_of(values))
@@ -315,7 +315,7 @@ def test_a_store_that_is_there_is_kept_and_one_made_otherwise_is_refused(tmp_pat
     assert not list(tmp_path.glob("*.tsv"))
 
 
-def test_what_another_job_left_is_refused_until_it_may_be_overwritten(tmp_path: Path) -> None:
+def test_a_part_of_another_job_is_refused_without_overwrite(tmp_path: Path) -> None:
     def stop(calls: int) -> None:
         if calls == 2:
             raise KeyboardInterrupt
@@ -333,7 +333,7 @@ def test_what_another_job_left_is_refused_until_it_may_be_overwritten(tmp_path: 
     assert (done.resumed, done.observed) == (0, 23)
 
 
-def test_a_kill_between_the_last_two_steps_is_made_up_for(tmp_path: Path) -> None:
+def test_a_part_left_beside_a_finished_store_is_removed(tmp_path: Path) -> None:
     def stop(calls: int) -> None:
         if calls == 2:
             raise KeyboardInterrupt
@@ -361,7 +361,7 @@ def test_two_processes_cannot_make_one_store(tmp_path: Path) -> None:
     assert len(fitted_items) == 6
 
 
-def test_an_encoder_that_is_fitted_meets_what_can_be_read(tmp_path: Path) -> None:
+def test_an_encoder_is_fitted_to_the_readable_inputs(tmp_path: Path) -> None:
     class Fitted(Batchy):
         def fit(self, items: Any) -> None:
             self.fitted_items = sorted(items)
@@ -375,7 +375,7 @@ def test_an_encoder_that_is_fitted_meets_what_can_be_read(tmp_path: Path) -> Non
     assert encoder.fitted_items == [-2.0, 1.0]
 
 
-def test_the_display_hears_of_all_that_is_left_to_do(tmp_path: Path) -> None:
+def test_the_progress_counts_the_remaining_inputs(tmp_path: Path) -> None:
     display = RecordedProgress()
     values = {**numbered(), "e3": [None, 3.0]}
     request = ExtractRequest("text", tmp_path / "s.h5", batch_size=4)

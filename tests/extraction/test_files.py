@@ -109,7 +109,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("form", KINDS)
-def test_a_folder_and_archives_of_it_hold_the_same(form: str, tmp_path: Path) -> None:
+def test_a_folder_and_its_archives_have_the_same_files(form: str, tmp_path: Path) -> None:
     input_set = find(KINDS[form](tmp_path / "pictures", LAYOUT))
     assert contents(input_set) == EXPECTED
     assert (input_set.outside, input_set.outside_example) == (2, "other")
@@ -145,8 +145,8 @@ def test_any_entity_has_a_file_name_by_percent_encoding(name: str) -> None:
     assert {entity: sorted(data) for entity, data in input_set.items()} == {name: [b"x", b"y"]}
 
 
-def test_a_name_that_is_an_entity_stands_for_itself_first(tmp_path: Path) -> None:
-    """`a%2Fb` is an entity here, and so is what it decodes to; `m.07` is one, and so is /m/07."""
+def test_a_name_that_is_an_entity_matches_before_its_decoding(tmp_path: Path) -> None:
+    """Both `a%2Fb` and its decoded form are entities, and both `m.07` and `/m/07`."""
     names = ["a%2Fb", "a/b", "m.07", "/m/07", "/m/08"]
     files = {"a%2Fb.png": b"1", "m.07.png": b"2", "m.08.png": b"3"}
     input_set = find(write(tmp_path / "x", files), names=names)
@@ -157,7 +157,7 @@ def test_decomposed_names_as_macs_write_them_are_composed(tmp_path: Path) -> Non
     assert contents(find(write(tmp_path / "x", {"é.png": b"1"}))) == {"é": [b"1"]}
 
 
-def test_links_within_a_folder_are_followed_and_never_for_ever(tmp_path: Path) -> None:
+def test_links_within_a_folder_are_followed_without_a_loop(tmp_path: Path) -> None:
     folder = write(tmp_path / "pictures", {"Q1/1.png": b"1"})
     write(tmp_path / "elsewhere", {"2.png": b"2"})
     (folder / "Q2").symlink_to(tmp_path / "elsewhere")
@@ -229,7 +229,7 @@ def test_members_that_lead_out_or_are_no_files_are_refused_by_entity_and_nothing
 
 
 @pytest.mark.parametrize("form", ["zip", "tar", "tar.gz", "tar.xz"])
-def test_an_archive_cut_off_anywhere_is_refused_in_one_line_or_its_members_are_skipped(
+def test_a_truncated_archive_is_refused_in_one_line_or_its_members_are_skipped(
     form: str, tmp_path: Path
 ) -> None:
     path = KINDS[form](tmp_path / "a", {"Q1/1.png": b"x" * 3000, "Q2/1.png": os.urandom(3000)})
@@ -290,7 +290,7 @@ def index(folder: Path, text: str) -> Path:
         "\ufeffentity\tfile\r\n\r\nQ1\tp/1.png\r\nQ1\tp/2.png\r\n/m/0154j\td\r\n",
     ],
 )
-def test_an_index_names_files_and_folders_from_where_it_lies(text: str, tmp_path: Path) -> None:
+def test_paths_of_an_index_are_relative_to_it(text: str, tmp_path: Path) -> None:
     input_set = find(index(tmp_path, text))
     assert contents(input_set) == {"Q1": [b"1", b"2"], "/m/0154j": [b"a", b"b"]}
     assert all(
@@ -299,14 +299,14 @@ def test_an_index_names_files_and_folders_from_where_it_lies(text: str, tmp_path
 
 
 @pytest.mark.parametrize("column", ["code", "3"])
-def test_columns_say_which_column_of_an_index_holds_paths(column: str, tmp_path: Path) -> None:
+def test_columns_selects_the_path_column_of_an_index(column: str, tmp_path: Path) -> None:
     path = index(tmp_path, "entity\tfile\tcode\nQ1\tnothing\tp/1.png\n")
     input_set = find(path, [column])
     assert contents(input_set) == {"Q1": [b"1"]}
     assert input_set.preprocess == f"column {column}"
 
 
-def test_paths_that_lead_nowhere_are_skipped_by_entity_with_the_line(tmp_path: Path) -> None:
+def test_missing_files_of_an_index_are_skipped_with_the_line(tmp_path: Path) -> None:
     text = "Q1\tp/3.png\nQ2\thttps://example.org/1.png\n/m/0154j\t\nm.07\tp\0.png\n"
     input_set = find(index(tmp_path, text.replace("p\0.png", "x" * 5000)))
     reasons = {}
@@ -343,14 +343,12 @@ def test_an_index_that_cannot_be_read_is_one_line(
     ("columns", "message"),
     [(["4"], "from 2 to 3"), (["fle"], "did you mean 'file'"), (["a", "b"], "one path column")],
 )
-def test_columns_that_are_not_there_are_wrong_usage(
-    columns: list[str], message: str, tmp_path: Path
-) -> None:
+def test_missing_columns_are_usage_errors(columns: list[str], message: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=message):
         find(index(tmp_path, "entity\tfile\tcode\nQ1\tp/1.png\tx\n"), columns)
 
 
-def test_a_source_is_needed_and_must_be_there(tmp_path: Path) -> None:
+def test_a_source_is_needed_and_must_exist(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no source of pictures; add --input"):
         find(None)
     with pytest.raises(DataError, match="cannot be read: no such file"):

@@ -14,7 +14,7 @@ MASK = (1 << 64) - 1
 
 
 def by_definition(text: str) -> list[float]:
-    """FNV-1a over code points, finished as SplitMix64 does, one n-gram at a time."""
+    """FNV-1a over code points and the final step of SplitMix64, one n-gram at a time."""
     small = "".join(chr(ord(c) + 32) if "A" <= c <= "Z" else c for c in f" {text} ")
     counts = [0] * 512
     for size in (3, 4, 5):

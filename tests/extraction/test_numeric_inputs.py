@@ -62,12 +62,12 @@ def test_usual_ways_to_write_a_number_are_read(written: str) -> None:
         ("x" * 99, f"'{'x' * 40}…' is not a number"),
     ],
 )
-def test_what_is_no_number_says_why(written: str, reason: str) -> None:
+def test_invalid_numbers_are_skipped_with_a_reason(written: str, reason: str) -> None:
     with pytest.raises(Skip, match=reason):
         parse_number(written)
 
 
-def test_bad_lines_are_told_by_entity_and_line(tmp_path: Path) -> None:
+def test_bad_lines_are_skipped_with_entity_and_line(tmp_path: Path) -> None:
     path = tmp_path / "n.tsv"
     path.write_bytes(
         b"b\tx\t1\nb\tx\t1e400\nc\t\t2\nc\tx\n/m/1\tx\t\xff\nc\tx\t\0\nc\t" + b"y" * (1 << 21)
@@ -84,7 +84,7 @@ def test_bad_lines_are_told_by_entity_and_line(tmp_path: Path) -> None:
     ]
 
 
-def test_what_is_no_table_of_numbers_is_refused(tmp_path: Path) -> None:
+def test_a_file_without_numbers_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "n.tsv"
     path.write_text("entity\tvalue\nb\t1\n")
     with pytest.raises(DataError, match="n.tsv:1: 2 columns and no header with 'attribute'"):

@@ -26,20 +26,20 @@ def folder(tmp_path: Path) -> Path:
     return tiny_bert(tmp_path / "org" / "model")
 
 
-def test_the_revision_of_a_folder_follows_from_what_decides_about_vectors(
+def test_the_revision_of_a_folder_depends_on_files_that_determine_vectors(
     folder: Path, tmp_path: Path
 ) -> None:
-    first = locate(str(folder))
-    assert first.name == "org/model"
-    assert first.revision.startswith("sha256 ")
+    reference = locate(str(folder))
+    assert reference.name == "org/model"
+    assert reference.revision.startswith("sha256 ")
     (folder / "README.md").write_text("other words")
-    assert locate(str(folder)) == first
+    assert locate(str(folder)) == reference
     other = tiny_bert(tmp_path / "moved" / "model")
-    assert locate(str(other)).revision == first.revision
+    assert locate(str(other)).revision == reference.revision
     tiny_bert(other, seed=1)
-    assert locate(str(other)).revision != first.revision
+    assert locate(str(other)).revision != reference.revision
     (folder / "tokenizer_config.json").write_text("{}")
-    assert locate(str(folder)).revision != first.revision
+    assert locate(str(folder)).revision != reference.revision
 
 
 def test_safetensors_are_preferred_to_pickles(folder: Path) -> None:
@@ -49,7 +49,7 @@ def test_safetensors_are_preferred_to_pickles(folder: Path) -> None:
     assert load(folder).width == WIDTH
 
 
-def test_a_folder_that_is_no_model_is_one_line(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_one_line(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere/at/all: no such folder"):
         locate("nowhere/at/all")
     with pytest.raises(DataError, match="no config.json, so it is not a model"):
@@ -65,20 +65,20 @@ def test_a_folder_that_is_no_model_is_one_line(folder: Path, tmp_path: Path) -> 
         locate(str(folder))
 
 
-def test_weights_that_are_missing_are_not_drawn_at_random(folder: Path) -> None:
+def test_missing_weights_are_an_error(folder: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     tensors = load_file(folder / "model.safetensors")
     without = {k: v for k, v in tensors.items() if "pooler" not in k}
     save_file(without, folder / "model.safetensors", metadata={"format": "pt"})
     assert load(folder).width == WIDTH  # nothing here looks at the pooler
-    lacking = {k: v for k, v in without.items() if "layer.1.attention" not in k}
-    save_file(lacking, folder / "model.safetensors", metadata={"format": "pt"})
+    incomplete = {k: v for k, v in without.items() if "layer.1.attention" not in k}
+    save_file(incomplete, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(DataError, match="10 of the weights that .* they would be random"):
         load(folder)
 
 
-def test_code_that_comes_with_a_model_is_never_run(folder: Path, tmp_path: Path) -> None:
+def test_code_of_a_model_repository_is_never_run(folder: Path, tmp_path: Path) -> None:
     settings = json.loads((folder / "config.json").read_text())
     settings["auto_map"] = dict.fromkeys(("AutoConfig", "AutoModel"), "code.X")
     settings["model_type"] = "own"

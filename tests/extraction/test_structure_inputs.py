@@ -27,7 +27,7 @@ def texts(input_set: InputSet[str]) -> dict[str, str]:
     return {name: entry.load() for name, (entry,) in input_set.inputs.items()}
 
 
-def test_an_entity_is_told_by_its_train_triples_alone() -> None:
+def test_the_text_of_an_entity_contains_its_train_triples_only() -> None:
     input_set = find(graph(ROWS, NAMES), InputOptions())
     assert texts(input_set) == {
         "/m/a": "m a is in b. m a is in c d. c d near to m a",
@@ -38,7 +38,7 @@ def test_an_entity_is_told_by_its_train_triples_alone() -> None:
     assert input_set.preprocess == "train triples by names"
 
 
-def test_labels_stand_for_names(tmp_path: Path) -> None:
+def test_labels_replace_names(tmp_path: Path) -> None:
     input_set = find(graph(ROWS, NAMES, ["Aa", "Bb", "Cc", "L"]), InputOptions())
     assert texts(input_set)["b"] == "Aa is in Bb. Bb near to Bb"
     assert input_set.preprocess == "train triples by labels"
@@ -47,12 +47,12 @@ def test_labels_stand_for_names(tmp_path: Path) -> None:
 
 
 def test_neither_the_order_of_entities_nor_of_triples_matters() -> None:
-    first = find(graph(ROWS, NAMES), InputOptions())
-    place = [2, 0, 3, 1]  # new number of each entity
-    rows = [[place[h], r, place[t]] for h, r, t in reversed(ROWS)]
-    names = [NAMES[place.index(i)] for i in range(4)]
+    reference = find(graph(ROWS, NAMES), InputOptions())
+    new_number = [2, 0, 3, 1]  # new number of each entity
+    rows = [[new_number[h], r, new_number[t]] for h, r, t in reversed(ROWS)]
+    names = [NAMES[new_number.index(i)] for i in range(4)]
     second = find(graph(rows, names), InputOptions())
-    assert texts(first) == texts(second)
-    assert first.source == second.source
+    assert texts(reference) == texts(second)
+    assert reference.source == second.source
     fewer = dataclasses.replace(graph(ROWS, NAMES), train=graph(ROWS[1:], NAMES).train)
-    assert find(fewer, InputOptions()).source != first.source
+    assert find(fewer, InputOptions()).source != reference.source

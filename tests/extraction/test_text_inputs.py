@@ -63,7 +63,7 @@ def test_quotes_and_commas_are_plain_characters(tmp_path: Path, end: bytes) -> N
         ("mid\tlabel\tdescription", "/m/1\tNone\tNone", "None"),  # a commune of Piedmont
     ],
 )
-def test_a_header_says_where_texts_are_and_labels_come_first(
+def test_a_header_gives_the_text_columns_and_labels_come_first(
     tmp_path: Path, header: str, row: str, text: str
 ) -> None:
     input_set = look(table(tmp_path / "t.tsv", header, row))
@@ -91,7 +91,7 @@ def test_lines_of_one_entity_are_joined_and_equal_ones_count_once(tmp_path: Path
     assert texts(input_set) == {"d": ["one: two words"], "a b": ["x"]}
 
 
-def test_bad_lines_are_told_by_entity_and_line_and_cost_nothing_else(tmp_path: Path) -> None:
+def test_bad_lines_are_skipped_alone_with_entity_and_line(tmp_path: Path) -> None:
     path = table(
         tmp_path / "t.tsv", "entity\ttext", b"/m/1\tn\0l", b"a b\t\xff", "São\t  ", "d\tx\ty",
         b"d\t" + b"x" * 10_000_000, "d\tgood", b"?\t\0",
@@ -109,7 +109,7 @@ def test_bad_lines_are_told_by_entity_and_line_and_cost_nothing_else(tmp_path: P
 
 
 @pytest.mark.parametrize("excess", [-1, 0, 1, 2, 3])
-def test_the_longest_text_is_read_and_one_longer_is_not(tmp_path: Path, excess: int) -> None:
+def test_a_text_at_the_limit_is_read_and_a_longer_one_is_not(tmp_path: Path, excess: int) -> None:
     long = "x" * (LONGEST - 2 + excess)
     input_set = look(table(tmp_path / "t.tsv", f"d\t{long}", "a b\tbehind"))
     assert texts(input_set)["a b"] == ["behind"]
@@ -165,7 +165,7 @@ def test_a_folder_has_a_file_an_entity_with_ids_as_in_urls(tmp_path: Path) -> No
         look(tmp_path, ["x"])
 
 
-def test_what_is_no_source_at_all_is_refused(tmp_path: Path) -> None:
+def test_an_unusable_source_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         look(tmp_path / "nowhere.tsv")
     with pytest.raises(DataError, match="the file is empty"):
@@ -180,7 +180,7 @@ def test_what_is_no_source_at_all_is_refused(tmp_path: Path) -> None:
     assert texts(look(table(tmp_path / "bom.tsv", b"\xef\xbb\xbfd\tx"))) == {"d": ["x"]}
 
 
-def test_a_file_that_shrank_is_not_read_as_if_it_had_not(tmp_path: Path) -> None:
+def test_a_file_that_became_shorter_is_an_error(tmp_path: Path) -> None:
     path = table(tmp_path / "t.tsv", "a b\tx", "d\tmore words")
     input_set = look(path)
     path.write_bytes(path.read_bytes()[:-4])

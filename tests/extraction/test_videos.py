@@ -32,7 +32,7 @@ def grey_picture(level: int) -> Image.Image:
 
 
 def video(path: Path, count: int = 50, codec: str = "mpeg4") -> Path:
-    """A video whose frame i is grey of level 5 i."""
+    """A video with frame i in grey level 5 i."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=10)
         stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
@@ -57,7 +57,7 @@ def number(frame: Image.Image) -> int:
 
 
 @given(st.integers(1, 400), st.integers(1, 40))
-def test_frames_stand_in_the_middle_of_equal_parts(total: int, count: int) -> None:
+def test_frames_are_in_the_middle_of_equal_parts(total: int, count: int) -> None:
     result = middles(total, count)
     assert result == [int(np.floor((i + 0.5) * total / count)) for i in range(count)]
     assert result == sorted(result)
@@ -97,7 +97,7 @@ def test_a_folder_of_pictures_is_a_video_in_the_order_of_its_numbers(tmp_path: P
         assert len(result.inputs["Q2"]) == 3
 
 
-def test_a_frame_that_cannot_be_read_is_told_by_name(tmp_path: Path) -> None:
+def test_an_unreadable_frame_is_reported_by_name(tmp_path: Path) -> None:
     files = {f"{i}.png": encoded(grey_picture(i)) for i in range(4)} | {"2.png": b"broken"}
     folder = write(tmp_path, files)
     with pytest.raises(Skip, match=r"^frame .*2.png: not a picture"):
@@ -105,7 +105,7 @@ def test_a_frame_that_cannot_be_read_is_told_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", CODECS)
-def test_a_video_cut_off_anywhere_is_skipped_or_nearly_whole(name: str, tmp_path: Path) -> None:
+def test_a_truncated_video_is_skipped_or_almost_complete(name: str, tmp_path: Path) -> None:
     path = video(tmp_path / name, codec=CODECS[name])
     data = path.read_bytes()
     for end in range(0, len(data), max(1, len(data) // 25)):
@@ -126,7 +126,7 @@ def test_a_video_cut_off_anywhere_is_skipped_or_nearly_whole(name: str, tmp_path
         (b"\x1a\x45\xdf\xa3" + b"\0" * 200, "damaged, truncated or not a video"),
     ],
 )
-def test_what_is_no_video_is_skipped(
+def test_files_that_are_not_videos_are_skipped(
     content: bytes, reason: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "x.mp4"
@@ -199,7 +199,7 @@ def test_a_video_model_sees_its_number_of_frames_in_order(tmp_path: Path) -> Non
     assert np.abs(backwards - expected.numpy()).max() > 1e-4
 
 
-def test_a_model_of_pictures_serves_frame_by_frame(tmp_path: Path) -> None:
+def test_a_vision_model_encodes_frame_by_frame(tmp_path: Path) -> None:
     encoder = video_model(str(tiny_vit(tmp_path / "model")), EncoderOptions(device="cpu"))
     assert isinstance(encoder, PooledFrames)
     assert encoder.prepare(clip(video(tmp_path / "a.mp4"))).shape == (WIDTH,)

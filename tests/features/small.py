@@ -55,7 +55,7 @@ def edit(path: Path, name: str, row: int, value: Any) -> None:
 
 
 def graph_of(entities: Sequence[str]) -> Graph:
-    """A graph whose train triples run from each entity to the next."""
+    """A graph with a train triple from each entity to the next."""
     n = len(entities)
     train = np.array([[i, 0, (i + 1) % n] for i in range(n)], dtype=np.int32)
     return Graph("ring", list(entities), ["next"], train, train[:0], train[:0])

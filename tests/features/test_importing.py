@@ -140,7 +140,7 @@ def _dump(path: Path, value: Any) -> None:
         ("v.npy", lambda path, value: np.save(path, np.array(value, dtype=object))),
     ],
 )
-def test_pickles_need_a_word_and_run_nothing_without_it(
+def test_pickles_need_a_flag_and_are_not_run_without_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, save: Callable[[Path, Any], object]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -217,7 +217,7 @@ def test_a_wrong_map_of_ids_is_named_with_its_line(tmp_path: Path, text: bytes, 
     assert not (tmp_path / "out.h5").exists()
 
 
-def test_ids_that_are_numbers_are_no_count_line(tmp_path: Path) -> None:
+def test_ids_that_are_numbers_are_not_a_count_line(tmp_path: Path) -> None:
     np.save(tmp_path / "v.npy", VALUES)
     ids = tmp_path / "ids"
     for text in ("7\n3\n0\n1\n2\n", "5\n7\n3\n0\n1\n2\n"):
@@ -242,14 +242,14 @@ def test_an_order_of_another_length_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [*MATRICES, "keys.tsv", "v.pkl"])
-def test_a_file_cut_off_anywhere_is_one_line(tmp_path: Path, name: str) -> None:
+def test_a_truncated_file_is_one_line(tmp_path: Path, name: str) -> None:
     source = tmp_path / name
     {**MATRICES, "keys.tsv": KEYED["v.tsv"], "v.pkl": lambda path: _dump(path, VALUES)}[name](
         source
     )
-    whole = source.read_bytes()
-    for size in sorted({0, 1, 7, *range(20, len(whole), max(1, len(whole) // 9))}):
-        source.write_bytes(whole[:size])
+    data = source.read_bytes()
+    for size in sorted({0, 1, 7, *range(20, len(data), max(1, len(data) // 9))}):
+        source.write_bytes(data[:size])
         try:
             bring(source, None, ids=None, unsafe_pickle=True)
         except (DataError, UsageError) as error:
@@ -274,7 +274,7 @@ def test_a_file_cut_off_anywhere_is_one_line(tmp_path: Path, name: str) -> None:
         ("v.docx", lambda p: p.write_text("x"), "no reader for '.docx'; known: .bin"),
     ],
 )  # fmt: skip
-def test_files_that_hold_no_vectors_say_what_they_hold(
+def test_files_without_vectors_are_refused_with_their_contents(
     tmp_path: Path, name: str, save: Callable[[Path], object], words: str
 ) -> None:
     save(tmp_path / name)
@@ -288,7 +288,7 @@ def test_files_that_hold_no_vectors_say_what_they_hold(
     dtype=st.sampled_from(["float32", "float16"]),
     rows=st.lists(st.integers(0, 4), min_size=1, unique=True),
 )
-def test_what_is_exported_comes_back(
+def test_an_export_can_be_imported_again(
     tmp_path_factory: pytest.TempPathFactory, suffix: str, dtype: str, rows: list[int]
 ) -> None:
     folder = tmp_path_factory.mktemp("export")
@@ -301,7 +301,9 @@ def test_what_is_exported_comes_back(
         pq = pytest.importorskip("pyarrow.parquet")
         table = pq.read_table(files[0]).to_pydict()
         triples = zip(table["id"], table["observed"], table["vector"], strict=True)
-        assert {name: list(map(float, v)) for name, seen, v in triples if seen} == expected
+        assert {
+            name: list(map(float, v)) for name, is_observed, v in triples if is_observed
+        } == expected
         assert table["id"] == [IDS[i] for i in rows]
     else:
         ids = files[1] if suffix == "npy" else None
@@ -312,12 +314,12 @@ def test_what_is_exported_comes_back(
     store.close()
 
 
-def test_a_safetensors_export_is_one_for_the_library(tmp_path: Path) -> None:
+def test_the_library_reads_a_safetensors_export(tmp_path: Path) -> None:
     store = FeatureStore(write(tmp_path / "s.h5", IDS, VALUES, np.arange(5) > 0))
     export_features(store, np.arange(5), tmp_path / "x.safetensors")
-    found = safetensors.torch.load_file(tmp_path / "x.safetensors")
-    assert torch.equal(found["vectors"][1:], torch.from_numpy(VALUES[1:]))
-    assert found["observed"].tolist() == [False, True, True, True, True]
+    tensors = safetensors.torch.load_file(tmp_path / "x.safetensors")
+    assert torch.equal(tensors["vectors"][1:], torch.from_numpy(VALUES[1:]))
+    assert tensors["observed"].tolist() == [False, True, True, True, True]
     with pytest.raises(UsageError, match="no writer for '.csv'; known: .npy, .safetensors"):
         export_features(store, np.arange(5), tmp_path / "x.csv")
     store.close()

@@ -16,7 +16,7 @@ N, WIDTH, BATCH = 120, 16, 6
 
 
 def extract(path: Path, stop: int = N, pause: float = 0.0) -> None:
-    """Appends what is not there yet, as an extraction does, and makes the store."""
+    """Appends the missing rows, as an extraction does, and writes the store."""
     values = vectors(N, WIDTH)
     with ResumableWriter(path, Metadata("image"), WIDTH, {"inputs": "x"}) as part:
         for start in range(len(part.ids), stop, BATCH):
