@@ -24,9 +24,9 @@ import numpy as np
 import torch
 
 from mmkgc_cli.features.alignment import RowCache, align
-from mmkgc_cli.features.metadata import About
+from mmkgc_cli.features.metadata import Metadata
 from mmkgc_cli.features.store import FeatureStore
-from mmkgc_cli.features.writing import Rows, write_store
+from mmkgc_cli.features.writing import FeatureBlock, write_store
 from mmkgc_cli.kg.graph import Graph
 
 PART = 4096
@@ -62,10 +62,10 @@ def speeds(folder: Path, n: int, width: int, runs: int) -> None:
     size = 4 * n * width / 1e9
     values = np.load(plain)
 
-    def blocks() -> Iterator[Rows]:
+    def blocks() -> Iterator[FeatureBlock]:
         for start in range(0, n, PART):
             part = values[start : start + PART]
-            yield Rows(ids[start : start + PART], part, np.ones(len(part), dtype=bool))
+            yield FeatureBlock(ids[start : start + PART], part, np.ones(len(part), dtype=bool))
 
     rng = np.random.default_rng(1)
     shuffled, some = rng.permutation(n), rng.integers(n, size=min(n, 2048))
@@ -82,7 +82,7 @@ def speeds(folder: Path, n: int, width: int, runs: int) -> None:
         path = folder / "s.h5"
 
         def write(path: Path = path, dtype: str = dtype, how: str | None = compression) -> None:
-            write_store(path, About("image"), blocks(), n=n, width=width, dtype=dtype,
+            write_store(path, Metadata("image"), blocks(), n=n, width=width, dtype=dtype,
                         compression=how)  # fmt: skip
 
         written = size / best(write, runs)

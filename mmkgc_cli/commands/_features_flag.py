@@ -1,4 +1,4 @@
-"""``--features MODALITY=STORE``, once for each, or several pairs behind one."""
+"""The option ``--features MODALITY=STORE``, which accepts several pairs."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ FeaturesOption = Annotated[
     typer.Option(
         FLAG,
         metavar="MODALITY=STORE",
-        help="Vectors of a modality, for scorers that take them; several may follow.",
+        help="Feature stores by modality, for scorers that use them.",
     ),
 ]
 
 
 class WithFeatures(TyperCommand):
-    """A command that takes ``--features image=a.h5 text=b.h5``, which options alone cannot."""
+    """A command that accepts ``--features image=a.h5 text=b.h5``, unlike plain options."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Repeats the flag before each further pair."""
+        """Inserts the flag before each further pair."""
         spread: list[str] = []
         after = False
         for i, argument in enumerate(args):
-            first = i > 0 and args[i - 1] == FLAG
+            is_first = i > 0 and args[i - 1] == FLAG
             pair = "=" in argument and not argument.startswith("-")
-            if pair and after and not first:
+            if pair and after and not is_first:
                 spread.append(FLAG)
             after = argument == FLAG or (pair and after)
             spread.append(argument)
@@ -40,17 +40,22 @@ class WithFeatures(TyperCommand):
 
 
 def stores(pairs: Sequence[str] | None) -> dict[str, str]:
-    """Paths by modality.
+    """Parses the pairs to paths by modality.
 
     Raises:
-        UsageError: for what is no pair, or a modality twice.
+        UsageError: a value is not a pair, or a modality is repeated.
     """
-    found: dict[str, str] = {}
+    paths: dict[str, str] = {}
     for pair in pairs or ():
         modality, separator, path = pair.partition("=")
         if not (separator and modality and path):
-            raise UsageError(f"{FLAG} {pair}: expected MODALITY=STORE, such as image=image.h5")
-        if modality in found:
-            raise UsageError(f"{FLAG} {pair}: {modality} is {found[modality]!r} already")
-        found[modality] = path
-    return found
+            raise UsageError(
+                f"{FLAG} {pair}: expected MODALITY=STORE", fix=f"write {FLAG} image=image.h5"
+            )
+        if modality in paths:
+            raise UsageError(
+                f"{FLAG} {pair}: {modality} is {paths[modality]!r} already",
+                fix="give one store per modality",
+            )
+        paths[modality] = path
+    return paths

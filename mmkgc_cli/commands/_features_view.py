@@ -1,4 +1,4 @@
-"""How feature stores are printed."""
+"""Printing of feature stores, checks and imports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mmkgc_cli.text import counted
 
 if TYPE_CHECKING:
     from mmkgc_cli.features.checks import StoreCheck
-    from mmkgc_cli.features.importing import Imported
+    from mmkgc_cli.features.importing import ImportResult
     from mmkgc_cli.features.store import FeatureStore
     from mmkgc_cli.kg.graph import Graph
 
@@ -18,14 +18,14 @@ _KINDS = {
     "zero": "all zero",
     "constant": "one value in every column",
     "duplicate": "equal to an earlier row",
-    "mean_filled": "at the mean of the others, so probably filled in",
-    "leftover": "without a vector, yet not zero",
+    "mean_filled": "at the mean of the others, probably filled",
+    "leftover": "without a vector but not zero",
 }
 
 
 def store_object(store: FeatureStore, graph: Graph | None) -> dict[str, Any]:
-    """What a store says of itself, and how it fits a graph, as plain JSON."""
-    about: dict[str, Any] = {
+    """Counts, metadata and coverage of a graph, as plain JSON."""
+    summary: dict[str, Any] = {
         "path": str(store.path),
         "rows": store.n,
         "width": store.width,
@@ -34,14 +34,14 @@ def store_object(store: FeatureStore, graph: Graph | None) -> dict[str, Any]:
         "observed": int(store.observed.sum()),
         "generated": 0 if store.generated is None else int(store.generated.sum()),
         "missing": int((~store.present).sum()),
-        "sha256": store.seal.sha256,
+        "sha256": store.checksums.sha256,
         "entities_id": store.entities_id,
-        **store.about.as_object(),
+        **store.metadata.as_object(),
         "fit": None,
     }
     if graph is not None:
-        about["fit"] = _fit(store, graph)
-    return about
+        summary["fit"] = _fit(store, graph)
+    return summary
 
 
 def _fit(store: FeatureStore, graph: Graph) -> dict[str, Any]:
@@ -55,28 +55,28 @@ def _fit(store: FeatureStore, graph: Graph) -> dict[str, Any]:
     return {"graph": graph.name, "fits": True, **coverage}
 
 
-def print_store(about: dict[str, Any]) -> None:
-    """Prints what `store_object` made."""
-    packed = f", {about['compression']}" if about["compression"] else ""
+def print_store(summary: dict[str, Any]) -> None:
+    """Prints the result of `store_object`."""
+    packed = f", {summary['compression']}" if summary["compression"] else ""
     out.print(
-        f"{printable(about['path'])}: {about['modality']}, {counted(about['rows'], 'row')} of "
-        f"{about['width']:,} {about['dtype']}{packed}"
+        f"{printable(summary['path'])}: {summary['modality']}, "
+        f"{counted(summary['rows'], 'row')} of {summary['width']:,} {summary['dtype']}{packed}"
     )
-    generated = f", {about['generated']:,} generated" if about["generated"] else ""
-    share = about["observed"] / about["rows"]
+    generated = f", {summary['generated']:,} generated" if summary["generated"] else ""
+    share = summary["observed"] / summary["rows"]
     out.print(
-        f"  observed {about['observed']:,} ({share:.1%}){generated}, without a vector "
-        f"{about['missing']:,}"
+        f"  observed {summary['observed']:,} ({share:.1%}){generated}, without a vector "
+        f"{summary['missing']:,}"
     )
     for name in ("encoder", "revision", "preprocess", "pooling", "graph", "source"):
-        out.print(f"  {name:<10} {printable(about[name]) or '(not said)'}")
+        out.print(f"  {name:<10} {printable(summary[name]) or '(unknown)'}")
     for name in ("mask", "completion"):
-        if about[name]:
-            values = ", ".join(f"{key} {value}" for key, value in about[name].items())
+        if summary[name]:
+            values = ", ".join(f"{key} {value}" for key, value in summary[name].items())
             out.print(f"  {name:<10} {printable(values)}")
-    for note in about["notes"]:
+    for note in summary["notes"]:
         out.print(f"  {printable(note)}")
-    if fit := about["fit"]:
+    if fit := summary["fit"]:
         if fit["fits"]:
             share = (fit["entities"] - fit["missing"]) / max(1, fit["entities"])
             out.print(
@@ -87,46 +87,49 @@ def print_store(about: dict[str, Any]) -> None:
             out.print(f"  does not fit: {printable(fit['reason'])}")
 
 
-def print_check(found: StoreCheck) -> None:
-    """Prints what a check found."""
-    for name, finding in found.findings().items():
+def print_check(check: StoreCheck) -> None:
+    """Prints the result of a check."""
+    for name, finding in check.problems().items():
         if finding.count:
             examples = ", ".join(map(printable, finding.examples))
             more = ", …" if finding.count > len(finding.examples) else ""
             out.print(f"  {counted(finding.count, 'row')} {_KINDS[name]} ({examples}{more})")
-    if found.groups:
+    if check.groups:
         out.print(
-            f"  {counted(found.groups, 'group')} of equal rows, the largest of "
-            f"{found.largest_group:,}"
+            f"  {counted(check.groups, 'group')} of equal rows, the largest of "
+            f"{check.largest_group:,}"
         )
-    if found.constant_columns:
-        out.print(f"  {counted(found.constant_columns, 'column')} the same in every row")
-    if found.norms:
-        low, mean, high = (found.norms[name] for name in ("min", "mean", "max"))
+    if check.constant_columns:
+        out.print(f"  {counted(check.constant_columns, 'column')} the same in every row")
+    if check.norms:
+        low, mean, high = (check.norms[name] for name in ("min", "mean", "max"))
         out.print(f"  norms {low:.4g} to {high:.4g}, {mean:.4g} on average")
-    if not any(finding.count for finding in found.findings().values()):
-        out.print("  nothing suspicious")
+    if not any(finding.count for finding in check.problems().values()):
+        out.print("  no suspicious rows")
 
 
 def print_imported(
-    done: Imported, zero_is_missing: bool, nan_is_missing: bool, graph: Graph | None
+    result: ImportResult, zero_is_missing: bool, nan_is_missing: bool, graph: Graph | None
 ) -> None:
-    """Prints what came of an import."""
+    """Prints the counts of an import."""
     out.print(
-        f"{counted(done.rows, 'row')} of {done.width:,} {done.dtype}, {done.observed:,} observed"
+        f"{counted(result.rows, 'row')} of {result.width:,} {result.dtype}, "
+        f"{result.observed:,} observed"
     )
-    if done.zero:
-        fate = "now unobserved" if zero_is_missing else "taken for observed; see --zero-is-missing"
-        out.print(f"  {counted(done.zero, 'row')} all zero: {fate}")
-    if done.not_finite and nan_is_missing:
-        out.print(f"  {counted(done.not_finite, 'row')} not finite: now unobserved")
-    if graph is not None and done.without_row:
+    if result.zero:
+        state = (
+            "now unobserved" if zero_is_missing else "counted as observed; see --zero-is-missing"
+        )
+        out.print(f"  {counted(result.zero, 'row')} all zero: {state}")
+    if result.not_finite and nan_is_missing:
+        out.print(f"  {counted(result.not_finite, 'row')} not finite: now unobserved")
+    if graph is not None and result.without_row:
         out.print(
-            f"  {counted(done.without_row, 'entity')} of {printable(graph.name)} without a row: "
+            f"  {counted(result.without_row, 'entity')} of {printable(graph.name)} without a row: "
             "unobserved"
         )
-    if done.outside:
+    if result.outside:
         out.print(
-            f"  {counted(done.outside, 'id')} that are no entity of it, such as "
-            f"{printable(done.outside_example)!r}, kept at the end"
+            f"  {counted(result.outside, 'id')} not in the graph, such as "
+            f"{printable(result.outside_example)!r}, kept at the end"
         )

@@ -134,7 +134,7 @@ def complete(
             f"{missing} is missing",
             fix="run mmkgc complete MODALITY --graph DIR, or mmkgc complete --resume RUN",
         )
-    from mmkgc_cli.commands.features import may_write
+    from mmkgc_cli.commands.features import check_overwrite
     from mmkgc_cli.completion.pipeline import CompletionRequest, complete_store
     from mmkgc_cli.completion.strategies import TRAINED
     from mmkgc_cli.kg.storage import load_graph
@@ -152,9 +152,9 @@ def complete(
             fix=f"pass --out {store.with_suffix('.h5')}",
         )
     if request.strategy != "all":
-        may_write(store, overwrite)
+        check_overwrite(store, overwrite)
     if missing_rate is not None:
-        may_write(store.with_suffix(".json"), overwrite)
+        check_overwrite(store.with_suffix(".json"), overwrite)
     source = features or folder / f"{modality}.h5"
     if request.strategy in TRAINED:
         from mmkgc_cli.runs.completion_config import resolve_completion, section_of

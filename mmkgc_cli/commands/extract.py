@@ -1,4 +1,4 @@
-"""``mmkgc extract``: from what modalities are made of to feature stores."""
+"""``mmkgc extract``: feature stores from texts, numbers, pictures, sounds, videos and triples."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from mmkgc_cli.commands.features import CompressionOption, Dtype, GraphOption, O
 from mmkgc_cli.text import counted
 
 if TYPE_CHECKING:
-    from mmkgc_cli.extraction.driver import Extracted
+    from mmkgc_cli.extraction.driver import ExtractionResult
     from mmkgc_cli.extraction.registry import Modality
 
-SHOWN = 5  # skipped inputs that are printed
-SECONDS_BETWEEN_LINES = 30.0  # without a terminal
+SHOWN = 5  # number of skipped inputs to print
+SECONDS_BETWEEN_LINES = 30.0  # of progress when stderr is not a terminal
 
 
 class Pooling(StrEnum):
-    """How a model's vectors become one."""
+    """Pooling of the states of a model."""
 
     cls = "cls"
     mean = "mean"
@@ -41,7 +41,7 @@ class Pooling(StrEnum):
 
 
 class Precision(StrEnum):
-    """In which an encoder multiplies."""
+    """Precision of matrix products in an encoder."""
 
     float32 = "float32"
     bf16 = "bf16"
@@ -50,89 +50,89 @@ class Precision(StrEnum):
 
 def extract(
     modality: Annotated[
-        str, typer.Argument(help="What to make: image, text, numeric, audio, video, structure.")
+        str,
+        typer.Argument(help="Modality: image, text, numeric, audio, video or structure."),
     ],
+    *,
     graph_folder: GraphOption = None,
     source: Annotated[
         Path | None,
         typer.Option(
             "--input",
-            help="Table by tabs, JSON lines, or folder of texts; for image, audio and video a "
-            "folder, an archive, or an index by tabs; structure takes none.",
+            help="Source of the inputs: file, folder, index or archive (not for structure).",
         ),
     ] = None,
     encoder: Annotated[
         str | None,
         typer.Option(
             metavar="NAME|PATH",
-            help="When left out, bert-base-uncased for text and structure, quantiles for numeric, "
-            "ViT for image, AST for audio, VideoMAE for video. hashed-ngrams, colour-grid and "
-            "log-mel-stats need no weights, vgg16 takes --weights; or any model of transformers, "
-            "by folder or hub name.",
+            help="Encoder of --list, or a model of transformers by folder or hub name. "
+            "[default: see --list]",
         ),
     ] = None,
     out_file: Annotated[
         Path | None,
-        typer.Option("--out", help="Store to write; GRAPH/features/MODALITY.h5 when left out."),
+        typer.Option("--out", help="Store to write. [default: GRAPH/features/MODALITY.h5]"),
     ] = None,
     columns: Annotated[
         str | None,
         typer.Option(
-            help="Which columns of a table (names or numbers) or JSON keys hold texts, with "
-            "commas between; which one of an index holds paths."
+            help="Columns with texts, or the column with paths (names or numbers, separated by "
+            "commas)."
         ),
     ] = None,
     pooling: Annotated[
-        Pooling | None, typer.Option(help="Of tokens or places; else as the model was made for.")
+        Pooling | None,
+        typer.Option(help="Pooling of tokens or positions. [default: that of the model]"),
     ] = None,
     min_count: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Entities that an attribute needs for a column of quantiles. [default: 10]"
+            min=1, help="Minimum number of entities of an attribute in quantiles. [default: 10]"
         ),
     ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="Weights of vgg16, a safetensors file.")
-    ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Inputs at a time.")] = 64,
-    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    weights: Annotated[Path | None, typer.Option(help="Weights of vgg16 (.safetensors).")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Inputs per batch.")] = 64,
+    device: Annotated[Device, typer.Option(help="Device of the encoder.")] = Device.auto,
     precision: Annotated[
-        Precision | None, typer.Option(help="Of products in the encoder. [default: float32]")
+        Precision | None,
+        typer.Option(help="Precision of matrix products in the encoder. [default: float32]"),
     ] = None,
-    dtype: Annotated[Dtype, typer.Option(help="Of the store.")] = Dtype.float32,
+    dtype: Annotated[Dtype, typer.Option(help="Data type of the store.")] = Dtype.float32,
     compression: CompressionOption = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Only so many entities, for a try-out.")
+        int | None, typer.Option(min=1, help="Maximum number of entities, for a test.")
     ] = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Stop at the first input that cannot be used.")
+        bool, typer.Option("--strict", help="Fail at the first input that cannot be used.")
     ] = False,
     overwrite: OverwriteFlag = False,
     list_encoders: Annotated[
-        bool, typer.Option("--list", help="Only show the encoders of MODALITY.")
+        bool, typer.Option("--list", help="List the encoders of MODALITY and exit.")
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make a feature store of MODALITY; when stopped or killed, the same command goes on.
+    """Make a feature store of MODALITY; the same command resumes an interrupted run.
 
-    Inputs that cannot be used are left out and listed; their entities are then unobserved.
+    Inputs that cannot be used are skipped and listed; entities without a usable input are
+    unobserved.
     """
     from mmkgc_cli.errors import UsageError
     from mmkgc_cli.extraction.contract import EncoderOptions, InputOptions
     from mmkgc_cli.extraction.driver import ExtractRequest
     from mmkgc_cli.extraction.driver import extract as run
-    from mmkgc_cli.extraction.registry import modality as modality_of
+    from mmkgc_cli.extraction.registry import find_modality
     from mmkgc_cli.kg.storage import load_graph
 
-    kind = modality_of(modality)
+    modality_entry = find_modality(modality)
     if list_encoders:
-        _list(kind, as_json)
+        _list(modality_entry, as_json)
         return
     if graph_folder is None:
-        raise UsageError("say whose features these are with --graph DIR")
-    if columns is not None and "columns" not in kind.input_options:
-        raise UsageError(f"--columns: {modality} has no use for it")
-    chosen = tuple(filter(None, (name.strip() for name in (columns or "").split(","))))
+        raise UsageError("no graph is given", fix="add --graph DIR")
+    if columns is not None and "columns" not in modality_entry.input_options:
+        raise UsageError(f"--columns: {modality} does not use it", fix="remove --columns")
+    column_names = tuple(filter(None, (name.strip() for name in (columns or "").split(","))))
     options = EncoderOptions(
         batch_size=batch_size,
         device=device.value,
@@ -143,7 +143,7 @@ def extract(
     )
     graph = load_graph(graph_folder)
     folder = graph_folder.parent if graph_folder.is_file() else graph_folder
-    found = kind.find(graph, InputOptions(source, chosen))
+    input_set = modality_entry.find(graph, InputOptions(source, column_names))
     request = ExtractRequest(
         modality=modality,
         out=out_file or folder / "features" / f"{modality}.h5",
@@ -154,28 +154,30 @@ def extract(
         strict=strict,
         overwrite=overwrite,
     )
-    if found.preprocess:
-        say(f"{modality}: {found.preprocess}")
-    with ExtractDisplay(kind) as display:
-        done = run(request, graph, found, lambda: kind.encoder(encoder, options), display)
+    if input_set.preprocess:
+        say(f"{modality}: {input_set.preprocess}")
+    with ExtractDisplay(modality_entry) as display:
+        result = run(
+            request, graph, input_set, lambda: modality_entry.encoder(encoder, options), display
+        )
     if as_json:
-        print_json(_as_object(done))
+        print_json(_as_object(result))
     else:
-        _print(done, kind)
+        _print(result, modality_entry)
 
 
 class ExtractDisplay:
-    """Progress on stderr: a live bar on a terminal, a line now and then elsewhere."""
+    """Progress on stderr: a bar on a terminal, otherwise a line every 30 seconds."""
 
-    def __init__(self, kind: Modality) -> None:
-        self._kind = kind
+    def __init__(self, modality_entry: Modality) -> None:
+        self._modality = modality_entry
         self._total = self._done = self._skipped = 0
         self._start = self._said_at = time.monotonic()
         self._progress: Progress | None = None
         self._task: Any = None
         if log.is_terminal:
             self._progress = Progress(
-                TextColumn(kind.name),
+                TextColumn(modality_entry.name),
                 BarColumn(),
                 TextColumn("{task.fields[note]}"),
                 TextColumn("ETA"),
@@ -192,21 +194,21 @@ class ExtractDisplay:
             self._progress.stop()
 
     def begin(self, inputs: int, work: int, encoder: str) -> None:
-        """Says what is about to be done; the bar counts work, since large inputs come first."""
+        """Starts the bar, which counts work units, since large inputs come first."""
         self._total = inputs
         self._start = self._said_at = time.monotonic()
         if self._progress:
             self._progress.start()
             self._task = self._progress.add_task("", total=work, note="")
-        say(f"{counted(inputs, self._kind.unit)} through {encoder}")
+        say(f"{counted(inputs, self._modality.unit)} through {encoder}")
 
     def advance(self, inputs: int, work: int, skipped: int) -> None:
-        """Moves the bar."""
+        """Advances the bar."""
         self._done += inputs
         self._skipped += skipped
         now = time.monotonic()
         rate = self._done / max(now - self._start, 1e-9)
-        note = f"{self._done:,}/{self._total:,}, {_rate(rate, self._kind)}"
+        note = f"{self._done:,}/{self._total:,}, {_rate(rate, self._modality)}"
         if self._skipped:
             note += f", {self._skipped:,} skipped"
         if self._progress:
@@ -216,57 +218,63 @@ class ExtractDisplay:
             say(note)
 
 
-def _list(kind: Modality, as_json: bool) -> None:
+def _list(modality_entry: Modality, as_json: bool) -> None:
     if as_json:
-        print_json({e.name: {"about": e.help, "default": e.default} for e in kind.encoders})
+        encoders = modality_entry.encoders
+        print_json({e.name: {"about": e.help, "default": e.default} for e in encoders})
         return
-    rows = [(e.name, e.help + (" (default)" if e.default else "")) for e in kind.encoders]
+    rows = [(e.name, e.help + (" (default)" if e.default else "")) for e in modality_entry.encoders]
     out.print(table("", ["encoder", ""], rows, texts=2))
-    out.print("or any model of transformers that fits, by folder or hub name")
+    out.print("or a suitable model of transformers, by folder or hub name")
 
 
-def _rate(rate: float, kind: Modality) -> str:
-    plural = counted(2, kind.unit).partition(" ")[2]
+def _rate(rate: float, modality_entry: Modality) -> str:
+    plural = counted(2, modality_entry.unit).partition(" ")[2]
     return f"{rate:,.0f} {plural}/s" if rate >= 10 else f"{rate:.1f} {plural}/s"
 
 
-def _as_object(done: Extracted) -> dict[str, Any]:
+def _as_object(result: ExtractionResult) -> dict[str, Any]:
     return {
-        **{k: v for k, v in vars(done).items() if k not in ("about", "path", "table", "skipped")},
-        "path": str(done.path),
-        "table": None if done.table is None else str(done.table),
-        "rate": done.inputs / done.seconds if done.seconds else None,
-        "about": done.about.as_object(),
-        "skipped": [dataclasses.asdict(one) for one in done.skipped],
+        **{
+            k: v
+            for k, v in vars(result).items()
+            if k not in ("metadata", "path", "table", "skipped")
+        },
+        "path": str(result.path),
+        "table": None if result.table is None else str(result.table),
+        "rate": result.inputs / result.seconds if result.seconds else None,
+        "about": result.metadata.as_object(),
+        "skipped": [dataclasses.asdict(entry) for entry in result.skipped],
     }
 
 
-def _print(done: Extracted, kind: Modality) -> None:
-    """Says what came of it, and what was left out."""
-    say(f"{done.path} {'is there already, made in the same way' if done.already else 'written'}")
-    article = "an" if kind.name[0] in "aeiou" else "a"
+def _print(result: ExtractionResult, modality_entry: Modality) -> None:
+    """Prints counts, and the first skipped inputs."""
+    say(f"{result.path} {'exists with the same settings' if result.already else 'written'}")
+    article = "an" if modality_entry.name[0] in "aeiou" else "a"
     missing = [
-        (done.without_input, f"without {article} {kind.name} input"),
-        (done.failed, "whose input cannot be used"),
-        (done.not_tried, "beyond --limit"),
+        (result.without_input, f"without {article} {modality_entry.name} input"),
+        (result.failed, "without a usable input"),
+        (result.not_tried, "beyond --limit"),
     ]
-    rest = "".join(f", {count:,} {what}" for count, what in missing if count)
-    out.print(f"{counted(done.entities, 'entity')}: {done.observed:,} observed{rest}")
-    line = f"  {done.width:,} columns of {done.dtype}"
-    if done.inputs:
-        line += f", {_rate(done.inputs / max(done.seconds, 1e-9), kind)}"
-    if done.resumed:
-        line += f"; {counted(done.resumed, 'entity')} were done before"
+    counts = "".join(f", {count:,} {state}" for count, state in missing if count)
+    out.print(f"{counted(result.entities, 'entity')}: {result.observed:,} observed{counts}")
+    line = f"  {result.width:,} columns of {result.dtype}"
+    if result.inputs:
+        line += f", {_rate(result.inputs / max(result.seconds, 1e-9), modality_entry)}"
+    if result.resumed:
+        line += f"; {counted(result.resumed, 'entity')} from the interrupted run"
     out.print(line)
-    if done.outside:
+    if result.outside:
         out.print(
-            f"  {counted(done.outside, 'id')} that {'is' if done.outside == 1 else 'are'} no "
-            "entity of the graph, such as "
-            f"{printable(done.outside_example)!r}, left out"
+            f"  {counted(result.outside, 'id')} not in the graph, such as "
+            f"{printable(result.outside_example)!r}, skipped"
         )
-    if not done.skipped:
+    if not result.skipped:
         return
-    more = "" if len(done.skipped) <= SHOWN else ", the first:"
-    out.print(f"{counted(len(done.skipped), 'input')} skipped; {done.table} lists them{more}")
-    for one in done.skipped[:SHOWN]:
-        out.print(printable(f"  {one.entity or '(unknown entity)'} ({one.origin}): {one.reason}"))
+    more = "" if len(result.skipped) <= SHOWN else ", the first:"
+    out.print(f"{counted(len(result.skipped), 'input')} skipped; {result.table} lists them{more}")
+    for entry in result.skipped[:SHOWN]:
+        out.print(
+            printable(f"  {entry.entity or '(unknown entity)'} ({entry.origin}): {entry.reason}")
+        )

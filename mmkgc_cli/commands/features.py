@@ -1,4 +1,4 @@
-"""``mmkgc features``: vectors of modalities by entity, what they are worth, and files of others."""
+"""``mmkgc features``: show, check, import, export, merge and mask feature stores."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ app = typer.Typer(
 
 
 class RowOrder(StrEnum):
-    """Whose order the rows of a file have."""
+    """Order of the rows of a file."""
 
     graph = "graph"
 
 
 class Dtype(StrEnum):
-    """Types of stored numbers."""
+    """Data types of a store."""
 
     float32 = "float32"
     float16 = "float16"
@@ -51,14 +51,14 @@ class Compression(StrEnum):
 
 
 class Prefer(StrEnum):
-    """Which of several vectors for an entity counts."""
+    """Which vector to keep of an entity in several stores."""
 
     first = "first"
     last = "last"
 
 
 class Pattern(StrEnum):
-    """Who goes missing first."""
+    """Which entities are masked first."""
 
     random = "random"
     degree = "degree"
@@ -68,18 +68,18 @@ class Pattern(StrEnum):
 StoreArgument = Annotated[Path, typer.Argument(help="Feature store (.h5).")]
 GraphOption = Annotated[Path | None, typer.Option("--graph", help="Folder of a prepared graph.")]
 CompressionOption = Annotated[
-    Compression | None, typer.Option(help="Smaller on disk, slower to read.")
+    Compression | None, typer.Option(help="Compression of the store; slower to read.")
 ]
-OverwriteFlag = Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")]
+OverwriteFlag = Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")]
 
 
 @app.command("show")
 def show(
-    path: Annotated[Path, typer.Argument(help="Feature store, or the folder of a graph.")],
+    path: Annotated[Path, typer.Argument(help="Feature store, or folder of a prepared graph.")],
     graph_folder: GraphOption = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show what stores hold, where it comes from, and how much of a graph it covers."""
+    """Show contents, provenance and coverage of feature stores."""
     from mmkgc_cli.errors import DataError
     from mmkgc_cli.features.store import FeatureStore
 
@@ -88,24 +88,28 @@ def show(
         graph_folder = graph_folder or path
         paths = sorted((path / "features").glob("*.h5"))
         if not paths:
-            raise DataError(f"{path}: no features there; make some with `mmkgc features import`")
+            raise DataError(
+                f"{path}: has no feature stores",
+                fix="make one with `mmkgc extract` or `mmkgc features import`",
+            )
     graph = _graph(graph_folder)
     shown = []
-    for one in paths:
-        with FeatureStore(one) as store:
+    for store_path in paths:
+        with FeatureStore(store_path) as store:
             shown.append(store_object(store, graph))
     if as_json:
         print_json({"stores": shown})
     else:
-        for about in shown:
-            print_store(about)
+        for summary in shown:
+            print_store(summary)
 
 
 @app.command("check")
 def check(path: StoreArgument, graph_folder: GraphOption = None, as_json: JsonFlag = False) -> None:
-    """Read all of a store: damage, NaN, and rows that are zero, constant, equal or a mean.
+    """Check a store for damage, NaN, and rows that are zero, constant, duplicate or a mean.
 
-    Exit code 3 when it is damaged, holds values that are not finite, or does not fit the graph.
+    Exits with code 3 if the store is damaged, has values that are not finite, or does not fit the
+    graph.
     """
     from mmkgc_cli.errors import DataError
     from mmkgc_cli.features.alignment import align
@@ -114,19 +118,20 @@ def check(path: StoreArgument, graph_folder: GraphOption = None, as_json: JsonFl
 
     graph = _graph(graph_folder)
     with FeatureStore(path) as store:
-        about = store_object(store, graph)
-        found = check_store(store)
+        summary = store_object(store, graph)
+        store_check = check_store(store)
         if as_json:
-            print_json({**about, "check": found.as_object()})
+            print_json({**summary, "check": store_check.as_object()})
         else:
-            print_store(about)
-            print_check(found)
+            print_store(summary)
+            print_check(store_check)
         if graph is not None:
             align(store, graph)
-    if not found.sound:
+    if not store_check.is_valid:
         raise DataError(
-            f"{path}: {counted(found.not_finite.count, 'row')} not finite, "
-            f"{counted(found.leftover.count, 'missing row')} that are not zero; make it again"
+            f"{path}: {counted(store_check.not_finite.count, 'row')} not finite, "
+            f"{counted(store_check.leftover.count, 'missing row')} that are not zero",
+            fix="make it again; `mmkgc features import --nan-is-missing` accepts NaN",
         )
 
 
@@ -136,42 +141,45 @@ def import_(
         Path,
         typer.Argument(help="File of vectors: .npy, .npz, .h5, .safetensors, .pth, .tsv, .pkl."),
     ],
-    modality: Annotated[str, typer.Option(help="What they are vectors of: image, text, …")],
+    *,
+    modality: Annotated[str, typer.Option(help="Modality of the vectors, such as image.")],
     graph_folder: GraphOption = None,
     out_file: Annotated[
         Path | None,
-        typer.Option("--out", help="Store to write; GRAPH/features/MODALITY.h5 when left out."),
+        typer.Option("--out", help="Store to write. [default: GRAPH/features/MODALITY.h5]"),
     ] = None,
     ids: Annotated[
         Path | None,
         typer.Option(
-            help="Whose row is which: an id a line, or id and row number (or key) by tab, as in "
+            help="Ids of the rows: one per line, or id<TAB>row number or id<TAB>key, as in "
             "entity2id.txt."
         ),
     ] = None,
     row_order: Annotated[
         RowOrder | None,
-        typer.Option(help="graph: row 0 is the graph's first entity, and so on."),
+        typer.Option(help="Rows are in the order of the graph's entities."),
     ] = None,
     key: Annotated[
-        str | None, typer.Option(help="Which array of a file that holds several.")
+        str | None, typer.Option(help="Name of the array in a file with several.")
     ] = None,
-    encoder: Annotated[str, typer.Option(help="What made the vectors.")] = "",
-    revision: Annotated[str, typer.Option(help="Of the encoder.")] = "",
-    preprocess: Annotated[str, typer.Option(help="What was done before.")] = "",
-    pooling: Annotated[str, typer.Option(help="How several vectors became one.")] = "",
-    dtype: Annotated[Dtype | None, typer.Option(help="Of the store; else as in the file.")] = None,
+    encoder: Annotated[str, typer.Option(help="Encoder of the vectors (recorded).")] = "",
+    revision: Annotated[str, typer.Option(help="Revision of the encoder (recorded).")] = "",
+    preprocess: Annotated[str, typer.Option(help="Preprocessing of the inputs (recorded).")] = "",
+    pooling: Annotated[str, typer.Option(help="Pooling of the vectors (recorded).")] = "",
+    dtype: Annotated[
+        Dtype | None, typer.Option(help="Data type of the store. [default: that of the file]")
+    ] = None,
     compression: CompressionOption = None,
     zero_is_missing: Annotated[
-        bool, typer.Option("--zero-is-missing", help="All-zero rows become unobserved.")
+        bool, typer.Option("--zero-is-missing", help="Treat all-zero rows as missing.")
     ] = False,
     nan_is_missing: Annotated[
         bool,
-        typer.Option("--nan-is-missing", help="Rows with NaN or infinities become unobserved."),
+        typer.Option("--nan-is-missing", help="Treat rows with NaN or infinities as missing."),
     ] = False,
     unsafe_pickle: Annotated[
         bool,
-        typer.Option("--unsafe-pickle", help="Read pickles, which may run any code they like."),
+        typer.Option("--unsafe-pickle", help="Read pickles, which can run arbitrary code."),
     ] = False,
     overwrite: OverwriteFlag = False,
     as_json: JsonFlag = False,
@@ -179,17 +187,19 @@ def import_(
     """Make a feature store from a file of vectors."""
     from mmkgc_cli.errors import UsageError
     from mmkgc_cli.features.importing import ImportRequest, import_features
-    from mmkgc_cli.features.metadata import About
+    from mmkgc_cli.features.metadata import Metadata
 
-    about = About(modality, encoder, revision, preprocess, pooling)
+    metadata = Metadata(modality, encoder, revision, preprocess, pooling)
     if out_file is None:
         if graph_folder is None:
-            raise UsageError("say whose features these are with --graph DIR, or where with --out")
+            raise UsageError(
+                "neither --graph nor --out is given", fix="add --graph DIR or --out FILE"
+            )
         out_file = _folder(graph_folder) / "features" / f"{modality}.h5"
-    may_write(out_file, overwrite)
+    check_overwrite(out_file, overwrite)
     request = ImportRequest(
         source=source,
-        about=about,
+        metadata=metadata,
         ids=ids,
         row_order=row_order is not None,
         key=key,
@@ -200,12 +210,12 @@ def import_(
         unsafe_pickle=unsafe_pickle,
     )
     graph = _graph(graph_folder)
-    done = import_features(request, out_file, graph)
+    result = import_features(request, out_file, graph)
     if as_json:
-        print_json({**vars(done), "path": str(done.path)})
+        print_json({**vars(result), "path": str(result.path)})
     else:
-        say(f"{done.path} written")
-        print_imported(done, zero_is_missing, nan_is_missing, graph)
+        say(f"{result.path} written")
+        print_imported(result, zero_is_missing, nan_is_missing, graph)
 
 
 app.command("fetch")(features_fetch.fetch)
@@ -217,14 +227,15 @@ def export(
     target: Annotated[
         Path, typer.Argument(help="File to write: .npy (with .ids.txt), .safetensors, .parquet.")
     ],
+    *,
     graph_folder: GraphOption = None,
     observed_only: Annotated[
-        bool, typer.Option("--observed-only", help="Leave rows without a vector out.")
+        bool, typer.Option("--observed-only", help="Omit rows without a vector.")
     ] = False,
     overwrite: OverwriteFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write a store as a file for other programs; with --graph, its entities in its order."""
+    """Write a store as a file for other programs; with --graph, in the graph's order."""
     from mmkgc_cli.features.exporting import export_features
     from mmkgc_cli.features.store import FeatureStore
 
@@ -232,32 +243,33 @@ def export(
         rows = _rows(store, _graph(graph_folder))
         if observed_only:
             rows = rows[store.present[rows]]
-        may_write(target, overwrite)
+        check_overwrite(target, overwrite)
         files, without = export_features(store, rows, target)
     if as_json:
         names = [str(file) for file in files]
         print_json({"files": names, "rows": len(rows), "without_vector": without})
     else:
         say(f"{' and '.join(map(str, files))} written")
-        out.print(f"{counted(len(rows), 'row')}, {without:,} of them zero for want of a vector")
+        out.print(f"{counted(len(rows), 'row')}, {without:,} of them zero without a vector")
 
 
 @app.command("merge")
 def merge(
     paths: Annotated[list[Path], typer.Argument(help="Feature stores of one encoder.")],
+    *,
     out_file: Annotated[Path, typer.Option("--out", help="Store to write.")],
     prefer: Annotated[
-        Prefer | None, typer.Option(help="Which vector counts where several stores have one.")
+        Prefer | None, typer.Option(help="Store to prefer if several have a vector for an id.")
     ] = None,
     compression: CompressionOption = None,
     overwrite: OverwriteFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write one store with the rows of several."""
+    """Merge stores of one encoder into one store."""
     from mmkgc_cli.features.merging import merge_stores
     from mmkgc_cli.features.store import FeatureStore
 
-    may_write(out_file, overwrite)
+    check_overwrite(out_file, overwrite)
     stores = [FeatureStore(path) for path in paths]
     merge_stores(
         stores,
@@ -273,70 +285,76 @@ def merge(
 @app.command("mask")
 def mask(
     path: StoreArgument,
+    *,
     out_file: Annotated[
-        Path, typer.Option("--out", help="Store without the vectors (.h5), or list of ids (.txt).")
+        Path, typer.Option("--out", help="Masked store (.h5), or list of the masked ids (.txt).")
     ],
     rate: Annotated[
-        float | None, typer.Option(help="Share of the observed entities that goes missing.")
+        float | None, typer.Option(help="Fraction of the observed entities to mask.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Decides which.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the mask.")] = 0,
     pattern: Annotated[
         Pattern,
         typer.Option(
-            help="random: any; degree: rather those with few train triples; relation: groups that "
-            "mostly occur in one relation."
+            help="Which entities are masked first: at random, those of low degree, or groups of "
+            "one relation."
         ),
     ] = Pattern.random,
     mask_file: Annotated[
-        Path | None, typer.Option(help="Ids that go missing, one a line, in place of --rate.")
+        Path | None, typer.Option(help="File of ids to mask, one per line, instead of --rate.")
     ] = None,
     graph_folder: GraphOption = None,
     overwrite: OverwriteFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Take vectors away as an experiment wants it, always the same ones for the same arguments.
+    """Remove vectors for an experiment; the arguments determine which.
 
-    With --graph only its entities count, in its order.
+    With --graph, only entities of the graph are written, in its order.
     """
     import numpy as np
 
     from mmkgc_cli.errors import UsageError
-    from mmkgc_cli.features.masks import MaskRequest, listed, missing
+    from mmkgc_cli.features.masks import MaskRequest, missing_mask, read_mask_file
     from mmkgc_cli.features.merging import write_masked
     from mmkgc_cli.features.store import FeatureStore
     from mmkgc_cli.state.atomic import write_text
 
     if (rate is None) == (mask_file is None):
-        raise UsageError("say how much goes missing with --rate, or who with --mask-file: one")
+        raise UsageError(
+            "expected one of --rate and --mask-file", fix="give one of them, such as --rate 0.4"
+        )
     if out_file.suffix not in (".h5", ".txt"):
-        raise UsageError(f"{out_file}: expected a name that ends in .h5 (a store) or .txt (ids)")
+        raise UsageError(
+            f"--out {out_file}: unknown suffix {out_file.suffix!r}",
+            fix="use .h5 for a store or .txt for a list of ids",
+        )
     graph = _graph(graph_folder)
     with FeatureStore(path) as store:
         rows = _rows(store, graph)
         ids, observed = [store.ids[row] for row in rows.tolist()], store.observed[rows]
         train_id = ""
         if mask_file is not None:
-            gone = listed(mask_file, ids)
+            hidden = read_mask_file(mask_file, ids)
             record: dict[str, Any] = {"file": mask_file.name}
         else:
-            request = MaskRequest(store.about.modality, rate or 0.0, seed, pattern.value)
-            gone = missing(request, ids, observed, graph)
+            request = MaskRequest(store.metadata.modality, rate or 0.0, seed, pattern.value)
+            hidden = missing_mask(request, ids, observed, graph)
             record = {"rate": rate, "seed": seed, "pattern": pattern.value}
             if request.needs_graph and graph is not None:
                 train_id = record["train_id"] = graph.train_id
-        may_write(out_file, overwrite)
+        check_overwrite(out_file, overwrite)
         if out_file.suffix == ".txt":
-            write_text(out_file, "".join(f"{ids[i]}\n" for i in np.flatnonzero(gone).tolist()))
+            write_text(out_file, "".join(f"{ids[i]}\n" for i in np.flatnonzero(hidden).tolist()))
         else:
-            write_masked(store, rows, gone, record, train_id, out_file)
-    counts = {"observed": int(observed.sum()), "missing": int((gone & observed).sum())}
+            write_masked(store, rows, hidden, out_file, record=record, train_id=train_id)
+    counts = {"observed": int(observed.sum()), "missing": int((hidden & observed).sum())}
     if as_json:
         print_json({"path": str(out_file), "mask": record, **counts})
     else:
         say(f"{out_file} written")
-        out.print(f"{counts['missing']:,} of {counted(counts['observed'], 'observed row')} went")
-        if idle := int((gone & ~observed).sum()):
-            out.print(f"{counted(idle, 'listed id')} had no vector before")
+        out.print(f"{counts['missing']:,} of {counted(counts['observed'], 'observed row')} masked")
+        if unused := int((hidden & ~observed).sum()):
+            out.print(f"{counted(unused, 'listed id')} had no vector before")
 
 
 def _graph(folder: Path | None) -> Graph | None:
@@ -350,7 +368,7 @@ def _folder(graph: Path) -> Path:
 
 
 def _rows(store: FeatureStore, graph: Graph | None) -> Any:
-    """Rows of a store: all of them, or those of a graph's entities."""
+    """Row numbers of all entities of a store, or of a graph's entities in its order."""
     import numpy as np
 
     from mmkgc_cli.features.alignment import align
@@ -358,25 +376,27 @@ def _rows(store: FeatureStore, graph: Graph | None) -> Any:
     return np.arange(store.n) if graph is None else align(store, graph).rows
 
 
-def may_write(path: Path, overwrite: bool) -> None:
-    """Refuses to replace a file that nobody said may go.
+def check_overwrite(path: Path, overwrite: bool) -> None:
+    """Checks that a file does not exist or may be overwritten.
 
     Raises:
-        DataError: naming it.
+        DataError: it exists and `overwrite` is False.
     """
     from mmkgc_cli.errors import DataError
 
     if path.exists() and not overwrite:
-        raise DataError(f"{printable(str(path))}: is there already; --overwrite replaces it")
+        raise DataError(
+            f"{printable(str(path))}: exists already", fix="add --overwrite to replace it"
+        )
 
 
 def _show_written(path: Path, graph: Graph | None, as_json: bool) -> None:
     from mmkgc_cli.features.store import FeatureStore
 
     with FeatureStore(path) as store:
-        about = store_object(store, graph)
+        summary = store_object(store, graph)
     if as_json:
-        print_json(about)
+        print_json(summary)
     else:
         say(f"{path} written")
-        print_store(about)
+        print_store(summary)

@@ -1,4 +1,4 @@
-"""``mmkgc features fetch``: published files of vectors, downloaded and imported."""
+"""``mmkgc features fetch``: download published vectors and import them as feature stores."""
 
 from __future__ import annotations
 
@@ -13,41 +13,42 @@ from mmkgc_cli.commands._shell import JsonFlag, out, print_json, printable, say
 
 
 def fetch(
-    name: Annotated[str, typer.Argument(help="A known graph (see mmkgc datasets).")],
+    name: Annotated[str, typer.Argument(help="Name of a known graph (see mmkgc datasets).")],
     graph_folder: Annotated[Path, typer.Option("--graph", help="Folder of a prepared graph.")],
     modality: Annotated[
         str | None,
-        typer.Argument(help="image, text, …; all that can be downloaded when left out."),
+        typer.Argument(help="Modality, such as image. [default: all downloadable ones]"),
     ] = None,
+    *,
     publisher: Annotated[
         str | None,
-        typer.Option(help="Whose file, where several are known; else the first that is listed."),
+        typer.Option(help="Publisher of the file. [default: the first in mmkgc datasets]"),
     ] = None,
     source: Annotated[
-        Path | None, typer.Option(help="The file, got by other means; nothing is downloaded.")
+        Path | None, typer.Option(help="Local copy of the file; nothing is downloaded.")
     ] = None,
     out_file: Annotated[
         Path | None,
-        typer.Option("--out", help="Store to write; GRAPH/features/MODALITY.h5 when left out."),
+        typer.Option("--out", help="Store to write. [default: GRAPH/features/MODALITY.h5]"),
     ] = None,
     zero_is_missing: Annotated[
-        bool, typer.Option("--zero-is-missing", help="All-zero rows become unobserved.")
+        bool, typer.Option("--zero-is-missing", help="Treat all-zero rows as missing.")
     ] = False,
     unsafe_pickle: Annotated[
         bool,
-        typer.Option("--unsafe-pickle", help="Read pickles, which may run any code they like."),
+        typer.Option("--unsafe-pickle", help="Read pickles, which can run arbitrary code."),
     ] = False,
     offline: OfflineFlag = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a store that is there.")
+        bool, typer.Option("--overwrite", help="Replace an existing store.")
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Download published vectors of a known graph, and make feature stores of them."""
+    """Download published vectors of a known graph and import them as feature stores."""
     from mmkgc_cli.errors import DataError, UsageError
     from mmkgc_cli.features.fetching import (
         FetchRequest,
-        chosen_file,
+        choose_file,
         downloadable_files,
         fetch_features,
     )
@@ -57,18 +58,23 @@ def fetch(
     if modality is None:
         for option, value in (("--source", source), ("--out", out_file)):
             if value is not None:
-                raise UsageError(f"{option}: say of which modality")
+                raise UsageError(
+                    f"{option} needs a modality",
+                    fix=f"name it: mmkgc features fetch {name} MODALITY",
+                )
         files, by_hand = downloadable_files(name, publisher)
         for file in by_hand:
-            say(f"left out: {file.modality}, which takes a browser ({file.page})")
+            say(f"skipped: {file.modality}, which needs a browser ({file.page})")
     else:
-        files = [chosen_file(name, modality, publisher)]
+        files = [choose_file(name, modality, publisher)]
     graph = load_graph(graph_folder)
     folder = graph_folder.parent if graph_folder.is_file() else graph_folder
     targets = [out_file or folder / "features" / f"{file.modality}.h5" for file in files]
     for target in targets:
         if target.exists() and not overwrite:
-            raise DataError(f"{printable(str(target))}: is there already; --overwrite replaces it")
+            raise DataError(
+                f"{printable(str(target))}: exists already", fix="add --overwrite to replace it"
+            )
     stores: list[dict[str, Any]] = []
     with Downloads() as downloads:
         cache = Cache(Path(), offline=offline, progress=downloads.progress)
@@ -81,13 +87,13 @@ def fetch(
                 zero_is_missing=zero_is_missing,
                 unsafe_pickle=unsafe_pickle,
             )
-            done = fetch_features(request, target, graph)
+            result = fetch_features(request, target, graph)
             origin = {"file": file.file, "publisher": file.publisher, "page": file.page}
-            stores.append({**vars(done), "path": str(done.path), **origin})
+            stores.append({**vars(result), "path": str(result.path), **origin})
             if as_json:
                 continue
-            say(f"{done.path} written")
+            say(f"{result.path} written")
             out.print(f"{file.modality}: {file.file} of {file.publisher} ({file.licence})")
-            print_imported(done, zero_is_missing, nan_is_missing=False, graph=graph)
+            print_imported(result, zero_is_missing, nan_is_missing=False, graph=graph)
     if as_json:
         print_json({"name": name, "graph": graph.name, "stores": stores})

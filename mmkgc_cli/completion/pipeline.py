@@ -26,8 +26,8 @@ from mmkgc_cli.errors import DataError, UsageError, nearest
 from mmkgc_cli.features.alignment import AlignedFeatures
 from mmkgc_cli.features.format import Mask
 from mmkgc_cli.features.loading import open_features
-from mmkgc_cli.features.masks import MaskRequest, missing
-from mmkgc_cli.features.writing import Rows, write_store
+from mmkgc_cli.features.masks import MaskRequest, missing_mask
+from mmkgc_cli.features.writing import FeatureBlock, write_store
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.text import counted
 
@@ -151,7 +151,7 @@ def complete_store(
         )
         report: dict[str, Any] = {
             "modality": request.modality, "graph": graph.name, "train_id": graph.train_id,
-            "store": str(store), "sha256": features.store.seal.sha256,
+            "store": str(store), "sha256": features.store.checksums.sha256,
             "entities": len(observed), "observed": int(observed.sum()),
             "hidden": int(hidden.sum()), "missing": int((~observed).sum()),
             "strategy": request.strategy, "variant": request.variant,
@@ -193,14 +193,16 @@ def complete_store(
         completed = problem.vectors.clone()
         completed[entities] = output.vectors
         ranks = torch.from_numpy(graph.sorted_entities.ranks).long()
-        rows = Rows(graph.entities, completed[ranks].numpy(), observed, generated[ranks].numpy())
+        rows = FeatureBlock(
+            graph.entities, completed[ranks].numpy(), observed, generated[ranks].numpy()
+        )
         _write_completed(out, request, graph, features, strategy=strategy, report=report, rows=rows)
     return report
 
 
 def _check_store(request: CompletionRequest, features: AlignedFeatures) -> None:
     store = features.store
-    metadata = store.about
+    metadata = store.metadata
     if metadata.modality != request.modality:
         raise DataError(
             f"{store.path}: expected {request.modality} vectors, got {metadata.modality} vectors",
@@ -221,7 +223,7 @@ def _check_store(request: CompletionRequest, features: AlignedFeatures) -> None:
 def _hidden_mask(request: CompletionRequest, graph: Graph, features: AlignedFeatures) -> Mask:
     if request.missing_rate is None:
         return np.zeros(len(features.rows), dtype=bool)
-    hidden = missing(request.mask(), graph.entities, features.observed, graph)
+    hidden = missing_mask(request.mask(), graph.entities, features.observed, graph)
     if not hidden.any() and features.observed.any():
         raise DataError(
             f"{features.store.path}: --missing-rate {request.missing_rate:g} of "
@@ -272,7 +274,7 @@ def _write_completed(
     *,
     strategy: Strategy,
     report: Mapping[str, Any],
-    rows: Rows,
+    rows: FeatureBlock,
 ) -> None:
     store = features.store
     # "auto" compares strategies that use triples, so its choice depends on the train split.
@@ -288,20 +290,25 @@ def _write_completed(
         request.missing_rate is not None and request.mask().needs_graph
     )
     metadata = replace(
-        store.about,
+        store.metadata,
         graph=graph.name,
         completion=completion,
-        mask=store.about.mask if request.missing_rate is None else request.mask_record(graph),
+        mask=store.metadata.mask if request.missing_rate is None else request.mask_record(graph),
         # The train_id of another split is kept: the vectors may depend on its triples.
-        train_id=store.about.train_id or (graph.train_id if depends_on_train else ""),
-        notes=(*store.about.notes, f"completed from {store.path.name} sha256 {store.seal.sha256}"),
+        train_id=store.metadata.train_id or (graph.train_id if depends_on_train else ""),
+        notes=(
+            *store.metadata.notes,
+            f"completed from {store.path.name} sha256 {store.checksums.sha256}",
+        ),
     )
 
-    def blocks() -> Iterator[Rows]:
+    def blocks() -> Iterator[FeatureBlock]:
         for start in range(0, len(rows.ids), store.slab_rows):
             block = slice(start, start + store.slab_rows)
             generated = None if rows.generated is None else rows.generated[block]
-            yield Rows(rows.ids[block], rows.vectors[block], rows.observed[block], generated)
+            yield FeatureBlock(
+                rows.ids[block], rows.vectors[block], rows.observed[block], generated
+            )
 
     write_store(
         out, metadata, blocks(), n=len(rows.ids), width=store.width, dtype=store.dtype.name,

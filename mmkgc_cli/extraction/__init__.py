@@ -1,1 +1,1 @@
-"""From pictures, texts and numbers to feature stores: inputs, encoders, and what drives them."""
+"""Extraction of feature stores: inputs of modalities, encoders, and the driver."""

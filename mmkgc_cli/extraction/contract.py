@@ -1,4 +1,4 @@
-"""What the pieces of an extraction agree on: inputs, what is left out of them, and encoders."""
+"""Contract of an extraction: inputs, skipped inputs, encoders and their options."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ T = TypeVar("T")
 
 
 class Skip(Exception):
-    """One input cannot be used; the message is the reason, in one line, without its place."""
+    """An input cannot be used; the message is the reason in one line, without the origin."""
 
 
 @dataclass(frozen=True)
 class Input(Generic[T]):
-    """One picture, text or clip of one entity, read when it is its turn."""
+    """One picture, text or clip of one entity; `load` reads it when its batch is due."""
 
     entity: str
-    origin: str  # for messages: "file:line", "archive.zip!member", "folder/e/1.png"
+    origin: str  # location for messages: "file:line", "archive.zip!member", "folder/e/1.png"
     load: Callable[[], T]  # raises Skip
-    size: int = 0  # in bytes or the like: inputs of like size share a batch
+    size: int = 0  # for example in bytes; inputs of similar size share a batch
 
 
 @dataclass(frozen=True)
 class Skipped:
-    """An input that was left out, and why."""
+    """A skipped input and the reason."""
 
-    entity: str  # empty where nobody knows whose it was
+    entity: str  # empty if unknown
     origin: str
     reason: str
 
 
 @dataclass(frozen=True, eq=False)
-class Found(Generic[T]):
-    """The inputs of a graph's entities, and what was seen on the way to them."""
+class InputSet(Generic[T]):
+    """The inputs of a graph's entities, the skipped ones, and their source."""
 
-    inputs: Mapping[str, Sequence[Input[T]]]  # by entity of the graph; those without are not there
-    source: str  # name and "sha256 …" of all bytes that were, or will be, read
-    preprocess: str = ""  # what was chosen from the source: part of what the store records
+    inputs: Mapping[str, Sequence[Input[T]]]  # by entity; entities without inputs are absent
+    source: str  # name and "sha256 …" of all bytes of the inputs
+    preprocess: str = ""  # selected columns, recorded in the store
     skipped: Sequence[Skipped] = ()
-    outside: int = 0  # how many ids are no entity of the graph
+    outside: int = 0  # number of ids that are not in the graph
     outside_example: str = ""
-    train_id: str = ""  # of the train split that inputs were made from
+    train_id: str = ""  # train split that the inputs depend on
 
 
 @dataclass(frozen=True)
-class EncoderAbout:
-    """What a store records of its encoder, as in `features.about.About`."""
+class EncoderMetadata:
+    """The encoder fields of `features.metadata.Metadata`."""
 
     name: str
     revision: str
@@ -61,38 +61,35 @@ class EncoderAbout:
 
 
 class Encoder(ABC, Generic[T]):
-    """Turns inputs into vectors.
+    """Converts inputs to vectors.
 
-    `about`, `width` and `notes` may be set as late as in `fit`. The vector of an input must not
-    depend on where a resume began: batches follow from the job alone, the driver sees to that.
+    `metadata`, `width` and `notes` must be set when `fit` returns. Batches depend on the job only,
+    not on where an extraction was resumed; the driver ensures that.
     """
 
-    about: EncoderAbout
+    metadata: EncoderMetadata
     width: int
-    notes: tuple[str, ...] = ()  # for whoever reads the store: what the columns are
-    conditions: Mapping[str, str] = {}  # what else the last bits depend on: the kind of device
+    notes: tuple[str, ...] = ()  # recorded in the store, for example the meaning of the columns
+    conditions: Mapping[str, str] = {}  # further influences on rounding, such as the device type
 
     def fit(self, items: Iterable[T]) -> None:
-        """Meets all inputs of the job that can be read, before the first is encoded.
-
-        Most encoders have nothing to learn from them and leave `items` alone.
-        """
+        """Fits the encoder to all readable inputs of the job; by default does nothing."""
 
     def admit(self, item: T) -> None:
-        """Looks at an input before it is encoded.
+        """Checks or prepares an input before it is encoded.
 
         Raises:
-            Skip: when this encoder can make nothing of it.
+            Skip: the encoder cannot use this input.
         """
 
     @abstractmethod
     def encode(self, items: Sequence[T]) -> NDArray[np.float32]:
-        """Vectors float32 ``[n, width]``, one an input."""
+        """Vectors float32 ``[n, width]``, one per input."""
 
 
 @dataclass(frozen=True)
 class InputOptions:
-    """What the command line says of inputs."""
+    """Options of the inputs on the command line."""
 
     path: Path | None = None
     columns: tuple[str, ...] = ()
@@ -100,7 +97,7 @@ class InputOptions:
 
 @dataclass(frozen=True)
 class EncoderOptions:
-    """What the command line says of an encoder; None where it says nothing."""
+    """Options of an encoder on the command line; None if not given."""
 
     batch_size: int = 64
     device: str = "auto"
@@ -117,5 +114,5 @@ class EncoderEntry:
     name: str
     help: str  # one line
     make: Callable[[EncoderOptions], Encoder[Any]]
-    options: frozenset[str] = field(default_factory=frozenset)  # of `EncoderOptions`, that it takes
+    options: frozenset[str] = field(default_factory=frozenset)  # names of the options that it uses
     default: bool = False

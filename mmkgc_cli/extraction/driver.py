@@ -1,8 +1,8 @@
-"""From inputs to a feature store: batches, what is left out, and going on after a kill.
+"""Extraction of a feature store: batches, skipped inputs and resuming.
 
-Entities are taken in an order of their own, large inputs first and then by id. So batches, and with
-them the last bits of vectors, follow neither from the order of the graph nor from where a resume
-began; and inputs of like size share a batch, which keeps padding short.
+Entities are ordered by input size, largest first, and then by id. Batches, and therefore the last
+bits of vectors, do not depend on the order of the graph or on where an extraction was resumed, and
+inputs of similar size share a batch, which keeps padding short.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmkgc_cli.errors import DataError
-from mmkgc_cli.extraction.contract import Encoder, Found, Input, Skip, Skipped
+from mmkgc_cli.extraction.contract import Encoder, Input, InputSet, Skip, Skipped
 from mmkgc_cli.features.format import Mask
-from mmkgc_cli.features.metadata import About
-from mmkgc_cli.features.resumable_writer import StorePart
+from mmkgc_cli.features.metadata import Metadata
+from mmkgc_cli.features.resumable_writer import ResumableWriter
 from mmkgc_cli.features.store import FeatureStore
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.state.atomic import read_text, storage_errors, write_text
 from mmkgc_cli.state.signals import StopRequest
 from mmkgc_cli.text import counted
 
-_NOT_FINITE = "its vector is not finite; float32 holds more than other precisions"
+_NOT_FINITE = "its vector is not finite; float32 has a larger range than other precisions"
 
 
 @dataclass(frozen=True)
 class ExtractRequest:
-    """What to make; see `mmkgc extract --help`."""
+    """The options of an extraction; see `mmkgc extract --help`."""
 
     modality: str
     out: Path
@@ -46,132 +46,137 @@ class ExtractRequest:
 
 
 @dataclass(frozen=True)
-class Extracted:
-    """What came of an extraction."""
+class ExtractionResult:
+    """The store, counts of entities and inputs, and the skipped inputs."""
 
     path: Path
-    about: About
+    metadata: Metadata
     width: int
     dtype: str
     entities: int
     observed: int
-    without_input: int  # entities for which there was nothing at all
-    failed: int  # entities for which nothing could be used
+    without_input: int  # entities without any input
+    failed: int  # entities without a usable input
     not_tried: int  # entities beyond the limit
     inputs: int  # encoded by this process
     seconds: float
-    resumed: int  # entities that were done before
-    already: bool  # the store was there, made in the same way
+    resumed: int  # entities encoded by an earlier process
+    already: bool  # an equal store existed before
     outside: int
     outside_example: str
     skipped: Sequence[Skipped]
-    table: Path | None  # of all that was skipped
+    table: Path | None  # file that lists the skipped inputs
 
 
-class Display(Protocol):
-    """Whoever shows how far an extraction is."""
+class ExtractionProgress(Protocol):
+    """Display of the progress of an extraction."""
 
     def begin(self, inputs: int, work: int, encoder: str) -> None:
-        """There is so much to do, in inputs and in work."""
+        """Starts with the total number of inputs and of work units."""
 
     def advance(self, inputs: int, work: int, skipped: int) -> None:
-        """So much more was done."""
+        """Adds completed inputs, work units and skipped inputs."""
 
 
 def extract(
-    request: ExtractRequest, graph: Graph, found: Found[Any],
-    make_encoder: Callable[[], Encoder[Any]], display: Display,
-) -> Extracted:  # fmt: skip
-    """Makes a store of what an encoder sees in the inputs, or goes on making it.
+    request: ExtractRequest, graph: Graph, input_set: InputSet[Any],
+    make_encoder: Callable[[], Encoder[Any]], display: ExtractionProgress,
+) -> ExtractionResult:  # fmt: skip
+    """Encodes inputs into a store, or resumes an interrupted extraction.
 
-    The encoder, which may have to be downloaded, is made once there is something to encode.
-
-    Several inputs of an entity become the mean of their vectors. An input that cannot be used is
-    left out and told of; an entity without any other is unobserved.
+    The vector of an entity is the mean over its inputs. Inputs that cannot be used are skipped and
+    reported; an entity without usable input is unobserved. The encoder, which may have to be
+    downloaded, is made only if there is an input.
 
     Raises:
-        DataError: when no entity has a usable input; for the first input that cannot be used, if
-            `strict`; when another store, or what is left of another job, is in the way; when the
-            storage refuses.
-        Interrupted: after a signal; the same request then goes on.
-        MmkgcError: while another process makes this store.
+        DataError: no entity has a usable input; an input is skipped and `strict` is set; another
+            store or the partial file of another job exists; or the store cannot be written.
+        Interrupted: after a signal; the same request resumes the extraction.
+        MmkgcError: another process is making this store.
     """
-    if request.strict and found.skipped:
-        raise _refusal(found.skipped[0])
-    order = _order(request, graph, found)
+    if request.strict and input_set.skipped:
+        raise _refusal(input_set.skipped[0])
+    order = _order(request, graph, input_set)
     encoder = make_encoder()
-    encoder.fit(_readable(found, order))
-    about = _about(request, graph, found, encoder)
+    encoder.fit(_load_all(input_set, order))
+    metadata = _store_metadata(request, graph, input_set, encoder)
     if request.out.exists() and not request.overwrite:
-        _require_same(request, about, encoder.width)
+        _require_same(request, metadata, encoder.width)
         with FeatureStore(request.out) as store:
-            seen = _named(store.ids, store.observed.tolist())
+            observed = _select(store.ids, store.observed.tolist())
         skipped = _read_table(request.out)
         if request.strict and skipped:
             raise _refusal(skipped[0])
-        _drop_part(request, graph, about, encoder)
-        return _result(request, graph, found, about, encoder, seen, order, skipped, already=True)
-    with _open_part(request, graph, about, encoder) as part, StopRequest() as stop:
-        if request.strict and part.notes:
-            raise _refusal(Skipped(*part.notes[0]))
-        run = _Run(request, found, encoder, part)
-        resumed = len(part.ids)
-        run.go(order, display, stop)
-        skipped = [*found.skipped, *(Skipped(*note) for note in part.notes)]
-        if not run.observed:
-            part.discard()
-            first = f"; the first: {_told(skipped[0])}" if skipped else ""
-            raise DataError(f"no {request.modality} input could be used{first}")
+        _remove_stale_part(request, graph, metadata, encoder)
+        return _result(
+            request, graph, input_set, metadata, encoder, observed=observed, order=order,
+            skipped=skipped, already=True,
+        )  # fmt: skip
+    with _open_writer(request, graph, metadata, encoder) as writer, StopRequest() as stop:
+        if request.strict and writer.notes:
+            raise _refusal(Skipped(*writer.notes[0]))
+        extraction = _Extraction(request, input_set, encoder, writer)
+        resumed = len(writer.ids)
+        extraction.run(order, display, stop)
+        skipped = [*input_set.skipped, *(Skipped(*note) for note in writer.notes)]
+        if not extraction.observed:
+            writer.discard()
+            example = f"; the first: {_describe(skipped[0])}" if skipped else ""
+            raise DataError(
+                f"no {request.modality} input could be used{example}", fix="check --input"
+            )
         _write_table(request.out, skipped)
-        part.finish(request.compression, graph.entities)
+        writer.finish(request.compression, graph.entities)
     return _result(
-        request, graph, found, about, encoder, run.observed, order, skipped,
-        inputs=run.inputs, seconds=run.seconds, resumed=resumed,
+        request, graph, input_set, metadata, encoder, observed=extraction.observed, order=order,
+        skipped=skipped, inputs=extraction.inputs, seconds=extraction.seconds, resumed=resumed,
     )  # fmt: skip
 
 
-class _Run:
-    """Encodes what a part lacks."""
+class _Extraction:
+    """Encodes the entities that are not in a writer yet."""
 
     def __init__(
-        self, request: ExtractRequest, found: Found[Any], encoder: Encoder[Any], part: StorePart
-    ) -> None:
-        self._request, self._found, self._encoder, self._part = request, found, encoder, part
+        self, request: ExtractRequest, input_set: InputSet[Any], encoder: Encoder[Any],
+        writer: ResumableWriter,
+    ) -> None:  # fmt: skip
+        self._request, self._input_set = request, input_set
+        self._encoder, self._writer = encoder, writer
         self.observed: set[str] = set()
         self.inputs, self.seconds = 0, 0.0
 
-    def go(self, order: Sequence[str], display: Display, stop: StopRequest) -> None:
-        done = set(self._part.ids)
-        self.observed = _named(self._part.ids, self._part.observed)
-        inputs = self._found.inputs
-        left = [name for name in order if name not in done]
+    def run(self, order: Sequence[str], display: ExtractionProgress, stop: StopRequest) -> None:
+        done = set(self._writer.ids)
+        self.observed = _select(self._writer.ids, self._writer.observed)
+        inputs = self._input_set.inputs
+        remaining = [name for name in order if name not in done]
         display.begin(
-            sum(len(inputs[name]) for name in left),
-            sum(_work(inputs[name]) for name in left),
-            self._encoder.about.name,
+            sum(len(inputs[name]) for name in remaining),
+            sum(_work(inputs[name]) for name in remaining),
+            self._encoder.metadata.name,
         )
         start = time.monotonic()
         for batch in _batches(order, inputs, self._request.batch_size):
             if batch[0] in done:
                 continue
             stop.raise_if_asked(
-                f"stopped after {len(self._part.ids):,} of {counted(len(order), 'entity')}; the "
-                "same command goes on from there"
+                f"stopped after {len(self._writer.ids):,} of {counted(len(order), 'entity')}; run "
+                "the same command to resume"
             )
-            vectors, seen, skipped = self._encoded(batch)
-            notes = [[one.entity, one.origin, one.reason] for one in skipped]
-            self._part.append(batch, vectors, seen, notes)
-            self.observed |= _named(batch, seen.tolist())
+            vectors, observed, skipped = self._encode(batch)
+            notes = [[entry.entity, entry.origin, entry.reason] for entry in skipped]
+            self._writer.append(batch, vectors, observed, notes)
+            self.observed |= _select(batch, observed.tolist())
             count = sum(len(inputs[name]) for name in batch)
             self.inputs += count
             self.seconds = time.monotonic() - start
             display.advance(count, sum(_work(inputs[name]) for name in batch), len(skipped))
 
-    def _encoded(self, batch: Sequence[str]) -> tuple[NDArray[np.float32], Mask, list[Skipped]]:
-        """Means float32 ``[k, width]`` of the inputs of entities; an input is read when it is due.
+    def _encode(self, batch: Sequence[str]) -> tuple[NDArray[np.float32], Mask, list[Skipped]]:
+        """Means over the inputs of entities, float32 ``[k, width]``; also mask and skipped inputs.
 
-        An entity may have more inputs than fit into memory: they are encoded `batch_size` at a
-        time.
+        Inputs are read and encoded `batch_size` at a time, since those of one entity may not fit
+        into memory.
         """
         total = np.zeros((len(batch), self._encoder.width))
         count = np.zeros(len(batch), dtype=np.int64)
@@ -181,70 +186,72 @@ class _Run:
 
         def flush() -> None:
             vectors = self._encoder.encode([item for _, item in loaded])
-            for row, (one, _), vector in zip(rows, loaded, vectors, strict=True):
+            for row, (entry, _), vector in zip(rows, loaded, vectors, strict=True):
                 if np.isfinite(vector).all():
                     total[row] += vector
                     count[row] += 1
                 else:
-                    self._leave_out(one, _NOT_FINITE, skipped)
+                    self._skip(entry, _NOT_FINITE, skipped)
             rows.clear()
             loaded.clear()
 
         for row, name in enumerate(batch):
-            for one in self._found.inputs[name]:
+            for entry in self._input_set.inputs[name]:
                 try:
-                    item = one.load()
+                    item = entry.load()
                     self._encoder.admit(item)
                 except Skip as reason:
-                    self._leave_out(one, str(reason), skipped)
+                    self._skip(entry, str(reason), skipped)
                     continue
                 rows.append(row)
-                loaded.append((one, item))
+                loaded.append((entry, item))
                 if len(loaded) == self._request.batch_size:
                     flush()
         if loaded:
             flush()
-        seen = count > 0
-        total[seen] /= count[seen, None]
-        return total.astype(np.float32), seen, skipped
+        observed = count > 0
+        total[observed] /= count[observed, None]
+        return total.astype(np.float32), observed, skipped
 
-    def _leave_out(self, one: Input[Any], reason: str, skipped: list[Skipped]) -> None:
-        skipped.append(Skipped(one.entity, one.origin, reason))
+    def _skip(self, entry: Input[Any], reason: str, skipped: list[Skipped]) -> None:
+        skipped.append(Skipped(entry.entity, entry.origin, reason))
         if self._request.strict:
             raise _refusal(skipped[-1])
 
 
-def _order(request: ExtractRequest, graph: Graph, found: Found[Any]) -> list[str]:
-    """The entities to work on: large inputs first; with a limit, the first few by id."""
-    if not found.inputs:
-        hint = ""
-        if found.skipped:
-            hint = f"; {counted(len(found.skipped), 'input')} left out, the first: "
-            hint += _told(found.skipped[0])
-        elif found.outside:
-            hint = (
-                f"; its {counted(found.outside, 'id')} are others (the first is "
-                f"{found.outside_example[:80]!r}, an entity of the graph is {graph.entities[0]!r})"
+def _order(request: ExtractRequest, graph: Graph, input_set: InputSet[Any]) -> list[str]:
+    """The entities to encode, largest inputs first; with a limit, the first ones by id."""
+    if not input_set.inputs:
+        details = ""
+        if input_set.skipped:
+            details = f"; {counted(len(input_set.skipped), 'input')} skipped, the first: "
+            details += _describe(input_set.skipped[0])
+        elif input_set.outside:
+            details = (
+                f"; its {counted(input_set.outside, 'id')} are not in the graph (the first is "
+                f"{input_set.outside_example[:80]!r}, an entity of the graph is "
+                f"{graph.entities[0]!r})"
             )
         raise DataError(
-            f"{found.source.split(' sha256 ')[0]}: no {request.modality} for any entity of "
-            f"{graph.name!r}{hint}"
+            f"{input_set.source.split(' sha256 ')[0]}: no {request.modality} for any entity of "
+            f"{graph.name!r}{details}",
+            fix="check --input and --graph",
         )
-    names = sorted(found.inputs)[: request.limit]
-    names.sort(key=lambda name: (-_work(found.inputs[name]), name))
+    names = sorted(input_set.inputs)[: request.limit]
+    names.sort(key=lambda name: (-_work(input_set.inputs[name]), name))
     return names
 
 
-def _named(names: Sequence[str], chosen: Sequence[bool]) -> set[str]:
-    return {name for name, is_chosen in zip(names, chosen, strict=True) if is_chosen}
+def _select(names: Sequence[str], flags: Sequence[bool]) -> set[str]:
+    return {name for name, is_chosen in zip(names, flags, strict=True) if is_chosen}
 
 
 def _work(inputs: Sequence[Input[Any]]) -> int:
-    return sum(1 + one.size for one in inputs)
+    return sum(1 + entry.size for entry in inputs)
 
 
 def _batches(order: Sequence[str], inputs: Any, size: int) -> Iterator[list[str]]:
-    """Entities with at least `size` inputs together, and no more of them than that takes."""
+    """Splits entities into minimal batches of at least `size` inputs."""
     batch: list[str] = []
     count = 0
     for name in order:
@@ -257,50 +264,53 @@ def _batches(order: Sequence[str], inputs: Any, size: int) -> Iterator[list[str]
         yield batch
 
 
-def _readable(found: Found[Any], order: Sequence[str]) -> Iterator[Any]:
+def _load_all(input_set: InputSet[Any], order: Sequence[str]) -> Iterator[Any]:
     for name in order:
-        for one in found.inputs[name]:
+        for entry in input_set.inputs[name]:
             with contextlib.suppress(Skip):
-                yield one.load()
+                yield entry.load()
 
 
-def _about(
-    request: ExtractRequest, graph: Graph, found: Found[Any], encoder: Encoder[Any]
-) -> About:
-    several = any(len(inputs) > 1 for inputs in found.inputs.values())
-    limit = request.limit is not None and request.limit < len(found.inputs)
-    tried = f"a try-out: {request.limit} of {counted(len(found.inputs), 'entity')} with an input"
-    return About(
+def _store_metadata(
+    request: ExtractRequest, graph: Graph, input_set: InputSet[Any], encoder: Encoder[Any]
+) -> Metadata:
+    has_several = any(len(inputs) > 1 for inputs in input_set.inputs.values())
+    is_limited = request.limit is not None and request.limit < len(input_set.inputs)
+    limit_note = (
+        f"a try-out: {request.limit} of {counted(len(input_set.inputs), 'entity')} with an input"
+    )
+    return Metadata(
         modality=request.modality,
-        encoder=encoder.about.name,
-        revision=encoder.about.revision,
-        preprocess="; ".join(filter(None, (found.preprocess, encoder.about.preprocess))),
+        encoder=encoder.metadata.name,
+        revision=encoder.metadata.revision,
+        preprocess="; ".join(filter(None, (input_set.preprocess, encoder.metadata.preprocess))),
         pooling="; ".join(
-            filter(None, (encoder.about.pooling, "mean over inputs" if several else ""))
+            filter(None, (encoder.metadata.pooling, "mean over inputs" if has_several else ""))
         ),
         graph=graph.name,
-        source=found.source,
-        train_id=found.train_id,
-        notes=(*encoder.notes, *([tried] if limit else [])),
+        source=input_set.source,
+        train_id=input_set.train_id,
+        notes=(*encoder.notes, *([limit_note] if is_limited else [])),
     )
 
 
-def _require_same(request: ExtractRequest, about: About, width: int) -> None:
-    """Refuses a store that is not what this request would make."""
+def _require_same(request: ExtractRequest, metadata: Metadata, width: int) -> None:
+    """Checks that the existing store equals the result of this request."""
     with FeatureStore(request.out) as store:
-        there = (store.about.as_object(), store.dtype.name, store.width)
-    if there != (about.as_object(), request.dtype, width):
-        mine = about.as_object()
-        differing = [key for key, value in there[0].items() if value != mine[key]]
+        existing = (store.metadata.as_object(), store.dtype.name, store.width)
+    if existing != (metadata.as_object(), request.dtype, width):
+        expected = metadata.as_object()
+        differing = [key for key, value in existing[0].items() if value != expected[key]]
         raise DataError(
-            f"{request.out}: is there already, made in another way "
-            f"({', '.join(differing) or 'another type of numbers'}); --overwrite replaces it"
+            f"{request.out}: exists with other settings "
+            f"({', '.join(differing) or 'dtype or width'})",
+            fix="add --overwrite to replace it, or choose another --out",
         )
 
 
-def _open_part(
-    request: ExtractRequest, graph: Graph, about: About, encoder: Encoder[Any]
-) -> StorePart:
+def _open_writer(
+    request: ExtractRequest, graph: Graph, metadata: Metadata, encoder: Encoder[Any]
+) -> ResumableWriter:
     job = {
         "batch_size": request.batch_size,
         "entities_id": graph.entities_id,
@@ -308,32 +318,36 @@ def _open_part(
         "conditions": dict(encoder.conditions),
     }
     try:
-        return StorePart(request.out, about, encoder.width, job, dtype=request.dtype)
+        return ResumableWriter(request.out, metadata, encoder.width, job, dtype=request.dtype)
     except DataError:
         if not request.overwrite:
             raise
-    return StorePart(request.out, about, encoder.width, job, dtype=request.dtype, resume=False)
+    return ResumableWriter(
+        request.out, metadata, encoder.width, job, dtype=request.dtype, resume=False
+    )
 
 
-def _drop_part(request: ExtractRequest, graph: Graph, about: About, encoder: Encoder[Any]) -> None:
-    """Removes what a kill left between the last two steps: the store done, its part still there."""
+def _remove_stale_part(
+    request: ExtractRequest, graph: Graph, metadata: Metadata, encoder: Encoder[Any]
+) -> None:
+    """Removes the partial file that remains after a kill between writing the store and removal."""
     if not request.out.with_name(request.out.name + ".part").exists():
         return
-    with contextlib.suppress(DataError), _open_part(request, graph, about, encoder) as part:
-        part.discard()
+    with contextlib.suppress(DataError), _open_writer(request, graph, metadata, encoder) as writer:
+        writer.discard()
 
 
 def _result(
-    request: ExtractRequest, graph: Graph, found: Found[Any], about: About, encoder: Encoder[Any],
-    observed: set[str], order: Sequence[str], skipped: Sequence[Skipped], *, inputs: int = 0,
-    seconds: float = 0.0, resumed: int = 0, already: bool = False,
-) -> Extracted:  # fmt: skip
-    tried = set(order)
-    failed = {one.entity for one in skipped} & set(graph.entities) - observed
-    not_tried = len(found.inputs) - len(tried)
-    return Extracted(
+    request: ExtractRequest, graph: Graph, input_set: InputSet[Any], metadata: Metadata,
+    encoder: Encoder[Any], *, observed: set[str], order: Sequence[str],
+    skipped: Sequence[Skipped], inputs: int = 0, seconds: float = 0.0, resumed: int = 0,
+    already: bool = False,
+) -> ExtractionResult:  # fmt: skip
+    failed = {entry.entity for entry in skipped} & set(graph.entities) - observed
+    not_tried = len(input_set.inputs) - len(order)
+    return ExtractionResult(
         path=request.out,
-        about=about,
+        metadata=metadata,
         width=encoder.width,
         dtype=request.dtype,
         entities=len(graph.entities),
@@ -345,19 +359,23 @@ def _result(
         seconds=seconds,
         resumed=resumed,
         already=already,
-        outside=found.outside,
-        outside_example=found.outside_example,
+        outside=input_set.outside,
+        outside_example=input_set.outside_example,
         skipped=skipped,
         table=_table(request.out) if skipped else None,
     )
 
 
-def _refusal(one: Skipped) -> DataError:
-    return DataError(f"{_told(one)} (--strict)")
+def _refusal(entry: Skipped) -> DataError:
+    return DataError(
+        f"{_describe(entry)} (--strict)", fix="correct this input, or remove --strict to skip it"
+    )
 
 
-def _told(one: Skipped) -> str:
-    return f"{one.origin}: {one.reason}" + (f" (entity {one.entity!r})" if one.entity else "")
+def _describe(entry: Skipped) -> str:
+    return f"{entry.origin}: {entry.reason}" + (
+        f" (entity {entry.entity!r})" if entry.entity else ""
+    )
 
 
 def _table(store: Path) -> Path:
@@ -365,14 +383,14 @@ def _table(store: Path) -> Path:
 
 
 def _write_table(store: Path, skipped: Sequence[Skipped]) -> None:
-    """Writes what was left out beside the store, one a line."""
+    """Writes the skipped inputs to a table next to the store."""
     path = _table(store)
     if not skipped:
         with storage_errors(path):
             path.unlink(missing_ok=True)
         return
     rows = [("entity", "origin", "reason")]
-    rows += [(one.entity, one.origin, one.reason) for one in skipped]
+    rows += [(entry.entity, entry.origin, entry.reason) for entry in skipped]
     write_text(path, "".join("\t".join(map(_cell, row)) + "\n" for row in rows))
 
 

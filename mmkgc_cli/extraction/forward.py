@@ -1,4 +1,4 @@
-"""Forward passes of networks: device, precision, and arrays in and out."""
+"""Forward passes of networks with the device and precision of the options."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from mmkgc_cli.extraction.media import Array
 if TYPE_CHECKING:
     import torch
 
-# More at once is no faster on a CPU, and states of 64 pictures in a ViT are half a gigabyte.
+# Larger batches are not faster on a CPU, and the states of 64 pictures in a ViT take 0.5 GB.
 _ROWS_ON_CPU = 8
 
 
 class Forward:
-    """Runs networks where and how `options` say."""
+    """Runs networks on the device and in the precision of `options`."""
 
     def __init__(self, options: EncoderOptions) -> None:
         from mmkgc_cli.state.device import pick_device
@@ -26,16 +26,16 @@ class Forward:
         self.device = pick_device(options.device, "--device cuda")
         self._precision = options.precision or "float32"
         self.conditions = {"device": self.device.type}
-        # What is to be said in `about`, behind the rest.
-        self.about = "" if self._precision == "float32" else f"; {self._precision}"
+        # Suffix of `preprocess` in the metadata.
+        self.precision_note = "" if self._precision == "float32" else f"; {self._precision}"
 
     def run(self, network: Callable[[torch.Tensor], Any], rows: Sequence[Array]) -> Array:
-        """What a network makes of rows of one shape, row by row, as float32."""
-        at_once = _ROWS_ON_CPU if self.device.type == "cpu" else len(rows)
+        """Runs a network on arrays of one shape and returns its output as float32."""
+        batch_size = _ROWS_ON_CPU if self.device.type == "cpu" else len(rows)
         return np.concatenate(
             [
-                self._run(network, np.stack(rows[start : start + at_once]))
-                for start in range(0, len(rows), at_once)
+                self._run(network, np.stack(rows[start : start + batch_size]))
+                for start in range(0, len(rows), batch_size)
             ]
         )
 

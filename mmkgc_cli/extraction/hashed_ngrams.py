@@ -1,4 +1,4 @@
-"""A text encoder without weights: hashed counts of character n-grams."""
+"""Hashed counts of character n-grams: a text encoder without weights."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mmkgc_cli.extraction.contract import Encoder, EncoderAbout, EncoderOptions
+from mmkgc_cli.extraction.contract import Encoder, EncoderMetadata, EncoderOptions
 
 WIDTH = 512
 SIZES = (3, 4, 5)
-# FNV-1a (Fowler, Noll and Vo) over code points, and the last step of SplitMix64 (Steele et al.
-# 2014), since a remainder looks at few bits.
+# FNV-1a (Fowler, Noll and Vo) over code points, then the final step of SplitMix64 (Steele et al.
+# 2014), since the modulus only uses the low bits.
 _OFFSET = np.uint64(0xCBF29CE484222325)
 _PRIME = np.uint64(0x100000001B3)
 
 
 class HashedNgrams(Encoder[str]):
-    """Signed counts of the n-grams of `SIZES` characters in `WIDTH` columns, at length 1.
+    """Signed counts of n-grams of `SIZES` characters in `WIDTH` columns, normalised to length 1.
 
-    Letters of ASCII become small, a space goes to either end. The column of an n-gram is its hash
-    modulo `WIDTH`, its sign the highest bit. All sums are of whole numbers, so that every machine
-    and version gives the same bits (feature hashing: Weinberger et al. 2009).
+    Feature hashing (Weinberger et al. 2009): the column of an n-gram is its hash modulo `WIDTH`,
+    and the highest bit is the sign. ASCII letters are lower-cased, and a space is added at both
+    ends. All sums are exact integers, so that every machine gives the same bits.
     """
 
-    about = EncoderAbout(
+    metadata = EncoderMetadata(
         name="hashed-ngrams",
         revision="1",
         preprocess=f"ASCII in small letters, {SIZES[0]}- to {SIZES[-1]}-grams of characters",
@@ -34,7 +34,7 @@ class HashedNgrams(Encoder[str]):
     width = WIDTH
 
     def __init__(self, options: EncoderOptions) -> None:
-        del options  # there is nothing to choose
+        del options  # no option applies
 
     def encode(self, items: Sequence[str]) -> NDArray[np.float32]:
         """Vectors float32 ``[n, 512]``."""
@@ -42,7 +42,7 @@ class HashedNgrams(Encoder[str]):
 
 
 def _counts(text: str) -> NDArray[np.float32]:
-    # Not str.lower, whose tables grow with each version of Unicode.
+    # Not str.lower: its result depends on the version of Unicode.
     padded = f" {text} ".encode("utf-32-le")
     points = np.frombuffer(padded, dtype="<u4").astype(np.uint64)
     capital = (points >= ord("A")) & (points <= ord("Z"))
@@ -51,9 +51,9 @@ def _counts(text: str) -> NDArray[np.float32]:
     for size in SIZES:
         if len(points) < size:
             continue
-        found = _hashes(points, size)
-        sign = np.where(found >> np.uint64(63), -1.0, 1.0)
-        column = (found % np.uint64(WIDTH)).astype(np.int64)
+        hashes = _hashes(points, size)
+        sign = np.where(hashes >> np.uint64(63), -1.0, 1.0)
+        column = (hashes % np.uint64(WIDTH)).astype(np.int64)
         total += np.bincount(column, weights=sign, minlength=WIDTH)
     length = np.sqrt(total @ total)
     return np.asarray(total / length if length else total, dtype=np.float32)
@@ -61,9 +61,9 @@ def _counts(text: str) -> NDArray[np.float32]:
 
 def _hashes(points: NDArray[np.uint64], size: int) -> NDArray[np.uint64]:
     n = len(points) - size + 1
-    found = np.full(n, _OFFSET)
+    hashes = np.full(n, _OFFSET)
     for i in range(size):
-        found = (found ^ points[i : i + n]) * _PRIME
+        hashes = (hashes ^ points[i : i + n]) * _PRIME
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        found = (found ^ (found >> np.uint64(shift))) * np.uint64(factor)
-    return np.asarray(found ^ (found >> np.uint64(31)), dtype=np.uint64)
+        hashes = (hashes ^ (hashes >> np.uint64(shift))) * np.uint64(factor)
+    return np.asarray(hashes ^ (hashes >> np.uint64(31)), dtype=np.uint64)

@@ -1,7 +1,7 @@
-"""Lines of a file by their place, so that what they hold is read again when it is needed.
+"""Lines of a file with their offsets, so that texts can be read again when they are encoded.
 
-Unlike `kg.readers.lines`, which refuses a file with a bad line, this says what is wrong with a line
-and goes on: one bad text must not cost the others.
+Unlike `kg.readers.lines`, which rejects a file with an invalid line, this module skips the line
+and continues.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from mmkgc_cli.errors import DataError
 from mmkgc_cli.extraction.contract import Skip
 from mmkgc_cli.kg.readers.lines import BOM, open_source
 
-LONGEST = 1 << 20  # bytes of a text, or of a line: more is no text of one entity
+LONGEST = 1 << 20  # maximum bytes of a text or a line
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line without its end: its number from 1, where it begins, how long it is, and its bytes.
+    """A line without its line end: number from 1, offset and length in bytes, and its bytes.
 
-    `raw` is the first `LONGEST` bytes where the line is longer.
+    `raw` contains only the first `LONGEST` bytes of a longer line.
     """
 
     number: int
@@ -32,7 +32,7 @@ class Line:
 
 
 class HashedLines:
-    """Goes through the lines of a file that are not blank; `source` then names all its bytes."""
+    """Iterates over the non-blank lines of a file and computes its SHA-256."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -40,14 +40,14 @@ class HashedLines:
 
     @property
     def source(self) -> str:
-        """File name and SHA-256 of what was read."""
+        """File name and SHA-256 of the bytes read."""
         return f"{self.path.name} sha256 {self._digest.hexdigest()}"
 
     def __iter__(self) -> Iterator[Line]:
-        """The lines.
+        """Iterates over the lines.
 
         Raises:
-            DataError: when the file is missing, a folder, unreadable, empty, or UTF-16.
+            DataError: the file is missing, a folder, unreadable, empty, or UTF-16.
         """
         open_source(self.path)
         number = start = 0
@@ -70,14 +70,14 @@ class HashedLines:
                     yield Line(number, begin, length, raw)
 
 
-def text_of(raw: bytes) -> str:
-    """Bytes as a text.
+def decode_text(raw: bytes) -> str:
+    """Decodes UTF-8.
 
     Raises:
-        Skip: where they are not UTF-8, or hold a NUL.
+        Skip: the bytes are not UTF-8 or contain a NUL.
     """
-    if (at := raw.find(b"\0")) >= 0:
-        raise Skip(f"holds a NUL at byte {at + 1}; is this a text?")
+    if (position := raw.find(b"\0")) >= 0:
+        raise Skip(f"contains a NUL at byte {position + 1}, so it is not a text")
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -86,28 +86,33 @@ def text_of(raw: bytes) -> str:
         ) from None
 
 
-def too_long(length: int) -> Skip:
-    """What to raise for more bytes than a text may have."""
-    return Skip(f"{length / 2**20:.1f} MiB, and a text may have {LONGEST >> 20} MiB")
+def too_long_skip(length: int) -> Skip:
+    """The `Skip` for a text of more than `LONGEST` bytes."""
+    return Skip(f"{length / 2**20:.1f} MiB, expected at most {LONGEST >> 20} MiB")
 
 
 def read_at(path: Path, start: int, length: int) -> bytes:
-    """Bytes of a file.
+    """Reads bytes of a file.
 
     Raises:
-        DataError: when they are no longer there.
+        DataError: the file cannot be read, or is shorter than before.
     """
     try:
         with path.open("rb") as file:
             file.seek(start)
             data = file.read(length)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+        raise DataError(
+            f"{path}: cannot be read: {error.strerror}", fix="check its permissions and the disk"
+        ) from error
     if len(data) < length:
-        raise DataError(f"{path}: became shorter while it was read; begin again")
+        raise DataError(
+            f"{path}: became shorter while it was read",
+            fix="run the command again when nothing changes the file",
+        )
     return data
 
 
-def name_of(raw: bytes) -> str:
-    """An id as it stands in a file, for messages too: what is not UTF-8 is escaped."""
+def decode_id(raw: bytes) -> str:
+    """Decodes an id; bytes that are not UTF-8 are escaped."""
     return raw.decode("utf-8", "backslashreplace").strip(" ")

@@ -1,4 +1,4 @@
-"""The files in an archive, read where they lie: nothing is unpacked to a path."""
+"""Files in an archive, read in place: nothing is extracted to the file system."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from mmkgc_cli.errors import DataError
 from mmkgc_cli.extraction.contract import Skip
 from mmkgc_cli.kg.archives import DAMAGED, Budget, leads_out
 
-LARGEST = 1 << 30  # bytes of a compressed member, which is held in memory
+LARGEST = 1 << 30  # maximum bytes of a compressed member, which is read into memory
 _PACKED: dict[bytes, Callable[..., Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
     b"\xfd7zXZ": lzma.open,
 }
-_HEAD = 262  # bytes, up to the magic of a tar
+_HEAD = 262  # bytes up to the end of the magic number of a tar
 
 
 @dataclass(frozen=True, eq=False)
 class Members:
-    """The plain files of an archive by name, and what was refused."""
+    """The regular files of an archive by name, and the refused members."""
 
     sizes: Mapping[str, int]
     refused: Sequence[tuple[str, str]]  # name, reason
@@ -38,7 +38,7 @@ class Members:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file is a zip or tar, packed or not, by what it begins with."""
+    """Whether a file is a zip or a tar, compressed or not, by its first bytes."""
     with path.open("rb") as file:
         head = file.read(_HEAD)
         if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
@@ -46,56 +46,61 @@ def is_archive(path: Path) -> bool:
         return head[257:262] == b"ustar" or any(head.startswith(magic) for magic in _PACKED)
 
 
-def members(path: Path) -> Members:
-    """Lists an archive.
+def list_members(path: Path) -> Members:
+    """Lists the members of an archive.
 
-    A compressed tar has no way to one member: it is decompressed once, into a temporary file
-    without a name. Of members with one name the last counts, as when unpacking. Names that lead
+    A compressed tar has no random access and is decompressed once into an unnamed temporary file.
+    Of several members with the same name the last one counts, as in extraction. Paths that lead
     out of the archive, links, devices and encrypted members are refused.
 
     Raises:
-        DataError: for an archive that is damaged, or decompresses to more than the free disk.
+        DataError: the archive is damaged, or decompresses to more than the free disk space.
     """
     try:
         if zipfile.is_zipfile(path):
             return _zip_members(path)
-        return _Tar(path).members()
+        return _Tar(path).list_members()
     except DAMAGED as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path}: damaged, cut off or not an archive: {reason}") from None
+        raise DataError(
+            f"{path}: damaged, truncated or not an archive: {reason}",
+            fix="download or create the archive again",
+        ) from None
 
 
 def _zip_members(path: Path) -> Members:
     archive = zipfile.ZipFile(path)
-    found: dict[str, zipfile.ZipInfo] = {}
+    infos: dict[str, zipfile.ZipInfo] = {}
     refused = []
     for info in archive.infolist():
-        # The upper half of the external attributes holds a Unix mode, if anything.
-        kind = (info.external_attr >> 16) & 0o170000
+        # The upper 16 bits of the external attributes are the Unix mode, or zero.
+        file_type = (info.external_attr >> 16) & 0o170000
         if leads_out(info.filename):
             refused.append((info.filename, "leads out of the archive"))
-        elif kind not in (0, 0o100000, 0o040000):
+        elif file_type not in (0, 0o100000, 0o040000):
             refused.append((info.filename, "a link or a special file"))
         elif info.flag_bits & 1:
             refused.append((info.filename, "encrypted"))
         elif not info.is_dir():
-            found[info.filename] = info
+            infos[info.filename] = info
 
     def read(name: str) -> IO[bytes]:
-        if found[name].file_size > LARGEST:
-            raise Skip(f"unpacks to more than {LARGEST >> 20:,} MiB; unpack the archive yourself")
+        if infos[name].file_size > LARGEST:
+            raise Skip(
+                f"larger than {LARGEST >> 20:,} MiB in the archive; extract the archive first"
+            )
         try:
-            # No more than it says of itself: zipfile stops there, and misses the checksum.
-            with archive.open(found[name]) as file:
+            # zipfile reads at most the announced size, and the checksum fails on more data.
+            with archive.open(infos[name]) as file:
                 return io.BytesIO(file.read())
         except DAMAGED as error:
-            raise Skip(f"damaged in the archive: {_words(error)}") from None
+            raise Skip(f"damaged in the archive: {_reason(error)}") from None
 
-    return Members({name: info.file_size for name, info in found.items()}, refused, read)
+    return Members({name: info.file_size for name, info in infos.items()}, refused, read)
 
 
-def _plain(path: Path) -> IO[bytes]:
-    """A tar that can be read anywhere."""
+def _open_uncompressed(path: Path) -> IO[bytes]:
+    """Opens a tar for random access, decompressing it if necessary."""
     raw = path.open("rb")
     head = raw.read(_HEAD)
     raw.seek(0)
@@ -103,7 +108,7 @@ def _plain(path: Path) -> IO[bytes]:
     if opener is None:
         return raw
     folder = Path(tempfile.gettempdir())
-    plain = tempfile.TemporaryFile(prefix="mmkgc-")  # noqa: SIM115 - lives as long as its reader
+    plain = tempfile.TemporaryFile(prefix="mmkgc-")  # noqa: SIM115 - closed by _Tar
     try:
         with raw, opener(raw) as source:
             Budget(path, folder).pour(source, plain, folder)
@@ -115,20 +120,22 @@ def _plain(path: Path) -> IO[bytes]:
 
 
 class _Tar:
-    """A tar whose members are read where they lie."""
+    """A tar with members that are read in place."""
 
     def __init__(self, path: Path) -> None:
-        self._raw = _plain(path)
+        self._raw = _open_uncompressed(path)
         self._lock = threading.Lock()
         self._places: dict[str, tuple[int, int]] = {}
         self._refused: list[tuple[str, str]] = []
         with tarfile.open(fileobj=self._raw, mode="r:") as tar:
             for info in tar:
-                tar.members = []  # type: ignore[attr-defined]  # it would keep a kilobyte of each
+                tar.members = []  # type: ignore[attr-defined]  # saves a kilobyte per member
                 self._note(info)
         end = self._raw.seek(0, io.SEEK_END)
-        if cut := [name for name, (at, size) in self._places.items() if at + size > end]:
-            raise DataError(f"{path}: cut off within {cut[0]!r}")
+        if cut := [name for name, (offset, size) in self._places.items() if offset + size > end]:
+            raise DataError(
+                f"{path}: truncated within {cut[0]!r}", fix="download or create the archive again"
+            )
 
     def __del__(self) -> None:
         if raw := getattr(self, "_raw", None):
@@ -142,7 +149,7 @@ class _Tar:
         elif not info.isdir():
             self._refused.append((info.name, "a link or a special file"))
 
-    def members(self) -> Members:
+    def list_members(self) -> Members:
         sizes = {name: size for name, (_, size) in self._places.items()}
         return Members(sizes, self._refused, self.open)
 
@@ -151,12 +158,12 @@ class _Tar:
 
 
 class _Slice(io.RawIOBase):
-    """A stretch of a file that others read as well."""
+    """A range of a file that is shared between threads."""
 
     def __init__(self, file: IO[bytes], lock: threading.Lock, start: int, length: int) -> None:
         self._file, self._lock = file, lock
         self._start, self._length = start, length
-        self._at = 0
+        self._position = 0
 
     def readable(self) -> bool:
         return True
@@ -165,24 +172,24 @@ class _Slice(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        return self._at
+        return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._length}[whence]
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._length}[whence]
         if base + offset < 0:
             raise OSError("seek before the start")
-        self._at = base + offset
-        return self._at
+        self._position = base + offset
+        return self._position
 
     def readinto(self, buffer: Any) -> int:
-        wanted = min(len(buffer), max(0, self._length - self._at))
+        count = min(len(buffer), max(0, self._length - self._position))
         with self._lock:
-            self._file.seek(self._start + self._at)
-            data = self._file.read(wanted)
+            self._file.seek(self._start + self._position)
+            data = self._file.read(count)
         buffer[: len(data)] = data
-        self._at += len(data)
+        self._position += len(data)
         return len(data)
 
 
-def _words(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__

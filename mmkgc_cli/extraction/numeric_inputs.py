@@ -1,4 +1,4 @@
-"""Numbers of entities: a table of entity, attribute and value."""
+"""Numbers of entities from a table of entity, attribute and value."""
 
 from __future__ import annotations
 
@@ -9,19 +9,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmkgc_cli.errors import DataError, UsageError
-from mmkgc_cli.extraction.contract import Found, Input, InputOptions, Skip, Skipped
-from mmkgc_cli.extraction.lines import LONGEST, HashedLines, Line, name_of, text_of, too_long
+from mmkgc_cli.extraction.contract import Input, InputOptions, InputSet, Skip, Skipped
+from mmkgc_cli.extraction.lines import (
+    LONGEST,
+    HashedLines,
+    Line,
+    decode_id,
+    decode_text,
+    too_long_skip,
+)
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.text import counted
 
-# Python's own parser takes 1_000, inf, and digits of any script.
+# float() also accepts 1_000, inf, and digits of any script.
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _COLUMNS = ("attribute", "value")
 
 
 @dataclass(frozen=True)
 class Number:
-    """A value of an attribute, finite, and how it was written."""
+    """A finite value of an attribute, and its text in the file."""
 
     attribute: str
     value: float
@@ -31,20 +38,20 @@ class Number:
 Numbers = tuple[Number, ...]
 
 
-def find(graph: Graph, options: InputOptions) -> Found[Numbers]:
-    """Reads ``entity<TAB>attribute<TAB>value`` rows, or a table with a header that has these.
+def find(graph: Graph, options: InputOptions) -> InputSet[Numbers]:
+    """Reads ``entity<TAB>attribute<TAB>value`` lines, or a table with such columns in its header.
 
     All numbers of an entity are one input.
 
     Raises:
-        DataError: when the file cannot be used at all.
-        UsageError: where nothing says which file.
+        DataError: the file cannot be used.
+        UsageError: no file is given.
     """
     path = options.path
     if path is None:
-        raise UsageError("say where the numbers are with --input FILE")
+        raise UsageError("no file of numbers", fix="add --input FILE")
     entities = frozenset(graph.entities)
-    found: dict[str, list[Number]] = {}
+    numbers_by_entity: dict[str, list[Number]] = {}
     first_line: dict[str, int] = {}
     skipped: list[Skipped] = []
     outside: set[str] = set()
@@ -56,7 +63,7 @@ def find(graph: Graph, options: InputOptions) -> Found[Numbers]:
             columns, is_header = _columns(path, line, entities)
             if is_header:
                 continue
-        name = name_of(line.raw.partition(b"\t")[0])
+        name = decode_id(line.raw.partition(b"\t")[0])
         if name not in entities:
             example = example or name
             outside.add(name)
@@ -66,14 +73,14 @@ def find(graph: Graph, options: InputOptions) -> Found[Numbers]:
         except Skip as reason:
             skipped.append(Skipped(name, f"{path}:{line.number}", str(reason)))
         else:
-            found.setdefault(name, []).append(number)
+            numbers_by_entity.setdefault(name, []).append(number)
             first_line.setdefault(name, line.number)
     inputs = {
         name: [Input(name, f"{path}:{first_line[name]}", functools.partial(tuple, numbers),
                      len(numbers))]
-        for name, numbers in found.items()
+        for name, numbers in numbers_by_entity.items()
     }  # fmt: skip
-    return Found(inputs, lines.source, "", skipped, len(outside), example)
+    return InputSet(inputs, lines.source, "", skipped, len(outside), example)
 
 
 @dataclass(frozen=True)
@@ -83,49 +90,52 @@ class _Columns:
     value: int
 
     def number(self, line: Line) -> Number:
-        """The number of a line.
+        """Parses the number of a line.
 
         Raises:
-            Skip: when there is none.
+            Skip: the line is invalid.
         """
         if line.length > LONGEST:
-            raise too_long(line.length)
-        fields = text_of(line.raw).split("\t")
+            raise too_long_skip(line.length)
+        fields = decode_text(line.raw).split("\t")
         if len(fields) != self.width:
             raise Skip(f"{counted(len(fields), 'column')}, expected {self.width}")
         attribute, written = fields[self.attribute].strip(), fields[self.value].strip()
         if not attribute:
             raise Skip("the attribute has no name")
-        return Number(attribute, parsed(written), written)
+        return Number(attribute, parse_number(written), written)
 
 
-def parsed(written: str) -> float:
-    """A finite number, written with a point.
+def parse_number(written: str) -> float:
+    """Parses a finite number with a decimal point.
 
     Raises:
-        Skip: for anything else.
+        Skip: the text is not such a number.
     """
     if not _NUMBER.fullmatch(written):
         shown = repr(written if len(written) <= 40 else written[:40] + "…")
         comma = _NUMBER.fullmatch(written.replace(",", ".", 1)) and "," in written
-        raise Skip(f"{shown} is no number" + (": write it with a point" if comma else ""))
+        raise Skip(f"{shown} is not a number" + (": use a decimal point" if comma else ""))
     value = float(written)
     if not math.isfinite(value):
-        raise Skip(f"{written[:40]!r} is too large for a number of 64 bits")
+        raise Skip(f"{written[:40]!r} is too large for a 64-bit float")
     return value
 
 
-def _columns(path: Path, first: Line, entities: frozenset[str]) -> tuple[_Columns, bool]:
-    """Where attribute and value stand, and whether the first line says so."""
+def _columns(path: Path, first_line: Line, entities: frozenset[str]) -> tuple[_Columns, bool]:
+    """Finds the columns of attribute and value, and whether the first line is a header."""
     try:
-        fields = text_of(first.raw).split("\t")
+        fields = decode_text(first_line.raw).split("\t")
     except Skip as reason:
-        raise DataError(f"{path}:{first.number}: {reason}") from None
-    if name_of(fields[0].encode()) not in entities and set(_COLUMNS) <= set(fields):
+        raise DataError(
+            f"{path}:{first_line.number}: {reason}", fix="convert the file to UTF-8 text"
+        ) from None
+    if decode_id(fields[0].encode()) not in entities and set(_COLUMNS) <= set(fields):
         return _Columns(len(fields), *(fields.index(name) for name in _COLUMNS)), True
     if len(fields) != 3:
         raise DataError(
-            f"{path}:{first.number}: {counted(len(fields), 'column')} and no header with "
-            "'attribute' and 'value', expected entity, attribute and value, separated by tabs"
+            f"{path}:{first_line.number}: {counted(len(fields), 'column')} and no header with "
+            "'attribute' and 'value'",
+            fix="write entity, attribute and value, separated by tabs",
         )
     return _Columns(3, 1, 2), False

@@ -1,4 +1,4 @@
-"""Pictures from bytes that nobody vouches for."""
+"""Decoding of pictures from untrusted bytes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
 T = TypeVar("T")
-# Pixels; Pillow's own limit on bombs is a third higher, and this is more than cameras make.
+# In pixels; more than cameras produce, and less than the limit of Pillow on decompression bombs.
 MOST_PIXELS = 1 << 26
-# Formats that are decoded in this process: EPS, for instance, would start Ghostscript.
+# Formats that Pillow decodes in this process; EPS, for example, would start Ghostscript.
 FORMATS = (
     "AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP",
 )  # fmt: skip
@@ -33,55 +33,55 @@ DECODING = (
 
 
 def is_picture(start: bytes) -> bool:
-    """Whether a file that starts so is a picture or an animation, and no video."""
+    """Whether the first bytes of a file are those of a picture or an animation."""
     return start.startswith(_MAGICS) or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")
 
 
 def decode(data: bytes) -> Image:
-    """A picture as RGB, 8 bits, told by its content, whatever its file is called.
+    """Decodes a picture to 8-bit RGB; the content, not the file name, determines the format.
 
-    Of an animation the first frame. Grey, palette and CMYK are converted, 16 bits rounded to 8,
-    what is transparent laid on white, and what EXIF says of turning done. Colour profiles are not
-    applied.
+    Animations give their first frame. Grey, palette and CMYK are converted, 16 bits are rounded to
+    8, transparency is composed on white, and the EXIF orientation is applied. Colour profiles are
+    not applied.
 
     Raises:
-        Skip: for what is no picture, is damaged or cut off, has more than 2^26 pixels or a side of
-            one pixel, or whose numbers have no agreed range.
+        Skip: the data is not a picture, damaged or truncated, has more than 2^26 pixels or a side
+            of one pixel, or has pixels without a defined range.
     """
-    with _opened(data) as picture:
+    with _open_picture(data) as picture:
         picture.load()
-        return _finished(picture)
+        return _oriented_rgb(picture)
 
 
 def decode_frames(
     data: bytes, choose: Callable[[int], Sequence[int]], keep: Callable[[Image], T]
 ) -> list[T]:
-    """Frames of an animation, each as `decode` has a picture; any other picture has one.
+    """Decodes frames of an animation, each like a picture in `decode`; a picture has one frame.
 
     Args:
-        data: of the file.
-        choose: the numbers of frames wanted, from how many there are.
-        keep: makes what is kept of a frame.
+        data: contents of the file.
+        choose: maps the number of frames to the frame numbers to decode.
+        keep: converts a frame to the array to keep.
 
     Raises:
         Skip: as `decode`.
     """
-    found: dict[int, T] = {}
-    with _opened(data) as picture:
-        wanted = choose(getattr(picture, "n_frames", 1))
-        for number in sorted(set(wanted)):
+    frames: dict[int, T] = {}
+    with _open_picture(data) as picture:
+        numbers = choose(getattr(picture, "n_frames", 1))
+        for number in sorted(set(numbers)):
             picture.seek(number)
-            found[number] = keep(_finished(picture.copy()))
-    return [found[number] for number in wanted]
+            frames[number] = keep(_oriented_rgb(picture.copy()))
+    return [frames[number] for number in numbers]
 
 
 @contextmanager
-def _opened(data: bytes) -> Iterator[ImageFile]:
-    """A picture whose size was looked at; whatever is raised over it becomes a `Skip`."""
+def _open_picture(data: bytes) -> Iterator[ImageFile]:
+    """Opens a picture and checks its size; decoding errors become a `Skip`."""
     from PIL import Image, UnidentifiedImageError
 
     with warnings.catch_warnings():
-        # What Pillow warns of in passing is nobody's business here, but for bombs.
+        # Warnings of Pillow do not matter here, except for decompression bombs.
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
@@ -91,27 +91,27 @@ def _opened(data: bytes) -> Iterator[ImageFile]:
         except (Skip, MemoryError):
             raise
         except UnidentifiedImageError:
-            raise Skip(_no_picture(data)) from None
+            raise Skip(_not_a_picture(data)) from None
         except (Image.DecompressionBombWarning, Image.DecompressionBombError):
             raise Skip(f"has more than {MOST_PIXELS:,} pixels") from None
-        except Exception as error:  # Pillow's decoders raise all kinds of things for damaged data
-            words = " ".join(str(error).split()) or type(error).__name__
-            raise Skip(f"damaged or cut off: {words}") from None
+        except Exception as error:  # decoders raise many types on damaged data
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise Skip(f"damaged or truncated: {reason}") from None
 
 
-def _finished(picture: Image) -> Image:
-    """A picture that is decoded, turned and in RGB."""
+def _oriented_rgb(picture: Image) -> Image:
+    """Applies the EXIF orientation and converts to RGB."""
     from PIL import ImageOps
 
-    _check_size(*picture.size)  # a format may hold several, and open the largest of them
-    # What is wrong within EXIF says nothing of the pixels.
+    _check_size(*picture.size)  # some formats hold several sizes and decode the largest
+    # Invalid EXIF data does not affect the pixels.
     with suppress(SyntaxError, ValueError, LookupError, TypeError, OSError, struct.error):
         ImageOps.exif_transpose(picture, in_place=True)
     return _rgb(picture)
 
 
 def _known_formats() -> list[str]:
-    """Those of `FORMATS` that this Pillow has; it may be built without some."""
+    """The formats that this build of Pillow supports."""
     from PIL import Image
 
     Image.init()
@@ -122,14 +122,14 @@ def _check_size(width: int, height: int) -> None:
     if width * height > MOST_PIXELS:
         raise Skip(f"has {width:,} x {height:,} pixels, more than {MOST_PIXELS:,}")
     if min(width, height) < 2:
-        raise Skip(f"has {width} x {height} pixels and shows nothing")
+        raise Skip(f"has {width} x {height} pixels, expected at least 2 x 2")
 
 
-def _no_picture(data: bytes) -> str:
+def _not_a_picture(data: bytes) -> str:
     start = data[:64].lstrip(b"\xef\xbb\xbf \t\r\n")
     if start.startswith(_TEXTS):
-        return f"not a picture but text that begins {start[:16].decode('latin-1')!r}"
-    return f"not a picture in a known format (begins {data[:8].hex(' ')})"
+        return f"not a picture but text that starts with {start[:16].decode('latin-1')!r}"
+    return f"not a picture in a known format (starts with {data[:8].hex(' ')})"
 
 
 def _rgb(picture: Image) -> Image:
@@ -139,7 +139,7 @@ def _rgb(picture: Image) -> Image:
     if mode.startswith("I"):
         picture = _eight_bits(picture)
     elif mode == "F":
-        raise Skip("has floating-point pixels, which have no agreed range")
+        raise Skip("has floating-point pixels, which have no defined range")
     if "A" in picture.getbands() or mode in ("PA", "La") or "transparency" in picture.info:
         solid = picture.convert("RGBA")
         white = Image.new("RGBA", solid.size, "white")
@@ -149,11 +149,11 @@ def _rgb(picture: Image) -> Image:
 
 
 def _eight_bits(picture: Image) -> Image:
-    """Grey of 16 bits, which Pillow would cut off at 255."""
+    """Scales 16-bit grey to 8 bits; Pillow would clip it at 255."""
     from PIL import Image
 
     grey = np.asarray(picture)
     if grey.min() < 0 or grey.max() > 0xFFFF:
-        raise Skip("has 32-bit pixels, which have no agreed range")
+        raise Skip("has 32-bit pixels, which have no defined range")
     wide = grey.astype(np.uint32) * 255 + 0x7FFF
     return Image.fromarray((wide // 0xFFFF).astype(np.uint8))

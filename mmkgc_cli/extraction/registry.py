@@ -1,7 +1,6 @@
-"""Which modalities can be extracted, where their inputs come from, and what encodes them.
+"""Registry of modalities with their inputs and encoders.
 
-A new modality is one more entry of `MODALITIES`. Encoders and inputs are imported when they are
-asked for.
+A new modality is a new entry of `MODALITIES`. Modules of encoders and inputs are imported on use.
 """
 
 from __future__ import annotations
@@ -15,88 +14,88 @@ from mmkgc_cli.extraction.contract import (
     Encoder,
     EncoderEntry,
     EncoderOptions,
-    Found,
     InputOptions,
+    InputSet,
 )
 from mmkgc_cli.kg.graph import Graph
 
 BERT = "bert-base-uncased"
-# As MACO.
+# The encoder of MACO.
 VIT = "google/vit-base-patch16-224"
-# Tuned on AudioSet it tells 527 kinds of sound: animals, instruments, engines, weather, speech.
-# wav2vec 2.0 and its kin have heard speech alone.
+# Fine-tuned on the 527 sound classes of AudioSet; wav2vec 2.0 and similar models know speech only.
 AST = "MIT/ast-finetuned-audioset-10-10-0.4593"
-# Tuned to tell the 400 actions of Kinetics: before that its states serve to paint what was hidden.
+# Fine-tuned on the 400 actions of Kinetics; the pretrained states only serve reconstruction.
 VIDEOMAE = "MCG-NJU/videomae-base-finetuned-kinetics"
-_OF_MODELS = frozenset({"device", "pooling", "precision"})
+_MODEL_OPTIONS = frozenset({"device", "pooling", "precision"})
 
 
 @dataclass(frozen=True)
 class Modality:
-    """What can be made of one modality."""
+    """A modality: its inputs and its encoders."""
 
     name: str
-    unit: str  # what an input is, in the singular
-    find: Callable[[Graph, InputOptions], Found[Any]]
+    unit: str  # noun of one input, in the singular
+    find: Callable[[Graph, InputOptions], InputSet[Any]]
     encoders: tuple[EncoderEntry, ...]
-    # An encoder by folder or name in the hub, with the names that may have been meant.
-    named: Callable[[str, EncoderOptions, Iterable[str]], Encoder[Any]]
-    named_options: frozenset[str] = _OF_MODELS
+    # Loads a model by folder or hub name; the names of the registry are for suggestions.
+    load_model: Callable[[str, EncoderOptions, Iterable[str]], Encoder[Any]]
+    model_options: frozenset[str] = _MODEL_OPTIONS
     input_options: frozenset[str] = frozenset()
 
     def encoder(self, name: str | None, options: EncoderOptions) -> Encoder[Any]:
-        """The encoder of this name, the default where it is None, or a model by folder or hub name.
+        """Makes an encoder: the default if `name` is None, a registered one, or any model.
 
         Raises:
-            UsageError: for options that it would not look at.
-            DataError: when it cannot be used.
+            UsageError: the encoder does not use an option that is set.
+            DataError: the encoder cannot be loaded.
         """
         entry = next((e for e in self.encoders if e.default if name is None), None)
         entry = entry or next((e for e in self.encoders if e.name == name), None)
-        takes = self.named_options if entry is None else entry.options
-        _require_taken(options, takes, name if entry is None else entry.name)
+        used = self.model_options if entry is None else entry.options
+        _check_options(options, used, name if entry is None else entry.name)
         if entry is not None:
             return entry.make(options)
-        return self.named(str(name), options, [e.name for e in self.encoders])
+        return self.load_model(str(name), options, [e.name for e in self.encoders])
 
 
-def _require_taken(options: EncoderOptions, takes: frozenset[str], name: str | None) -> None:
-    idle = {
+def _check_options(options: EncoderOptions, used: frozenset[str], name: str | None) -> None:
+    set_options = {
         "device": options.device != "auto",
         "pooling": options.pooling is not None,
         "precision": options.precision is not None,
         "min_count": options.min_count is not None,
         "weights": options.weights is not None,
     }
-    for option, given in idle.items():
-        if given and option not in takes:
-            raise UsageError(f"--{option.replace('_', '-')}: {name} has no use for it")
+    for option, is_set in set_options.items():
+        if is_set and option not in used:
+            flag = f"--{option.replace('_', '-')}"
+            raise UsageError(f"{flag}: {name} does not use it", fix=f"remove {flag}")
 
 
-def modality(name: str) -> Modality:
+def find_modality(name: str) -> Modality:
     """The modality of this name.
 
     Raises:
-        UsageError: when there is none.
+        UsageError: unknown name.
     """
     if name not in MODALITIES:
-        raise UsageError(f"modality {name!r}: {nearest(name, MODALITIES)}")
+        raise UsageError(f"modality {name!r} is unknown", fix=nearest(name, MODALITIES))
     return MODALITIES[name]
 
 
-def _find_texts(graph: Graph, options: InputOptions) -> Found[Any]:
+def _find_texts(graph: Graph, options: InputOptions) -> InputSet[Any]:
     from mmkgc_cli.extraction.text_inputs import find
 
     return find(graph, options)
 
 
-def _find_numbers(graph: Graph, options: InputOptions) -> Found[Any]:
+def _find_numbers(graph: Graph, options: InputOptions) -> InputSet[Any]:
     from mmkgc_cli.extraction.numeric_inputs import find
 
     return find(graph, options)
 
 
-def _find_triples(graph: Graph, options: InputOptions) -> Found[Any]:
+def _find_triples(graph: Graph, options: InputOptions) -> InputSet[Any]:
     from mmkgc_cli.extraction.structure_inputs import find
 
     return find(graph, options)
@@ -109,7 +108,7 @@ def _text_model(name: str, options: EncoderOptions, registered: Iterable[str]) -
 
 
 def _number_model(name: str, options: EncoderOptions, registered: Iterable[str]) -> Encoder[Any]:
-    from mmkgc_cli.extraction.number_text import NumbersAsText
+    from mmkgc_cli.extraction.numeric_encoders import NumbersAsText
 
     return NumbersAsText(_text_model(name, options, registered))
 
@@ -121,27 +120,27 @@ def _hashed_ngrams(options: EncoderOptions) -> Encoder[Any]:
 
 
 def _quantiles(options: EncoderOptions) -> Encoder[Any]:
-    from mmkgc_cli.extraction.quantiles import Quantiles
+    from mmkgc_cli.extraction.numeric_encoders import Quantiles
 
     return Quantiles(options)
 
 
-def _find_pictures(graph: Graph, options: InputOptions) -> Found[Any]:
-    from mmkgc_cli.extraction.picture_inputs import find
+def _find_pictures(graph: Graph, options: InputOptions) -> InputSet[Any]:
+    from mmkgc_cli.extraction.media import find_pictures
 
-    return find(graph, options)
-
-
-def _find_sounds(graph: Graph, options: InputOptions) -> Found[Any]:
-    from mmkgc_cli.extraction.sound_encoder import find
-
-    return find(graph, options)
+    return find_pictures(graph, options)
 
 
-def _find_videos(graph: Graph, options: InputOptions) -> Found[Any]:
-    from mmkgc_cli.extraction.video_inputs import find
+def _find_sounds(graph: Graph, options: InputOptions) -> InputSet[Any]:
+    from mmkgc_cli.extraction.media import find_sounds
 
-    return find(graph, options)
+    return find_sounds(graph, options)
+
+
+def _find_videos(graph: Graph, options: InputOptions) -> InputSet[Any]:
+    from mmkgc_cli.extraction.media import find_videos
+
+    return find_videos(graph, options)
 
 
 def _vision_model(name: str, options: EncoderOptions, registered: Iterable[str]) -> Encoder[Any]:
@@ -174,9 +173,9 @@ def _colour_grid(options: EncoderOptions) -> Encoder[Any]:
     return ColourGrid()
 
 
-def _colours_of_frames(options: EncoderOptions) -> Encoder[Any]:
+def _frame_colours(options: EncoderOptions) -> Encoder[Any]:
     from mmkgc_cli.extraction.colour_grid import ColourGrid
-    from mmkgc_cli.extraction.video_encoder import PooledFrames
+    from mmkgc_cli.extraction.media import PooledFrames
 
     return PooledFrames(ColourGrid())
 
@@ -191,7 +190,7 @@ _BERT_ENTRY = EncoderEntry(
     BERT,
     "BERT (Devlin et al. 2019), 768 columns",
     lambda options: _text_model(BERT, options, ()),
-    _OF_MODELS,
+    _MODEL_OPTIONS,
     default=True,
 )
 _NGRAMS_ENTRY = EncoderEntry(
@@ -202,7 +201,7 @@ _VIT_ENTRY = EncoderEntry(
     VIT,
     "ViT (Dosovitskiy et al. 2021), 768 columns",
     lambda options: _vision_model(VIT, options, ()),
-    _OF_MODELS,
+    _MODEL_OPTIONS,
     default=True,
 )
 _VGG16_ENTRY = EncoderEntry(
@@ -212,27 +211,31 @@ _VGG16_ENTRY = EncoderEntry(
     frozenset({"device", "precision", "weights"}),
 )
 _GRID_ENTRY = EncoderEntry(
-    "colour-grid", "mean colours over a grid of 8 x 8, 256 columns, no weights", _colour_grid
+    "colour-grid", "mean colours of an 8 x 8 grid, 256 columns, no weights", _colour_grid
 )
 _AST_ENTRY = EncoderEntry(
     AST,
-    "AST (Gong et al. 2021) tuned on AudioSet, 768 columns",
+    "AST (Gong et al. 2021) fine-tuned on AudioSet, 768 columns",
     lambda options: _sound_model(AST, options, ()),
-    _OF_MODELS,
+    _MODEL_OPTIONS,
     default=True,
 )
 _MEL_ENTRY = EncoderEntry(
-    "log-mel-stats", "mean and deviation of 64 mel bands, 128 columns, no weights", _log_mel_stats
+    "log-mel-stats",
+    "mean and standard deviation of 64 mel bands, 128 columns, no weights",
+    _log_mel_stats,
 )
 _VIDEOMAE_ENTRY = EncoderEntry(
     VIDEOMAE,
-    "VideoMAE (Tong et al. 2022) tuned on Kinetics, 768 columns",
+    "VideoMAE (Tong et al. 2022) fine-tuned on Kinetics, 768 columns",
     lambda options: _video_model(VIDEOMAE, options, ()),
-    _OF_MODELS,
+    _MODEL_OPTIONS,
     default=True,
 )
 _FRAMES_ENTRY = EncoderEntry(
-    "colour-grid", "mean colours over a grid of 8 x 8, of 16 frames, no weights", _colours_of_frames
+    "colour-grid",
+    "mean colours of an 8 x 8 grid over 16 frames, 256 columns, no weights",
+    _frame_colours,
 )
 
 MODALITIES = {
@@ -259,7 +262,7 @@ MODALITIES = {
         (
             EncoderEntry(
                 "quantiles",
-                "the quantile of each attribute and whether it is missing, no weights",
+                "quantile and missing indicator of each attribute, no weights",
                 _quantiles,
                 frozenset({"min_count"}),
                 default=True,

@@ -1,4 +1,4 @@
-"""An entity's train triples as a text, MoCME's optional initialisation of structure."""
+"""Train triples of an entity as text: the optional structure initialisation of MoCME."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmkgc_cli.errors import UsageError
-from mmkgc_cli.extraction.contract import Found, Input, InputOptions
+from mmkgc_cli.extraction.contract import Input, InputOptions, InputSet
 from mmkgc_cli.kg.graph import Graph
 
 
-def find(graph: Graph, options: InputOptions) -> Found[str]:
-    """Sentences "head relation tail", by labels where the graph has them, in the order of names.
+def find(graph: Graph, options: InputOptions) -> InputSet[str]:
+    """Makes sentences "head relation tail" from the train triples of each entity.
 
-    The order of a graph's entities, relations or triples has no part in it.
+    Labels replace names if the graph has them. Sentences are sorted by name, so that the text does
+    not depend on the order of entities, relations or triples.
 
     Raises:
-        UsageError: for an input file, which there is no use for.
+        UsageError: an input file is given.
     """
     if options.path is not None:
-        raise UsageError("--input: structure is made from the graph's own train triples")
+        raise UsageError(
+            "--input: structure is made from the train triples of the graph", fix="remove --input"
+        )
     heads, tails = graph.train[:, 0], graph.train[:, 2]
-    # Each triple once for its head and once for its tail, grouped by entity.
+    # Each triple belongs to its head and its tail; triples are grouped by entity.
     owner = np.concatenate([heads, tails])
     triple = np.tile(np.arange(len(graph.train)), 2)
     once = np.ones(len(owner), dtype=bool)
@@ -33,21 +36,21 @@ def find(graph: Graph, options: InputOptions) -> Found[str]:
     order = np.argsort(owner, kind="stable")
     numbers, starts = np.unique(owner[order], return_index=True)
     groups = np.split(triple[order], starts[1:])
-    words = _Words(graph)
+    sentences = _Sentences(graph)
     inputs = {}
     for number, group in zip(numbers.tolist(), groups, strict=True):
         name = graph.entities[number]
-        load = functools.partial(words.text, group)
+        load = functools.partial(sentences.text, group)
         inputs[name] = [Input(name, f"train triples of {name}", load, len(group))]
     labels = "labels" if graph.entity_labels is not None else "names"
-    return Found(
+    return InputSet(
         inputs, f"{graph.name} train {graph.train_id}", f"train triples by {labels}",
         train_id=graph.train_id,
     )  # fmt: skip
 
 
-class _Words:
-    """What to call entities and relations, and in which order triples stand."""
+class _Sentences:
+    """Converts triples to sentences with labels or names, sorted by name."""
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
@@ -65,6 +68,6 @@ class _Words:
 
 
 def _plain(names: Sequence[str]) -> list[str]:
-    """Names as words: what tokenizers have no use for becomes a space."""
+    """Names with separators replaced by spaces, for tokenizers."""
     separators = str.maketrans("_/.", "   ")
     return [" ".join(name.translate(separators).split()) or name for name in names]

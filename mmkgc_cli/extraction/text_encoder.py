@@ -1,4 +1,4 @@
-"""Texts through a model of transformers: chunks and pooling, sentence models as they say."""
+"""Text encoders: transformers with chunking and pooling, and sentence models."""
 
 from __future__ import annotations
 
@@ -10,56 +10,62 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmkgc_cli.errors import DataError, UsageError
-from mmkgc_cli.extraction.contract import Encoder, EncoderAbout, EncoderOptions, Skip
-from mmkgc_cli.extraction.pretrained import Pretrained, library, locate
+from mmkgc_cli.extraction.contract import Encoder, EncoderMetadata, EncoderOptions, Skip
+from mmkgc_cli.extraction.pretrained import Pretrained, load_transformers, locate
 from mmkgc_cli.state.device import pick_device
 
-_UNLIMITED = 1 << 20  # tokenizers without a limit give a huge one
+_UNLIMITED = 1 << 20  # tokenizers without a limit report a very large one
 _USUAL_LENGTH = 512
 
 
 class TextEncoder(Encoder[str]):
-    """A transformer over tokens; the vector of a text is that of its CLS token, or their mean.
+    """A transformer; the vector of a text is the state of its CLS token or the mean over tokens.
 
-    A text longer than the model takes is cut into chunks, and its vector is their mean weighted
-    by tokens. Sentence models (those with ``modules.json``) are pooled, and brought to length 1, as
-    they say. Padding is masked: with what a text shares a batch changes its vector by rounding
-    alone.
+    A text longer than the limit of the model is split into chunks, and its vector is their mean
+    weighted by tokens. Sentence models (those with ``modules.json``) use their own pooling and
+    normalisation. Padding is masked, so that other texts of a batch only change rounding.
     """
 
     def __init__(
         self, encoder: str, options: EncoderOptions, registered: Iterable[str] = ()
     ) -> None:
-        transformers = library()
-        found = locate(encoder, registered)
+        transformers = load_transformers()
+        pretrained = locate(encoder, registered)
         self._device = pick_device(options.device, "--device cuda")
         self._batch_size = options.batch_size
         self._precision = options.precision or "float32"
-        self._tokenizer = found.load(transformers.AutoTokenizer)
-        model = found.load_model(transformers.AutoModel)
+        self._tokenizer = pretrained.load(transformers.AutoTokenizer)
+        model = pretrained.load_model(transformers.AutoModel)
         if getattr(model.config, "is_encoder_decoder", False):
             model = model.get_encoder()
         self._model = model.to(self._device)
         self.width = int(model.config.hidden_size)
         self._before, self._after = _special_tokens(self._tokenizer)
-        sentence = found.read_json("modules.json")
-        own = _sentence_length(found) if sentence else None
-        self._length = _length(self._tokenizer, model, own)
+        sentence = pretrained.read_json("modules.json")
+        sentence_limit = _sentence_length(pretrained) if sentence else None
+        self._length = _length(self._tokenizer, model, sentence_limit)
         self._room = self._length - len(self._before) - len(self._after)
         if self._room < 1:
-            raise DataError(f"{found.name}: takes {self._length} tokens, too few for a text")
+            raise DataError(
+                f"{pretrained.name}: takes {self._length} tokens, too few for a text",
+                fix="choose another model with --encoder",
+            )
         has_cls = self._before[:1] == [self._tokenizer.cls_token_id]
         if options.pooling == "pooler":
-            raise UsageError("--pooling pooler: texts are pooled by cls or mean")
-        self._pooling = options.pooling or _own_pooling(found, sentence, has_cls)
+            raise UsageError(
+                "--pooling pooler: text models do not support it", fix="use cls or mean"
+            )
+        self._pooling = options.pooling or _default_pooling(pretrained, sentence, has_cls)
         if self._pooling == "cls" and not has_cls:
-            raise DataError(f"{found.name}: puts no CLS token first; say --pooling mean")
+            raise DataError(
+                f"{pretrained.name}: has no CLS token at the start", fix="use --pooling mean"
+            )
         self._unit = any(_is_normalize(module) for module in sentence or ())
         self.conditions = {"device": self._device.type}
         precision = "" if self._precision == "float32" else f", {self._precision}"
-        self.about = EncoderAbout(
-            found.name,
-            found.revision,
+        self.metadata = EncoderMetadata(
+            pretrained.name,
+            pretrained.revision,
             f"chunks of {self._length} tokens{precision}",
             ("CLS token" if self._pooling == "cls" else "mean over tokens")
             + ", mean over chunks by tokens"
@@ -67,9 +73,9 @@ class TextEncoder(Encoder[str]):
         )
 
     def admit(self, item: str) -> None:
-        """Skips what no token is left of."""
+        """Skips texts without tokens."""
         if not self._tokens(item):
-            raise Skip("no token of the text is left")
+            raise Skip("the text has no tokens")
 
     def encode(self, items: Sequence[str]) -> NDArray[np.float32]:
         """Vectors float32 ``[n, width]``."""
@@ -93,10 +99,10 @@ class TextEncoder(Encoder[str]):
         return total.astype(np.float32)
 
     def _tokens(self, text: str) -> list[int]:
-        found = self._tokenizer(
+        pretrained = self._tokenizer(
             text, add_special_tokens=False, return_attention_mask=False, verbose=False
         )
-        return list(found["input_ids"])
+        return list(pretrained["input_ids"])
 
     def _forward(self, batch: Sequence[list[int]]) -> NDArray[np.float32]:
         import torch
@@ -113,14 +119,17 @@ class TextEncoder(Encoder[str]):
             output = self._model(input_ids=ids, attention_mask=mask)
         hidden = getattr(output, "last_hidden_state", None)
         if hidden is None:
-            raise DataError(f"{self.about.name}: gives no vectors of tokens; is it a text model?")
+            raise DataError(
+                f"{self.metadata.name}: has no token states, so it is not a text model",
+                fix="choose a text model, see `mmkgc extract text --list`",
+            )
         hidden = hidden.float()
         if self._pooling == "cls":
-            pooled = hidden[:, 0]
+            pool = hidden[:, 0]
         else:
-            shares = mask[:, :, None].to(hidden.dtype)
-            pooled = (hidden * shares).sum(dim=1) / shares.sum(dim=1)
-        vectors: NDArray[np.float32] = pooled.cpu().numpy()
+            weights = mask[:, :, None].to(hidden.dtype)
+            pool = (hidden * weights).sum(dim=1) / weights.sum(dim=1)
+        vectors: NDArray[np.float32] = pool.cpu().numpy()
         return vectors
 
     def _rounding(self) -> contextlib.AbstractContextManager[Any]:
@@ -133,38 +142,38 @@ class TextEncoder(Encoder[str]):
 
 
 def _special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """What a tokenizer puts before a text and behind it."""
+    """The special tokens before and after a text."""
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
-    whole = tokenizer("a")["input_ids"]
-    for start in range(len(whole) - len(bare) + 1):
-        if bare and whole[start : start + len(bare)] == bare:
-            return list(whole[:start]), list(whole[start + len(bare) :])
+    with_special = tokenizer("a")["input_ids"]
+    for start in range(len(with_special) - len(bare) + 1):
+        if bare and with_special[start : start + len(bare)] == bare:
+            return list(with_special[:start]), list(with_special[start + len(bare) :])
     return [], []
 
 
-def _length(tokenizer: Any, model: Any, own: int | None) -> int:
-    """Tokens in a chunk: the least of what tokenizer, positions and a sentence model allow."""
-    limits = [tokenizer.model_max_length, own]
+def _length(tokenizer: Any, model: Any, sentence_limit: int | None) -> int:
+    """Tokens per chunk: the minimum of the limits of tokenizer, positions and sentence model."""
+    limits = [tokenizer.model_max_length, sentence_limit]
     positions = getattr(model.config, "max_position_embeddings", None)
     if positions:
-        # RoBERTa and its kin count positions from behind that of padding.
+        # RoBERTa and similar models start positions after that of padding.
         padding = getattr(getattr(model, "embeddings", None), "padding_idx", None)
         limits.append(positions if padding is None else positions - padding - 1)
-    known = [int(limit) for limit in limits if limit and 0 < limit < _UNLIMITED]
-    return min(known, default=_USUAL_LENGTH)
+    valid_limits = [int(limit) for limit in limits if limit and 0 < limit < _UNLIMITED]
+    return min(valid_limits, default=_USUAL_LENGTH)
 
 
-def _sentence_length(found: Pretrained) -> int | None:
-    settings = found.read_json("sentence_bert_config.json") or {}
+def _sentence_length(pretrained: Pretrained) -> int | None:
+    settings = pretrained.read_json("sentence_bert_config.json") or {}
     return settings.get("max_seq_length") if isinstance(settings, dict) else None
 
 
-def _own_pooling(found: Pretrained, sentence: Any, has_cls: bool) -> str:
-    """How a sentence model says that it is pooled; the CLS token for others that have one."""
+def _default_pooling(pretrained: Pretrained, sentence: Any, has_cls: bool) -> str:
+    """The pooling of a sentence model; otherwise the CLS token if there is one, else the mean."""
     if not sentence:
         return "cls" if has_cls else "mean"
     folder = next((m["path"] for m in sentence if str(m.get("type", "")).endswith("Pooling")), None)
-    settings = found.read_json(f"{folder}/config.json") if folder else None
+    settings = pretrained.read_json(f"{folder}/config.json") if folder else None
     if not settings:
         return "mean"
     modes = [k for k, v in settings.items() if k.startswith("pooling_mode_") and v is True]
@@ -173,8 +182,8 @@ def _own_pooling(found: Pretrained, sentence: Any, has_cls: bool) -> str:
     if modes in ([], ["pooling_mode_mean_tokens"]):
         return "mean"
     raise DataError(
-        f"{found.name}: is pooled by {', '.join(modes)}, which is not offered; say --pooling cls "
-        "or --pooling mean"
+        f"{pretrained.name}: is pooled by {', '.join(modes)}, which is not supported",
+        fix="use --pooling cls or --pooling mean",
     )
 
 

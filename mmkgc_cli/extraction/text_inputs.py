@@ -1,4 +1,4 @@
-"""Texts of entities: a table, JSON lines, or a folder with a file an entity."""
+"""Texts of entities from a table, JSON lines, or a folder with one file per entity."""
 
 from __future__ import annotations
 
@@ -13,59 +13,62 @@ from typing import Any
 from urllib.parse import unquote
 
 from mmkgc_cli.errors import DataError, UsageError, nearest
-from mmkgc_cli.extraction.contract import Found, Input, InputOptions, Skip, Skipped
+from mmkgc_cli.extraction.contract import Input, InputOptions, InputSet, Skip, Skipped
 from mmkgc_cli.extraction.lines import (
     LONGEST,
     HashedLines,
     Line,
-    name_of,
+    decode_id,
+    decode_text,
     read_at,
-    text_of,
-    too_long,
+    too_long_skip,
 )
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.text import counted
 
-# Columns of a header, or keys of JSON lines, that hold texts: by themselves, or after an underscore
-# as in `wikidata_label`; titles before descriptions.
+# Header columns or JSON keys with texts, alone or after an underscore as in `wikidata_label`;
+# titles come before descriptions.
 _TITLE = re.compile(r"(?:.*_)?(?:label|name|title)")
 _BODY = re.compile(r"(?:.*_)?(?:description|text)")
 JOINT = ": "
 
-_Place = tuple[int, int, int]  # line number, where it starts, length
+_Location = tuple[int, int, int]  # line number, offset, length
 
 
-def find(graph: Graph, options: InputOptions) -> Found[str]:
-    """Looks texts up: `path` is a folder, ``.jsonl``, or else a table with tabs.
+def find(graph: Graph, options: InputOptions) -> InputSet[str]:
+    """Finds texts in a folder, a ``.jsonl`` file, or a table with tabs.
 
-    Only the places of texts are kept; they are read again when they are encoded.
+    Only the locations of texts are kept; texts are read again when they are encoded.
 
     Raises:
-        DataError: when the source cannot be used at all.
-        UsageError: for columns that it cannot have.
+        DataError: the source cannot be used.
+        UsageError: no source is given, or --columns does not apply to it.
     """
     path = options.path
     if path is None:
-        raise UsageError("say where the texts are with --input FILE or FOLDER")
+        raise UsageError("no source of texts", fix="add --input FILE or FOLDER")
     if path.is_dir():
         if options.columns:
-            raise UsageError(f"--columns: {path} is a folder of texts, which has no columns")
+            raise UsageError(
+                f"--columns: {path} is a folder of texts, which has no columns",
+                fix="remove --columns",
+            )
         return _find_files(graph, path)
     return _find_lines(graph, path, options.columns)
 
 
 @dataclass
 class _Index:
-    """What was found, by entity."""
+    """Locations of texts by entity, skipped inputs, and ids that are not in the graph."""
 
     entities: frozenset[str]
-    places: dict[str, list[_Place]] = field(default_factory=dict)
+    locations: dict[str, list[_Location]] = field(default_factory=dict)
     skipped: list[Skipped] = field(default_factory=list)
     outside: set[str] = field(default_factory=set)
     example: str = ""
 
     def knows(self, name: str) -> bool:
-        """Whether the graph has this entity; counts those that it has not."""
+        """Whether the graph has this entity; otherwise adds it to `outside`."""
         if name in self.entities:
             return True
         self.example = self.example or name
@@ -73,8 +76,8 @@ class _Index:
         return False
 
 
-def _find_files(graph: Graph, folder: Path) -> Found[str]:
-    """``ID.txt``, where characters that no file name can have are percent-encoded, as in URLs."""
+def _find_files(graph: Graph, folder: Path) -> InputSet[str]:
+    """Files ``ID.txt``; characters that a file name cannot contain are percent-encoded."""
     index = _Index(frozenset(graph.entities))
     inputs: dict[str, list[Input[str]]] = {}
     digest = hashlib.sha256()
@@ -94,9 +97,9 @@ def _find_files(graph: Graph, folder: Path) -> Found[str]:
             index.skipped.append(Skipped(name, str(path), str(reason)))
         else:
             load = functools.partial(_file_text, path)
-            one = Input(name, str(path), load, path.stat().st_size)
-            inputs.setdefault(name, []).append(one)
-    return Found(
+            entry = Input(name, str(path), load, path.stat().st_size)
+            inputs.setdefault(name, []).append(entry)
+    return InputSet(
         inputs, f"{folder.name} sha256 {digest.hexdigest()}", "",
         index.skipped, len(index.outside), index.example,
     )  # fmt: skip
@@ -105,15 +108,15 @@ def _find_files(graph: Graph, folder: Path) -> Found[str]:
 def _file_text(path: Path) -> str:
     size = path.stat().st_size
     if size > LONGEST:
-        raise too_long(size)
-    return _usable(text_of(path.read_bytes()))
+        raise too_long_skip(size)
+    return _usable(decode_text(path.read_bytes()))
 
 
 def _usable(text: str) -> str:
-    """A text on one line; without any white space, underscores stand for it (``Jeremy_Irons``).
+    """Normalises white space; in a text without any, underscores are spaces (``Jeremy_Irons``).
 
     Raises:
-        Skip: when nothing is left, or JSON has put in what no encoding can write.
+        Skip: the text is empty, or contains half a surrogate pair (from JSON).
     """
     words = text.split()
     if not words:
@@ -121,11 +124,11 @@ def _usable(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise Skip("holds half a surrogate pair") from None
+        raise Skip("contains half a surrogate pair") from None
     return " ".join(words) if len(words) > 1 else words[0].replace("_", " ").strip()
 
 
-def _find_lines(graph: Graph, path: Path, columns: Sequence[str]) -> Found[str]:
+def _find_lines(graph: Graph, path: Path, columns: Sequence[str]) -> InputSet[str]:
     index = _Index(frozenset(graph.entities))
     lines = HashedLines(path)
     reader: _Table | _Json | None = None
@@ -140,56 +143,56 @@ def _find_lines(graph: Graph, path: Path, columns: Sequence[str]) -> Found[str]:
             if not index.knows(name):
                 continue
             if line.length > LONGEST:
-                raise too_long(line.length)
+                raise too_long_skip(line.length)
             reader.texts(line.raw)
         except Skip as reason:
             index.skipped.append(Skipped(name, f"{path}:{line.number}", str(reason)))
         else:
-            index.places.setdefault(name, []).append((line.number, line.start, line.length))
-    assert reader is not None  # an empty file was refused
+            index.locations.setdefault(name, []).append((line.number, line.start, line.length))
+    assert reader is not None  # an empty file raises an error before
     inputs = {
         name: [
             Input(
-                name, f"{path}:{places[0][0]}", functools.partial(_joined, path, reader, places),
-                sum(length for _, _, length in places),
+                name, f"{path}:{locations[0][0]}",
+                functools.partial(_joined, path, reader, locations),
+                sum(length for _, _, length in locations),
             )
         ]
-        for name, places in index.places.items()
+        for name, locations in index.locations.items()
     }  # fmt: skip
-    return Found(
-        inputs, lines.source, reader.about, index.skipped, len(index.outside), index.example
+    return InputSet(
+        inputs, lines.source, reader.description, index.skipped, len(index.outside), index.example
     )
 
 
-def _joined(path: Path, reader: _Table | _Json, places: Sequence[_Place]) -> str:
-    """The texts of all lines of an entity, each once."""
-    length = sum(length for _, _, length in places)
+def _joined(path: Path, reader: _Table | _Json, locations: Sequence[_Location]) -> str:
+    """The distinct texts of all lines of an entity, joined."""
+    length = sum(length for _, _, length in locations)
     if length > LONGEST:
-        raise too_long(length)
-    found: dict[str, None] = {}
-    for _, start, size in places:
-        found.update(dict.fromkeys(reader.texts(read_at(path, start, size))))
-    return JOINT.join(found)
+        raise too_long_skip(length)
+    texts: dict[str, None] = {}
+    for _, start, size in locations:
+        texts.update(dict.fromkeys(reader.texts(read_at(path, start, size))))
+    return JOINT.join(texts)
 
 
 @dataclass(frozen=True)
 class _Table:
-    """Fields separated by tabs; quotes are plain characters."""
+    """A table with tabs; quotes have no special meaning."""
 
     path: Path
     header: bool
     width: int
     columns: tuple[int, ...]
-    about: str
-    # Columns of descriptions: published tables have the word None where there is none. Labels are
-    # taken as they are.
+    description: str
+    # Columns of descriptions, where the word None means no description, as in published tables.
     bodies: frozenset[int] = frozenset()
 
     def entity(self, line: Line) -> str:
-        return name_of(line.raw.partition(b"\t")[0])
+        return decode_id(line.raw.partition(b"\t")[0])
 
     def texts(self, raw: bytes) -> list[str]:
-        fields = text_of(raw).split("\t")
+        fields = decode_text(raw).split("\t")
         if len(fields) != self.width:
             raise Skip(f"{counted(len(fields), 'column')}, expected {self.width}")
         return _texts(
@@ -200,39 +203,39 @@ class _Table:
 
 @dataclass(frozen=True)
 class _Json:
-    """An object a line."""
+    """A file with one JSON object per line."""
 
     path: Path
     key: str
     keys: tuple[str, ...]
-    about: str
+    description: str
 
     def entity(self, line: Line) -> str:
         if line.length > LONGEST:
-            raise too_long(line.length)
+            raise too_long_skip(line.length)
         name = _object(line.raw).get(self.key)
         if not isinstance(name, str):
-            raise Skip(f"no entity under {self.key!r}")
+            raise Skip(f"{self.key!r} is not an entity name")
         return name
 
     def texts(self, raw: bytes) -> list[str]:
         value = _object(raw)
-        found = []
+        texts = []
         for key in self.keys:
             part = value.get(key)
             parts = part if isinstance(part, list) else [part]
             for text in parts:
                 if text is not None and not isinstance(text, str):
-                    raise Skip(f"{key!r} is no text")
-                found.append(text or "")
-        return _texts(found)
+                    raise Skip(f"{key!r} is not a text")
+                texts.append(text or "")
+        return _texts(texts)
 
 
 def _object(raw: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(text_of(raw))
+        value = json.loads(decode_text(raw))
     except (ValueError, RecursionError) as error:
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else "too deep, or too large"
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else "too deep or too large"
         raise Skip(f"not valid JSON: {reason}") from None
     if not isinstance(value, dict):
         raise Skip("not a JSON object")
@@ -240,64 +243,70 @@ def _object(raw: bytes) -> dict[str, Any]:
 
 
 def _texts(parts: Any) -> list[str]:
-    found = []
+    texts = []
     for part in parts:
         if "\0" in part:
-            raise Skip("holds a NUL; is this a text?")
+            raise Skip("contains a NUL, so it is not a text")
         if part.strip():
-            found.append(_usable(part))
-    if not found:
+            texts.append(_usable(part))
+    if not texts:
         raise Skip("the text is empty")
-    return found
+    return texts
 
 
 def _reader(
-    path: Path, first: Line, columns: Sequence[str], entities: frozenset[str]
+    path: Path, first_line: Line, columns: Sequence[str], entities: frozenset[str]
 ) -> _Table | _Json:
-    """How to read a file, from its first line."""
+    """Makes the reader of a file from its first line."""
     if path.suffix == ".jsonl":
         try:
-            keys = list(_object(first.raw))
+            keys = list(_object(first_line.raw))
         except Skip as reason:
-            raise DataError(f"{path}:{first.number}: {reason}") from None
+            raise DataError(
+                f"{path}:{first_line.number}: {reason}", fix="write one JSON object per line"
+            ) from None
         key = next((k for k in ("entity", "id") if k in keys), None)
         if key is None:
             raise DataError(
-                f"{path}:{first.number}: neither 'entity' nor 'id' among the keys "
-                f"{', '.join(map(repr, keys))}"
+                f"{path}:{first_line.number}: neither 'entity' nor 'id' among the keys "
+                f"{', '.join(map(repr, keys))}",
+                fix="add the entity under one of these keys",
             )
         texts = tuple(columns) or _columns_of_texts(path, [k for k in keys if k != key])
         return _Json(path, key, texts, f"keys {', '.join(texts)}")
     try:
-        fields = text_of(first.raw).split("\t")
+        fields = decode_text(first_line.raw).split("\t")
     except Skip as reason:
-        raise DataError(f"{path}:{first.number}: {reason}") from None
+        raise DataError(
+            f"{path}:{first_line.number}: {reason}", fix="convert the file to UTF-8 text"
+        ) from None
     if len(fields) < 2:
         raise DataError(
-            f"{path}:{first.number}: one column, expected an entity and a text, separated by a tab"
+            f"{path}:{first_line.number}: one column, expected an entity and a text",
+            fix="separate them with a tab",
         )
-    named = any(_TITLE.fullmatch(f) or _BODY.fullmatch(f) for f in fields[1:])
-    header = fields[0].strip(" ") not in entities and (named or _any_in(columns, fields))
+    has_text_column = any(_TITLE.fullmatch(f) or _BODY.fullmatch(f) for f in fields[1:])
+    header = fields[0].strip(" ") not in entities and (has_text_column or _any_in(columns, fields))
     if columns:
-        chosen = tuple(_numbers(path, first.number, columns, fields, header))
-        about = f"columns {', '.join(columns)}"
+        text_columns = tuple(_numbers(path, first_line.number, columns, fields, header))
+        description = f"columns {', '.join(columns)}"
     elif header:
         names = _columns_of_texts(path, fields[1:])
-        chosen = tuple(fields.index(name, 1) for name in names)
-        about = f"columns {', '.join(names)}"
+        text_columns = tuple(fields.index(name, 1) for name in names)
+        description = f"columns {', '.join(names)}"
     elif len(fields) == 2:
-        chosen, about = (1,), ""
+        text_columns, description = (1,), ""
     else:
         raise DataError(
-            f"{path}:{first.number}: {counted(len(fields), 'column')} and no header with a name "
-            "that ends in label, name, title, description or text; say which hold texts, as in "
-            "--columns 2,3"
+            f"{path}:{first_line.number}: {counted(len(fields), 'column')} and no header with a "
+            "name that ends in label, name, title, description or text",
+            fix="select the text columns, for example with --columns 2,3",
         )
-    bodies = frozenset(i for i in chosen if header and _BODY.fullmatch(fields[i]))
+    bodies = frozenset(i for i in text_columns if header and _BODY.fullmatch(fields[i]))
     if bodies:
-        of = ", ".join(fields[i] for i in sorted(bodies))
-        about += f"; the word None in {of} is none"
-    return _Table(path, header, len(fields), chosen, about, bodies)
+        names_of_bodies = ", ".join(fields[i] for i in sorted(bodies))
+        description += f"; the word None in {names_of_bodies} is none"
+    return _Table(path, header, len(fields), text_columns, description, bodies)
 
 
 def _any_in(columns: Sequence[str], fields: Sequence[str]) -> bool:
@@ -305,29 +314,32 @@ def _any_in(columns: Sequence[str], fields: Sequence[str]) -> bool:
 
 
 def _columns_of_texts(path: Path, names: Sequence[str]) -> tuple[str, ...]:
-    chosen = [name for kind in (_TITLE, _BODY) for name in names if kind.fullmatch(name)]
-    if not chosen:
+    text_columns = [
+        name for pattern in (_TITLE, _BODY) for name in names if pattern.fullmatch(name)
+    ]
+    if not text_columns:
         raise DataError(
             f"{path}:1: none of {', '.join(map(repr, names))} ends in label, name, title, "
-            "description or text; say which hold texts with --columns"
+            "description or text",
+            fix="select the text columns with --columns NAME,NAME",
         )
-    return tuple(chosen)
+    return tuple(text_columns)
 
 
 def _numbers(
     path: Path, line: int, columns: Sequence[str], fields: Sequence[str], header: bool
 ) -> list[int]:
-    """Columns from names of the header, or numbers from 1, which is the entity."""
-    found = []
+    """Column numbers from header names or from numbers, where column 1 is the entity."""
+    numbers = []
     for column in columns:
         if header and column in fields[1:]:
-            found.append(fields.index(column, 1))
+            numbers.append(fields.index(column, 1))
         elif column.isascii() and column.isdigit() and 2 <= int(column) <= len(fields):
-            found.append(int(column) - 1)
+            numbers.append(int(column) - 1)
         else:
-            wanted = nearest(column, fields[1:]) if header else "there is no header"
+            suggestion = nearest(column, fields[1:]) if header else "there is no header"
             raise DataError(
-                f"{path}:{line}: --columns {column}: no such column ({wanted}); expected a name of "
-                f"the header or a number from 2 to {len(fields)}"
+                f"{path}:{line}: --columns {column}: no such column ({suggestion})",
+                fix=f"give a name of the header or a number from 2 to {len(fields)}",
             )
-    return found
+    return numbers

@@ -1,4 +1,4 @@
-"""Videos through models of transformers."""
+"""Video encoders: video models of transformers, or vision models applied to frames."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmkgc_cli.extraction.contract import EncoderAbout, EncoderOptions
+from mmkgc_cli.extraction.contract import EncoderMetadata, EncoderOptions
 from mmkgc_cli.extraction.forward import Forward
-from mmkgc_cli.extraction.media import Array
-from mmkgc_cli.extraction.pretrained import guarded, library, locate
-from mmkgc_cli.extraction.video_encoder import PooledFrames, VideoEncoder
+from mmkgc_cli.extraction.media import Array, PooledFrames, VideoEncoder
+from mmkgc_cli.extraction.pretrained import load_transformers, locate, model_errors
 from mmkgc_cli.extraction.vision_models import (
+    PILLOW_BACKEND,
     POOLINGS,
-    THROUGH_PILLOW,
     VisionModel,
     check_pooling,
-    described,
-    grey,
+    describe_processor,
+    grey_picture,
     has_class_token,
-    pooled,
+    pool,
 )
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class VideoModel(VideoEncoder):
-    """The vectors that a video model such as VideoMAE has for its number of frames, pooled."""
+    """A video model such as VideoMAE with its number of frames; the states are pooled."""
 
     def __init__(
         self, encoder: str, options: EncoderOptions, registered: Iterable[str] = ()
@@ -37,53 +36,55 @@ class VideoModel(VideoEncoder):
         """Loads the model.
 
         Args:
-            encoder: name on the hub, or folder.
+            encoder: hub name or folder.
             options: `pooling` as in `VisionModel`.
-            registered: names of encoders that may have been meant.
+            registered: names of registered encoders, for suggestions.
 
         Raises:
-            DataError: when it cannot be loaded.
-            UsageError: for a pooling that the model does not have.
+            DataError: the model cannot be loaded.
+            UsageError: the model does not have this pooling.
         """
-        transformers = library()
-        found = locate(encoder, registered)
+        transformers = load_transformers()
+        pretrained = locate(encoder, registered)
         self._forward = Forward(options)
         self.conditions = self._forward.conditions
-        self._processor = found.load(transformers.AutoImageProcessor, **THROUGH_PILLOW)
+        self._processor = pretrained.load(transformers.AutoImageProcessor, **PILLOW_BACKEND)
         unused = "(none)" if options.pooling == "pooler" else "pooler"
-        model = found.load_model(transformers.AutoModel, unused)
+        model = pretrained.load_model(transformers.AutoModel, unused)
         self.count = int(model.config.num_frames)
         self._has_class = has_class_token(model)
         self._pooling = options.pooling or ("cls" if self._has_class else "mean")
-        check_pooling(found.name, self._pooling, POOLINGS, self._has_class)
+        check_pooling(pretrained.name, self._pooling, POOLINGS, self._has_class)
         self._model = model.to(self._forward.device)
-        self.about = EncoderAbout(
-            found.name, found.revision,
-            f"{self.decoding}; {described(self._processor)}{self._forward.about}", self._pooling,
-        )  # fmt: skip
-        with guarded(found.name):  # its parts may not fit together
-            self.width = self.vector([self.pixels(grey())] * self.count).shape[0]
+        self.metadata = EncoderMetadata(
+            pretrained.name,
+            pretrained.revision,
+            f"{self.decoding}; {describe_processor(self._processor)}{self._forward.precision_note}",
+            self._pooling,
+        )
+        with model_errors(pretrained.name):  # preprocessing and model may not match
+            self.width = self.vector([self.pixels(grey_picture())] * self.count).shape[0]
 
     def pixels(self, frame: Image) -> Array:
-        """Numbers ``[3, height, width]`` as the model wants them."""
+        """Preprocesses a frame: ``[3, height, width]``."""
         batch = self._processor([frame], return_tensors="np", input_data_format="channels_last")
         values: Array = np.asarray(batch["pixel_values"], dtype=np.float32)
-        one: Array = values[0, 0]
-        return one
+        pixels: Array = values[0, 0]
+        return pixels
 
-    def vector(self, found: Sequence[Array]) -> Array:
+    def vector(self, frames: Sequence[Array]) -> Array:
         """The vector ``[width]`` of the frames."""
-        one: Array = self._forward.run(self._pooled, [np.stack(found)])[0]
-        return one
+        vector: Array = self._forward.run(self._pool, [np.stack(frames)])[0]
+        return vector
 
-    def _pooled(self, values: torch.Tensor) -> torch.Tensor:
-        return pooled(self._model(pixel_values=values), self._pooling, self._has_class)
+    def _pool(self, values: torch.Tensor) -> torch.Tensor:
+        return pool(self._model(pixel_values=values), self._pooling, self._has_class)
 
 
 def video_model(
     encoder: str, options: EncoderOptions, registered: Iterable[str] = ()
 ) -> VideoEncoder:
-    """A model of videos, or one of pictures for frame after frame, whichever this is.
+    """Loads a video model, or a vision model that is applied to each frame.
 
     Raises:
         DataError, UsageError: as `VideoModel` and `VisionModel`.

@@ -1,4 +1,4 @@
-"""Frames of videos, of animations, and of folders of pictures."""
+"""Decoding of frames from videos, animations and folders of pictures."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _HEAD = 64
 _MICROSECONDS = 1_000_000
-_LONG, _WHOLE = 1.0, 0.8  # a last packet may last long; seconds, and a share
-# Containers that hold their own data: playlists, for instance, would open other files.
+# A video longer than _LONG seconds is truncated if its packets cover less than _WHOLE of it; the
+# last packet may last long.
+_LONG, _WHOLE = 1.0, 0.8
+# Containers with their own data; playlists, for example, would open other files.
 _FORMATS = (
     "avi,asf,flv,h264,hevc,ivf,m4v,matroska,webm,mov,mp4,m4a,3gp,3g2,mj2,mpeg,mpegts,mpegvideo,"
     "mxf,ogg,rm,swf,wtv,y4m,yuv4mpegpipe"
@@ -29,27 +31,27 @@ DECODING = "the frame in the middle of each of {} equal parts"
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """A video: one file, or its frames as pictures in order."""
+    """A video: one file, or one picture file per frame in order."""
 
     files: tuple[File, ...]
 
 
 def middles(total: int, count: int) -> list[int]:
-    """The middles of `count` equal parts of `total` frames; some come twice where it is less."""
+    """The middle frames of `count` equal parts; repeated if `total` is less than `count`."""
     return [(2 * i + 1) * total // (2 * count) for i in range(count)]
 
 
 def frames(clip: Clip, count: int, keep: Callable[[Image], T]) -> list[T]:
-    """What is kept of `count` frames of a video, evenly spread (`middles`).
+    """Decodes `count` evenly spaced frames of a video (`middles`).
 
     Args:
         clip: the video.
-        count: of frames; some come twice where the video has fewer.
-        keep: makes what is kept of a frame, an RGB picture; no other one is held then.
+        count: number of frames; frames are repeated if the video has fewer.
+        keep: converts an RGB frame to the array to keep; one frame is in memory at a time.
 
     Raises:
-        Skip: when it is no video, or damaged, cut off or too large.
-        DataError: when it can only be read by a package that is not installed.
+        Skip: the file is not a video, damaged, truncated or too large.
+        DataError: the format needs a package that is not installed.
     """
     if len(clip.files) > 1:
         return [keep(_frame(clip.files[i])) for i in middles(len(clip.files), count)]
@@ -58,8 +60,8 @@ def frames(clip: Clip, count: int, keep: Callable[[Image], T]) -> list[T]:
         if is_picture(opened.read(_HEAD)):
             return decode_frames(file.read(), lambda total: middles(total, count), keep)
         if importlib.util.find_spec("av") is None:
-            raise DataError("videos need PyAV to be read: pip install 'mmkgc[video]'")
-        return _of_video(opened, count, keep)
+            raise DataError("videos need PyAV", fix="run `pip install 'mmkgc[video]'`")
+        return _decode_video(opened, count, keep)
 
 
 def _frame(file: File) -> Image:
@@ -69,26 +71,26 @@ def _frame(file: File) -> Image:
         raise Skip(f"frame {file.origin}: {reason}") from None
 
 
-def _of_video(file: IO[bytes], count: int, keep: Callable[[Image], T]) -> list[T]:
+def _decode_video(file: IO[bytes], count: int, keep: Callable[[Image], T]) -> list[T]:
     import av
 
     av.logging.set_level(av.logging.PANIC)
     try:
-        total = _packets(file)
-        found = _decoded(file, middles(total, count), keep)
-        if isinstance(found, int):  # packets that show nothing are none of its frames
-            if not found:
-                raise Skip("no frame of it can be decoded")
-            found = _decoded(file, middles(found, count), keep)
+        total = _count_frames(file)
+        result = _decode_frames(file, middles(total, count), keep)
+        if isinstance(result, int):  # some packets contain no frame
+            if not result:
+                raise Skip("no frame can be decoded")
+            result = _decode_frames(file, middles(result, count), keep)
     except (av.FFmpegError, ValueError) as error:
-        words = getattr(error, "strerror", None) or error
-        raise Skip(f"damaged, cut off or no video: {words}") from None
-    if isinstance(found, int):
-        raise Skip("does not decode to the same frames twice")
-    return found
+        reason = getattr(error, "strerror", None) or error
+        raise Skip(f"damaged, truncated or not a video: {reason}") from None
+    if isinstance(result, int):
+        raise Skip("decodes to different numbers of frames")
+    return result
 
 
-def _opened(file: IO[bytes]) -> Any:
+def _open_video(file: IO[bytes]) -> Any:
     import av
 
     file.seek(0)
@@ -97,44 +99,45 @@ def _opened(file: IO[bytes]) -> Any:
     if not video or video[0].codec_context is None:
         container.close()
         raise Skip(
-            "is in a format that is not known here" if video
-            else "has no pictures, only sound or text"
+            "has an unknown video codec" if video else "has no pictures, only sound or text"
         )  # fmt: skip
     return container
 
 
-def _packets(file: IO[bytes]) -> int:
-    """How many frames there are, without decoding them."""
-    with _opened(file) as container:
+def _count_frames(file: IO[bytes]) -> int:
+    """The number of packets with data, without decoding them."""
+    with _open_video(file) as container:
         stream = container.streams.video[0]
         width, height = stream.codec_context.width, stream.codec_context.height
         if width * height > MOST_PIXELS:
             raise Skip(f"has {width:,} x {height:,} pixels, more than {MOST_PIXELS:,}")
-        total, last = 0, 0.0
+        total, last_time = 0, 0.0
         for packet in container.demux():
             total += bool(packet.size and packet.stream.index == stream.index)
             if packet.pts is not None and packet.time_base is not None:
-                last = max(last, float(packet.pts * packet.time_base))
+                last_time = max(last_time, float(packet.pts * packet.time_base))
         if total < stream.frames:
-            raise Skip(f"cut off: {stream.frames:,} frames announced, {total:,} found")
+            raise Skip(f"truncated: {total:,} frames, expected {stream.frames:,}")
         start = (container.start_time or 0) / _MICROSECONDS
-        lasts = (container.duration or 0) / _MICROSECONDS
-        if lasts > _LONG and last - start < _WHOLE * lasts:
-            raise Skip(f"cut off: {lasts:.1f} s announced, {last - start:.1f} s found")
+        duration = (container.duration or 0) / _MICROSECONDS
+        if duration > _LONG and last_time - start < _WHOLE * duration:
+            raise Skip(f"truncated: {last_time - start:.1f} s, expected {duration:.1f} s")
     if not total:
-        raise Skip("has no frame")
+        raise Skip("has no frames")
     return total
 
 
-def _decoded(file: IO[bytes], wanted: Sequence[int], keep: Callable[[Image], T]) -> list[T] | int:
-    """These frames, in order; or how many there are, where they are fewer."""
-    found: dict[int, T] = {}
+def _decode_frames(
+    file: IO[bytes], frame_numbers: Sequence[int], keep: Callable[[Image], T]
+) -> list[T] | int:
+    """Decodes these frames in order; returns the number of frames if there are too few."""
+    result: dict[int, T] = {}
     number = -1
-    with _opened(file) as container:
+    with _open_video(file) as container:
         container.streams.video[0].thread_type = "AUTO"
         for number, frame in enumerate(container.decode(video=0)):
-            if number in wanted:
-                found[number] = keep(frame.to_image())
-            if number == wanted[-1]:
-                return [found[i] for i in wanted]
+            if number in frame_numbers:
+                result[number] = keep(frame.to_image())
+            if number == frame_numbers[-1]:
+                return [result[i] for i in frame_numbers]
     return number + 1

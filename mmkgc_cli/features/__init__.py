@@ -1,1 +1,1 @@
-"""Feature stores: vectors by entity id, what was really observed, and where they come from."""
+"""Feature stores: vectors by entity id, masks of observed vectors, and their provenance."""

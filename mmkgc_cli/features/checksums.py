@@ -1,10 +1,10 @@
-"""Checksums of a large file, held against each part when it is first read.
+"""Checksums of a store, verified block by block when a block is first read.
 
-A store of gigabytes is not to be read whole before its first row, and the HDF5 library crashes, or
-never comes back, over damaged files. So a table of CRC-32, one for each block, stands behind what
-HDF5 wrote, and HDF5 reads through `SealedFile`, which checks each block before it hands it out. The
-user block before it all, which HDF5 leaves alone, holds the length, a CRC-32 of the table, and a
-SHA-256 of everything, which is the identity of the store; only `verify` reads all for it.
+Reading a store of several gigabytes before its first row is too slow, and the HDF5 library crashes
+or hangs on damaged files. A table of CRC-32 checksums, one per block, therefore follows the HDF5
+data, and HDF5 reads through `CheckedFile`, which verifies each block before it returns data. The
+user block at the start, which HDF5 ignores, holds the length, a CRC-32 of the table, and a SHA-256
+of data and table, which is the identity of the store. Only `verify` computes the SHA-256 again.
 """
 
 from __future__ import annotations
@@ -20,17 +20,21 @@ from typing import IO, Any
 
 from mmkgc_cli.errors import DataError
 
-USER_BLOCK = 512  # the smallest HDF5 allows
+USER_BLOCK = 512  # bytes; the minimum of HDF5
 _MAGIC = b"mmkgc features\n"
-_SEAL = re.compile(
+_HEADER = re.compile(
     re.escape(_MAGIC) + rb"size ([0-9]{1,18})\ntable ([0-9a-f]{8})\nsha256 ([0-9a-f]{64})\n\0*"
 )
-_BLOCK = 1 << 18  # bytes under one checksum
+_BLOCK = 1 << 18  # bytes per checksum
+_FIX = (
+    "make the store again with `mmkgc extract` or `mmkgc features import`, or copy it again from "
+    "its source"
+)
 
 
 @dataclass(frozen=True)
-class Seal:
-    """Length of what HDF5 wrote, a checksum of table and identity, and the identity of it all."""
+class Checksums:
+    """Length of the HDF5 data, CRC-32 of table and identity, and SHA-256 (the identity)."""
 
     size: int
     table: int
@@ -38,17 +42,17 @@ class Seal:
 
     @property
     def blocks(self) -> int:
-        """How many checksums there are."""
+        """Number of checksums in the table."""
         return -(-(self.size - USER_BLOCK) // _BLOCK)
 
     @property
     def length(self) -> int:
-        """Bytes of the file."""
+        """Length of the file in bytes."""
         return self.size + 4 * self.blocks
 
 
-def seal(file: IO[bytes]) -> None:
-    """Closes what HDF5 wrote into an open file: table behind, user block before; reads it all."""
+def write_checksums(file: IO[bytes]) -> None:
+    """Reads the HDF5 data of an open file and writes the table and the user block."""
     size = file.seek(0, os.SEEK_END)
     file.seek(USER_BLOCK)
     table = bytearray()
@@ -65,58 +69,66 @@ def seal(file: IO[bytes]) -> None:
     file.write((_MAGIC + text).ljust(USER_BLOCK, b"\0"))
 
 
-def read_seal(path: Path) -> Seal:
-    """Reads the user block and holds the length of the file against it.
+def read_checksums(path: Path) -> Checksums:
+    """Reads the user block and checks the length of the file.
 
     Raises:
-        DataError: when the file is missing, cut off, or no feature store.
+        DataError: the file is missing, truncated, or not a feature store.
     """
     if path.is_dir():
-        raise DataError(f"{path}: is a folder, expected a feature store (.h5)")
+        raise DataError(
+            f"{path}: is a folder, expected a feature store (.h5)",
+            fix="give a file in it, such as FOLDER/features/MODALITY.h5",
+        )
     try:
         with path.open("rb") as file:
             text = file.read(USER_BLOCK)
             length = file.seek(0, os.SEEK_END)
     except FileNotFoundError:
-        raise DataError(f"{path}: no such file; make it with `mmkgc features import`") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    found = _SEAL.fullmatch(text)
-    if not found:
         raise DataError(
-            f"{path}: not a feature store that mmkgc wrote, or cut off; "
-            "`mmkgc features import` takes files of others"
+            f"{path}: no such file",
+            fix="check the path, or make the store with `mmkgc extract` or `mmkgc features import`",
+        ) from None
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read: {error.strerror}", fix="check its permissions and the disk"
+        ) from error
+    match = _HEADER.fullmatch(text)
+    if not match:
+        raise DataError(
+            f"{path}: not a feature store written by mmkgc, or truncated",
+            fix="convert other files of vectors with `mmkgc features import`",
         )
-    seal = Seal(int(found[1]), int(found[2], 16), found[3].decode())
-    expected = seal.length
+    checksums = Checksums(int(match[1]), int(match[2], 16), match[3].decode())
+    expected = checksums.length
     if length != expected:
-        state = "cut off" if length < expected else "longer than it should be"
-        raise DataError(f"{path}: {state}: {length:,} bytes, expected {expected:,}; make it again")
-    return seal
+        state = "truncated" if length < expected else "too long"
+        raise DataError(f"{path}: {state}: {length:,} bytes, expected {expected:,}", fix=_FIX)
+    return checksums
 
 
-class SealedFile(io.RawIOBase):
-    """What HDF5 wrote into a sealed file, each block checked when it is first read."""
+class CheckedFile(io.RawIOBase):
+    """The HDF5 data of a store as a file; each block is verified when it is first read."""
 
-    def __init__(self, path: Path, seal: Seal) -> None:
-        """Opens the file and checks its table.
+    def __init__(self, path: Path, checksums: Checksums) -> None:
+        """Opens the file and verifies its table.
 
         Raises:
-            DataError: when the table is damaged.
+            DataError: the table is damaged.
         """
         self._path = path
-        self._seal = seal
-        self._at = 0
+        self._checksums = checksums
+        self._position = 0
         self._file = path.open("rb", buffering=0)
-        self._file.seek(seal.size)
-        self._table = self._file.read(4 * seal.blocks) or b""
-        if zlib.crc32(seal.sha256.encode(), zlib.crc32(self._table)) != seal.table:
+        self._file.seek(checksums.size)
+        self._table = self._file.read(4 * checksums.blocks) or b""
+        if zlib.crc32(checksums.sha256.encode(), zlib.crc32(self._table)) != checksums.table:
             raise self._damaged()
-        self._sound = bytearray(seal.blocks)
-        self._spare = memoryview(bytearray(_BLOCK))
+        self._verified = bytearray(checksums.blocks)
+        self._buffer = memoryview(bytearray(_BLOCK))
 
     def _damaged(self) -> DataError:
-        return DataError(f"{self._path}: damaged, or changed since it was written; make it again")
+        return DataError(f"{self._path}: damaged, or changed since it was written", fix=_FIX)
 
     def close(self) -> None:
         """Closes the file."""
@@ -124,58 +136,63 @@ class SealedFile(io.RawIOBase):
         super().close()
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Moves to a place in what HDF5 wrote; the table is not part of it."""
-        self._at = offset + {os.SEEK_CUR: self._at, os.SEEK_END: self._seal.size}.get(whence, 0)
-        return self._at
+        """Sets the position within the HDF5 data."""
+        self._position = offset + {
+            os.SEEK_CUR: self._position,
+            os.SEEK_END: self._checksums.size,
+        }.get(whence, 0)
+        return self._position
 
     def tell(self) -> int:
-        """The present place."""
-        return self._at
+        """The current position."""
+        return self._position
 
     def readinto(self, buffer: Any) -> int:
-        """Fills `buffer` from the present place on.
+        """Reads into `buffer` from the current position.
 
         Raises:
-            DataError: when a block that it touches is damaged.
+            DataError: a block in this range is damaged.
         """
         view = memoryview(buffer).cast("B")
-        start, stop = self._at, min(self._at + len(view), self._seal.size)
+        start, stop = self._position, min(self._position + len(view), self._checksums.size)
         if stop <= start:
             return 0
-        low = max(0, (start - USER_BLOCK) // _BLOCK)
-        high = max(0, -(-(stop - USER_BLOCK) // _BLOCK))
-        if self._sound.find(0, low, high) < 0:
+        first_block = max(0, (start - USER_BLOCK) // _BLOCK)
+        last_block = max(0, -(-(stop - USER_BLOCK) // _BLOCK))
+        if self._verified.find(0, first_block, last_block) < 0:
             self._read(view[: stop - start], start)
         else:
-            self._read_checked(view, start, stop, low, high)
-        self._at = stop
+            self._read_checked(view, start, stop, first_block, last_block)
+        self._position = stop
         return stop - start
 
-    def _read_checked(self, view: memoryview, start: int, stop: int, low: int, high: int) -> None:
-        """Reads what the blocks `low` to `high` hold of it, and checks those not yet checked."""
+    def _read_checked(
+        self, view: memoryview, start: int, stop: int, first_block: int, last_block: int
+    ) -> None:
+        """Reads the range from the given blocks and verifies those not yet verified."""
         if start < USER_BLOCK:
             self._read(view[: min(USER_BLOCK, stop) - start], start)
-        for number in range(low, high):
-            first = USER_BLOCK + number * _BLOCK
-            last = min(first + _BLOCK, self._seal.size)
-            begin, end = max(first, start), min(last, stop)
-            wanted = view[begin - start : end - start]
-            whole = end - begin == last - first
-            if whole or self._sound[number]:
-                self._read(wanted, begin)
-            if self._sound[number]:
+        for number in range(first_block, last_block):
+            block_start = USER_BLOCK + number * _BLOCK
+            block_end = min(block_start + _BLOCK, self._checksums.size)
+            part_start, part_end = max(block_start, start), min(block_end, stop)
+            target = view[part_start - start : part_end - start]
+            is_whole = part_end - part_start == block_end - block_start
+            if is_whole or self._verified[number]:
+                self._read(target, part_start)
+            if self._verified[number]:
                 continue
-            block = wanted if whole else self._spare[: last - first]
-            if not whole:
-                self._read(block, first)
+            block = target if is_whole else self._buffer[: block_end - block_start]
+            if not is_whole:
+                self._read(block, block_start)
             if zlib.crc32(block) != int.from_bytes(self._table[4 * number :][:4], "little"):
                 raise self._damaged()
-            self._sound[number] = 1
-            if not whole:
-                wanted[:] = block[begin - first : end - first]
+            self._verified[number] = 1
+            if not is_whole:
+                target[:] = block[part_start - block_start : part_end - block_start]
 
-    def _read(self, view: memoryview, at: int) -> None:
-        self._file.seek(at)
+    def _read(self, view: memoryview, position: int) -> None:
+        self._file.seek(position)
         while view:
             count = self._file.readinto(view)
             if not count:
@@ -183,11 +200,11 @@ class SealedFile(io.RawIOBase):
             view = view[count:]
 
     def verify(self) -> None:
-        """Reads everything and holds it against the SHA-256.
+        """Reads the whole file and compares its SHA-256.
 
         Raises:
-            DataError: when any of it is damaged.
+            DataError: the file is damaged.
         """
         self._file.seek(USER_BLOCK)
-        if hashlib.file_digest(self._file, "sha256").hexdigest() != self._seal.sha256:
+        if hashlib.file_digest(self._file, "sha256").hexdigest() != self._checksums.sha256:
             raise self._damaged()

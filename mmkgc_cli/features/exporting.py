@@ -1,4 +1,4 @@
-"""From a feature store to files of others."""
+"""Export of a feature store to .npy, .safetensors or .parquet."""
 
 from __future__ import annotations
 
@@ -21,24 +21,27 @@ def export_features(
 ) -> tuple[list[Path], int]:
     """Writes rows of a store as .npy with an ``.ids.txt``, .safetensors or .parquet, by suffix.
 
-    Rows without a vector are zeros, and marked where the format has room for it (not in .npy).
+    Rows without a vector are zero; .safetensors and .parquet also contain the masks.
 
     Args:
-        store: what to export.
-        rows: int64 ``[k]``, which rows, in this order.
-        path: where to; also says how.
+        store: the store to export.
+        rows: int64 ``[k]``, row numbers, in the order of the export.
+        path: the file to write; its suffix selects the format.
 
     Returns:
-        the files, and how many rows were written without a vector.
+        the files, and the number of rows without a vector.
 
     Raises:
-        UsageError: for another suffix.
-        MmkgcError: when pyarrow is not installed.
-        DataError: when the storage refuses, or the store is damaged.
+        UsageError: unknown suffix.
+        MmkgcError: pyarrow is not installed.
+        DataError: the file cannot be written, or the store is damaged.
     """
     write = _WRITERS.get(path.suffix.lower())
     if write is None:
-        raise UsageError(f"{path}: no writer for {path.suffix!r}; known: {', '.join(_WRITERS)}")
+        raise UsageError(
+            f"{path}: no writer for {path.suffix!r}; known: {', '.join(_WRITERS)}",
+            fix="choose a file name with one of these suffixes",
+        )
     ids = [store.ids[row] for row in rows.tolist()]
     files = write(store, rows, ids, path)
     return files, int((~store.present[rows]).sum())
@@ -46,8 +49,8 @@ def export_features(
 
 def _blocks(store: FeatureStore, rows: NDArray[np.int64]) -> Iterator[tuple[int, Floats]]:
     for start in range(0, len(rows), store.slab_rows):
-        part = store.read(rows[start : start + store.slab_rows])
-        yield start, part.astype(store.dtype.newbyteorder("<"), copy=False)
+        block = store.read(rows[start : start + store.slab_rows])
+        yield start, block.astype(store.dtype.newbyteorder("<"), copy=False)
 
 
 def _npy(
@@ -60,8 +63,8 @@ def _npy(
     }
     with atomic_file(path) as file:
         np.lib.format.write_array_header_1_0(file, header)
-        for _, part in _blocks(store, rows):
-            file.write(part.data)
+        for _, block in _blocks(store, rows):
+            file.write(block.data)
     names = path.with_suffix(".ids.txt")
     write_text(names, "".join(f"{name}\n" for name in ids))
     return [path, names]
@@ -70,7 +73,7 @@ def _npy(
 def _safetensors(
     store: FeatureStore, rows: NDArray[np.int64], ids: Sequence[str], path: Path
 ) -> list[Path]:
-    """The format itself: the library would want all of the tensors in memory."""
+    """Writes the format directly: the library needs all tensors in memory."""
     size = len(rows) * store.width * store.dtype.itemsize
     dtype = {"float32": "F32", "float16": "F16"}[store.dtype.name]
     masks: dict[str, Mask] = {"observed": store.observed[rows]}
@@ -78,7 +81,7 @@ def _safetensors(
         masks["generated"] = store.generated[rows]
     shape = [len(rows), store.width]
     header: dict[str, Any] = {
-        "__metadata__": {"ids": json.dumps(ids, ensure_ascii=False), **store.about.attributes()},
+        "__metadata__": {"ids": json.dumps(ids, ensure_ascii=False), **store.metadata.attributes()},
         "vectors": {"dtype": dtype, "shape": shape, "data_offsets": [0, size]},
     }
     for name, mask in masks.items():
@@ -89,8 +92,8 @@ def _safetensors(
     text += b" " * (-len(text) % 8)
     with atomic_file(path) as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for _, part in _blocks(store, rows):
-            file.write(part.data)
+        for _, block in _blocks(store, rows):
+            file.write(block.data)
         for mask in masks.values():
             file.write(mask.tobytes())
     return [path]
@@ -103,19 +106,25 @@ def _parquet(
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
-        raise MmkgcError(f"{path}: Parquet needs pyarrow: pip install 'mmkgc[parquet]'") from None
+        raise MmkgcError(
+            f"{path}: Parquet needs pyarrow", fix="run `pip install 'mmkgc[parquet]'`"
+        ) from None
 
     value = {"float32": pa.float32(), "float16": pa.float16()}[store.dtype.name]
     fields = [("id", pa.string()), ("observed", pa.bool_()), ("generated", pa.bool_()),
               ("vector", pa.list_(value, store.width))]  # fmt: skip
-    schema = pa.schema(fields, metadata=store.about.attributes())
+    schema = pa.schema(fields, metadata=store.metadata.attributes())
     generated = np.zeros(store.n, dtype=bool) if store.generated is None else store.generated
     with atomic_file(path) as file, pq.ParquetWriter(file, schema) as writer:
-        for start, part in _blocks(store, rows):
-            chosen = rows[start : start + len(part)]
-            vectors = pa.FixedSizeListArray.from_arrays(pa.array(part.reshape(-1)), store.width)
-            columns = [pa.array(ids[start : start + len(part)]), pa.array(store.observed[chosen]),
-                       pa.array(generated[chosen]), vectors]  # fmt: skip
+        for start, block in _blocks(store, rows):
+            block_rows = rows[start : start + len(block)]
+            vectors = pa.FixedSizeListArray.from_arrays(pa.array(block.reshape(-1)), store.width)
+            columns = [
+                pa.array(ids[start : start + len(block)]),
+                pa.array(store.observed[block_rows]),
+                pa.array(generated[block_rows]),
+                vectors,
+            ]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))
     return [path]
 

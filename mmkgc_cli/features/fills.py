@@ -1,4 +1,4 @@
-"""What stands in for vectors that nobody has seen: zero, one, the mean, or noise."""
+"""Fills: values that replace missing vectors (zero, one, the mean, or noise)."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def fill_rows(
 ) -> None:
     """Fills the rows of `vectors`, float32 ``[n, d]``, that are not `present`, in place.
 
-    "mean" is the mean of those that are; "random" is N(0, 1), made from the seed, the modality and
-    the id. Neither depends on the order of the rows.
+    "mean" is the mean of the present rows; "random" is N(0, 1), derived from the seed, the
+    modality and the id. Neither depends on the order of the rows.
 
     Raises:
-        UsageError: for another fill.
-        DataError: for the mean of nothing.
+        UsageError: unknown fill.
+        DataError: no row is present, so there is no mean.
     """
     if fill not in FILLS:
-        raise UsageError(f"fill {fill!r}: {nearest(fill, FILLS)}")
+        raise UsageError(f"fill {fill!r} is unknown", fix=nearest(fill, FILLS))
     missing = np.flatnonzero(~present)
     if fill == "zero":
         vectors[missing] = 0
@@ -35,7 +35,10 @@ def fill_rows(
         vectors[missing] = 1
     elif fill == "mean":
         if not present.any():
-            raise DataError(f"{modality}: no entity has a vector, so there is no mean to fill with")
+            raise DataError(
+                f"{modality}: no entity has a vector, so there is no mean to fill with",
+                fix="choose another --fill, or a store that covers this graph",
+            )
         vectors[missing] = _mean(vectors, present, ids)
     else:
         names = [ids[row] for row in missing.tolist()]
@@ -43,7 +46,7 @@ def fill_rows(
 
 
 def _mean(vectors: Floats, present: Mask, ids: Sequence[str]) -> Floats:
-    """Of the present rows, added in the order of their ids: another order would round otherwise."""
+    """Mean of the present rows, summed in the order of their ids: the order affects rounding."""
     rows = np.flatnonzero(present).tolist()
     rows.sort(key=ids.__getitem__)
     total = np.zeros(vectors.shape[1], dtype=np.float64)

@@ -1,6 +1,6 @@
-"""The inside of a feature store: types, chunks, and what a damaged one comes out as.
+"""Format of a feature store: version, types, chunk sizes, and errors of the HDF5 library.
 
-What the HDF5 library meets has been checked before (`seal`).
+HDF5 only reads blocks that `checksums` has verified.
 """
 
 from __future__ import annotations
@@ -21,30 +21,31 @@ DTYPES = ("float32", "float16")
 COMPRESSIONS = ("gzip", "lzf")
 
 _CHUNK_BYTES = 1 << 18
-SLAB_BYTES = 1 << 24  # read at once
+SLAB_BYTES = 1 << 24  # size of one read
 
 Floats = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
 
 
 def chunk_rows(n: int, row_bytes: int) -> int:
-    """Rows in a chunk of a dataset of `n` rows."""
+    """Rows per chunk of a dataset of `n` rows."""
     return max(1, min(n, _CHUNK_BYTES // max(1, row_bytes)))
 
 
 @contextlib.contextmanager
 def hdf5_errors(path: Path) -> Iterator[None]:
-    """Turns what the HDF5 library raises over a damaged file into one line for the user."""
+    """Converts errors that the HDF5 library raises on a damaged file into a `DataError`."""
     try:
         yield
     except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
         lines = str(error).strip("'\"").splitlines()
         reason = lines[0] if lines else type(error).__name__
         raise DataError(
-            f"{path}: damaged, or changed since it was written ({reason}); make it again"
+            f"{path}: damaged, or changed since it was written ({reason})",
+            fix="make the store again with `mmkgc extract` or `mmkgc features import`",
         ) from error
 
 
 def text_array(values: list[bytes]) -> NDArray[np.bytes_]:
-    """UTF-8 texts of one width, which HDF5 reads at once, unlike texts of any width."""
+    """UTF-8 strings of fixed width, which HDF5 reads much faster than those of variable width."""
     return np.array(values, dtype=h5py.string_dtype("utf-8", max(1, *map(len, values), 1)))

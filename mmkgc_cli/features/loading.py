@@ -1,4 +1,4 @@
-"""Features for a training: one table in the graph's order, and no row that nobody accounted for."""
+"""Features for training: one tensor in the graph's order, with missing rows filled or masked."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from mmkgc_cli.text import counted
 
 @dataclass(frozen=True, eq=False)
 class LoadedFeatures:
-    """Vectors float32 ``[E, d]``, which of them are real bool ``[E]``, and where they come from.
+    """Vectors float32 ``[E, d]``, mask bool ``[E]``, and provenance as plain JSON.
 
-    `observed` is true where the store holds a vector, observed or generated, and false where
+    `observed` is True where the store has a vector, observed or generated, and False where
     `vectors` holds a fill or zeros.
     """
 
@@ -31,19 +31,20 @@ class LoadedFeatures:
 
 
 def open_features(path: Path, graph: Graph, allow_other_train: bool = False) -> AlignedFeatures:
-    """Opens a store for a graph; vectors stay on the disk.
+    """Opens a store for a graph; vectors stay on disk.
 
     Raises:
-        DataError: when it cannot be read, does not fit the graph, or was fitted on another train
-            split and `allow_other_train` is not set.
+        DataError: the store cannot be read, does not fit the graph, or was fitted on another train
+            split and `allow_other_train` is False.
     """
     store = FeatureStore(path)
     features = align(store, graph)
-    if store.about.train_id not in ("", graph.train_id) and not allow_other_train:
+    if store.metadata.train_id not in ("", graph.train_id) and not allow_other_train:
         raise DataError(
             f"{path}: made from another train split than that of {graph.name!r} (train_id "
-            f"{store.about.train_id[:12]}, expected {graph.train_id[:12]}); its vectors may know "
-            "test triples. Make it again, or say --allow-other-train"
+            f"{store.metadata.train_id[:12]}, expected {graph.train_id[:12]}); its vectors may "
+            "contain test triples",
+            fix="make the store again for this graph, or add --allow-other-train",
         )
     return features
 
@@ -60,17 +61,17 @@ def load_features(
     """Reads the vectors of all entities of a graph, in its order.
 
     Args:
-        path: of the store.
-        graph: whose entities are looked up.
-        fill: what stands for rows that hold no vector: zero, mean, random or one.
-        seed: of the fill.
-        uses_mask: whoever asks looks at `observed`; rows without a vector are then zero.
-        allow_other_train: take vectors that were fitted on another train split.
+        path: the store.
+        graph: the graph of the entities.
+        fill: value of missing vectors: zero, mean, random or one.
+        seed: random seed of the fill.
+        uses_mask: the caller uses `observed`; missing vectors are then zero without a fill.
+        allow_other_train: accept vectors that were fitted on another train split.
 
     Raises:
-        DataError: as `open_features`; or when there are rows without a vector, no fill is named,
-            and the mask is not used.
-        UsageError: for a fill that does not exist.
+        DataError: as `open_features`, or vectors are missing, `fill` is None and the mask is not
+            used.
+        UsageError: unknown fill.
     """
     features = open_features(path, graph, allow_other_train)
     store, present = features.store, features.present
@@ -78,17 +79,18 @@ def load_features(
     if missing and fill is None and not uses_mask:
         raise DataError(
             f"{path}: {missing:,} of {counted(len(present), 'entity')} of {graph.name!r} have no "
-            f"{store.about.modality} vector; say what stands for it: --fill {'|'.join(FILLS)}"
+            f"{store.metadata.modality} vector",
+            fix=f"choose a fill with --fill {'|'.join(FILLS)}",
         )
     with store:
         vectors = torch.from_numpy(features.read())
     if fill is not None:
-        modality = store.about.modality
+        modality = store.metadata.modality
         fill_rows(vectors.numpy(), present, fill, graph.entities, modality, seed)
     provenance = {
-        **store.about.as_object(),
+        **store.metadata.as_object(),
         "path": str(path),
-        "sha256": store.seal.sha256,
+        "sha256": store.checksums.sha256,
         "entities_id": store.entities_id,
         "coverage": features.coverage(),
         "fill": fill,

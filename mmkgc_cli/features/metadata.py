@@ -1,4 +1,4 @@
-"""What a feature store says of itself: modality, encoder, origin."""
+"""Metadata of a feature store: modality, encoder, graph, source and processing."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ from mmkgc_cli.errors import UsageError
 
 _MODALITY = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _AS_JSON = ("completion", "mask", "notes")
-# What two stores must share for their rows to lie in one space.
+# Fields that must be equal for the vectors of two stores to be comparable.
 SPACE = ("modality", "encoder", "revision", "preprocess", "pooling")
 
 
 @dataclass(frozen=True)
-class About:
-    """Where the vectors of a store come from; empty where nobody said."""
+class Metadata:
+    """Provenance of the vectors of a store; empty strings where it is not known."""
 
     modality: str
     encoder: str = ""
     revision: str = ""
     preprocess: str = ""
     pooling: str = ""
-    graph: str = ""  # the name of the graph that it was made for
+    graph: str = ""  # name of the graph that the store was made for
     source: str = ""
-    train_id: str = ""  # of the train split that vectors, or their mask, were made from
-    completion: Mapping[str, Any] = field(default_factory=dict)  # how `generated` rows were made
-    mask: Mapping[str, Any] = field(default_factory=dict)  # the arguments of `masks.missing`
+    train_id: str = ""  # train split that the vectors or their mask depend on
+    completion: Mapping[str, Any] = field(default_factory=dict)  # settings of the completion
+    mask: Mapping[str, Any] = field(default_factory=dict)  # arguments of `masks.missing_mask`
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not _MODALITY.fullmatch(self.modality):
             raise UsageError(
-                f"modality {self.modality!r}: expected small letters, digits, - and _, as in "
-                "'image'; it names a file"
+                f"modality {self.modality!r}: expected lower-case letters, digits, - and _",
+                fix="choose a name such as 'image'; it becomes a file name",
             )
 
     def attributes(self) -> dict[str, str]:
-        """As attributes of an HDF5 file, all of them texts."""
+        """The metadata as string attributes of an HDF5 file."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         for name in _AS_JSON:
             values[name] = json.dumps(values[name], ensure_ascii=False, sort_keys=True)
         return values
 
     @classmethod
-    def of_attributes(cls, attributes: Mapping[str, Any]) -> About:
-        """What `attributes` made.
+    def from_attributes(cls, attributes: Mapping[str, Any]) -> Metadata:
+        """Reads the result of `attributes`.
 
         Raises:
-            KeyError, ValueError: where one is missing or is not what it should be.
+            KeyError, ValueError: an attribute is missing or invalid.
         """
         values: dict[str, Any] = {f.name: str(attributes[f.name]) for f in dataclasses.fields(cls)}
         for name in _AS_JSON:
@@ -61,5 +61,5 @@ class About:
         return cls(**values)
 
     def as_object(self) -> dict[str, Any]:
-        """As plain JSON."""
+        """The metadata as plain JSON."""
         return dataclasses.asdict(self)

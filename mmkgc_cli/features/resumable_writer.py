@@ -1,4 +1,4 @@
-"""Rows on their way into a store: a file that grows, and that a killed writer can go on with."""
+"""A writer that appends rows to a partial file, so that an interrupted extraction can resume."""
 
 from __future__ import annotations
 
@@ -14,132 +14,135 @@ import numpy as np
 
 from mmkgc_cli.errors import DataError, MmkgcError
 from mmkgc_cli.features.format import SLAB_BYTES, Floats, Mask
-from mmkgc_cli.features.metadata import About
-from mmkgc_cli.features.writing import Rows, check_distinct, check_format, write_store
+from mmkgc_cli.features.metadata import Metadata
+from mmkgc_cli.features.writing import FeatureBlock, check_distinct, check_format, write_store
 from mmkgc_cli.state.atomic import make_folder, storage_errors
 
 _MAGIC = b"mmkgc part 2\n"
-_RECORD = struct.Struct("<QI")  # length and CRC-32 of what follows
-_LENGTHS = struct.Struct("<QQQ")  # rows, bytes of their ids, bytes of notes
+_RECORD = struct.Struct("<QI")  # length and CRC-32 of the record
+_LENGTHS = struct.Struct("<QQQ")  # number of rows, bytes of their ids, bytes of notes
 
 
-class StorePart:
-    """Appends rows to ``PATH.part`` and makes the store at PATH from them in the end.
+class ResumableWriter:
+    """Appends rows to ``PATH.part``; `finish` writes the store at PATH from them.
 
-    Each `append` is a record with a checksum. A writer that is killed leaves whole records, and at
-    most one torn at the end, which goes when the next one begins; PATH is not touched before
-    `finish`, which replaces it at once. One process writes at a time: the part is locked, where
-    the system has such locks.
+    Each `append` writes a record with a checksum. After a kill, a torn record at the end of the
+    file is removed when the next writer opens it. PATH is not changed before `finish`, which
+    replaces it atomically. A lock on the file, where the system has such locks, excludes a second
+    writer.
     """
 
     def __init__(
-        self, path: Path, about: About, width: int, job: Mapping[str, Any], *,
+        self, path: Path, metadata: Metadata, width: int, job: Mapping[str, Any], *,
         dtype: str = "float32", resume: bool = True,
     ) -> None:  # fmt: skip
-        """Begins, or goes on.
+        """Opens ``PATH.part`` and reads its complete records.
 
         Args:
-            path: of the store.
-            about: its attributes.
-            width: of a vector.
-            job: whatever else must be the same for rows to belong together; plain JSON.
+            path: the store.
+            metadata: metadata of the store.
+            width: length of a vector.
+            job: plain JSON; a file can only be resumed with the same job.
             dtype: "float32" or "float16".
-            resume: go on with the part that is there; otherwise it is thrown away.
+            resume: keep the rows of an existing file; False discards them.
 
         Raises:
-            DataError: when the part that is there was made by another job.
-            MmkgcError: while another process writes it.
+            DataError: the existing file belongs to another job.
+            MmkgcError: another process has locked the file.
         """
         check_format(dtype, None)
         self.path = path
-        self.part = path.with_name(path.name + ".part")
+        self.part_path = path.with_name(path.name + ".part")
         self.width, self.dtype = width, dtype
-        self._about = about
-        self.ids: list[str] = []  # of the rows that are there, in order
-        self.observed: list[bool] = []  # which of them were
-        self.notes: list[Any] = []  # all that came with them
-        header = {"about": about.as_object(), "width": width, "dtype": dtype, "job": dict(job)}
+        self._metadata = metadata
+        self.ids: list[str] = []  # of the appended rows, in order
+        self.observed: list[bool] = []  # of the appended rows, in order
+        self.notes: list[Any] = []  # of all records
+        header = {"about": metadata.as_object(), "width": width, "dtype": dtype, "job": dict(job)}
         self._header = json.dumps(header, ensure_ascii=False, sort_keys=True).encode() + b"\n"
         make_folder(path.parent)
-        with storage_errors(self.part):
-            self._file = self.part.open("ab")
+        with storage_errors(self.part_path):
+            self._file = self.part_path.open("ab")
         try:
-            with storage_errors(self.part):
+            with storage_errors(self.part_path):
                 self._lock()
                 if not resume:
                     self._file.truncate(0)
-                self._go_on()
+                self._resume()
         except BaseException:
             self._file.close()
             raise
 
     def _lock(self) -> None:
-        if os.name != "posix":  # no such locks there
+        if os.name != "posix":  # no flock
             return
         import fcntl
 
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Whoever held it may have finished and removed it in between.
-            mine = self.part.exists() and os.path.samestat(
-                os.fstat(self._file.fileno()), self.part.stat()
+            # Another writer may have finished and removed the file before it was locked.
+            owns_file = self.part_path.exists() and os.path.samestat(
+                os.fstat(self._file.fileno()), self.part_path.stat()
             )
         except BlockingIOError:
-            mine = False
-        if not mine:
-            raise MmkgcError(f"{self.path}: another process is making this store")
+            owns_file = False
+        if not owns_file:
+            raise MmkgcError(
+                f"{self.path}: another process is making this store",
+                fix="wait for it to end, then run the command again",
+            )
 
-    def __enter__(self) -> StorePart:
+    def __enter__(self) -> ResumableWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def _go_on(self) -> None:
+    def _resume(self) -> None:
         start = _MAGIC + self._header
-        with self.part.open("rb") as file:
-            found = file.read(len(start))
+        with self.part_path.open("rb") as file:
+            start_bytes = file.read(len(start))
         end = len(start)
-        if len(found) < len(start) and start.startswith(found):  # new, or killed in the header
+        if len(start_bytes) < len(start) and start.startswith(start_bytes):  # new or torn header
             self._file.truncate(0)
             self._file.write(start)
             self._file.flush()
-        elif found != start:
+        elif start_bytes != start:
             raise DataError(
-                f"{self.part}: left by another job (other inputs, encoder or settings); "
-                "remove it to begin anew"
+                f"{self.part_path}: left by another job (other inputs, encoder or settings)",
+                fix="delete this file, or add --overwrite",
             )
-        for rows, notes, behind in self._records():
+        for rows, notes, record_end in self._records():
             self.ids.extend(rows.ids)
             self.observed.extend(rows.observed.tolist())
             self.notes.extend(notes)
-            end = behind
+            end = record_end
         self._file.truncate(end)
 
     def append(
         self, ids: Sequence[str], vectors: Floats, observed: Mask, notes: Sequence[Any] = ()
     ) -> None:
-        """Adds rows ``[k, width]``; they are safe from a kill of the process when this returns.
+        """Appends rows; after the call, a kill of the process does not lose them.
 
         Args:
-            ids: of the rows.
-            vectors: of the rows.
-            observed: which rows were.
-            notes: whatever whoever goes on should know of them, plain JSON; not in the store.
+            ids: entity ids of the rows.
+            vectors: ``[k, width]``.
+            observed: bool ``[k]``.
+            notes: plain JSON for the next writer; not part of the store.
 
         Raises:
-            DataError: when they cannot be stored (`Rows.checked`), or the storage refuses.
+            DataError: the rows are invalid (`FeatureBlock.checked`), or cannot be written.
         """
-        rows = Rows(ids, vectors, observed).checked(self.path, self.width, self.dtype)
+        rows = FeatureBlock(ids, vectors, observed).checked(self.path, self.width, self.dtype)
         names = "\n".join(rows.ids).encode()
-        said = json.dumps(list(notes), ensure_ascii=False).encode()
+        note_bytes = json.dumps(list(notes), ensure_ascii=False).encode()
         data = b"".join(
             [
-                _LENGTHS.pack(len(rows.ids), len(names), len(said)), names, said,
+                _LENGTHS.pack(len(rows.ids), len(names), len(note_bytes)), names, note_bytes,
                 rows.observed.tobytes(), rows.vectors.tobytes(),
             ]
         )  # fmt: skip
-        with storage_errors(self.part):
+        with storage_errors(self.part_path):
             self._file.write(_RECORD.pack(len(data), zlib.crc32(data)) + data)
             self._file.flush()
         self.ids.extend(rows.ids)
@@ -147,62 +150,63 @@ class StorePart:
         self.notes.extend(notes)
 
     def finish(self, compression: str | None = None, ids: Sequence[str] | None = None) -> Path:
-        """Makes the store from all rows and removes the part.
+        """Writes the store from all rows and removes the partial file.
 
         Args:
             compression: None, "gzip" or "lzf".
-            ids: the rows of the store, in order, those that were appended among them; the others
-                become unobserved. None for what was appended, as it was.
+            ids: ids of the store, in order; must contain all appended ids, the others become
+                unobserved. None for the appended ids in their order.
 
         Raises:
-            DataError: when an id came twice, there is no row, or the storage refuses.
+            DataError: an id is repeated, there is no row, or the store cannot be written.
         """
         blocks = (rows for rows, _, _ in self._records()) if ids is None else self._ordered(ids)
         write_store(
-            self.path, self._about, blocks, n=len(self.ids if ids is None else ids),
+            self.path, self._metadata, blocks, n=len(self.ids if ids is None else ids),
             width=self.width, dtype=self.dtype, compression=compression,
         )  # fmt: skip
         self.discard()
         return self.path
 
     def discard(self) -> None:
-        """Removes the part."""
-        with storage_errors(self.part):
-            if os.name != "posix":  # where open files cannot be removed
+        """Removes the partial file."""
+        with storage_errors(self.part_path):
+            if os.name != "posix":  # open files cannot be removed
                 self._file.close()
-            self.part.unlink()
+            self.part_path.unlink()
             self._file.close()
 
-    def _ordered(self, ids: Sequence[str]) -> Iterator[Rows]:
-        """The rows in the order of `ids`, from the places where they stand in the part."""
+    def _ordered(self, ids: Sequence[str]) -> Iterator[FeatureBlock]:
+        """The rows in the order of `ids`, read at their offsets in the partial file."""
         check_distinct(self.ids, self.path)
         if others := set(self.ids).difference(ids):
             raise ValueError(f"{self.path}: {min(others)!r} is not among the rows of the store")
         row_bytes = self.width * np.dtype(self.dtype).itemsize
-        place: dict[str, tuple[int, bool]] = {}
-        for rows, _, behind in self._records():
-            first = behind - len(rows.ids) * row_bytes
-            for i, (name, seen) in enumerate(zip(rows.ids, rows.observed.tolist(), strict=True)):
-                place[name] = (first + i * row_bytes, seen)
+        locations: dict[str, tuple[int, bool]] = {}
+        for rows, _, end in self._records():
+            offset = end - len(rows.ids) * row_bytes
+            for name, is_observed in zip(rows.ids, rows.observed.tolist(), strict=True):
+                locations[name] = (offset, is_observed)
+                offset += row_bytes
         step = max(1, SLAB_BYTES // row_bytes)
-        with self.part.open("rb") as file:
+        with self.part_path.open("rb") as file:
             for start in range(0, len(ids), step):
-                chosen = ids[start : start + step]
-                vectors = np.zeros((len(chosen), self.width), dtype=self.dtype)
-                observed = np.zeros(len(chosen), dtype=bool)
-                for row, name in enumerate(chosen):
-                    at, observed[row] = place.get(name, (0, False))
+                block_ids = ids[start : start + step]
+                vectors = np.zeros((len(block_ids), self.width), dtype=self.dtype)
+                observed = np.zeros(len(block_ids), dtype=bool)
+                for row, name in enumerate(block_ids):
+                    offset, observed[row] = locations.get(name, (0, False))
                     if observed[row]:
-                        vectors[row] = self._row(file, at, row_bytes)
-                yield Rows(chosen, vectors, observed)
+                        vectors[row] = self._row(file, offset, row_bytes)
+                yield FeatureBlock(block_ids, vectors, observed)
 
-    def _row(self, file: IO[bytes], at: int, size: int) -> Floats:
-        file.seek(at)
+    def _row(self, file: IO[bytes], offset: int, size: int) -> Floats:
+        file.seek(offset)
         return np.frombuffer(file.read(size), dtype=self.dtype)
 
-    def _records(self) -> Iterator[tuple[Rows, list[Any], int]]:
-        """The whole records, with their notes, each with the place behind it."""
-        with self.part.open("rb") as file:
+    def _records(self) -> Iterator[tuple[FeatureBlock, list[Any], int]]:
+        """The complete records: rows, notes, and the offset of the end of the record."""
+        with self.part_path.open("rb") as file:
             file.seek(len(_MAGIC) + len(self._header))
             size = os.fstat(file.fileno()).st_size
             while True:
@@ -217,11 +221,11 @@ class StorePart:
                     return
                 yield *self._parsed(data), file.tell()
 
-    def _parsed(self, data: bytes) -> tuple[Rows, list[Any]]:
-        k, of_names, of_notes = _LENGTHS.unpack_from(data)
-        at = _LENGTHS.size + of_names
-        ids = data[_LENGTHS.size : at].decode().split("\n") if k else []
-        notes = json.loads(data[at : at + of_notes])
-        observed = np.frombuffer(data, dtype=bool, count=k, offset=at + of_notes)
-        vectors = np.frombuffer(data, dtype=self.dtype, offset=at + of_notes + k)
-        return Rows(ids, vectors.reshape(k, self.width), observed), notes
+    def _parsed(self, data: bytes) -> tuple[FeatureBlock, list[Any]]:
+        k, name_size, note_size = _LENGTHS.unpack_from(data)
+        offset = _LENGTHS.size + name_size
+        ids = data[_LENGTHS.size : offset].decode().split("\n") if k else []
+        notes = json.loads(data[offset : offset + note_size])
+        observed = np.frombuffer(data, dtype=bool, count=k, offset=offset + note_size)
+        vectors = np.frombuffer(data, dtype=self.dtype, offset=offset + note_size + k)
+        return FeatureBlock(ids, vectors.reshape(k, self.width), observed), notes

@@ -1,4 +1,4 @@
-"""Vectors in files of others: arrays by row number, or a vector for each key."""
+"""Readers of files of vectors: arrays with rows, or one vector per key."""
 
 from __future__ import annotations
 
@@ -17,93 +17,107 @@ from mmkgc_cli.features.format import Floats, Mask
 from mmkgc_cli.kg.readers.lines import open_source, read_lines
 from mmkgc_cli.text import counted
 
-_UNSAFE = "; loading it may run code: --unsafe-pickle does it, if you trust whoever made it"
+_NUMBERS = "store the vectors as arrays of numbers, one vector per row"
+_UNSAFE = "add --unsafe-pickle if you trust its source, since loading it may run code"
 
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """`n` vectors of one width. `keys` name them, where the file does."""
+    """`n` vectors of one width, with `keys` if the file names them."""
 
     path: Path
     n: int
     width: int
-    dtype: str  # "float16" where the file holds that, else "float32"
+    dtype: str  # "float16" if the file has it, else "float32"
     keys: Sequence[str] | None
     read: Callable[[NDArray[np.int64]], Floats]  # rows -> vectors
-    observed: Mask | None = None  # which rows were, where the file says so
+    observed: Mask | None = None  # mask of the rows, if the file has one
 
 
 def open_vectors(path: Path, key: str | None = None, unsafe_pickle: bool = False) -> Source:
-    """Opens a file of vectors by its suffix; those that can stay on the disk do.
+    """Opens a file of vectors by its suffix; vectors stay on disk where the format allows it.
 
     Args:
         path: .npy, .npz, .h5, .hdf5, .safetensors, .pth, .pt, .bin, .tsv, .pkl or .pickle.
-        key: which array of a file that holds several.
+        key: name of the array in a file with several.
         unsafe_pickle: read pickles, which may run code.
 
     Raises:
-        UsageError: for another suffix.
-        DataError: when the file cannot be read, or holds no vectors of one width.
+        UsageError: unknown suffix, or `key` is missing or unknown.
+        DataError: the file cannot be read, or has no vectors of one width.
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
-        known = ", ".join(sorted(_READERS))
+        suffixes = ", ".join(sorted(_READERS))
         suffix = repr(path.suffix) if path.suffix else "a name without suffix"
-        raise UsageError(f"{path}: no reader for {suffix}; known: {known}")
+        raise UsageError(
+            f"{path}: no reader for {suffix}; known: {suffixes}",
+            fix="convert the file to one of these formats",
+        )
     open_source(path)
     try:
         return reader(path, key, unsafe_pickle)
     except (UsageError, DataError):
         raise
     except MemoryError:
-        raise DataError(f"{path}: does not fit into memory") from None
-    except Exception as error:  # whatever a library says of a file that is not what it seems
+        raise DataError(
+            f"{path}: does not fit into memory",
+            fix="convert the file to .npy, .h5 or .safetensors, which stay on disk",
+        ) from None
+    except Exception as error:  # libraries raise many types on files of another format
         lines = str(error).splitlines()
         reason = lines[0] if lines else type(error).__name__
-        raise DataError(f"{path}: cannot be read as {path.suffix}: {reason}") from error
+        raise DataError(
+            f"{path}: cannot be read as {path.suffix}: {reason}",
+            fix="check that the file is complete and that its suffix matches its format",
+        ) from error
 
 
-def _array(path: Path, array: Any, anew: Callable[[], Any] | None = None) -> Source:
-    """An array or tensor ``[n, d]``, or with axes of length 1 in between.
+def _array(path: Path, array: Any, reopen: Callable[[], Any] | None = None) -> Source:
+    """An array or tensor ``[n, d]``, optionally with more axes of length 1.
 
-    What is mapped from a file counts as memory once it has been read; `anew` maps it for each read.
+    Pages of a memory-mapped array stay in memory after a read; `reopen` maps it anew for each read.
     """
-    load = anew or (lambda: array)
+    load = reopen or (lambda: array)
     if getattr(array.dtype, "kind", "f") not in "fiu":  # types of torch have no kind
-        raise DataError(f"{path}: holds {array.dtype}, expected numbers")
+        raise DataError(f"{path}: contains {array.dtype}, expected numbers", fix=_NUMBERS)
     shape, dtype = tuple(int(size) for size in array.shape), _dtype(array)
-    full = tuple(size for i, size in enumerate(shape) if i == 0 or size != 1)
-    if len(full) == 1 and len(shape) > 1:
-        full = (*full, 1)
-    if len(full) != 2:
-        raise DataError(f"{path}: an array of shape {shape}, expected a vector a row: [n, d]")
+    matrix_shape = tuple(size for i, size in enumerate(shape) if i == 0 or size != 1)
+    if len(matrix_shape) == 1 and len(shape) > 1:
+        matrix_shape = (*matrix_shape, 1)
+    if len(matrix_shape) != 2:
+        raise DataError(
+            f"{path}: an array of shape {shape}, expected [n, d] with one vector per row",
+            fix="reshape the array",
+        )
 
     def read(rows: NDArray[np.int64]) -> Floats:
-        return _floats(path, load()[rows]).reshape(len(rows), full[1])
+        return _floats(path, load()[rows]).reshape(len(rows), matrix_shape[1])
 
-    return Source(path, *full, dtype, None, read)
+    return Source(path, *matrix_shape, dtype, None, read)
 
 
 def _keyed(path: Path, keys: Sequence[str], vector: Callable[[str], Any]) -> Source:
-    """A vector for each key; axes of length 1 do not matter."""
+    """One vector per key; axes of length 1 are ignored."""
     if not keys:
-        raise DataError(f"{path}: holds nothing")
-    first = vector(keys[0])
-    width = int(np.prod(first.shape))
+        raise DataError(f"{path}: contains no array", fix=_NUMBERS)
+    first_vector = vector(keys[0])
+    width = int(np.prod(first_vector.shape))
 
     def read(rows: NDArray[np.int64]) -> Floats:
-        found = np.empty((len(rows), width), dtype=np.float32)
+        loaded = np.empty((len(rows), width), dtype=np.float32)
         for i, row in enumerate(rows.tolist()):
             value = vector(keys[row])
             if max(value.shape, default=1) != width or np.prod(value.shape) != width:
                 raise DataError(
-                    f"{path}: {keys[row]!r} holds an array of shape {tuple(value.shape)}, expected "
-                    f"one vector of width {width}"
+                    f"{path}: {keys[row]!r} has shape {tuple(value.shape)}, expected one vector of "
+                    f"width {width}",
+                    fix="store one vector of the same width per key",
                 )
-            found[i] = _floats(path, value).reshape(width)
-        return found
+            loaded[i] = _floats(path, value).reshape(width)
+        return loaded
 
-    return Source(path, len(keys), width, _dtype(first), keys, read)
+    return Source(path, len(keys), width, _dtype(first_vector), keys, read)
 
 
 def _dtype(array: Any) -> str:
@@ -111,115 +125,123 @@ def _dtype(array: Any) -> str:
 
 
 def _floats(path: Path, values: Any) -> Floats:
-    """As numpy; bfloat16, which numpy lacks, as float32."""
+    """Converts to numpy; bfloat16 becomes float32."""
     if not isinstance(values, np.ndarray):
         values = values.float().numpy()
     if values.dtype.kind not in "fiu":
-        raise DataError(f"{path}: holds {values.dtype}, expected numbers")
+        raise DataError(f"{path}: contains {values.dtype}, expected numbers", fix=_NUMBERS)
     return np.asarray(values if values.dtype.kind == "f" else values.astype(np.float32))
 
 
-def _chosen(path: Path, arrays: Mapping[str, Any], key: str | None) -> Source:
-    """One array of several: by name, the only one of two axes, or all of them as vectors."""
+def _select_array(path: Path, arrays: Mapping[str, Any], key: str | None) -> Source:
+    """Selects an array by name, or the only one with several rows; else all arrays are vectors."""
     if key is not None:
         if key not in arrays:
-            raise UsageError(f"{path}: holds no {key!r}; {nearest(key, arrays)}")
+            raise UsageError(f"{path}: has no array {key!r}", fix=nearest(key, arrays))
         return _array(path, arrays[key])
-    wide = [name for name, array in arrays.items() if len(array.shape) > 1 and array.shape[0] > 1]
-    if len(wide) == 1:
-        return _array(path, arrays[wide[0]])
-    if len(wide) > 1:
+    tables = [name for name, array in arrays.items() if len(array.shape) > 1 and array.shape[0] > 1]
+    if len(tables) == 1:
+        return _array(path, arrays[tables[0]])
+    if len(tables) > 1:
         raise UsageError(
-            f"{path}: holds {len(wide):,} arrays of several rows; say which with --key: "
-            f"{', '.join(sorted(wide)[:5])}{', …' if len(wide) > 5 else ''}"
+            f"{path}: has {len(tables):,} arrays of several rows: "
+            f"{', '.join(sorted(tables)[:5])}{', …' if len(tables) > 5 else ''}",
+            fix="select one with --key NAME",
         )
     return _keyed(path, list(arrays), arrays.__getitem__)
 
 
-def _npy(path: Path, key: str | None, unsafe: bool) -> Source:
-    def mapped() -> Any:
+def _npy(path: Path, key: str | None, unsafe_pickle: bool) -> Source:
+    def open_mapped() -> Any:
         return np.load(path, mmap_mode="r", allow_pickle=False)
 
     try:
-        return _array(path, mapped(), mapped)
+        return _array(path, open_mapped(), open_mapped)
     except ValueError as error:
         if "pickle" not in str(error).lower() and "object" not in str(error).lower():
             raise
-        if not unsafe:
-            raise DataError(f"{path}: holds pickled objects{_UNSAFE}") from None
+        if not unsafe_pickle:
+            raise DataError(f"{path}: contains pickled objects", fix=_UNSAFE) from None
         return _objects(path, np.load(path, allow_pickle=True), key)
 
 
-def _npz(path: Path, key: str | None, unsafe: bool) -> Source:
+def _npz(path: Path, key: str | None, unsafe_pickle: bool) -> Source:
     if not zipfile.is_zipfile(path):
-        raise DataError(f"{path}: not an .npz archive, or cut off")
-    with np.load(path, allow_pickle=unsafe) as archive:
+        raise DataError(f"{path}: not an .npz archive, or truncated", fix="write the file again")
+    with np.load(path, allow_pickle=unsafe_pickle) as archive:
         try:
             arrays = {name: archive[name] for name in archive.files}
         except ValueError as error:
-            raise DataError(f"{path}: {error}{'' if unsafe else _UNSAFE}") from None
-    return _chosen(path, arrays, key)
+            fix = "write the file again" if unsafe_pickle else _UNSAFE
+            raise DataError(f"{path}: {error}", fix=fix) from None
+    return _select_array(path, arrays, key)
 
 
-def _safetensors(path: Path, key: str | None, unsafe: bool) -> Source:
+def _safetensors(path: Path, key: str | None, unsafe_pickle: bool) -> Source:
     import json
 
     import safetensors
 
-    # Tensors of this library stay on the disk until their rows are read.
-    def mapped() -> dict[str, Any]:
+    # Tensors stay on disk until their rows are read.
+    def open_mapped() -> dict[str, Any]:
         with safetensors.safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
     with safetensors.safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
-    tensors = mapped()
+    tensors = open_mapped()
     if key is not None or "ids" not in metadata:
-        return _chosen(path, tensors, key)
-    # As `exporting` writes it.
-    source = _array(path, tensors["vectors"], lambda: mapped()["vectors"])
+        return _select_array(path, tensors, key)
+    # A file from `exporting`.
+    source = _array(path, tensors["vectors"], lambda: open_mapped()["vectors"])
     ids, observed = json.loads(metadata["ids"]), tensors["observed"].numpy()
     if not isinstance(ids, list) or not len(ids) == len(observed) == source.n:
-        raise DataError(f"{path}: its ids do not fit its {counted(source.n, 'row')}")
+        raise DataError(
+            f"{path}: the number of ids differs from the {counted(source.n, 'row')}",
+            fix="export the store again with `mmkgc features export`",
+        )
     return replace(source, keys=list(map(str, ids)), observed=observed)
 
 
-def _torch(path: Path, key: str | None, unsafe: bool) -> Source:
+def _torch(path: Path, key: str | None, unsafe_pickle: bool) -> Source:
     import torch
 
     try:
         try:
-            found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except (RuntimeError, ValueError):  # the format before torch 1.6 cannot stay on the disk
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except (RuntimeError, ValueError):  # the format before torch 1.6 cannot be mapped
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        if not unsafe:
-            raise DataError(f"{path}: holds more than tensors{_UNSAFE}") from None
-        found = torch.load(path, map_location="cpu", weights_only=False)
-    return _objects(path, found, key)
+        if not unsafe_pickle:
+            raise DataError(f"{path}: contains objects other than tensors", fix=_UNSAFE) from None
+        loaded = torch.load(path, map_location="cpu", weights_only=False)
+    return _objects(path, loaded, key)
 
 
-def _pickle(path: Path, key: str | None, unsafe: bool) -> Source:
-    if not unsafe:
-        raise DataError(f"{path}: is a pickle{_UNSAFE}")
+def _pickle(path: Path, key: str | None, unsafe_pickle: bool) -> Source:
+    if not unsafe_pickle:
+        raise DataError(f"{path}: is a pickle", fix=_UNSAFE)
     with path.open("rb") as file:
         return _objects(path, pickle.load(file), key)
 
 
-def _objects(path: Path, found: Any, key: str | None) -> Source:
-    """What was unpickled: an array or tensor, a list of vectors, or a mapping."""
-    if isinstance(found, np.ndarray) and found.dtype == object:
-        found = found.item() if found.ndim == 0 else list(found)
-    if isinstance(found, Mapping):
-        arrays = {str(name): _numeric(path, value) for name, value in found.items()}
-        return _chosen(path, arrays, key)
-    if isinstance(found, (list, tuple)):
-        vectors = [_numeric(path, value) for value in found]
+def _objects(path: Path, loaded: Any, key: str | None) -> Source:
+    """Converts an unpickled object: an array or tensor, a list of vectors, or a mapping."""
+    if isinstance(loaded, np.ndarray) and loaded.dtype == object:
+        loaded = loaded.item() if loaded.ndim == 0 else list(loaded)
+    if isinstance(loaded, Mapping):
+        arrays = {str(name): _numeric(path, value) for name, value in loaded.items()}
+        return _select_array(path, arrays, key)
+    if isinstance(loaded, (list, tuple)):
+        vectors = [_numeric(path, value) for value in loaded]
         lengths = {vector.shape for vector in vectors}
         if len(lengths) != 1:
-            raise DataError(f"{path}: a list of vectors of {len(lengths)} shapes, expected one")
+            raise DataError(
+                f"{path}: a list of vectors of {len(lengths)} shapes, expected one",
+                fix="store vectors of one width",
+            )
         return _array(path, np.stack(vectors))
-    return _array(path, _numeric(path, found, keep_tensor=True))
+    return _array(path, _numeric(path, loaded, keep_tensor=True))
 
 
 def _numeric(path: Path, value: Any, keep_tensor: bool = False) -> Any:
@@ -232,18 +254,18 @@ def _numeric(path: Path, value: Any, keep_tensor: bool = False) -> Any:
     if array.dtype == object:
         array = array.astype(np.float32)
     if array.dtype.kind not in "fiu":
-        raise DataError(f"{path}: holds {type(value).__name__} where numbers were expected")
+        raise DataError(f"{path}: contains {type(value).__name__}, expected numbers", fix=_NUMBERS)
     return array
 
 
-def _hdf5(path: Path, key: str | None, unsafe: bool) -> Source:
+def _hdf5(path: Path, key: str | None, unsafe_pickle: bool) -> Source:
     import h5py
 
     file = h5py.File(path, "r")
     names = [name for name, item in file.items() if isinstance(item, h5py.Dataset)]
     if key is not None or any(file[name].ndim == 2 and file[name].shape[0] > 1 for name in names):
         numeric = {name: file[name] for name in names if file[name].dtype.kind in "fiu"}
-        source = _chosen(path, numeric, key)
+        source = _select_array(path, numeric, key)
         array = (
             numeric[key]
             if key
@@ -254,7 +276,7 @@ def _hdf5(path: Path, key: str | None, unsafe: bool) -> Source:
             keys = [_decoded(path, name) for name in file["ids"][:].tolist()]
 
         def read(rows: NDArray[np.int64]) -> Floats:
-            # HDF5 wants ascending distinct rows, and takes a while for each; a range is quicker.
+            # HDF5 needs ascending distinct rows and is slow for each; reading a range is faster.
             low, high = int(rows.min()), int(rows.max()) + 1
             if high - low <= 4 * len(rows) + 1024:
                 return _floats(path, array[low:high][rows - low])
@@ -271,11 +293,13 @@ def _decoded(path: Path, name: bytes | str) -> str:
     try:
         return name.decode()
     except UnicodeDecodeError:
-        raise DataError(f"{path}: the id {name[:80]!r} is not UTF-8") from None
+        raise DataError(
+            f"{path}: the id {name[:80]!r} is not UTF-8", fix="write the ids in UTF-8"
+        ) from None
 
 
-def _tsv(path: Path, key: str | None, unsafe: bool) -> Source:
-    """Lines of an id and numbers, separated by tabs."""
+def _tsv(path: Path, key: str | None, unsafe_pickle: bool) -> Source:
+    """Reads lines of an id and numbers, separated by tabs."""
     ids: list[str] = []
     rows: list[Floats] = []
     for number, text in read_lines(path):
@@ -283,21 +307,26 @@ def _tsv(path: Path, key: str | None, unsafe: bool) -> Source:
         try:
             row = np.array(fields, dtype=np.float32)
         except ValueError:
-            wrong = next((f for f in fields if not _is_number(f)), "")
+            bad_field = next((f for f in fields if not _is_number(f)), "")
             raise DataError(
-                f"{path}:{number}: {wrong[:40]!r} is not a number; expected an id and numbers, "
-                "separated by tabs"
+                f"{path}:{number}: {bad_field[:40]!r} is not a number",
+                fix="write lines of an id and numbers, separated by tabs",
             ) from None
         if rows and len(row) != len(rows[0]):
             raise DataError(
-                f"{path}:{number}: {counted(len(row), 'number')}, expected {len(rows[0])} as before"
+                f"{path}:{number}: {counted(len(row), 'number')}, expected {len(rows[0])} as in "
+                "the line before",
+                fix="write the same number of values in each line",
             )
         ids.append(name)
         rows.append(row)
     if not rows or not len(rows[0]):
-        raise DataError(f"{path}: expected lines of an id and numbers, separated by tabs")
+        raise DataError(
+            f"{path}: contains no numbers",
+            fix="write lines of an id and numbers, separated by tabs",
+        )
     array = np.stack(rows)
-    return Source(path, len(ids), array.shape[1], "float32", ids, lambda chosen: array[chosen])
+    return Source(path, len(ids), array.shape[1], "float32", ids, lambda indices: array[indices])
 
 
 def _is_number(text: str) -> bool:

@@ -1,4 +1,4 @@
-"""A feature store on disk, opened lazily: ids, vectors, what was observed and what generated."""
+"""A feature store on disk, read lazily: ids, vectors, and masks of observed and generated rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmkgc_cli.errors import DataError
-from mmkgc_cli.features.checksums import SealedFile, read_seal
+from mmkgc_cli.features.checksums import CheckedFile, read_checksums
 from mmkgc_cli.features.format import (
     DTYPES,
     FORMAT_VERSION,
@@ -23,32 +23,37 @@ from mmkgc_cli.features.format import (
     Mask,
     hdf5_errors,
 )
-from mmkgc_cli.features.metadata import About
+from mmkgc_cli.features.metadata import Metadata
 from mmkgc_cli.kg import identity
+
+_FIX = "make the store again with `mmkgc extract` or `mmkgc features import`"
 
 
 class FeatureStore:
     """Vectors of one modality by entity id.
 
-    Opening reads a user block and a few attributes; ids and masks are read when asked for, vectors
-    by block. It may be pickled, and used after a fork: each process opens the file anew.
+    Opening reads the user block and a few attributes. Ids and masks are read on first use, vectors
+    by block. A store can be pickled and used after a fork: each process opens its own handle.
     """
 
     def __init__(self, path: Path) -> None:
         """Opens a store.
 
         Raises:
-            DataError: when the file is missing, cut off, damaged, or of another format version.
+            DataError: the file is missing, truncated, damaged, or of another format version.
         """
         self.path = path
-        self.seal = read_seal(path)
+        self.checksums = read_checksums(path)
         self._handle: tuple[int, h5py.File] | None = None
         with hdf5_errors(path):
             file = self._file()
             version = int(file.attrs["format_version"])
             if version != FORMAT_VERSION:
-                raise DataError(f"{path}: format version {version}, expected {FORMAT_VERSION}")
-            self.about = About.of_attributes(file.attrs)
+                raise DataError(
+                    f"{path}: format version {version}, expected {FORMAT_VERSION}",
+                    fix=_FIX,
+                )
+            self.metadata = Metadata.from_attributes(file.attrs)
             self.entities_id = str(file.attrs["entities_id"])
             vectors = file["vectors"]
             if vectors.ndim != 2 or vectors.dtype.name not in DTYPES or vectors.chunks is None:
@@ -68,120 +73,127 @@ class FeatureStore:
         return {**self.__dict__, "_handle": None}
 
     def close(self) -> None:
-        """Closes the file, until something is read again."""
+        """Closes the file; the next read opens it again."""
         if self._handle and self._handle[0] == os.getpid():
             self._handle[1].close()
         self._handle = None
 
     def _file(self) -> h5py.File:
         if self._handle is None or self._handle[0] != os.getpid():
-            # The path may have got another file since.
-            if read_seal(self.path) != self.seal:
-                raise DataError(f"{self.path}: has been replaced since it was opened")
-            # A chunk is decoded once and given away: caches are `RowCache`'s.
-            file = h5py.File(SealedFile(self.path, self.seal), "r", rdcc_nbytes=0)
+            # The file may have been replaced.
+            if read_checksums(self.path) != self.checksums:
+                raise DataError(
+                    f"{self.path}: has been replaced since it was opened",
+                    fix="run the command again",
+                )
+            # No chunk cache: `RowCache` is one.
+            file = h5py.File(CheckedFile(self.path, self.checksums), "r", rdcc_nbytes=0)
             self._handle = os.getpid(), file
         return self._handle[1]
 
     @functools.cached_property
     def ids(self) -> list[str]:
-        """The entity ids by row, distinct."""
+        """The distinct entity ids by row."""
         with hdf5_errors(self.path):
             ids = [name.decode() for name in self._file()["ids"][:].tolist()]
         if len(ids) != self.n or len(set(ids)) != self.n:
-            raise DataError(f"{self.path}: {len(set(ids))} distinct ids for {self.n} rows")
+            raise DataError(
+                f"{self.path}: {len(set(ids))} distinct ids for {self.n} rows", fix=_FIX
+            )
         return ids
 
     @functools.cached_property
     def observed(self) -> Mask:
-        """Which rows were observed, bool ``[n]``."""
+        """Observed rows, bool ``[n]``."""
         return self._mask("observed")
 
     @functools.cached_property
     def generated(self) -> Mask | None:
-        """Which rows were generated, bool ``[n]``; None where no completion has been at work."""
+        """Generated rows, bool ``[n]``; None in a store without completion."""
         with hdf5_errors(self.path):
-            there = "generated" in self._file()
-        return self._mask("generated") if there else None
+            has_generated = "generated" in self._file()
+        return self._mask("generated") if has_generated else None
 
     @property
     def present(self) -> Mask:
-        """Which rows hold a vector, observed or generated, bool ``[n]``."""
+        """Rows with a vector, observed or generated, bool ``[n]``."""
         return self.observed if self.generated is None else self.observed | self.generated
 
     def _mask(self, name: str) -> Mask:
         with hdf5_errors(self.path):
             mask: Mask = self._file()[name][:]
         if mask.dtype != np.bool_ or mask.shape != (self.n,):
-            raise DataError(f"{self.path}: {name} is {mask.dtype} {mask.shape}, expected bool [n]")
+            raise DataError(
+                f"{self.path}: {name} is {mask.dtype} {mask.shape}, expected bool [n]", fix=_FIX
+            )
         return mask
 
     def verify(self) -> None:
-        """Reads the whole file and holds it against its checksums.
+        """Reads the whole file and verifies its checksums.
 
         Raises:
-            DataError: when it is damaged, or its ids are not those that `entities_id` names.
+            DataError: the file is damaged, or its ids do not match `entities_id`.
         """
-        with contextlib.closing(SealedFile(self.path, self.seal)) as file:
+        with contextlib.closing(CheckedFile(self.path, self.checksums)) as file:
             file.verify()
         if identity.entities_id(identity.SortedNames.from_names(self.ids)) != self.entities_id:
-            raise DataError(f"{self.path}: the ids are not those that entities_id stands for")
+            raise DataError(f"{self.path}: the ids do not match entities_id", fix=_FIX)
 
     def slab(self, start: int, stop: int) -> Floats:
-        """Rows `start` to `stop` as they are stored."""
+        """Rows `start` to `stop` in the stored type."""
         out = np.empty((stop - start, self.width), dtype=self.dtype)
         self._read_into(out, start)
         return out
 
     def slabs(self) -> Iterator[tuple[int, Floats]]:
-        """All rows, a few megabytes at a time, with the number of the first."""
+        """Iterates over all rows in slabs, each with the number of its first row."""
         for start in range(0, self.n, self.slab_rows):
             yield start, self.slab(start, min(start + self.slab_rows, self.n))
 
     @property
     def slab_rows(self) -> int:
-        """Rows read at once: whole chunks."""
+        """Rows per slab, a multiple of the rows per chunk."""
         chunk_bytes = self.chunk_rows * self.width * int(self.dtype.itemsize)
         return self.chunk_rows * max(1, SLAB_BYTES // chunk_bytes)
 
     def read(self, rows: NDArray[np.int64] | None = None, out: Floats | None = None) -> Floats:
-        """Rows of vectors, in any order, each chunk that holds one read once.
+        """Reads vectors of rows in any order; each chunk is read once.
 
         Args:
             rows: int64 ``[k]``, row numbers; None for all.
-            out: float32 ``[k, width]`` to fill in; made where it is None.
+            out: float32 ``[k, width]`` to write into; None allocates it.
 
         Returns:
             float32 ``[k, width]``.
 
         Raises:
-            DataError: when the file is damaged.
+            DataError: the file is damaged.
         """
         count = self.n if rows is None else len(rows)
         if out is None:
             out = np.empty((count, self.width), dtype=np.float32)
         if rows is None or _consecutive(rows):
-            first = int(rows[0]) if rows is not None and count else 0
-            self._read_straight(out, first)
+            first_row = int(rows[0]) if rows is not None and count else 0
+            self._read_straight(out, first_row)
         else:
             self._read_scattered(out, rows)
         return out
 
-    def _read_straight(self, out: Floats, first: int) -> None:
+    def _read_straight(self, out: Floats, first_row: int) -> None:
         step = self.slab_rows
-        for start in range(first - first % step, first + len(out), step):
-            low, high = max(start, first), min(start + step, first + len(out))
-            part = out[low - first : high - first]
+        for start in range(first_row - first_row % step, first_row + len(out), step):
+            low, high = max(start, first_row), min(start + step, first_row + len(out))
+            part = out[low - first_row : high - first_row]
             if self.dtype == out.dtype and part.flags.c_contiguous:
                 self._read_into(part, low)
-            else:  # numpy widens float16 faster than HDF5 does
+            else:  # numpy converts float16 faster than HDF5
                 part[:] = self.slab(low, high)
 
     def _read_scattered(self, out: Floats, rows: NDArray[np.int64]) -> None:
         order = np.argsort(rows, kind="stable")
         ascending = rows[order]
         chunks = np.unique(ascending // self.chunk_rows)
-        # Neighbouring chunks are read together, up to a slab.
+        # Adjacent chunks of a slab are read together.
         slab = chunks // (self.slab_rows // self.chunk_rows)
         cuts = np.flatnonzero((np.diff(chunks) > 1) | (np.diff(slab) > 0)) + 1
         for group in np.split(chunks, cuts):

@@ -1,4 +1,4 @@
-"""Writing a feature store in one go, block by block, whatever its size."""
+"""Atomic writing of a feature store, block by block."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from mmkgc_cli.errors import DataError, UsageError
-from mmkgc_cli.features.checksums import USER_BLOCK, seal
+from mmkgc_cli.features.checksums import USER_BLOCK, write_checksums
 from mmkgc_cli.features.format import (
     COMPRESSIONS,
     DTYPES,
@@ -24,7 +24,7 @@ from mmkgc_cli.features.format import (
     chunk_rows,
     text_array,
 )
-from mmkgc_cli.features.metadata import About
+from mmkgc_cli.features.metadata import Metadata
 from mmkgc_cli.kg import identity
 from mmkgc_cli.state.atomic import atomic_file
 from mmkgc_cli.text import counted
@@ -33,11 +33,11 @@ _CONTROL = re.compile("[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
-    """Some rows of a store.
+class FeatureBlock:
+    """Consecutive rows of a store: `vectors` is ``[k, width]``, the masks are bool ``[k]``.
 
-    `vectors` is ``[k, width]``; what it holds where a row is neither observed nor generated is not
-    kept. `generated` None stands for no row.
+    Vectors of rows that are neither observed nor generated are stored as zero. `generated` None
+    means that no row is generated.
     """
 
     ids: Sequence[str]
@@ -47,23 +47,24 @@ class Rows:
 
     @property
     def present(self) -> Mask:
-        """Which rows hold a vector."""
+        """Rows with a vector, bool ``[k]``."""
         return self.observed if self.generated is None else self.observed | self.generated
 
-    def checked(self, where: Path | str, width: int, dtype: str) -> Rows:
-        """The same in `dtype`, absent rows zero, ids and values in order.
+    def checked(self, location: Path | str, width: int, dtype: str) -> FeatureBlock:
+        """Validates the rows and converts them to `dtype`, with zeros in missing rows.
 
         Raises:
-            DataError: naming `where` and the entity, for another width, an id that is no name, and
-                values that are not finite, or not in `dtype`.
+            DataError: the width is wrong, an id is invalid, or a value is not finite in `dtype`;
+                the message starts with `location`.
         """
         k = len(self.ids)
         if self.vectors.shape != (k, width):
             raise DataError(
-                f"{where}: vectors of shape {self.vectors.shape}, expected {k} of width {width}"
+                f"{location}: vectors of shape {self.vectors.shape}, expected {k} of width {width}",
+                fix="give one vector of this width per id",
             )
         for name in self.ids:
-            check_name(name, where)
+            check_name(name, location)
         with np.errstate(over="ignore", invalid="ignore"):
             vectors = self.vectors.astype(dtype)  # a copy
         vectors[~self.present] = 0
@@ -71,86 +72,100 @@ class Rows:
         if not finite.all():
             row, column = np.argwhere(~finite)[0].tolist()
             value = self.vectors[row, column]
-            advice = "; store it as float32" if np.isfinite(value) else ""
-            bad = int((~finite.all(axis=1)).sum())
+            fix = "add --nan-is-missing, or correct the vectors"
+            if np.isfinite(value):
+                fix = "store the vectors as float32"
+            bad_rows = int((~finite.all(axis=1)).sum())
             raise DataError(
-                f"{where}: entity {self.ids[row]!r} holds {value} in column {column}, which is no "
-                f"finite {dtype} ({counted(bad, 'row')} like it){advice}"
+                f"{location}: entity {self.ids[row]!r} has {value} in column {column}, which is "
+                f"not a finite {dtype} ({counted(bad_rows, 'row')} with such values)",
+                fix=fix,
             )
         generated = None if self.generated is None else self.generated.astype(np.bool_)
-        return Rows(self.ids, vectors, self.observed.astype(np.bool_), generated)
+        return FeatureBlock(self.ids, vectors, self.observed.astype(np.bool_), generated)
 
 
-def check_name(name: str, where: Path | str) -> None:
-    """Refuses what no graph would have as an entity.
+def check_name(name: str, location: Path | str) -> None:
+    """Checks that an id can be an entity name.
 
     Raises:
-        DataError: for an empty name, one with control characters, or one that is not UTF-8.
+        DataError: the id is empty, not UTF-8, or contains a control character.
     """
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
-        raise DataError(f"{where}: the id {name!r} is not UTF-8") from None
+        raise DataError(f"{location}: the id {name!r} is not UTF-8", fix="rename it") from None
     if not size or _CONTROL.search(name):
-        raise DataError(f"{where}: the id {name[:80]!r} is empty or holds a control character")
+        raise DataError(
+            f"{location}: the id {name[:80]!r} is empty or contains a control character",
+            fix="rename or remove it",
+        )
 
 
 def check_format(dtype: str, compression: str | None) -> None:
-    """Refuses what a store cannot be written as.
+    """Checks the type and the compression of a store.
 
     Raises:
-        UsageError: naming what it can.
+        UsageError: one of them is unknown.
     """
     if dtype not in DTYPES:
-        raise UsageError(f"dtype {dtype!r}: expected {' or '.join(DTYPES)}")
+        raise UsageError(f"dtype {dtype!r} is unknown", fix=f"use {' or '.join(DTYPES)}")
     if compression not in (None, *COMPRESSIONS):
-        raise UsageError(f"compression {compression!r}: expected {' or '.join(COMPRESSIONS)}")
+        raise UsageError(
+            f"compression {compression!r} is unknown", fix=f"use {' or '.join(COMPRESSIONS)}"
+        )
 
 
 def write_store(
     path: Path,
-    about: About,
-    blocks: Iterable[Rows],
+    metadata: Metadata,
+    blocks: Iterable[FeatureBlock],
     *,
     n: int,
     width: int,
     dtype: str = "float32",
     compression: str | None = None,
 ) -> Path:
-    """Writes a feature store atomically, holding no more than a few blocks in memory.
+    """Writes a feature store atomically, with a few blocks in memory at a time.
 
     Args:
-        path: of the store.
-        about: its attributes.
-        blocks: the rows in order, `n` in all, their ids distinct.
-        n: rows.
-        width: of a vector.
+        path: the store.
+        metadata: metadata of the store.
+        blocks: the rows in order, `n` in total, with distinct ids.
+        n: number of rows.
+        width: length of a vector.
         dtype: "float32" or "float16".
         compression: None, "gzip" or "lzf".
 
     Raises:
-        DataError: when rows cannot be stored (`Rows.checked`), an id comes twice, or the storage
-            refuses; `path` is then as it was before.
+        DataError: rows are invalid (`FeatureBlock.checked`), an id is repeated, or the store
+            cannot be written; an existing file at `path` is then unchanged.
     """
     check_format(dtype, compression)
     if not n or not width:
-        raise DataError(f"{path}: {counted(n, 'row')} of width {width}: nothing to store")
+        raise DataError(
+            f"{path}: {counted(n, 'row')} of width {width}: nothing to store",
+            fix="give at least one vector",
+        )
     with atomic_file(path) as file:
         sink = _Sink(file)
         try:
             with h5py.File(sink, "w", userblock_size=USER_BLOCK) as store:
-                _fill(store, path, about, blocks, n, width, dtype, compression, sink)
+                _write_datasets(
+                    store, sink, path, metadata, blocks,
+                    n=n, width=width, dtype=dtype, compression=compression,
+                )  # fmt: skip
         except Exception:
-            sink.raise_if_failed()  # which is then the cause
+            sink.raise_if_failed()  # the error of the storage is the cause
             raise
         sink.raise_if_failed()
-        seal(file)
+        write_checksums(file)
     return path
 
 
-def _fill(
-    store: h5py.File, path: Path, about: About, blocks: Iterable[Rows], n: int, width: int,
-    dtype: str, compression: str | None, sink: _Sink,
+def _write_datasets(
+    store: h5py.File, sink: _Sink, path: Path, metadata: Metadata, blocks: Iterable[FeatureBlock],
+    *, n: int, width: int, dtype: str, compression: str | None,
 ) -> None:  # fmt: skip
     row_bytes = width * np.dtype(dtype).itemsize
     rows = chunk_rows(n, row_bytes)
@@ -162,7 +177,7 @@ def _fill(
     generated: Mask | None = None
     ids: list[str] = []
     step = rows * max(1, SLAB_BYTES // (rows * row_bytes))
-    for block in _regrouped((block.checked(path, width, dtype) for block in blocks), step):
+    for block in _regroup((block.checked(path, width, dtype) for block in blocks), step):
         start, stop = len(ids), len(ids) + len(block.ids)
         if stop > n:
             raise ValueError(f"{path}: more than the {n} rows that were announced")
@@ -186,41 +201,42 @@ def _fill(
             store.create_dataset(name, data=mask, chunks=(chunk_rows(n, 1),))
     store.attrs["format_version"] = FORMAT_VERSION
     store.attrs["entities_id"] = identity.entities_id(identity.SortedNames.from_names(ids))
-    for key, value in about.attributes().items():
+    for key, value in metadata.attributes().items():
         store.attrs[key] = value
 
 
-def check_distinct(ids: Sequence[str], where: Path | str) -> None:
-    """Refuses an id that comes twice.
+def check_distinct(ids: Sequence[str], location: Path | str) -> None:
+    """Checks that ids are distinct.
 
     Raises:
-        DataError: naming the first.
+        DataError: an id is repeated.
     """
-    first: dict[str, int] = {}
+    first_row: dict[str, int] = {}
     for row, name in enumerate(ids):
-        if first.setdefault(name, row) != row:
+        if first_row.setdefault(name, row) != row:
             raise DataError(
-                f"{where}: the id {name!r} comes twice, in rows {first[name]} and {row}"
+                f"{location}: the id {name!r} is repeated, in rows {first_row[name]} and {row}",
+                fix="remove one of the rows",
             )
 
 
-def _regrouped(blocks: Iterable[Rows], size: int) -> Iterator[Rows]:
-    """The same rows, `size` at a time: whole chunks, each of which is then written once."""
-    held: list[Rows] = []
+def _regroup(blocks: Iterable[FeatureBlock], size: int) -> Iterator[FeatureBlock]:
+    """Regroups rows into blocks of `size`, so that each chunk is written once."""
+    pending: list[FeatureBlock] = []
     count = 0
     for block in blocks:
-        held.append(block)
+        pending.append(block)
         count += len(block.ids)
         while count >= size:
-            whole = _joined(held)
-            yield _part(whole, 0, size)
-            rest = _part(whole, size, count)
-            held, count = [rest], count - size
+            joined = _join(pending)
+            yield _slice(joined, 0, size)
+            remainder = _slice(joined, size, count)
+            pending, count = [remainder], count - size
     if count:
-        yield _joined(held)
+        yield _join(pending)
 
 
-def _joined(blocks: Sequence[Rows]) -> Rows:
+def _join(blocks: Sequence[FeatureBlock]) -> FeatureBlock:
     if len(blocks) == 1:
         return blocks[0]
     generated = None
@@ -229,7 +245,7 @@ def _joined(blocks: Sequence[Rows]) -> Rows:
             [np.zeros(len(b.ids), dtype=bool) if b.generated is None else b.generated
              for b in blocks]
         )  # fmt: skip
-    return Rows(
+    return FeatureBlock(
         [name for block in blocks for name in block.ids],
         np.concatenate([block.vectors for block in blocks]),
         np.concatenate([block.observed for block in blocks]),
@@ -237,8 +253,8 @@ def _joined(blocks: Sequence[Rows]) -> Rows:
     )
 
 
-def _part(rows: Rows, start: int, stop: int) -> Rows:
-    return Rows(
+def _slice(rows: FeatureBlock, start: int, stop: int) -> FeatureBlock:
+    return FeatureBlock(
         rows.ids[start:stop],
         rows.vectors[start:stop],
         rows.observed[start:stop],
@@ -247,13 +263,13 @@ def _part(rows: Rows, start: int, stop: int) -> Rows:
 
 
 class _Sink(io.RawIOBase):
-    """A file for the HDF5 library, which does not outlive a full disk in good order.
+    """A file for the HDF5 library, which may crash when a write fails.
 
-    The first error is kept. From then on nothing reaches the file, and all is said to go well.
+    The first error is kept. Later calls do nothing and report success to HDF5.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
-        self._inner = file
+        self._file = file
         self._error: OSError | None = None
 
     def raise_if_failed(self) -> None:
@@ -263,23 +279,23 @@ class _Sink(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         size = memoryview(data).nbytes
-        return self._try(lambda: self._inner.write(data), size)
+        return self._try(lambda: self._file.write(data), size)
 
     def truncate(self, size: int | None = None) -> int:
-        return self._try(lambda: self._inner.truncate(size), size or 0)
+        return self._try(lambda: self._file.truncate(size), size or 0)
 
     def flush(self) -> None:
-        self._try(lambda: self._inner.flush() or 0, 0)
+        self._try(lambda: self._file.flush() or 0, 0)
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        return self._try(lambda: self._inner.seek(offset, whence), offset)
+        return self._try(lambda: self._file.seek(offset, whence), offset)
 
     def tell(self) -> int:
-        return self._try(self._inner.tell, 0)
+        return self._try(self._file.tell, 0)
 
     def readinto(self, buffer: Any) -> int:
         size = memoryview(buffer).nbytes
-        return self._try(lambda: int(self._inner.readinto(buffer)), size)  # type: ignore[attr-defined]
+        return self._try(lambda: int(self._file.readinto(buffer)), size)  # type: ignore[attr-defined]
 
     def _try(self, action: Callable[[], int], otherwise: int) -> int:
         if self._error is None:

@@ -70,7 +70,7 @@ def run_completion(
         order_id=graph.order_id,
     )
     with FeatureStore(Path(config.completion.store)) as store:
-        sha256 = store.seal.sha256
+        sha256 = store.checksums.sha256
     completion = config.completion.model_copy(update={"sha256": sha256})
     config = config.model_copy(update={"graph": section, "completion": completion})
 
@@ -93,10 +93,10 @@ def resume_completion(
     graph = load_same_graph(run, config.graph, graph_folder)
     path = Path(config.completion.store)
     with FeatureStore(path) as store:
-        if store.seal.sha256 != config.completion.sha256:
+        if store.checksums.sha256 != config.completion.sha256:
             raise DataError(
                 f"{path}: not the feature store of this run: expected SHA-256 "
-                f"{config.completion.sha256[:12]}…, got {store.seal.sha256[:12]}…",
+                f"{config.completion.sha256[:12]}…, got {store.checksums.sha256[:12]}…",
                 fix="restore that store, or start a new run with --run",
             )
     _require_replaceable(Path(config.completion.out), config)
@@ -108,7 +108,7 @@ def _require_replaceable(out: Path, config: CompletionConfig) -> None:
     if not out.exists():
         return
     with FeatureStore(out) as store:
-        completion = store.about.completion
+        completion = store.metadata.completion
     if completion.get("settings") != dataclasses.asdict(config.maco):
         raise UsageError(
             f"{out}: exists and was not written by this run", fix="move or remove that file"

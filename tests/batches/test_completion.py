@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmkgc_cli.features.metadata import About
+from mmkgc_cli.features.metadata import Metadata
 from mmkgc_cli.features.store import FeatureStore
 from mmkgc_cli.kg.storage import load_graph
 from mmkgc_cli.runs.batches.stores import Completed, Masked
@@ -220,7 +220,7 @@ def test_jobs_train_with_what_was_completed_once(mmkgc: Run, tmp_path: Path) -> 
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(len(graph.entities), 3)).astype("float32")
     source = tmp_path / "graph" / "image.h5"
-    write(source, list(graph.entities), vectors, about=About("image"))
+    write(source, list(graph.entities), vectors, metadata=Metadata("image"))
     text = WITHOUT.replace('["ikrl"]', '["ikrl"]\nseeds = [0, 1]').replace("[0.0, 0.5]", "[0.5]")
     text = text.replace("[mask]", 'fill = "zero"\n[mask]')
     text += '[complete]\nstrategies = ["none", "ridge"]\nseed = 0\n'

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmkgc_cli.features.metadata import About
+from mmkgc_cli.features.metadata import Metadata
 from mmkgc_cli.kg.storage import load_graph
 from tests.batches.small import write_graph, write_recipe
 from tests.conftest import Outcome
@@ -57,7 +57,9 @@ def recipe(tmp_path: Path) -> Path:
     graph = load_graph(write_graph(tmp_path))
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(len(graph.entities), 3)).astype("float32")
-    write(tmp_path / "graph" / "image.h5", list(graph.entities), vectors, about=About("image"))
+    write(
+        tmp_path / "graph" / "image.h5", list(graph.entities), vectors, metadata=Metadata("image")
+    )
     return write_recipe(tmp_path, RECIPE)
 
 

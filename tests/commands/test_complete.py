@@ -12,8 +12,8 @@ import pytest
 
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.features.loading import load_features
-from mmkgc_cli.features.masks import MaskRequest, missing
-from mmkgc_cli.features.metadata import About
+from mmkgc_cli.features.masks import MaskRequest, missing_mask
+from mmkgc_cli.features.metadata import Metadata
 from mmkgc_cli.features.store import FeatureStore
 from mmkgc_cli.kg.storage import write_graph
 from tests.completion.small import communities
@@ -49,11 +49,11 @@ def test_missing_vectors_are_generated_and_observed_ones_are_kept(mmkgc: Run, fo
         assert np.array_equal(store.generated, ~OBSERVED)
         assert np.array_equal(store.observed, OBSERVED)
         assert np.array_equal(store.read()[OBSERVED], VALUES[OBSERVED])
-        assert store.about.completion["strategy"] == "neighbours"
-        assert store.about.completion["train_id"] == store.about.train_id == GRAPH.train_id
+        assert store.metadata.completion["strategy"] == "neighbours"
+        assert store.metadata.completion["train_id"] == store.metadata.train_id == GRAPH.train_id
     again = mmkgc(*COMPLETE, "--strategy", "neighbours")
     assert (again.code, again.out) == (3, "")
-    assert "is there already; --overwrite replaces it" in again.err
+    assert "exists already; add --overwrite to replace it" in again.err
     twice = mmkgc(*COMPLETE, "--features", path, "--out", "twice.h5")
     assert twice.code == 3
     assert "is a completed store; name the store before completion with --features" in twice.err
@@ -66,11 +66,11 @@ def test_held_out_vectors_are_measured_and_not_in_the_store(mmkgc: Run, folder: 
     report = json.loads(done.out)
     assert json.loads((folder / "c.json").read_text()) == report
     assert report["measures"]["ridge"]["count"] == report["hidden"] == 20
-    hidden = missing(MaskRequest("image", 0.4, 3), GRAPH.entities, OBSERVED)
+    hidden = missing_mask(MaskRequest("image", 0.4, 3), GRAPH.entities, OBSERVED)
     with FeatureStore(folder / "c.h5") as store:
         assert np.array_equal(store.observed, OBSERVED & ~hidden)
         assert np.array_equal(store.generated, ~OBSERVED | hidden)
-        assert store.about.mask == {"rate": 0.4, "seed": 3, "pattern": "random"}
+        assert store.metadata.mask == {"rate": 0.4, "seed": 3, "pattern": "random"}
         assert not (store.read()[hidden] == VALUES[hidden]).all(axis=1).any()
 
 
@@ -82,7 +82,7 @@ def test_all_gen_replaces_every_vector(mmkgc: Run, folder: Path) -> None:
         assert store.generated.all()
         assert np.array_equal(store.observed, OBSERVED)
         assert not (store.read() == VALUES).all(axis=1).any()
-        assert store.about.completion["settings"] == {"iterations": 40, "folds": 5}
+        assert store.metadata.completion["settings"] == {"iterations": 40, "folds": 5}
 
 
 def test_auto_and_all_print_a_table_of_every_strategy(mmkgc: Run, folder: Path) -> None:
@@ -127,7 +127,7 @@ def test_allow_other_train_completes_a_store_and_keeps_its_split(
     refused = mmkgc(*command)
     assert refused.code == 3
     assert "made from another train split" in refused.err
-    assert refused.err.rstrip().endswith("say --allow-other-train")
+    assert refused.err.rstrip().endswith("add --allow-other-train")
     done = mmkgc(*command, "--allow-other-train")
     assert done.code == 0, done.err
     # The completed store still depends on the other split, whichever strategy was used.
@@ -141,8 +141,12 @@ def test_allow_other_train_completes_a_store_and_keeps_its_split(
     [
         (["--missing-rate", "0"], 2, "--missing-rate 0 hides no vector: expected more than 0"),
         (["--missing-rate", "1"], 2, "--missing-rate 1 hides every vector"),
-        (["--missing-rate", "1.5"], 2, "rate 1.5: expected the share that goes missing, 0 to 1"),
-        (["--missing-rate", "nan"], 2, "rate nan: expected the share"),
+        (
+            ["--missing-rate", "1.5"],
+            2,
+            "rate 1.5: expected the fraction of masked entities, 0 to 1",
+        ),
+        (["--missing-rate", "nan"], 2, "rate nan: expected the fraction"),
         (["--missing-rate", "0.001"], 3, "--missing-rate 0.001 of 50 observed vectors hides none"),
         (["--missing-rate", "0.999"], 3, "no image vector is observed among the 60 entities"),
         (["--strategy", "all"], 2, "needs held-out vectors to measure on; add --missing-rate"),
@@ -176,13 +180,13 @@ def test_unsuitable_stores_fail_with_one_line(mmkgc: Run, folder: Path) -> None:
     assert "none is missing; hide some with --missing-rate, or replace all" in fails(full)
     foreign = write(folder / "foreign.h5", [f"x{i}" for i in range(60)], VALUES, OBSERVED)
     assert "does not fit the graph 'small'" in fails(foreign)
-    text = write(folder / "text.h5", GRAPH.entities, VALUES, OBSERVED, about=About("text"))
+    text = write(folder / "text.h5", GRAPH.entities, VALUES, OBSERVED, metadata=Metadata("text"))
     assert "expected image vectors, got text vectors" in fails(text)
-    masked = About("image", mask={"rate": 0.1})
-    path = write(folder / "masked.h5", GRAPH.entities, VALUES, OBSERVED, about=masked)
+    masked = Metadata("image", mask={"rate": 0.1})
+    path = write(folder / "masked.h5", GRAPH.entities, VALUES, OBSERVED, metadata=masked)
     assert "is a masked store and cannot be masked again" in fails(path, "--missing-rate", "0.4")
     other = write(
-        folder / "o.h5", GRAPH.entities, VALUES, OBSERVED, about=About("image", train_id="x")
+        folder / "o.h5", GRAPH.entities, VALUES, OBSERVED, metadata=Metadata("image", train_id="x")
     )
     assert "made from another train split" in fails(other)
     broken = write(folder / "nan.h5", GRAPH.entities, VALUES, OBSERVED)

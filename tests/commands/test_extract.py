@@ -1,4 +1,4 @@
-"""`mmkgc extract` as a user meets it."""
+"""Tests of `mmkgc extract` on the command line."""
 
 from __future__ import annotations
 
@@ -47,29 +47,29 @@ def test_three_modalities_of_the_built_in_graph_without_any_weights(
         )
         assert int(loaded.observed.sum()) == observed
     shown = json.loads(mmkgc("features", "show", "g", "--json").out)["stores"]
-    about = {store["modality"]: store for store in shown}
-    assert about["text"]["preprocess"].startswith("columns text; ")
-    assert about["structure"]["train_id"] == load_graph(elements).train_id
-    assert about["numeric"]["width"] == 16
+    metadata = {store["modality"]: store for store in shown}
+    assert metadata["text"]["preprocess"].startswith("columns text; ")
+    assert metadata["structure"]["train_id"] == load_graph(elements).train_id
+    assert metadata["numeric"]["width"] == 16
     again = mmkgc("extract", *text, "--graph", "g")
-    assert (again.code, "is there already, made in the same way" in again.err) == (0, True)
+    assert (again.code, "exists with the same settings" in again.err) == (0, True)
 
 
 def test_structure_of_another_split_is_refused_in_training(mmkgc: Run, tmp_path: Path) -> None:
     graph = random_graph(40, 3, 200, 1)
     write_graph(graph, tmp_path / "g")
     mmkgc("extract", "structure", "--graph", "g", "--encoder", "hashed-ngrams")
-    other = random_graph(40, 3, 200, 2)
-    write_graph(other, tmp_path / "o")
+    reference = random_graph(40, 3, 200, 2)
+    write_graph(reference, tmp_path / "o")
     done = mmkgc("train", "ikrl", "--graph", "o", "--features", "image=g/features/structure.h5",
                  "--fill", "zero")  # fmt: skip
     assert done.code == 3
 
     with pytest.raises(DataError, match="made from another train split"):
-        load_features(tmp_path / "g" / "features" / "structure.h5", other, "zero")
+        load_features(tmp_path / "g" / "features" / "structure.h5", reference, "zero")
 
 
-def test_what_was_skipped_is_listed_by_entity_and_line(mmkgc: Run, tmp_path: Path) -> None:
+def test_skipped_inputs_are_listed_by_entity_and_line(mmkgc: Run, tmp_path: Path) -> None:
     write_graph(graph_of([f"e{i}" for i in range(12)]), tmp_path / "g")
     lines = [f"e{i}\t\n" for i in range(7)] + ["e7\tgood\n", "e8\tbad \x00\n", "x\ty\n"]
     (tmp_path / "t.tsv").write_text("".join(lines))
@@ -77,14 +77,14 @@ def test_what_was_skipped_is_listed_by_entity_and_line(mmkgc: Run, tmp_path: Pat
     done = mmkgc(*words)
     assert done.code == 0, done.err
     assert done.out.splitlines()[0] == (
-        "12 entities: 1 observed, 3 without a text input, 8 whose input cannot be used"
+        "12 entities: 1 observed, 3 without a text input, 8 without a usable input"
     )
-    assert "1 id that is no entity of the graph, such as 'x', left out" in done.out
+    assert "1 id not in the graph, such as 'x', skipped" in done.out
     assert "8 inputs skipped; g/features/text.skipped.tsv lists them, the first:" in done.out
     assert "  e0 (t.tsv:1): the text is empty" in done.out
     assert "e8" not in done.out
     table = (tmp_path / "g" / "features" / "text.skipped.tsv").read_text().splitlines()
-    assert table[-1] == "e8\tt.tsv:9\tholds a NUL at byte 8; is this a text?"
+    assert table[-1] == "e8\tt.tsv:9\tcontains a NUL at byte 8, so it is not a text"
     done = mmkgc(*words, "--overwrite", "--json")
     assert json.loads(done.out)["skipped"][0] == {
         "entity": "e0", "origin": "t.tsv:1", "reason": "the text is empty"
@@ -97,12 +97,12 @@ def test_what_was_skipped_is_listed_by_entity_and_line(mmkgc: Run, tmp_path: Pat
 
 def test_encoders_are_listed_and_documented(mmkgc: Run) -> None:
     page = (ROOT / "docs" / "features.md").read_text(encoding="utf-8")
-    for name, kind in MODALITIES.items():
+    for name, modality_entry in MODALITIES.items():
         assert f"| `{name}` |" in page
         shown = mmkgc("extract", name, "--list").out
-        listed = json.loads(mmkgc("extract", name, "--list", "--json").out)
-        assert list(listed) == [e.name for e in kind.encoders]
-        for encoder in kind.encoders:
+        encoders = json.loads(mmkgc("extract", name, "--list", "--json").out)
+        assert list(encoders) == [e.name for e in modality_entry.encoders]
+        for encoder in modality_entry.encoders:
             assert f"`{encoder.name}`" in page
             assert f"{encoder.name} " in shown
             assert encoder.help + (" (default)" if encoder.default else "") in shown
@@ -111,15 +111,15 @@ def test_encoders_are_listed_and_documented(mmkgc: Run) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["text", "--input", "t.tsv"], 2, "say whose features these are with --graph DIR"),
-        (["sound", "--graph", "g"], 2, "modality 'sound': "),
-        (["text", "--graph", "g"], 2, "say where the texts are with --input FILE or FOLDER"),
+        (["text", "--input", "t.tsv"], 2, "no graph is given; add --graph DIR"),
+        (["sound", "--graph", "g"], 2, "modality 'sound' is unknown"),
+        (["text", "--graph", "g"], 2, "no source of texts; add --input FILE or FOLDER"),
         (["text", "--graph", "g", "--input", "no.tsv"], 3, "no.tsv: no such file"),
         (["text", "--graph", "no", "--input", "t.tsv"], 3, "make it with `mmkgc prepare`"),
         (["text", "--graph", "g", "--input", "t.tsv"], 3, "no text for any entity of 'ring'"),
         (["text", "--graph", "g", "--input", "t.tsv", "--encoder", "./x"], 3, "no such folder"),
-        (["numeric", "--graph", "g", "--input", "t.tsv"], 3, "expected entity, attribute and"),
-        (["numeric", "--graph", "g", "--columns", "a"], 2, "--columns: numeric has no use for it"),
+        (["numeric", "--graph", "g", "--input", "t.tsv"], 3, "write entity, attribute and"),
+        (["numeric", "--graph", "g", "--columns", "a"], 2, "--columns: numeric does not use it"),
         (["text", "--graph", "g", "--limit", "0"], 2, "limit"),
     ],
 )
@@ -138,7 +138,7 @@ def test_an_impossible_job_is_one_line(
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
-def test_a_command_killed_anywhere_goes_on_to_the_same_vectors(tmp_path: Path) -> None:
+def test_a_command_killed_anywhere_resumes_to_the_same_vectors(tmp_path: Path) -> None:
     names = [f"e{i}" for i in range(3000)]
     write_graph(graph_of(names), tmp_path / "g")
     rows = [f"{name}\t{'a b ' * (i % 8)} gas {i}\n" for i, name in enumerate(names)]
@@ -165,15 +165,18 @@ def test_a_command_killed_anywhere_goes_on_to_the_same_vectors(tmp_path: Path) -
         ):
             time.sleep(0.005)
         process.send_signal(number)
-        _, said = process.communicate()
+        _, stderr = process.communicate()
         codes.append(process.returncode)
-        assert "Traceback" not in said
-        assert number == signal.SIGKILL or "the same command goes on from there" in said
+        assert "Traceback" not in stderr
+        assert number == signal.SIGKILL or "run the same command to resume" in stderr
     assert codes == [-signal.SIGKILL, 130, 143]
-    said, _ = start("s.h5").communicate()
-    assert "were done before" in said
-    with FeatureStore(tmp_path / "s.h5") as one, FeatureStore(tmp_path / "whole.h5") as other:
-        assert one.ids == other.ids == names
-        assert np.array_equal(one.read(), other.read())
-        assert one.observed.all()
-        assert one.about == other.about
+    stderr, _ = start("s.h5").communicate()
+    assert "from the interrupted run" in stderr
+    with (
+        FeatureStore(tmp_path / "s.h5") as resumed,
+        FeatureStore(tmp_path / "whole.h5") as reference,
+    ):
+        assert resumed.ids == reference.ids == names
+        assert np.array_equal(resumed.read(), reference.read())
+        assert resumed.observed.all()
+        assert resumed.metadata == reference.metadata

@@ -1,4 +1,4 @@
-"""`mmkgc extract` of pictures, sounds and videos, as a user meets it."""
+"""Tests of `mmkgc extract` on pictures, sounds and videos."""
 
 from __future__ import annotations
 
@@ -25,12 +25,14 @@ Run = Callable[..., Outcome]
 
 
 def rows(path: Path) -> dict[str, np.ndarray]:
-    """The vectors of a store by entity, of those that have one."""
+    """The vectors of a store by entity, without missing ones."""
     with FeatureStore(path) as store:
         return {
             name: vector
-            for name, vector, seen in zip(store.ids, store.read(), store.observed, strict=True)
-            if seen
+            for name, vector, is_observed in zip(
+                store.ids, store.read(), store.observed, strict=True
+            )
+            if is_observed
         }
 
 
@@ -50,9 +52,7 @@ GOOD = {
 }
 
 
-def test_bad_pictures_are_told_by_entity_and_file_and_the_rest_goes_on(
-    mmkgc: Run, tmp_path: Path
-) -> None:
+def test_bad_pictures_are_skipped_with_entity_and_file(mmkgc: Run, tmp_path: Path) -> None:
     write_graph(graph_of([*BAD, *GOOD, "both", "nothing"]), tmp_path / "g")
     folder = tmp_path / "p"
     folder.mkdir()
@@ -65,15 +65,15 @@ def test_bad_pictures_are_told_by_entity_and_file_and_the_rest_goes_on(
     done = mmkgc(*words)
     assert done.code == 0, done.err
     assert done.out.splitlines()[0] == (
-        "12 entities: 5 observed, 1 without an image input, 6 whose input cannot be used"
+        "12 entities: 5 observed, 1 without an image input, 6 without a usable input"
     )
-    found = rows(tmp_path / "g" / "features" / "image.h5")
-    assert set(found) == {*GOOD, "both"}
-    assert np.allclose(found["both"], 1)  # the mean of what could be read
+    vectors = rows(tmp_path / "g" / "features" / "image.h5")
+    assert set(vectors) == {*GOOD, "both"}
+    assert np.allclose(vectors["both"], 1)  # the mean of what could be read
     table = (tmp_path / "g" / "features" / "image.skipped.tsv").read_text()
-    told = {line.split("\t")[0]: line.split("\t")[1:] for line in table.splitlines()[1:]}
-    assert set(told) == {*BAD, "both"}
-    for name, (origin, reason) in told.items():
+    skipped_rows = {line.split("\t")[0]: line.split("\t")[1:] for line in table.splitlines()[1:]}
+    assert set(skipped_rows) == {*BAD, "both"}
+    for name, (origin, reason) in skipped_rows.items():
         assert origin == ("p/both/1.png" if name == "both" else f"p/{name}.gif")
         assert reason
     assert "Warning" not in done.err
@@ -82,9 +82,7 @@ def test_bad_pictures_are_told_by_entity_and_file_and_the_rest_goes_on(
     assert strict.err.splitlines()[-1].startswith("error: p/")
 
 
-def test_an_archive_with_paths_that_lead_out_gives_the_rest_and_writes_nothing_else(
-    mmkgc: Run, tmp_path: Path
-) -> None:
+def test_paths_that_lead_out_of_an_archive_are_refused(mmkgc: Run, tmp_path: Path) -> None:
     write_graph(graph_of(["Q1", "Q2"]), tmp_path / "g")
     path = bad_zip(tmp_path / "a.zip")
     with zipfile.ZipFile(path, "a") as archive:
@@ -92,7 +90,7 @@ def test_an_archive_with_paths_that_lead_out_gives_the_rest_and_writes_nothing_e
     before = {p for p in tmp_path.parent.rglob("*") if p.is_file()}
     done = mmkgc("extract", "image", "--graph", "g", "--input", "a.zip", "--encoder", "colour-grid")
     assert done.code == 0, done.err
-    assert "2 entities: 1 observed, 1 whose input cannot be used" in done.out
+    assert "2 entities: 1 observed, 1 without a usable input" in done.out
     assert "refused: leads out of the archive" in done.out
     assert "refused: a link or a special file" in done.out
     new = {p for p in tmp_path.parent.rglob("*") if p.is_file()} - before
@@ -132,34 +130,34 @@ def test_a_vision_model_twice_in_any_order_of_entities_gives_the_same_bits(
         assert done.code == 0, done.err
         assert done.err.splitlines()[0].startswith("18 pictures through")
         assert len(done.err.splitlines()) == 2
-    one, other = (rows(tmp_path / g / "features" / "image.h5") for g in ("g", "turned"))
-    assert len(one) == 9
-    assert all(np.array_equal(one[name], other[name]) for name in names)
-    about = json.loads(mmkgc("features", "show", "g", "--json").out)["stores"][0]
-    assert about["pooling"] == "cls; mean over inputs"
+    reference, reordered = (rows(tmp_path / g / "features" / "image.h5") for g in ("g", "turned"))
+    assert len(reference) == 9
+    assert all(np.array_equal(reference[name], reordered[name]) for name in names)
+    metadata = json.loads(mmkgc("features", "show", "g", "--json").out)["stores"][0]
+    assert metadata["pooling"] == "cls; mean over inputs"
 
 
 def test_sounds_and_videos_have_vectors_with_and_without_models(mmkgc: Run, tmp_path: Path) -> None:
     write_graph(graph_of(["cat", "dog", "fish"]), tmp_path / "g")
-    for kind, files in {
+    for modality, files in {
         "audio": {"cat/1.wav": wav(tone(700, 0.5)), "dog.wav": b"RIFF",
                   "cat/2.wav": wav(tone(900, 0.3, 44_100), 44_100)},
         "video": {"cat.gif": animation(["red", "lime"]), "dog.mp4": b"no",
                   **{f"fish/frame{i}.png": encoded(noise(20, 20, i)) for i in range(5)}},
     }.items():  # fmt: skip
         for name, data in files.items():
-            path = tmp_path / kind / name
+            path = tmp_path / modality / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(data)
     models = {"audio": tiny_ast(tmp_path / "ast"), "video": tiny_videomae(tmp_path / "mae")}
     observed = {"audio": 1, "video": 2}
-    for kind, offline in (("audio", "log-mel-stats"), ("video", "colour-grid")):
-        for encoder in (offline, str(models[kind])):
-            done = mmkgc("extract", kind, "--graph", "g", "--input", kind, "--encoder", encoder,
-                         "--overwrite")  # fmt: skip
+    for modality, offline in (("audio", "log-mel-stats"), ("video", "colour-grid")):
+        for encoder in (offline, str(models[modality])):
+            done = mmkgc("extract", modality, "--graph", "g", "--input", modality,
+                         "--encoder", encoder, "--overwrite")  # fmt: skip
             assert done.code == 0, done.err
-            assert f"3 entities: {observed[kind]} observed" in done.out
-            assert f"dog ({kind}/dog." in done.out
+            assert f"3 entities: {observed[modality]} observed" in done.out
+            assert f"dog ({modality}/dog." in done.out
     loaded = load_features(tmp_path / "g" / "features" / "video.h5", load_graph(tmp_path / "g"),
                            "zero")  # fmt: skip
     assert loaded.observed.tolist() == [True, False, True]
@@ -168,18 +166,18 @@ def test_sounds_and_videos_have_vectors_with_and_without_models(mmkgc: Run, tmp_
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["image"], 2, "say where the pictures are with --input FOLDER, INDEX or ARCHIVE"),
+        (["image"], 2, "no source of pictures; add --input FOLDER, INDEX or ARCHIVE"),
         (["image", "--input", "nothing"], 3, "nothing: cannot be read: no such file"),
         (["image", "--input", "p", "--encoder", "vgg16"], 2, "hf download timm/vgg16.tv_in1k"),
-        (["image", "--input", "p", "--encoder", "colour-grid", "--weights", "w"], 2, "has no use"),
-        (["image", "--input", "p", "--columns", "2"], 2, "is no index"),
+        (["image", "--input", "p", "--encoder", "colour-grid", "--weights", "w"], 2, "not use it"),
+        (["image", "--input", "p", "--columns", "2"], 2, "is not an index"),
         (["image", "--input", "p", "--encoder", "./none"], 3, "none: no such folder"),
         (["image", "--input", "p"], 3, "google/vit-base-patch16-224: not in the cache"),
         (["audio", "--input", "p"], 3, "MIT/ast-finetuned-audioset-10-10-0.4593: not in the cache"),
         (["video", "--input", "p"], 3, "videomae-base-finetuned-kinetics: not in the cache"),
     ],
 )  # fmt: skip
-def test_what_makes_the_job_impossible_is_one_line(
+def test_an_impossible_job_is_one_line(
     words: list[str], code: int, message: str, mmkgc: Run, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip

@@ -1,4 +1,4 @@
-"""`mmkgc features` as a user meets it."""
+"""Tests of `mmkgc features` on the command line."""
 
 from __future__ import annotations
 
@@ -43,18 +43,18 @@ def test_features_are_imported_shown_and_checked(mmkgc: Run, folder: Path) -> No
     assert "covers 95.0% of 40 entities of random, as in the graph" in shown
     checked = mmkgc("features", "check", "g/features/image.h5", "--graph", "g")
     assert checked.code == 0, checked.err
-    assert "1 row at the mean of the others, so probably filled in (entity 9)" in checked.out
-    about = json.loads(mmkgc("features", "check", "g/features/image.h5", "--json").out)
-    assert about["check"]["mean_filled"] == {"count": 1, "examples": ["entity 9"]}
+    assert "1 row at the mean of the others, probably filled (entity 9)" in checked.out
+    metadata = json.loads(mmkgc("features", "check", "g/features/image.h5", "--json").out)
+    assert metadata["check"]["mean_filled"] == {"count": 1, "examples": ["entity 9"]}
     assert json.loads(mmkgc("features", "show", "g", "--json").out)["stores"][0]["observed"] == 38
     again = mmkgc(*IMPORT, "graph")
     assert (again.code, again.out) == (3, "")
-    assert "image.h5: is there already; --overwrite replaces it" in again.err
+    assert "image.h5: exists already; add --overwrite to replace it" in again.err
     done = mmkgc(*IMPORT, "graph", "--overwrite", "--json")
     assert json.loads(done.out)["zero"] == 2
 
 
-def test_a_check_fails_on_what_cannot_be_trained_with(
+def test_a_check_fails_on_stores_that_training_cannot_use(
     mmkgc: Run, folder: Path, graph: Graph
 ) -> None:
     mmkgc(*IMPORT, "graph")
@@ -65,22 +65,22 @@ def test_a_check_fails_on_what_cannot_be_trained_with(
     assert "1 row not finite (entity 5)" in done.out
     assert "error: " in done.err
     assert "1 row not finite, 0 missing rows" in done.err
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-9])
+    data = path.read_bytes()
+    path.write_bytes(data[:-9])
     assert mmkgc("features", "check", path).code == 3
-    assert "cut off" in mmkgc("features", "show", path).err
+    assert "truncated" in mmkgc("features", "show", path).err
     assert "no such file" in mmkgc("features", "show", "nowhere.h5").err
-    assert "no features there" in mmkgc("features", "show", folder).err
+    assert "has no feature stores" in mmkgc("features", "show", folder).err
 
 
-def test_nobody_guesses_whose_rows_are_whose(mmkgc: Run, folder: Path) -> None:
+def test_ids_of_rows_are_never_guessed(mmkgc: Run, folder: Path) -> None:
     done = mmkgc("features", "import", "v.npy", "--modality", "image", "--graph", "g")
     assert done.code == 2
-    assert "say whose they are with --ids FILE, or" in done.err
+    assert "give them with --ids FILE, or" in done.err
     done = mmkgc("features", "import", "v.npy", "--modality", "image")
-    assert (done.code, "--graph DIR, or where with --out" in done.err) == (2, True)
+    assert (done.code, "add --graph DIR or --out FILE" in done.err) == (2, True)
     done = mmkgc("features", "import", "v.npy", "--modality", "../x", "--graph", "g")
-    assert (done.code, "expected small letters" in done.err) == (2, True)
+    assert (done.code, "expected lower-case letters" in done.err) == (2, True)
     assert not (folder / "g" / "features").exists()
 
 
@@ -103,25 +103,25 @@ def test_export_follows_the_graph_and_may_leave_missing_rows_out(
 
 
 @pytest.mark.parametrize("pattern", ["random", "degree", "relation"])
-def test_a_mask_takes_vectors_away_and_its_list_does_the_same(
+def test_a_mask_and_its_list_remove_the_same_vectors(
     mmkgc: Run, folder: Path, graph: Graph, pattern: str
 ) -> None:
     mmkgc(*IMPORT, "graph", "--zero-is-missing")
     store = "g/features/image.h5"
-    how = ["--rate", "0.5", "--seed", "7", "--pattern", pattern, "--graph", "g"]
-    done = mmkgc("features", "mask", store, "--out", "m.h5", *how)
-    assert "19 of 38 observed rows went" in done.out, done.err
-    mmkgc("features", "mask", store, "--out", "m.txt", *how)
+    options = ["--rate", "0.5", "--seed", "7", "--pattern", pattern, "--graph", "g"]
+    done = mmkgc("features", "mask", store, "--out", "m.h5", *options)
+    assert "19 of 38 observed rows masked" in done.out, done.err
+    mmkgc("features", "mask", store, "--out", "m.txt", *options)
     done = mmkgc("features", "mask", store, "--out", "n.h5", "--mask-file", "m.txt", "--json")
     assert json.loads(done.out)["missing"] == 19
-    with FeatureStore(folder / "m.h5") as one, FeatureStore(folder / "n.h5") as other:
-        assert int(one.observed.sum()) == 19
-        assert np.array_equal(one.observed, other.observed)
-        assert np.array_equal(one.read(), other.read())
-        assert not one.read()[~one.observed].any()
-        assert one.about.mask["rate"] == 0.5
-        assert one.about.train_id == ("" if pattern == "random" else graph.train_id)
-        assert other.about.mask == {"file": "m.txt"}
+    with FeatureStore(folder / "m.h5") as rated, FeatureStore(folder / "n.h5") as listed:
+        assert int(rated.observed.sum()) == 19
+        assert np.array_equal(rated.observed, listed.observed)
+        assert np.array_equal(rated.read(), listed.read())
+        assert not rated.read()[~rated.observed].any()
+        assert rated.metadata.mask["rate"] == 0.5
+        assert rated.metadata.train_id == ("" if pattern == "random" else graph.train_id)
+        assert listed.metadata.mask == {"file": "m.txt"}
     done = mmkgc("features", "mask", "m.h5", "--out", "mm.h5", "--rate", "0.5")
     assert (done.code, "was masked already" in done.err) == (3, True)
 
@@ -130,16 +130,16 @@ def test_wrong_masks_are_usage_errors(mmkgc: Run, folder: Path) -> None:
     mmkgc(*IMPORT, "graph")
     store = "g/features/image.h5"
     for arguments, words in (
-        (["--out", "m.h5"], "--rate, or who with --mask-file"),
-        (["--out", "m.csv", "--rate", "0.1"], "expected a name that ends in .h5"),
-        (["--out", "m.h5", "--rate", "1.1"], "expected the share that goes missing, 0 to 1"),
-        (["--out", "m.h5", "--rate", "0.1", "--pattern", "degree"], "say --graph DIR"),
+        (["--out", "m.h5"], "expected one of --rate and --mask-file"),
+        (["--out", "m.csv", "--rate", "0.1"], "use .h5 for a store"),
+        (["--out", "m.h5", "--rate", "1.1"], "expected the fraction of masked entities, 0 to 1"),
+        (["--out", "m.h5", "--rate", "0.1", "--pattern", "degree"], "add --graph DIR"),
     ):
         done = mmkgc("features", "mask", store, *arguments)
         assert (done.code, words in done.err) == (2, True), done.err
 
 
-def test_shards_are_merged_and_conflicts_need_a_word(mmkgc: Run, folder: Path) -> None:
+def test_shards_are_merged_and_conflicts_need_a_preference(mmkgc: Run, folder: Path) -> None:
     values = np.load(folder / "v.npy") + 1
     for name, rows in (("a", range(25)), ("b", range(20, 40))):
         np.save(folder / f"{name}.npy", values[list(rows)] + (name == "b"))
@@ -149,7 +149,7 @@ def test_shards_are_merged_and_conflicts_need_a_word(mmkgc: Run, folder: Path) -
         assert done.code == 0, done.err
     done = mmkgc("features", "merge", "a.h5", "b.h5", "--out", "c.h5")
     assert done.code == 3
-    assert "b.h5: 'entity 20' has a vector in a.h5 too; say which counts with --prefer" in done.err
+    assert "b.h5: 'entity 20' has a vector in a.h5 too; select one with --prefer" in done.err
     for prefer, first_of_b in (("first", 25), ("last", 20)):
         done = mmkgc("features", "merge", "a.h5", "b.h5", "--out", "c.h5", "--prefer", prefer,
                      "--overwrite", "--json")  # fmt: skip
@@ -162,4 +162,4 @@ def test_shards_are_merged_and_conflicts_need_a_word(mmkgc: Run, folder: Path) -
     done = mmkgc("features", "merge", "a.h5", "v.h5", "--out", "d.h5")
     assert "v.h5: encoder 'other', but a.h5 has ''" in done.err
     done = mmkgc("features", "merge", "a.h5", "--out", "d.h5")
-    assert (done.code, "two stores or more" in done.err) == (2, True)
+    assert (done.code, "expected two or more" in done.err) == (2, True)

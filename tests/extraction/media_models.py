@@ -32,16 +32,16 @@ def _pixels(**options: Any) -> Any:
 
 
 def tiny_vit(folder: Path, seed: int = 0, head: bool = False) -> Path:
-    """A ViT; with `head` one that classifies, as published ones do, and so without a pooler."""
+    """A ViT; with `head` a classifier, which has no pooler."""
     from transformers import ViTConfig, ViTForImageClassification, ViTModel
 
     torch.manual_seed(seed)
-    kind = ViTForImageClassification if head else ViTModel
-    return _save(folder, kind(ViTConfig(**_SMALL)), _pixels())
+    model_class = ViTForImageClassification if head else ViTModel
+    return _save(folder, model_class(ViTConfig(**_SMALL)), _pixels())
 
 
 def tiny_resnet(folder: Path) -> Path:
-    """A network of maps, without tokens."""
+    """A convolutional network, without tokens."""
     from transformers import ResNetConfig, ResNetModel
 
     torch.manual_seed(0)
@@ -50,7 +50,7 @@ def tiny_resnet(folder: Path) -> Path:
 
 
 def tiny_clip(folder: Path) -> Path:
-    """A model of pictures and texts."""
+    """A picture-text model."""
     from transformers import CLIPConfig, CLIPModel
 
     torch.manual_seed(0)
@@ -72,7 +72,7 @@ def tiny_ast(folder: Path) -> Path:
 
 
 def tiny_wav2vec2(folder: Path) -> Path:
-    """A model of waveforms."""
+    """A waveform model."""
     from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
     torch.manual_seed(0)
@@ -85,7 +85,7 @@ def tiny_wav2vec2(folder: Path) -> Path:
 
 
 def tiny_videomae(folder: Path) -> Path:
-    """A model of videos of four frames."""
+    """A video model with four frames."""
     from transformers import VideoMAEConfig, VideoMAEModel
     from transformers.models.videomae.image_processing_pil_videomae import VideoMAEImageProcessorPil
 

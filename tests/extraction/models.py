@@ -35,12 +35,12 @@ def tiny_bert(folder: Path, seed: int = 0, positions: int = POSITIONS) -> Path:
 
 
 def as_sentence_model(folder: Path, length: int, unit: bool = True, **pooling: Any) -> Path:
-    """Adds what sentence-transformers writes: pooled by the mean unless `pooling` says else."""
-    kinds = ["Transformer", "Pooling", *(["Normalize"] if unit else [])]
+    """Adds what sentence-transformers writes: mean pooling unless `pooling` is given."""
+    modules = ["Transformer", "Pooling", *(["Normalize"] if unit else [])]
     modules = [
-        {"idx": i, "name": str(i), "path": f"{i}_{kind}" if i else "",
-         "type": f"sentence_transformers.models.{kind}"}
-        for i, kind in enumerate(kinds)
+        {"idx": i, "name": str(i), "path": f"{i}_{module}" if i else "",
+         "type": f"sentence_transformers.models.{module}"}
+        for i, module in enumerate(modules)
     ]  # fmt: skip
     (folder / "modules.json").write_text(json.dumps(modules))
     (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": length}))

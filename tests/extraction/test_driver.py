@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmkgc_cli.errors import DataError, Interrupted, MmkgcError
-from mmkgc_cli.extraction.contract import Encoder, EncoderAbout, Found, Input, Skip, Skipped
-from mmkgc_cli.extraction.driver import Extracted, ExtractRequest, extract
+from mmkgc_cli.extraction.contract import Encoder, EncoderMetadata, Input, InputSet, Skip, Skipped
+from mmkgc_cli.extraction.driver import ExtractionResult, ExtractRequest, extract
 from mmkgc_cli.features.store import FeatureStore
 from mmkgc_cli.kg.graph import Graph
 from tests.features.small import graph_of
@@ -24,7 +24,7 @@ from tests.features.small import graph_of
 NAMES = [f"e{i}" for i in range(23)]
 
 
-class Silent:
+class RecordedProgress:
     def __init__(self) -> None:
         self.inputs = self.work = self.skipped = 0
         self.begun: tuple[int, int] | None = None
@@ -39,9 +39,9 @@ class Silent:
 
 
 class Batchy(Encoder[float]):
-    """Every vector tells who else was in the batch, as rounding does in a real encoder."""
+    """Every vector depends on its batch, like rounding in a real encoder."""
 
-    about = EncoderAbout("batchy", "1", "nothing", "none")
+    metadata = EncoderMetadata("batchy", "1", "nothing", "none")
     width = 2
 
     def __init__(self, before: Callable[[int], None] = lambda calls: None) -> None:
@@ -63,36 +63,38 @@ def _unreadable() -> float:
     raise Skip("cannot be read")
 
 
-def found_of(values: Mapping[str, Sequence[float | None]], **others: Any) -> Found[float]:
+def input_set_of(values: Mapping[str, Sequence[float | None]], **others: Any) -> InputSet[float]:
     inputs = {
         name: [
             Input(name, f"{name}:{i}", _unreadable if v is None else functools.partial(float, v))
-            for i, v in enumerate(of)
+            for i, v in enumerate(entity_values)
         ]
-        for name, of in values.items()
+        for name, entity_values in values.items()
     }
-    return Found(inputs, "values sha256 0", **others)
+    return InputSet(inputs, "values sha256 0", **others)
 
 
 def numbered(names: Sequence[str] = NAMES) -> dict[str, list[float]]:
     return {name: [float(name[1:])] for name in names}
 
 
-def run(
-    path: Path, graph: Graph | None = None, found: Found[float] | None = None,
+def extract_to(
+    path: Path, graph: Graph | None = None, input_set: InputSet[float] | None = None,
     encoder: Encoder[float] | None = None, **options: Any,
-) -> Extracted:  # fmt: skip
+) -> ExtractionResult:  # fmt: skip
     request = ExtractRequest("text", path, **{"batch_size": 4, **options})
-    inputs = found or found_of(numbered())
-    return extract(request, graph or graph_of(NAMES), inputs, lambda: encoder or Batchy(), Silent())
+    inputs = input_set or input_set_of(numbered())
+    return extract(
+        request, graph or graph_of(NAMES), inputs, lambda: encoder or Batchy(), RecordedProgress()
+    )
 
 
 def vectors(path: Path) -> dict[str, tuple[float, ...] | None]:
     with FeatureStore(path) as store:
         store.verify()
         return {
-            name: tuple(row) if seen else None
-            for name, row, seen in zip(
+            name: tuple(row) if is_observed else None
+            for name, row, is_observed in zip(
                 store.ids, store.read().tolist(), store.observed, strict=True
             )
         }
@@ -101,16 +103,26 @@ def vectors(path: Path) -> dict[str, tuple[float, ...] | None]:
 def test_rows_stand_in_the_order_of_the_graph_and_absent_inputs_are_unobserved(
     tmp_path: Path,
 ) -> None:
-    found = found_of(numbered(NAMES[3:]), outside=2, outside_example="other", preprocess="a")
-    done = run(tmp_path / "s.h5", found=found, dtype="float16", compression="gzip")
+    input_set = input_set_of(
+        numbered(NAMES[3:]), outside=2, outside_example="other", preprocess="a"
+    )
+    done = extract_to(tmp_path / "s.h5", input_set=input_set, dtype="float16", compression="gzip")
     with FeatureStore(tmp_path / "s.h5") as store:
         assert store.ids == NAMES
         assert store.observed.tolist() == [False] * 3 + [True] * 20
         assert store.read()[:, 0].tolist() == [0.0] * 3 + list(range(3, 23))
         assert (store.dtype, store.compression) == ("float16", "gzip")
-        about = store.about
-    assert (about.encoder, about.revision, about.preprocess) == ("batchy", "1", "a; nothing")
-    assert (about.graph, about.source, about.modality) == ("ring", "values sha256 0", "text")
+        metadata = store.metadata
+    assert (metadata.encoder, metadata.revision, metadata.preprocess) == (
+        "batchy",
+        "1",
+        "a; nothing",
+    )
+    assert (metadata.graph, metadata.source, metadata.modality) == (
+        "ring",
+        "values sha256 0",
+        "text",
+    )
     assert (done.observed, done.without_input, done.failed, done.outside) == (20, 3, 0, 2)
     assert not list(tmp_path.glob("*.part"))
     assert not list(tmp_path.glob("*.tsv"))
@@ -122,27 +134,29 @@ def test_the_order_of_a_graph_changes_no_vector(
     tmp_path_factory: pytest.TempPathFactory, names: list[str], batch_size: int
 ) -> None:
     folder = tmp_path_factory.mktemp("order")
-    run(folder / "a.h5", batch_size=batch_size)
+    extract_to(folder / "a.h5", batch_size=batch_size)
     given_order = {name: numbered()[name] for name in names}
-    run(folder / "b.h5", graph_of(names), found_of(given_order), batch_size=batch_size)
+    extract_to(folder / "b.h5", graph_of(names), input_set_of(given_order), batch_size=batch_size)
     assert vectors(folder / "a.h5") == vectors(folder / "b.h5")
 
 
 def test_large_inputs_come_first_and_share_batches(tmp_path: Path) -> None:
     encoder = Batchy()
-    found = found_of(numbered())
+    input_set = input_set_of(numbered())
     sized = {
-        name: [dataclasses.replace(one, size=int(name[1:])) for one in inputs]
-        for name, inputs in found.inputs.items()
+        name: [dataclasses.replace(entry, size=int(name[1:])) for entry in inputs]
+        for name, inputs in input_set.inputs.items()
     }
-    run(tmp_path / "s.h5", found=dataclasses.replace(found, inputs=sized), encoder=encoder)
+    extract_to(
+        tmp_path / "s.h5", input_set=dataclasses.replace(input_set, inputs=sized), encoder=encoder
+    )
     assert encoder.batches == [[float(i) for i in range(high, max(high - 4, -1), -1)]
                                for high in range(22, -1, -4)]  # fmt: skip
 
 
 @given(st.integers(0, 1 << 16), st.integers(1, 9))
 @settings(max_examples=25, deadline=None)
-def test_a_run_that_was_stopped_anywhere_ends_as_if_it_had_not_been(
+def test_a_resumed_run_equals_an_uninterrupted_one(
     tmp_path_factory: pytest.TempPathFactory, seed: int, batch_size: int
 ) -> None:
     folder = tmp_path_factory.mktemp("stop")
@@ -152,7 +166,9 @@ def test_a_run_that_was_stopped_anywhere_ends_as_if_it_had_not_been(
         for name in NAMES[:-1]
     }
     values[NAMES[-1]] = [1.0]
-    whole = run(folder / "a.h5", found=found_of(values), batch_size=batch_size)
+    uninterrupted = extract_to(
+        folder / "a.h5", input_set=input_set_of(values), batch_size=batch_size
+    )
 
     class Stopped(Exception):
         pass
@@ -164,22 +180,26 @@ def test_a_run_that_was_stopped_anywhere_ends_as_if_it_had_not_been(
     while True:
         stop_after = rng.randint(1, 8)
         try:
-            done = run(folder / "b.h5", found=found_of(values), encoder=Batchy(stopping),
-                       batch_size=batch_size)  # fmt: skip
+            done = extract_to(
+                folder / "b.h5",
+                input_set=input_set_of(values),
+                encoder=Batchy(stopping),
+                batch_size=batch_size,
+            )
         except Stopped:
             continue
         break
     assert vectors(folder / "a.h5") == vectors(folder / "b.h5")
-    assert done.skipped == whole.skipped
-    assert done.observed == whole.observed
-    if whole.skipped:
+    assert done.skipped == uninterrupted.skipped
+    assert done.observed == uninterrupted.observed
+    if uninterrupted.skipped:
         tables = [(folder / f"{name}.skipped.tsv").read_bytes() for name in "ab"]
         assert tables[0] == tables[1]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_after_the_batch_and_the_same_request_goes_on(
+def test_a_signal_stops_after_the_batch_and_the_same_request_resumes(
     tmp_path: Path, number: int
 ) -> None:
     def interrupt(calls: int) -> None:
@@ -187,14 +207,14 @@ def test_a_signal_stops_after_the_batch_and_the_same_request_goes_on(
             os.kill(os.getpid(), number)
 
     with pytest.raises(Interrupted, match="stopped after 12 of 23 entities") as stopped:
-        run(tmp_path / "s.h5", encoder=Batchy(interrupt))
+        extract_to(tmp_path / "s.h5", encoder=Batchy(interrupt))
     assert stopped.value.exit_code == 128 + number
     assert not (tmp_path / "s.h5").exists()
     encoder = Batchy()
-    done = run(tmp_path / "s.h5", encoder=encoder)
+    done = extract_to(tmp_path / "s.h5", encoder=encoder)
     assert (done.resumed, done.observed, done.inputs) == (12, 23, 11)
     assert len(encoder.batches) == 3
-    run(tmp_path / "whole.h5")
+    extract_to(tmp_path / "whole.h5")
     assert vectors(tmp_path / "s.h5") == vectors(tmp_path / "whole.h5")
 
 
@@ -203,13 +223,13 @@ def test_several_inputs_become_the_mean_of_those_that_can_be_used(
     tmp_path: Path, batch_size: int
 ) -> None:
     values = {"e1": [2.0, None, 4.0, -1.0, 9.0], "e2": [None, -3.0], "e3": [7.0]}
-    done = run(tmp_path / "s.h5", found=found_of(values), batch_size=batch_size)
-    made = vectors(tmp_path / "s.h5")
-    assert made["e1"] is not None
-    assert made["e3"] is not None
-    assert (made["e1"][0], made["e2"], made["e3"][0]) == (5.0, None, 7.0)
+    done = extract_to(tmp_path / "s.h5", input_set=input_set_of(values), batch_size=batch_size)
+    result = vectors(tmp_path / "s.h5")
+    assert result["e1"] is not None
+    assert result["e3"] is not None
+    assert (result["e1"][0], result["e2"], result["e3"][0]) == (5.0, None, 7.0)
     assert (done.observed, done.failed, done.without_input) == (2, 1, 20)
-    assert done.about.pooling == "none; mean over inputs"
+    assert done.metadata.pooling == "none; mean over inputs"
     assert set(done.skipped) == {
         Skipped("e1", "e1:1", "cannot be read"), Skipped("e1", "e1:3", "is negative"),
         Skipped("e2", "e2:0", "cannot be read"), Skipped("e2", "e2:1", "is negative"),
@@ -223,138 +243,142 @@ def test_several_inputs_become_the_mean_of_those_that_can_be_used(
 def test_a_vector_that_is_not_finite_is_left_out(tmp_path: Path) -> None:
     class Broken(Batchy):
         def encode(self, items: Sequence[float]) -> np.ndarray:
-            made = super().encode(items)
-            made[np.array(items) == 5, 1] = np.inf
-            return made
+            result = super().encode(items)
+            result[np.array(items) == 5, 1] = np.inf
+            return result
 
-    done = run(tmp_path / "s.h5", encoder=Broken())
-    assert [one.entity for one in done.skipped] == ["e5"]
+    done = extract_to(tmp_path / "s.h5", encoder=Broken())
+    assert [entry.entity for entry in done.skipped] == ["e5"]
     assert "not finite" in done.skipped[0].reason
     assert vectors(tmp_path / "s.h5")["e5"] is None
 
 
 def test_strict_stops_at_the_first_input_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"e1:0: cannot be read \(entity 'e1'\) \(--strict\)"):
-        run(tmp_path / "s.h5", found=found_of({"e1": [None]}), strict=True)
-    known = found_of(numbered(), skipped=[Skipped("e0", "f:3", "the text is empty")])
+        extract_to(tmp_path / "s.h5", input_set=input_set_of({"e1": [None]}), strict=True)
+    expected = input_set_of(numbered(), skipped=[Skipped("e0", "f:3", "the text is empty")])
     with pytest.raises(DataError, match="f:3: the text is empty"):
-        run(tmp_path / "s.h5", found=known, strict=True)
+        extract_to(tmp_path / "s.h5", input_set=expected, strict=True)
     assert not (tmp_path / "s.h5").exists()
-    done = run(tmp_path / "s.h5", found=known)
+    done = extract_to(tmp_path / "s.h5", input_set=expected)
     assert (done.observed, done.failed, len(done.skipped)) == (23, 0, 1)
 
 
-def test_strict_looks_at_what_was_done_without_it(tmp_path: Path) -> None:
+def test_strict_fails_on_inputs_skipped_before(tmp_path: Path) -> None:
     def stop(calls: int) -> None:
         if calls == 2:
             raise KeyboardInterrupt
 
     values: dict[str, list[float | None]] = {**numbered(), "e0": [None]}
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path / "s.h5", found=found_of(values), encoder=Batchy(stop))
+        extract_to(tmp_path / "s.h5", input_set=input_set_of(values), encoder=Batchy(stop))
     for _ in range(2):
         with pytest.raises(DataError, match=r"e0:0: cannot be read .* \(--strict\)"):
-            run(tmp_path / "s.h5", found=found_of(values), strict=True)
-        run(tmp_path / "s.h5", found=found_of(values))
+            extract_to(tmp_path / "s.h5", input_set=input_set_of(values), strict=True)
+        extract_to(tmp_path / "s.h5", input_set=input_set_of(values))
 
 
-def test_a_job_without_a_usable_input_is_impossible(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"values: no text for any entity of 'ring'$"):
-        run(tmp_path / "s.h5", found=found_of({}))
-    with pytest.raises(DataError, match="its 3 ids are others .the first is 'x', .*'e0'"):
-        run(tmp_path / "s.h5", found=found_of({}, outside=3, outside_example="x"))
+def test_a_job_without_a_usable_input_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"values: no text for any entity of 'ring'; check --input"):
+        extract_to(tmp_path / "s.h5", input_set=input_set_of({}))
+    with pytest.raises(DataError, match="its 3 ids are not in the graph .the first is 'x', .*'e0'"):
+        extract_to(tmp_path / "s.h5", input_set=input_set_of({}, outside=3, outside_example="x"))
     with pytest.raises(DataError, match="no text input could be used; the first: e1:0: cannot"):
-        run(tmp_path / "s.h5", found=found_of({"e1": [None], "e2": [-1]}))
+        extract_to(tmp_path / "s.h5", input_set=input_set_of({"e1": [None], "e2": [-1]}))
     assert not list(tmp_path.iterdir())
 
 
-def test_a_try_out_takes_the_first_by_id_and_says_so(tmp_path: Path) -> None:
-    done = run(tmp_path / "s.h5", limit=3)
-    made = vectors(tmp_path / "s.h5")
-    assert {name for name, vector in made.items() if vector} == {"e0", "e1", "e10"}
+def test_a_limit_takes_the_first_by_id_and_is_recorded(tmp_path: Path) -> None:
+    done = extract_to(tmp_path / "s.h5", limit=3)
+    result = vectors(tmp_path / "s.h5")
+    assert {name for name, vector in result.items() if vector} == {"e0", "e1", "e10"}
     assert (done.observed, done.not_tried, done.without_input) == (3, 20, 0)
-    assert done.about.notes == ("a try-out: 3 of 23 entities with an input",)
-    assert run(tmp_path / "t.h5", limit=23).about.notes == ()
+    assert done.metadata.notes == ("a try-out: 3 of 23 entities with an input",)
+    assert extract_to(tmp_path / "t.h5", limit=23).metadata.notes == ()
 
 
-def test_a_store_that_is_there_is_kept_and_one_made_otherwise_is_refused(tmp_path: Path) -> None:
+def test_an_equal_store_is_kept_and_another_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "s.h5"
     values = {**numbered(), "e3": [None]}
-    first = run(path, found=found_of(values))
+    reference = extract_to(path, input_set=input_set_of(values))
     before = path.read_bytes()
     encoder = Batchy()
-    again = run(path, found=found_of(values), encoder=encoder)
+    again = extract_to(path, input_set=input_set_of(values), encoder=encoder)
     assert (again.already, encoder.batches, path.read_bytes()) == (True, [], before)
-    assert (again.observed, again.failed, again.skipped) == (22, 1, first.skipped)
-    with pytest.raises(DataError, match=r"made in another way \(preprocess\); --overwrite"):
-        run(path, found=found_of(values, preprocess="columns b"))
-    with pytest.raises(DataError, match="another type of numbers"):
-        run(path, found=found_of(values), dtype="float16")
-    run(path, found=found_of(numbered(), preprocess="columns b"), overwrite=True)
+    assert (again.observed, again.failed, again.skipped) == (22, 1, reference.skipped)
+    with pytest.raises(DataError, match=r"exists with other settings \(preprocess\); add"):
+        extract_to(path, input_set=input_set_of(values, preprocess="columns b"))
+    with pytest.raises(DataError, match="dtype or width"):
+        extract_to(path, input_set=input_set_of(values), dtype="float16")
+    extract_to(path, input_set=input_set_of(numbered(), preprocess="columns b"), overwrite=True)
     assert vectors(path)["e3"] is not None
     assert not list(tmp_path.glob("*.tsv"))
 
 
-def test_what_another_job_left_is_refused_until_it_may_be_overwritten(tmp_path: Path) -> None:
+def test_a_part_of_another_job_is_refused_without_overwrite(tmp_path: Path) -> None:
     def stop(calls: int) -> None:
         if calls == 2:
             raise KeyboardInterrupt
 
     path = tmp_path / "s.h5"
     with pytest.raises(KeyboardInterrupt):
-        run(path, encoder=Batchy(stop))
+        extract_to(path, encoder=Batchy(stop))
     for options in ({"batch_size": 5}, {"limit": 9}, {"dtype": "float16"}):
         with pytest.raises(DataError, match=r"s.h5.part: left by another job"):
-            run(path, **options)
-    changed = found_of(numbered(), preprocess="other inputs")
+            extract_to(path, **options)
+    changed = input_set_of(numbered(), preprocess="other inputs")
     with pytest.raises(DataError, match="left by another job"):
-        run(path, found=changed)
-    done = run(path, found=changed, overwrite=True)
+        extract_to(path, input_set=changed)
+    done = extract_to(path, input_set=changed, overwrite=True)
     assert (done.resumed, done.observed) == (0, 23)
 
 
-def test_a_kill_between_the_last_two_steps_is_made_up_for(tmp_path: Path) -> None:
+def test_a_part_left_beside_a_finished_store_is_removed(tmp_path: Path) -> None:
     def stop(calls: int) -> None:
         if calls == 2:
             raise KeyboardInterrupt
 
     path = tmp_path / "s.h5"
-    run(path)
+    extract_to(path)
     with pytest.raises(KeyboardInterrupt):
-        run(path, encoder=Batchy(stop), overwrite=True)
+        extract_to(path, encoder=Batchy(stop), overwrite=True)
     assert (tmp_path / "s.h5.part").exists()
-    assert run(path).already
+    assert extract_to(path).already
     assert sorted(p.name for p in tmp_path.iterdir()) == ["s.h5"]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs locks")
 def test_two_processes_cannot_make_one_store(tmp_path: Path) -> None:
     path = tmp_path / "s.h5"
-    met: list[str] = []
+    fitted_items: list[str] = []
 
     def another(calls: int) -> None:
         with pytest.raises(MmkgcError, match="another process is making this store") as refused:
-            run(path)
-        met.append(str(refused.value))
+            extract_to(path)
+        fitted_items.append(str(refused.value))
 
-    run(path, encoder=Batchy(another))
-    assert len(met) == 6
+    extract_to(path, encoder=Batchy(another))
+    assert len(fitted_items) == 6
 
 
-def test_an_encoder_that_is_fitted_meets_what_can_be_read(tmp_path: Path) -> None:
+def test_an_encoder_is_fitted_to_the_readable_inputs(tmp_path: Path) -> None:
     class Fitted(Batchy):
         def fit(self, items: Any) -> None:
-            self.met = sorted(items)
+            self.fitted_items = sorted(items)
 
     encoder = Fitted()
-    run(tmp_path / "s.h5", found=found_of({"e1": [None, 1.0], "e2": [-2.0]}), encoder=encoder)
-    assert encoder.met == [-2.0, 1.0]
+    extract_to(
+        tmp_path / "s.h5",
+        input_set=input_set_of({"e1": [None, 1.0], "e2": [-2.0]}),
+        encoder=encoder,
+    )
+    assert encoder.fitted_items == [-2.0, 1.0]
 
 
-def test_the_display_hears_of_all_that_is_left_to_do(tmp_path: Path) -> None:
-    display = Silent()
+def test_the_progress_counts_the_remaining_inputs(tmp_path: Path) -> None:
+    display = RecordedProgress()
     values = {**numbered(), "e3": [None, 3.0]}
     request = ExtractRequest("text", tmp_path / "s.h5", batch_size=4)
-    extract(request, graph_of(NAMES), found_of(values), Batchy, display)
+    extract(request, graph_of(NAMES), input_set_of(values), Batchy, display)
     assert display.begun == (24, 24)
     assert (display.inputs, display.work, display.skipped) == (24, 24, 1)

@@ -14,7 +14,7 @@ MASK = (1 << 64) - 1
 
 
 def by_definition(text: str) -> list[float]:
-    """FNV-1a over code points, finished as SplitMix64 does, one n-gram at a time."""
+    """FNV-1a over code points and the final step of SplitMix64, one n-gram at a time."""
     small = "".join(chr(ord(c) + 32) if "A" <= c <= "Z" else c for c in f" {text} ")
     counts = [0] * 512
     for size in (3, 4, 5):
@@ -32,9 +32,9 @@ def by_definition(text: str) -> list[float]:
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"])), min_size=1, max_size=4))
 def test_vectors_are_those_of_the_definition_bit_by_bit(texts: list[str]) -> None:
-    made = HashedNgrams(EncoderOptions()).encode(texts)
-    assert made.dtype == np.float32
-    assert np.array_equal(made, np.array([by_definition(text) for text in texts], np.float32))
+    result = HashedNgrams(EncoderOptions()).encode(texts)
+    assert result.dtype == np.float32
+    assert np.array_equal(result, np.array([by_definition(text) for text in texts], np.float32))
 
 
 def test_similar_texts_are_nearer_than_others() -> None:

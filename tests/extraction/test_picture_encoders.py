@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from mmkgc_cli.errors import DataError, MmkgcError, UsageError
 from mmkgc_cli.extraction.colour_grid import CELLS, ColourGrid
 from mmkgc_cli.extraction.contract import EncoderOptions
-from mmkgc_cli.extraction.picture_encoder import PictureEncoder
+from mmkgc_cli.extraction.media import PictureEncoder
 from mmkgc_cli.extraction.vgg16 import Vgg16, network
 from mmkgc_cli.extraction.vision_models import VisionModel
 from tests.extraction.media_models import SIDE, WIDTH, tiny_clip, tiny_resnet, tiny_vit
@@ -35,17 +35,17 @@ def vectors(encoder: PictureEncoder, *pictures: Image.Image) -> np.ndarray:
 @given(st.integers(2, 40), st.integers(2, 40), st.integers(0, 1 << 24))
 def test_a_picture_of_one_colour_has_that_colour_everywhere(w: int, h: int, colour: int) -> None:
     rgb = (colour >> 16 & 255, colour >> 8 & 255, colour & 255)
-    found = vectors(ColourGrid(), Image.new("RGB", (w, h), rgb)).reshape(CELLS * CELLS, 4)
+    result = vectors(ColourGrid(), Image.new("RGB", (w, h), rgb)).reshape(CELLS * CELLS, 4)
     red, green, blue = (c / 255 for c in rgb)
     luminance = 0.299 * red + 0.587 * green + 0.114 * blue
-    assert np.allclose(found, [red, green, blue, luminance], atol=1e-6)
+    assert np.allclose(result, [red, green, blue, luminance], atol=1e-6)
 
 
 def test_cells_of_whole_pixels_are_their_plain_means() -> None:
     picture = noise(CELLS * 5, CELLS * 3)
     blocks = np.asarray(picture).reshape(CELLS, 3, CELLS, 5, 3) / 255
-    found = vectors(ColourGrid(), picture).reshape(CELLS, CELLS, 4)
-    assert np.allclose(found[..., :3], blocks.mean(axis=(1, 3)), atol=1e-6)
+    result = vectors(ColourGrid(), picture).reshape(CELLS, CELLS, 4)
+    assert np.allclose(result[..., :3], blocks.mean(axis=(1, 3)), atol=1e-6)
 
 
 @given(st.integers(2, 30), st.integers(2, 30), st.integers(1, 5), st.integers(0, 99))
@@ -60,8 +60,8 @@ def test_enlarging_pixels_changes_nothing_so_areas_are_exact(
 @given(st.integers(2, 60), st.integers(2, 60), st.integers(0, 99))
 def test_the_mean_of_all_cells_is_that_of_the_picture(w: int, h: int, seed: int) -> None:
     picture = noise(w, h, seed)
-    found = vectors(ColourGrid(), picture).reshape(-1, 4)[:, :3].mean(axis=0)
-    assert np.allclose(found, np.asarray(picture).mean(axis=(0, 1)) / 255, atol=1e-6)
+    result = vectors(ColourGrid(), picture).reshape(-1, 4)[:, :3].mean(axis=0)
+    assert np.allclose(result, np.asarray(picture).mean(axis=(0, 1)) / 255, atol=1e-6)
 
 
 # ---------------------------------------------------------------- models of transformers
@@ -91,9 +91,9 @@ def test_a_vit_gives_its_first_token_or_the_mean_of_the_others(
     states = by_hand(folder, picture)
     expected = states[1:].mean(0) if pooling == "mean" else states[0]
     assert np.allclose(vectors(encoder, picture)[0], expected, atol=1e-4)
-    assert (encoder.width, encoder.about.pooling) == (WIDTH, pooling or "cls")
+    assert (encoder.width, encoder.metadata.pooling) == (WIDTH, pooling or "cls")
     for word in ("ViTImageProcessorPil", "image_mean", f"'height': {SIDE}", "resample"):
-        assert word in encoder.about.preprocess
+        assert word in encoder.metadata.preprocess
 
 
 @pytest.mark.parametrize("make", [tiny_vit, tiny_resnet, tiny_clip])
@@ -113,16 +113,16 @@ def test_a_vector_depends_on_its_picture_alone(
 def test_a_convolutional_network_gives_the_mean_of_its_maps(tmp_path: Path) -> None:
     folder = tiny_resnet(tmp_path / "resnet")
     encoder = VisionModel(str(folder), CPU)
-    assert encoder.about.pooling == "mean"
+    assert encoder.metadata.pooling == "mean"
     pooler = VisionModel(str(folder), EncoderOptions(device="cpu", pooling="pooler"))
     picture = noise(40, 40)  # a ResNet's own pooler is that mean
     assert np.allclose(vectors(encoder, picture), vectors(pooler, picture), atol=1e-6)
-    with pytest.raises(UsageError, match="has no class token; say --pooling mean"):
+    with pytest.raises(UsageError, match="has no class token; use --pooling mean"):
         VisionModel(str(folder), EncoderOptions(device="cpu", pooling="cls"))
 
 
-def test_weights_that_the_file_lacks_are_never_random(tmp_path: Path) -> None:
-    """A ViT that classifies has no pooler: asking for one must not get random numbers."""
+def test_missing_weights_are_never_random(tmp_path: Path) -> None:
+    """A ViT classifier has no pooler weights; --pooling pooler must not use random ones."""
     folder = tiny_vit(tmp_path / "vit", head=True)
     with pytest.raises(DataError, match=r"pooler.dense.*random"):
         VisionModel(str(folder), EncoderOptions(device="cpu", pooling="pooler"))
@@ -130,7 +130,7 @@ def test_weights_that_the_file_lacks_are_never_random(tmp_path: Path) -> None:
 
 def test_other_weights_have_another_revision(tmp_path: Path) -> None:
     revisions = {
-        VisionModel(str(tiny_vit(tmp_path / str(i), seed)), CPU).about.revision
+        VisionModel(str(tiny_vit(tmp_path / str(i), seed)), CPU).metadata.revision
         for i, seed in enumerate([0, 0, 1])
     }
     assert len(revisions) == 2
@@ -141,7 +141,7 @@ def test_other_weights_have_another_revision(tmp_path: Path) -> None:
     ("damage", "message"),
     [
         (lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 99), "cannot be loaded"),
-        (lambda folder: (folder / "model.safetensors").unlink(), "no weights there"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "vit: no weights"),
         (lambda folder: (folder / "preprocessor_config.json").unlink(), "cannot be loaded"),
         (lambda folder: (folder / "config.json").write_text("{"), "cannot be loaded"),
         (
@@ -184,13 +184,13 @@ LINEAR = {0: (4096, 25088), 3: (4096, 4096), 6: (1000, 4096)}
 
 def test_vgg16_has_the_layers_of_the_paper_under_their_usual_names() -> None:
     with torch.device("meta"):
-        found = {name: tuple(t.shape) for name, t in network().state_dict().items()}
+        result = {name: tuple(t.shape) for name, t in network().state_dict().items()}
     expected = {f"features.{i}.weight": (*shape, 3, 3) for i, shape in CONVOLUTIONS.items()}
     expected |= {f"features.{i}.bias": shape[:1] for i, shape in CONVOLUTIONS.items()}
     expected |= {f"classifier.{i}.weight": shape for i, shape in LINEAR.items()}
     expected |= {f"classifier.{i}.bias": shape[:1] for i, shape in LINEAR.items()}
-    assert found == expected
-    assert sum(int(np.prod(shape)) for shape in found.values()) == 138_357_544
+    assert result == expected
+    assert sum(int(np.prod(shape)) for shape in result.values()) == 138_357_544
 
 
 def zeros() -> dict[str, torch.Tensor]:
@@ -201,7 +201,7 @@ def zeros() -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def identity(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights whose result is known: the red of the middle goes through every layer, scaled.
+    """Weights with a known result: the red of the centre passes every layer, scaled.
 
     Each convolution hands its first map on; the first wide layer reads one place of it into its
     first output and minus it into the second, the next doubles both and adds one.
@@ -224,11 +224,11 @@ def vgg16(identity: Path) -> Vgg16:
 
 
 def test_vgg16_goes_through_all_its_layers_and_ends_before_the_classes(vgg16: Vgg16) -> None:
-    found = vectors(vgg16, Image.new("RGB", (300, 260), (255, 0, 0)))
+    result = vectors(vgg16, Image.new("RGB", (300, 260), (255, 0, 0)))
     red = (1 - 0.485) / 0.229
     expected = np.zeros(4096, dtype=np.float32)
     expected[:3] = 2 * red + 1, 1, 1  # ReLU has cut the second one's negative
-    assert np.allclose(found, expected, atol=1e-4)
+    assert np.allclose(result, expected, atol=1e-4)
     dark = vectors(vgg16, Image.new("RGB", (300, 260), (0, 0, 0)))
     assert np.allclose(dark[0, :3], 1)  # negative after normalisation: cut by the first ReLU
 
@@ -248,11 +248,11 @@ def test_vgg16_takes_the_names_of_timm_for_the_same_numbers(identity: Path, tmp_
         renamed[f"{new}.bias"] = state[f"{old}.bias"]
     save_file(renamed, tmp_path / "timm.safetensors")
     picture = noise(280, 300)
-    mine, other = (
+    torchvision_vectors, timm_vectors = (
         vectors(Vgg16(EncoderOptions(device="cpu", weights=path)), picture)
         for path in (identity, tmp_path / "timm.safetensors")
     )
-    assert np.array_equal(mine, other)
+    assert np.array_equal(torchvision_vectors, timm_vectors)
 
 
 @pytest.mark.parametrize(
@@ -264,14 +264,14 @@ def test_vgg16_resizes_the_shorter_side_to_256_and_takes_the_middle(
     picture = noise(*size)
     w, h = size
     new = (256, int(256 * h / w)) if w <= h else (int(256 * w / h), 256)
-    whole = picture.resize(new, Image.Resampling.BILINEAR)
+    resized = picture.resize(new, Image.Resampling.BILINEAR)
     left, top = round((new[0] - 224) / 2), round((new[1] - 224) / 2)
-    crop = np.asarray(whole.crop((left, top, left + 224, top + 224)), dtype=np.float32) / 255
+    crop = np.asarray(resized.crop((left, top, left + 224, top + 224)), dtype=np.float32) / 255
     expected = (crop - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
-    found = vgg16.pixels(picture)
-    assert found.shape == (3, 224, 224)
+    result = vgg16.pixels(picture)
+    assert result.shape == (3, 224, 224)
     # Cutting first rounds a little otherwise than cutting last: one level of 255 at most.
-    assert np.abs(found - expected.transpose(2, 0, 1)).max() <= 1.01 / 255 / 0.224
+    assert np.abs(result - expected.transpose(2, 0, 1)).max() <= 1.01 / 255 / 0.224
 
 
 def test_vgg16_needs_its_weights_and_says_where_they_are() -> None:
@@ -284,8 +284,8 @@ def test_vgg16_needs_its_weights_and_says_where_they_are() -> None:
     [
         (None, "cannot be read"),
         (b"PK\x03\x04" + b"\0" * 99, "not a safetensors file"),
-        ({"features.0.weight": torch.zeros(64, 3, 3, 3)}, "holds no 'features.0.bias'"),
-        ({"features.0.weight": torch.zeros(64, 1, 3, 3)}, r"\[64, 1, 3, 3\], in VGG16 it has"),
+        ({"features.0.weight": torch.zeros(64, 3, 3, 3)}, "has no tensor 'features.0.bias'"),
+        ({"features.0.weight": torch.zeros(64, 1, 3, 3)}, r"\[64, 1, 3, 3\], expected"),
     ],
 )
 def test_other_weights_are_refused(

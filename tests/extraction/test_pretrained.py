@@ -26,20 +26,20 @@ def folder(tmp_path: Path) -> Path:
     return tiny_bert(tmp_path / "org" / "model")
 
 
-def test_the_revision_of_a_folder_follows_from_what_decides_about_vectors(
+def test_the_revision_of_a_folder_depends_on_files_that_determine_vectors(
     folder: Path, tmp_path: Path
 ) -> None:
-    first = locate(str(folder))
-    assert first.name == "org/model"
-    assert first.revision.startswith("sha256 ")
+    reference = locate(str(folder))
+    assert reference.name == "org/model"
+    assert reference.revision.startswith("sha256 ")
     (folder / "README.md").write_text("other words")
-    assert locate(str(folder)) == first
+    assert locate(str(folder)) == reference
     other = tiny_bert(tmp_path / "moved" / "model")
-    assert locate(str(other)).revision == first.revision
+    assert locate(str(other)).revision == reference.revision
     tiny_bert(other, seed=1)
-    assert locate(str(other)).revision != first.revision
+    assert locate(str(other)).revision != reference.revision
     (folder / "tokenizer_config.json").write_text("{}")
-    assert locate(str(folder)).revision != first.revision
+    assert locate(str(folder)).revision != reference.revision
 
 
 def test_safetensors_are_preferred_to_pickles(folder: Path) -> None:
@@ -49,49 +49,49 @@ def test_safetensors_are_preferred_to_pickles(folder: Path) -> None:
     assert load(folder).width == WIDTH
 
 
-def test_a_folder_that_is_no_model_is_one_line(folder: Path, tmp_path: Path) -> None:
+def test_a_folder_without_a_model_is_one_line(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere/at/all: no such folder"):
         locate("nowhere/at/all")
-    with pytest.raises(DataError, match="no config.json there, so it is no model"):
+    with pytest.raises(DataError, match="no config.json, so it is not a model"):
         locate(str(tmp_path))
-    with pytest.raises(DataError, match="is a file, expected the folder of a model"):
+    with pytest.raises(DataError, match="is a file, expected a model folder"):
         locate(str(folder / "config.json"))
     weights = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
     with pytest.raises(DataError, match="org/model: the model cannot be loaded: "):
         load(folder)
     (folder / "model.safetensors").unlink()
-    with pytest.raises(DataError, match=r"no weights there \(model.safetensors"):
+    with pytest.raises(DataError, match=r"model: no weights \(model.safetensors"):
         locate(str(folder))
 
 
-def test_weights_that_are_missing_are_not_drawn_at_random(folder: Path) -> None:
+def test_missing_weights_are_an_error(folder: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     tensors = load_file(folder / "model.safetensors")
     without = {k: v for k, v in tensors.items() if "pooler" not in k}
     save_file(without, folder / "model.safetensors", metadata={"format": "pt"})
     assert load(folder).width == WIDTH  # nothing here looks at the pooler
-    lacking = {k: v for k, v in without.items() if "layer.1.attention" not in k}
-    save_file(lacking, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(DataError, match="its weights lack 10 of those .* they would be random"):
+    incomplete = {k: v for k, v in without.items() if "layer.1.attention" not in k}
+    save_file(incomplete, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DataError, match="10 of the weights that .* they would be random"):
         load(folder)
 
 
-def test_code_that_comes_with_a_model_is_never_run(folder: Path, tmp_path: Path) -> None:
+def test_code_of_a_model_repository_is_never_run(folder: Path, tmp_path: Path) -> None:
     settings = json.loads((folder / "config.json").read_text())
     settings["auto_map"] = dict.fromkeys(("AutoConfig", "AutoModel"), "code.X")
     settings["model_type"] = "own"
     (folder / "config.json").write_text(json.dumps(settings))
     (folder / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
-    with pytest.raises(DataError, match="needs code of its own, and none but"):
+    with pytest.raises(DataError, match="needs code from its repository"):
         load(folder)
     assert not (tmp_path / "ran").exists()
 
 
 def test_a_missing_library_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(DataError, match=r"needs transformers: pip install 'mmkgc\[extract\]'"):
+    with pytest.raises(DataError, match=r"needs transformers; run `pip install 'mmkgc\[extract"):
         locate("bert-base-uncased")
 
 
@@ -113,15 +113,14 @@ def test_a_model_of_the_hub_comes_from_its_cache_and_a_missing_one_says_how_to_g
     words = ["extract", "text", "--graph", "g", "--input", "t.tsv", "--device", "cpu", "--json"]
     done = mmkgc(*words, "--encoder", "org/tiny")
     assert done.code == 0, done.err
-    about = json.loads(done.out)["about"]
-    assert (about["encoder"], about["revision"]) == ("org/tiny", commit)
+    metadata = json.loads(done.out)["about"]
+    assert (metadata["encoder"], metadata["revision"]) == ("org/tiny", commit)
     assert done.err == "1 text through org/tiny\n"
     done = mmkgc(*words, "--encoder", "org/tini", "--out", "t.h5")
     assert (done.code, done.out) == (3, "")
     assert done.err == (
-        "error: org/tini: not in the cache of the Hugging Face hub, and HF_HUB_OFFLINE is set; get "
-        "it with `hf download org/tini`, where there is a network, or give the folder of a copy as "
-        "--encoder\n"
+        "error: org/tini: not in the cache of the Hugging Face hub, and HF_HUB_OFFLINE is set; "
+        "download it with `hf download org/tini`, or give the folder of a copy as --encoder\n"
     )
     done = mmkgc(*words, "--encoder", "hashed-ngram", "--out", "t.h5")
     assert "did you mean 'hashed-ngrams'?" in done.err

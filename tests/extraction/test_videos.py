@@ -16,8 +16,7 @@ from mmkgc_cli.errors import DataError
 from mmkgc_cli.extraction.colour_grid import ColourGrid
 from mmkgc_cli.extraction.contract import EncoderOptions, InputOptions, Skip
 from mmkgc_cli.extraction.files import File
-from mmkgc_cli.extraction.video_encoder import PooledFrames
-from mmkgc_cli.extraction.video_inputs import find
+from mmkgc_cli.extraction.media import PooledFrames, find_videos
 from mmkgc_cli.extraction.video_models import VideoModel, video_model
 from mmkgc_cli.extraction.videos import Clip, frames, middles
 from tests.extraction.media_models import FRAMES, WIDTH, tiny_videomae, tiny_vit
@@ -28,17 +27,17 @@ CODECS = {"a.mp4": "mpeg4", "b.mp4": "libx264", "c.webm": "libvpx-vp9", "d.avi":
 STEP = 5  # of grey between frames
 
 
-def grey(level: int) -> Image.Image:
+def grey_picture(level: int) -> Image.Image:
     return Image.new("RGB", (48, 32), (level, level, level))
 
 
 def video(path: Path, count: int = 50, codec: str = "mpeg4") -> Path:
-    """A video whose frame i is grey of level 5 i."""
+    """A video with frame i in grey level 5 i."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=10)
         stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
         for i in range(count):
-            for packet in stream.encode(av.VideoFrame.from_image(grey(STEP * i))):
+            for packet in stream.encode(av.VideoFrame.from_image(grey_picture(STEP * i))):
                 container.mux(packet)
         for packet in stream.encode():
             container.mux(packet)
@@ -58,14 +57,14 @@ def number(frame: Image.Image) -> int:
 
 
 @given(st.integers(1, 400), st.integers(1, 40))
-def test_frames_stand_in_the_middle_of_equal_parts(total: int, count: int) -> None:
-    found = middles(total, count)
-    assert found == [int(np.floor((i + 0.5) * total / count)) for i in range(count)]
-    assert found == sorted(found)
-    assert found[0] >= 0
-    assert found[-1] < total
+def test_frames_are_in_the_middle_of_equal_parts(total: int, count: int) -> None:
+    result = middles(total, count)
+    assert result == [int(np.floor((i + 0.5) * total / count)) for i in range(count)]
+    assert result == sorted(result)
+    assert result[0] >= 0
+    assert result[-1] < total
     # As far from the start as from the end.
-    assert abs(found[0] - (total - 1 - found[-1])) <= 1
+    assert abs(result[0] - (total - 1 - result[-1])) <= 1
 
 
 @pytest.mark.parametrize("name", CODECS)
@@ -78,56 +77,56 @@ def test_a_video_of_fewer_frames_gives_some_twice(tmp_path: Path) -> None:
     assert frames(clip(video(tmp_path / "a.mp4", 3)), 6, number) == [0, 0, 1, 1, 2, 2]
 
 
-@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG"])
-def test_an_animation_is_a_video(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", ["GIF", "WEBP", "PNG"])
+def test_an_animation_is_a_video(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / "x"
-    path.write_bytes(animation(["black", "red", "lime", "white"], kind))
-    found = frames(clip(path), 2, lambda frame: np.asarray(frame)[0, 0].tolist())
-    assert found == [[255, 0, 0], [255, 255, 255]]
+    path.write_bytes(animation(["black", "red", "lime", "white"], suffix))
+    result = frames(clip(path), 2, lambda frame: np.asarray(frame)[0, 0].tolist())
+    assert result == [[255, 0, 0], [255, 255, 255]]
 
 
 def test_a_folder_of_pictures_is_a_video_in_the_order_of_its_numbers(tmp_path: Path) -> None:
-    files = {f"Q1/frame{i}.png": encoded(grey(STEP * i)) for i in range(12)}
-    files["Q2/a/1.png"] = files["Q2/b/1.png"] = encoded(grey(0))
+    files = {f"Q1/frame{i}.png": encoded(grey_picture(STEP * i)) for i in range(12)}
+    files["Q2/a/1.png"] = files["Q2/b/1.png"] = encoded(grey_picture(0))
     files["Q2/c.gif"] = animation(["black", "white"])
     for source in (write(tmp_path / "videos", files), zipped(tmp_path / "videos.zip", files)):
-        found = find(graph_of(["Q1", "Q2"]), InputOptions(source))
-        (one,) = found.inputs["Q1"]
-        assert one.origin.endswith("Q1/frame0.png and 11 more")
-        assert frames(one.load().source, 4, number) == middles(12, 4) == [1, 4, 7, 10]
-        assert len(found.inputs["Q2"]) == 3
+        result = find_videos(graph_of(["Q1", "Q2"]), InputOptions(source))
+        (entry,) = result.inputs["Q1"]
+        assert entry.origin.endswith("Q1/frame0.png and 11 more")
+        assert frames(entry.load().source, 4, number) == middles(12, 4) == [1, 4, 7, 10]
+        assert len(result.inputs["Q2"]) == 3
 
 
-def test_a_frame_that_cannot_be_read_is_told_by_name(tmp_path: Path) -> None:
-    files = {f"{i}.png": encoded(grey(i)) for i in range(4)} | {"2.png": b"broken"}
+def test_an_unreadable_frame_is_reported_by_name(tmp_path: Path) -> None:
+    files = {f"{i}.png": encoded(grey_picture(i)) for i in range(4)} | {"2.png": b"broken"}
     folder = write(tmp_path, files)
     with pytest.raises(Skip, match=r"^frame .*2.png: not a picture"):
         frames(clip(*sorted(folder.iterdir())), 4, number)
 
 
 @pytest.mark.parametrize("name", CODECS)
-def test_a_video_cut_off_anywhere_is_skipped_or_nearly_whole(name: str, tmp_path: Path) -> None:
+def test_a_truncated_video_is_skipped_or_almost_complete(name: str, tmp_path: Path) -> None:
     path = video(tmp_path / name, codec=CODECS[name])
     data = path.read_bytes()
     for end in range(0, len(data), max(1, len(data) // 25)):
         path.write_bytes(data[:end])
         try:
-            found = frames(clip(path), 8, number)
+            result = frames(clip(path), 8, number)
         except Skip as reason:
             assert "\n" not in str(reason)
             continue
-        assert found[-1] >= 0.7 * 50, (end, len(data))
+        assert result[-1] >= 0.7 * 50, (end, len(data))
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         (b"", "^the file is empty$"),
-        (b"plain words, no video at all" * 50, "damaged, cut off or no video"),
-        (b"\x1a\x45\xdf\xa3" + b"\0" * 200, "damaged, cut off or no video"),
+        (b"plain words, no video at all" * 50, "damaged, truncated or not a video"),
+        (b"\x1a\x45\xdf\xa3" + b"\0" * 200, "damaged, truncated or not a video"),
     ],
 )
-def test_what_is_no_video_is_skipped(
+def test_files_that_are_not_videos_are_skipped(
     content: bytes, reason: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "x.mp4"
@@ -142,7 +141,7 @@ def test_playlists_open_no_other_file(start: str, tmp_path: Path) -> None:
     secret = video(tmp_path / "secret.mp4")
     path = tmp_path / "x.mp4"
     path.write_text(f"{start}{secret}\n#EXT-X-ENDLIST\n")
-    with pytest.raises(Skip, match="damaged, cut off or no video"):
+    with pytest.raises(Skip, match="damaged, truncated or not a video"):
         frames(clip(path), 4, number)
 
 
@@ -175,12 +174,12 @@ def test_a_package_that_is_missing_is_an_error_that_says_how_to_get_it(
 
 def test_pooled_frames_are_the_mean_of_the_vectors_of_frames(tmp_path: Path) -> None:
     encoder = PooledFrames(ColourGrid())
-    found = encoder.prepare(clip(video(tmp_path / "a.mp4", 32)))
+    result = encoder.prepare(clip(video(tmp_path / "a.mp4", 32)))
     level = STEP * np.mean(middles(32, 16)) / 255
-    assert found.shape == (encoder.width,)
-    assert np.abs(found - level).max() < 0.01
-    assert encoder.about.pooling.endswith("mean over frames")
-    assert "16 equal parts" in encoder.about.preprocess
+    assert result.shape == (encoder.width,)
+    assert np.abs(result - level).max() < 0.01
+    assert encoder.metadata.pooling.endswith("mean over frames")
+    assert "16 equal parts" in encoder.metadata.preprocess
 
 
 def test_a_video_model_sees_its_number_of_frames_in_order(tmp_path: Path) -> None:
@@ -189,7 +188,7 @@ def test_a_video_model_sees_its_number_of_frames_in_order(tmp_path: Path) -> Non
     folder = tiny_videomae(tmp_path / "model")
     encoder = video_model(str(folder), EncoderOptions(device="cpu"))
     assert isinstance(encoder, VideoModel)
-    assert (encoder.count, encoder.width, encoder.about.pooling) == (FRAMES, WIDTH, "mean")
+    assert (encoder.count, encoder.width, encoder.metadata.pooling) == (FRAMES, WIDTH, "mean")
     path = video(tmp_path / "a.mp4")
     pixels = np.stack(frames(clip(path), FRAMES, encoder.pixels))[None]
     with torch.no_grad():
@@ -200,7 +199,7 @@ def test_a_video_model_sees_its_number_of_frames_in_order(tmp_path: Path) -> Non
     assert np.abs(backwards - expected.numpy()).max() > 1e-4
 
 
-def test_a_model_of_pictures_serves_frame_by_frame(tmp_path: Path) -> None:
+def test_a_vision_model_encodes_frame_by_frame(tmp_path: Path) -> None:
     encoder = video_model(str(tiny_vit(tmp_path / "model")), EncoderOptions(device="cpu"))
     assert isinstance(encoder, PooledFrames)
     assert encoder.prepare(clip(video(tmp_path / "a.mp4"))).shape == (WIDTH,)

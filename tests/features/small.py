@@ -1,4 +1,4 @@
-"""Small stores for tests."""
+"""Helpers that write small feature stores."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from mmkgc_cli.features.checksums import seal
-from mmkgc_cli.features.metadata import About
-from mmkgc_cli.features.writing import Rows, write_store
+from mmkgc_cli.features.checksums import write_checksums
+from mmkgc_cli.features.metadata import Metadata
+from mmkgc_cli.features.writing import FeatureBlock, write_store
 from mmkgc_cli.kg.graph import Graph
 
 
@@ -25,36 +25,37 @@ def write(
     values: np.ndarray,
     observed: np.ndarray | None = None,
     generated: np.ndarray | None = None,
-    about: About | None = None,
-    block: int = 7,
+    *,
+    metadata: Metadata | None = None,
+    block_size: int = 7,
     **options: Any,
 ) -> Path:
-    """Writes a store a few rows at a time; unobserved rows come out zero."""
-    seen = np.ones(len(ids), dtype=bool) if observed is None else observed
+    """Writes a store in small blocks; unobserved rows become zero."""
+    mask = np.ones(len(ids), dtype=bool) if observed is None else observed
 
-    def blocks() -> Iterator[Rows]:
-        for start in range(0, len(ids), block):
-            part = slice(start, start + block)
-            made = None if generated is None else generated[part]
-            yield Rows(ids[part], values[part], seen[part], made)
+    def blocks() -> Iterator[FeatureBlock]:
+        for start in range(0, len(ids), block_size):
+            rows = slice(start, start + block_size)
+            generated_rows = None if generated is None else generated[rows]
+            yield FeatureBlock(ids[rows], values[rows], mask[rows], generated_rows)
 
-    about = about or About("image")
-    return write_store(path, about, blocks(), n=len(ids), width=values.shape[1], **options)
+    metadata = metadata or Metadata("image")
+    return write_store(path, metadata, blocks(), n=len(ids), width=values.shape[1], **options)
 
 
 def edit(path: Path, name: str, row: int, value: Any) -> None:
-    """Changes a store behind its back and seals it again, as a faulty writer would."""
+    """Changes a value in a store and updates the checksums, as a faulty writer would."""
     size = int(path.read_bytes()[:512].split(b"size ")[1].split(b"\n")[0])
     with path.open("r+b") as file:
         file.truncate(size)
     with h5py.File(path, "r+") as file:
         file[name][row] = value
     with path.open("r+b") as file:
-        seal(file)
+        write_checksums(file)
 
 
 def graph_of(entities: Sequence[str]) -> Graph:
-    """A graph whose train triples run from each entity to the next."""
+    """A graph with a train triple from each entity to the next."""
     n = len(entities)
     train = np.array([[i, 0, (i + 1) % n] for i in range(n)], dtype=np.int32)
     return Graph("ring", list(entities), ["next"], train, train[:0], train[:0])

@@ -13,17 +13,17 @@ from tests.features.small import edit, vectors, write
 IDS = [f"e{i}" for i in range(200)]
 
 
-def test_features_that_are_features_are_not_suspected(tmp_path: Path) -> None:
+def test_real_features_are_not_suspicious(tmp_path: Path) -> None:
     values = vectors(200, 16)
     for dtype in ("float32", "float16"):
         path = write(tmp_path / f"{dtype}.h5", IDS, values, np.arange(200) % 9 > 0, dtype=dtype)
         with FeatureStore(path) as store:
-            found = check_store(store)
-        assert not any(finding.count for finding in found.findings().values())
-        assert found.sound
-        seen = values[np.arange(200) % 9 > 0].astype(dtype).astype(np.float64)
-        norms = np.linalg.norm(seen, axis=1)
-        assert found.norms == pytest.approx(
+            check = check_store(store)
+        assert not any(finding.count for finding in check.problems().values())
+        assert check.is_valid
+        observed = values[np.arange(200) % 9 > 0].astype(dtype).astype(np.float64)
+        norms = np.linalg.norm(observed, axis=1)
+        assert check.norms == pytest.approx(
             {"min": norms.min(), "mean": norms.mean(), "max": norms.max()}
         )
 
@@ -38,14 +38,14 @@ def test_filled_rows_are_found(tmp_path: Path, dtype: str, filled: int) -> None:
     values[-filled:] = values[1:-filled].mean(axis=0)
     path = write(tmp_path / "s.h5", IDS, values, dtype=dtype)
     with FeatureStore(path) as store:
-        found = check_store(store)
-    assert found.zero.examples == ["e0"]
-    assert found.duplicate.count == 1 + filled - 1
-    assert found.mean_filled.count == filled
-    assert found.mean_filled.examples == IDS[-filled:][:3]
-    assert found.groups == (1 if filled == 1 else 2)
-    assert found.largest_group == max(2, filled)
-    assert found.constant.count == found.constant_columns == 0  # for column 7, and for row 0
+        check = check_store(store)
+    assert check.zero.examples == ["e0"]
+    assert check.duplicate.count == 1 + filled - 1
+    assert check.mean_filled.count == filled
+    assert check.mean_filled.examples == IDS[-filled:][:3]
+    assert check.groups == (1 if filled == 1 else 2)
+    assert check.largest_group == max(2, filled)
+    assert check.constant.count == check.constant_columns == 0  # for column 7, and for row 0
 
 
 def test_rows_and_columns_of_one_value_are_found(tmp_path: Path) -> None:
@@ -53,24 +53,24 @@ def test_rows_and_columns_of_one_value_are_found(tmp_path: Path) -> None:
     values[:, 3] = 1
     values[9] = 1
     with FeatureStore(write(tmp_path / "s.h5", IDS, values)) as store:
-        found = check_store(store)
-    assert found.constant.examples == ["e9"]
-    assert found.constant_columns == 1
+        check = check_store(store)
+    assert check.constant.examples == ["e9"]
+    assert check.constant_columns == 1
 
 
-def test_what_no_writer_of_ours_leaves_is_found(tmp_path: Path) -> None:
+def test_errors_of_other_writers_are_found(tmp_path: Path) -> None:
     path = write(tmp_path / "s.h5", IDS, vectors(200, 16), np.arange(200) > 1)
     row = vectors(1, 16)[0]
     edit(path, "vectors", 0, row)
     row[3] = np.nan
     edit(path, "vectors", 7, row)
     with FeatureStore(path) as store:
-        found = check_store(store)
-    assert not found.sound
-    assert found.leftover.examples == ["e0"]
-    assert found.not_finite.examples == ["e7"]
+        check = check_store(store)
+    assert not check.is_valid
+    assert check.leftover.examples == ["e0"]
+    assert check.not_finite.examples == ["e7"]
     edit(path, "ids", 7, b"e9999")
-    with FeatureStore(path) as store, pytest.raises(DataError, match="not those that entities_id"):
+    with FeatureStore(path) as store, pytest.raises(DataError, match="do not match entities_id"):
         check_store(store)
     edit(path, "ids", 7, b"e8")
     with FeatureStore(path) as store, pytest.raises(DataError, match="199 distinct ids for 200"):

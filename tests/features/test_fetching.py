@@ -14,7 +14,7 @@ import pytest
 from mmkgc_cli.errors import DataError, UsageError
 from mmkgc_cli.features.fetching import (
     FetchRequest,
-    chosen_file,
+    choose_file,
     downloadable_files,
     fetch_features,
     known_files,
@@ -40,7 +40,7 @@ def npy(values: Any) -> bytes:
 
 @pytest.fixture
 def server(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """Serves vectors of a graph that is registered as mkg-y for the time being."""
+    """Serves vectors of a graph that is registered as mkg-y during the test."""
     vocabulary = "".join(f"{name}\t{i}\n" for i, name in enumerate(graph.entities)).encode()
     with serving() as running:
         running.files["/v.npy"] = npy(VECTORS)
@@ -77,23 +77,25 @@ def request(file: FeatureFile, **more: Any) -> FetchRequest:
 
 def fetched(path: Path) -> tuple[dict[str, list[float]], FeatureStore]:
     store = FeatureStore(path)
-    ids = [name for name, there in zip(store.ids, store.observed, strict=True) if there]
+    ids = [name for name, is_observed in zip(store.ids, store.observed, strict=True) if is_observed]
     rows = store.read(np.flatnonzero(store.observed))
     return dict(zip(ids, rows.tolist(), strict=True)), store
 
 
 @pytest.mark.parametrize("seed", [None, 3])
-def test_rows_belong_to_the_entities_of_the_published_order_whatever_the_graphs(
+def test_rows_belong_to_the_entities_of_the_published_order_in_any_graph(
     graph: Graph, server: Server, tmp_path: Path, seed: int | None
 ) -> None:
-    mine = graph if seed is None else renumbered(graph, seed)
-    done = fetch_features(request(chosen_file("mkg-y", "image", None)), tmp_path / "i.h5", mine)
+    reordered = graph if seed is None else renumbered(graph, seed)
+    done = fetch_features(
+        request(choose_file("mkg-y", "image", None)), tmp_path / "i.h5", reordered
+    )
     by_id, store = fetched(tmp_path / "i.h5")
     assert by_id == dict(zip(graph.entities, VECTORS.tolist(), strict=True))
-    assert list(store.ids) == list(mine.entities)
+    assert list(store.ids) == list(reordered.entities)
     assert (done.rows, done.observed, done.outside) == (40, 40, 0)
-    assert store.about.encoder == "vgg"
-    assert store.about.notes == ("v.npy of someone, https://x.org/page",)
+    assert store.metadata.encoder == "vgg"
+    assert store.metadata.notes == ("v.npy of someone, https://x.org/page",)
     # The list of entities is asked for only where the graph does not have its order.
     assert ("/entity2id.txt" in [path for path, _ in server.requests]) == (seed is not None)
     store.close()
@@ -104,9 +106,9 @@ def test_a_file_with_rows_too_few_or_too_many_is_refused(
 ) -> None:
     for n in (39, 41):
         np.save(tmp_path / "own.npy", vectors(n, 8))
-        own = request(chosen_file("mkg-y", "image", None), source=tmp_path / "own.npy")
+        local_request = request(choose_file("mkg-y", "image", None), source=tmp_path / "own.npy")
         with pytest.raises(DataError, match=rf"v.npy.ids.tsv: 40 ids, but .*own.npy has {n} rows"):
-            fetch_features(own, tmp_path / "i.h5", graph)
+            fetch_features(local_request, tmp_path / "i.h5", graph)
     assert not (tmp_path / "i.h5").exists()
 
 
@@ -131,7 +133,7 @@ def test_keys_belong_to_the_entities_of_the_index(
     by_id, store = fetched(tmp_path / "i.h5")
     assert by_id == dict(zip(names[:30], VECTORS[:30].tolist(), strict=True))
     assert (done.without_row, done.outside) == (10, 0)
-    assert store.about.notes[1] == "1 entity had several vectors, the first was taken"
+    assert store.metadata.notes[1] == "1 entity had several vectors, the first was taken"
     store.close()
     server.files["/other"] = b"a\tb\tc\n"
     digest = hashlib.sha256(server.files["/other"]).hexdigest()
@@ -146,59 +148,61 @@ def test_a_graph_of_other_entities_is_refused_before_the_vectors_are_downloaded(
 ) -> None:
     strange = replace(graph, entities=[f"stranger {i}" for i in range(40)])
     with pytest.raises(DataError, match=r"none of its ids is an entity of 'random' .*'stranger 0'"):
-        fetch_features(request(chosen_file("mkg-y", "image", None)), tmp_path / "i.h5", strange)
+        fetch_features(request(choose_file("mkg-y", "image", None)), tmp_path / "i.h5", strange)
     assert "/v.npy" not in [path for path, _ in server.requests]
 
 
-def test_an_order_that_cannot_be_had_is_one_line(
+def test_an_order_that_cannot_be_downloaded_is_one_line(
     graph: Graph, server: Server, tmp_path: Path
 ) -> None:
     del server.files["/entity2id.txt"]
-    with pytest.raises(Unavailable, match=r"in its order, which the graph lacks: .*prepare mkg-y"):
+    with pytest.raises(
+        Unavailable, match=r"in the order of .*'random' does not record .*prepare mkg-y"
+    ):
         fetch_features(
-            request(chosen_file("mkg-y", "image", None)), tmp_path / "i.h5", renumbered(graph, 1)
+            request(choose_file("mkg-y", "image", None)), tmp_path / "i.h5", renumbered(graph, 1)
         )
 
 
 def test_a_dead_link_is_one_line_and_leaves_no_store(
     graph: Graph, server: Server, tmp_path: Path
 ) -> None:
-    dead = request(chosen_file("mkg-y", "image", "else"))
+    dead = request(choose_file("mkg-y", "image", "else"))
     with pytest.raises(Unavailable, match=r"w.npy: .*404.*; or get w.npy at https://x.org/page"):
         fetch_features(dead, tmp_path / "i.h5", graph)
     with pytest.raises(Unavailable, match=r"x.npy: no address gives it without a browser"):
-        fetch_features(request(chosen_file("mkg-y", "video", None)), tmp_path / "i.h5", graph)
+        fetch_features(request(choose_file("mkg-y", "video", None)), tmp_path / "i.h5", graph)
     assert not (tmp_path / "i.h5").exists()
 
 
-def test_zero_rows_become_unobserved_when_asked(
+def test_zero_rows_become_unobserved_on_request(
     graph: Graph, server: Server, tmp_path: Path
 ) -> None:
     holes = VECTORS.copy()
     holes[3] = holes[8] = 0
     np.save(tmp_path / "own.npy", holes)
-    own = request(
-        chosen_file("mkg-y", "image", None), source=tmp_path / "own.npy", zero_is_missing=True
+    local_request = request(
+        choose_file("mkg-y", "image", None), source=tmp_path / "own.npy", zero_is_missing=True
     )
-    done = fetch_features(own, tmp_path / "i.h5", graph)
+    done = fetch_features(local_request, tmp_path / "i.h5", graph)
     assert (done.zero, done.observed) == (2, 38)
     _, store = fetched(tmp_path / "i.h5")
-    assert store.about.notes == ("said to be v.npy of someone, https://x.org/page",)
+    assert store.metadata.notes == ("said to be v.npy of someone, https://x.org/page",)
     store.close()
 
 
-def test_the_first_listed_file_of_a_modality_is_chosen_unless_a_publisher_is_named(
+def test_the_first_listed_file_of_a_modality_is_chosen_unless_a_publisher_is_given(
     server: Server,
 ) -> None:
-    assert chosen_file("mkg-y", "image", None).file == "v.npy"
-    assert chosen_file("mkg-y", "image", "else").file == "w.npy"
+    assert choose_file("mkg-y", "image", None).file == "v.npy"
+    assert choose_file("mkg-y", "image", "else").file == "w.npy"
     for arguments, message in {
         ("mkg-y", "imag", None): "no published 'imag' features are known; did you mean 'image'",
         ("mkg-y", "image", "els"): "--publisher els: has no image features .*did you mean 'else'",
-        ("mkg-z", "image", None): "mkg-z: is no known graph; did you mean 'mkg-",
+        ("mkg-z", "image", None): "mkg-z: is not a known graph; did you mean 'mkg-",
     }.items():
         with pytest.raises(UsageError, match=message):
-            chosen_file(*arguments)
+            choose_file(*arguments)
 
 
 def test_a_variant_has_the_features_of_its_original() -> None:
@@ -208,10 +212,10 @@ def test_a_variant_has_the_features_of_its_original() -> None:
 def test_without_a_modality_the_first_file_with_an_address_of_each_is_fetched(
     server: Server,
 ) -> None:
-    chosen, by_hand = downloadable_files("mkg-y", None)
-    assert [file.file for file in chosen] == ["v.npy"]
+    files, by_hand = downloadable_files("mkg-y", None)
+    assert [file.file for file in files] == ["v.npy"]
     assert [file.file for file in by_hand] == ["x.npy"]
-    chosen, by_hand = downloadable_files("mkg-y", "else")
-    assert ([file.file for file in chosen], by_hand) == (["w.npy"], [])
+    files, by_hand = downloadable_files("mkg-y", "else")
+    assert ([file.file for file in files], by_hand) == (["w.npy"], [])
     files = [file.modality for file in downloadable_files("db15k", None)[0]]
     assert files == ["image", "text"]

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from mmkgc_cli.errors import DataError, UsageError
 from mmkgc_cli.features.exporting import export_features
-from mmkgc_cli.features.importing import Imported, ImportRequest, import_features
-from mmkgc_cli.features.metadata import About
+from mmkgc_cli.features.importing import ImportRequest, ImportResult, import_features
+from mmkgc_cli.features.metadata import Metadata
 from mmkgc_cli.features.store import FeatureStore
 from mmkgc_cli.kg.graph import Graph
 from tests.features.small import graph_of, vectors, write
@@ -27,8 +27,8 @@ VALUES = vectors(5, 4)
 GRAPH = graph_of(IDS)
 
 
-def bring(source: Path, graph: Graph | None = GRAPH, **options: Any) -> Imported:
-    request = ImportRequest(source, About("image"), **options)
+def bring(source: Path, graph: Graph | None = GRAPH, **options: Any) -> ImportResult:
+    request = ImportRequest(source, Metadata("image"), **options)
     return import_features(request, source.parent / "out.h5", graph)
 
 
@@ -72,7 +72,7 @@ def test_rows_by_number_are_imported_by_a_map_or_in_the_order_of_the_graph(
 ) -> None:
     source = tmp_path / name
     MATRICES[name](source)
-    with pytest.raises(UsageError, match="its 5 rows have no names: say whose they are with --ids"):
+    with pytest.raises(UsageError, match="its 5 rows have no ids; give them with --ids"):
         bring(source)
     done = bring(source, row_order=True)
     assert (done.rows, done.width, done.observed, done.dtype) == (5, 4, 5, "float32")
@@ -114,7 +114,7 @@ def test_vectors_by_key_are_imported_by_an_index_or_under_their_keys(
     bring(source, None)
     assert result(tmp_path) == {f"K{i}": VALUES[i].tolist() for i in range(5)}
     index.write_text("a\tK9\n")
-    with pytest.raises(DataError, match=r"index.txt:1: .* holds no key 'K9'"):
+    with pytest.raises(DataError, match=r"index.txt:1: .* has no key 'K9'"):
         bring(source, ids=index)
     index.write_text("a\nb\n")
     with pytest.raises(DataError, match=r"index.txt: one column, but .* have keys"):
@@ -140,13 +140,13 @@ def _dump(path: Path, value: Any) -> None:
         ("v.npy", lambda path, value: np.save(path, np.array(value, dtype=object))),
     ],
 )
-def test_pickles_need_a_word_and_run_nothing_without_it(
+def test_pickles_need_a_flag_and_are_not_run_without_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, save: Callable[[Path, Any], object]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     source = tmp_path / name
     save(source, {"a": Bomb()})
-    with pytest.raises(DataError, match=f"{name}: .*loading it may run code: --unsafe-pickle"):
+    with pytest.raises(DataError, match=f"{name}: .*; add --unsafe-pickle if you trust"):
         bring(source)
     assert not (tmp_path / "exploded").exists()
     save(source, dict(zip(IDS, VALUES, strict=True)))
@@ -172,7 +172,7 @@ def test_values_that_are_not_finite_are_an_error_or_unobserved(tmp_path: Path) -
     values = VALUES.astype(np.float64)
     values[2, 1], values[4, 0] = np.nan, 1e300
     np.save(tmp_path / "v.npy", values)
-    with pytest.raises(DataError, match=r"entity 'c' holds nan in column 1.*2 rows like it"):
+    with pytest.raises(DataError, match=r"entity 'c' has nan in column 1.*2 rows with such"):
         bring(tmp_path / "v.npy", row_order=True)
     done = bring(tmp_path / "v.npy", row_order=True, nan_is_missing=True)
     assert (done.not_finite, done.observed) == (2, 3)
@@ -199,10 +199,10 @@ def test_entities_come_in_the_graphs_order_and_others_at_the_end(tmp_path: Path)
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (b"a\nb\nc\nd\na\n", "ids: the id 'a' comes twice, in rows 0 and 4"),
+        (b"a\nb\nc\nd\na\n", "ids: the id 'a' is repeated, in rows 0 and 4"),
         (b"a\nb\nc\n", "ids: 3 ids, but .* has 5 rows"),
-        (b"a\t0\nb\t5\n", "ids:2: '5' is no row of .* which has rows 0 to 4"),
-        (b"a\t0\nb\tx\n", "ids:2: 'x' is no row"),
+        (b"a\t0\nb\t5\n", "ids:2: '5' is not a row of .*, expected 0 to 4"),
+        (b"a\t0\nb\tx\n", "ids:2: 'x' is not a row"),
         (b"a\t0\nb\n", "ids:2: 1 column, expected an id and a row number or key"),
         (b"a\t0\t1\n", "ids:1: 3 columns"),
         (b"a\n\xff\n", "ids:2: byte 0xff at position 1 is not UTF-8"),
@@ -217,7 +217,7 @@ def test_a_wrong_map_of_ids_is_named_with_its_line(tmp_path: Path, text: bytes, 
     assert not (tmp_path / "out.h5").exists()
 
 
-def test_ids_that_are_numbers_are_no_count_line(tmp_path: Path) -> None:
+def test_ids_that_are_numbers_are_not_a_count_line(tmp_path: Path) -> None:
     np.save(tmp_path / "v.npy", VALUES)
     ids = tmp_path / "ids"
     for text in ("7\n3\n0\n1\n2\n", "5\n7\n3\n0\n1\n2\n"):
@@ -235,21 +235,21 @@ def test_ids_that_are_numbers_are_no_count_line(tmp_path: Path) -> None:
 
 def test_an_order_of_another_length_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "v.npy", VALUES)
-    with pytest.raises(DataError, match="5 rows, but 'ring' has 2 entities: the order"):
+    with pytest.raises(DataError, match="5 rows, but 'ring' has 2 entities: the rows"):
         bring(tmp_path / "v.npy", graph_of(["a", "b"]), row_order=True)
-    with pytest.raises(UsageError, match="say which graph"):
+    with pytest.raises(UsageError, match="needs a graph; add --graph DIR"):
         bring(tmp_path / "v.npy", None, row_order=True)
 
 
 @pytest.mark.parametrize("name", [*MATRICES, "keys.tsv", "v.pkl"])
-def test_a_file_cut_off_anywhere_is_one_line(tmp_path: Path, name: str) -> None:
+def test_a_truncated_file_is_one_line(tmp_path: Path, name: str) -> None:
     source = tmp_path / name
     {**MATRICES, "keys.tsv": KEYED["v.tsv"], "v.pkl": lambda path: _dump(path, VALUES)}[name](
         source
     )
-    whole = source.read_bytes()
-    for size in sorted({0, 1, 7, *range(20, len(whole), max(1, len(whole) // 9))}):
-        source.write_bytes(whole[:size])
+    data = source.read_bytes()
+    for size in sorted({0, 1, 7, *range(20, len(data), max(1, len(data) // 9))}):
+        source.write_bytes(data[:size])
         try:
             bring(source, None, ids=None, unsafe_pickle=True)
         except (DataError, UsageError) as error:
@@ -261,20 +261,20 @@ def test_a_file_cut_off_anywhere_is_one_line(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "save", "words"),
     [
-        ("v.npy", lambda p: np.save(p, np.zeros((2, 3, 4))), r"shape \(2, 3, 4\), expected a vec"),
-        ("v.npy", lambda p: np.save(p, np.array([["x"]])), "holds <U1, expected numbers"),
-        ("v.npz", lambda p: np.savez(p, a=VALUES, b=VALUES), "2 arrays of several rows; say which"),
-        ("v.npz", lambda p: np.savez(p, a=VALUES[0], b=VALUES[0, :2]), "'b' holds an array of sha"),
-        ("v.pt", lambda p: torch.save({"a": "x", "b": "y"}, p), "holds str where numbers were exp"),
+        ("v.npy", lambda p: np.save(p, np.zeros((2, 3, 4))), r"shape \(2, 3, 4\), expected \[n, d"),
+        ("v.npy", lambda p: np.save(p, np.array([["x"]])), "contains <U1, expected numbers"),
+        ("v.npz", lambda p: np.savez(p, a=VALUES, b=VALUES), "2 arrays of several rows: a, b"),
+        ("v.npz", lambda p: np.savez(p, a=VALUES[0], b=VALUES[0, :2]), "'b' has shape"),
+        ("v.pt", lambda p: torch.save({"a": "x", "b": "y"}, p), "contains str, expected numbers"),
         ("v.tsv", lambda p: p.write_text("a\t1\t2\nb\t1\tx\n"), "v.tsv:2: 'x' is not a number"),
         ("v.tsv", lambda p: p.write_text("a\t1\t2\nb\t1\n"), "v.tsv:2: 1 number, expected 2"),
-        ("v.tsv", lambda p: p.write_text("a\nb\n"), "expected lines of an id and numbers"),
+        ("v.tsv", lambda p: p.write_text("a\nb\n"), "contains no numbers; write lines"),
         ("v.h5", lambda p: _hdf5(p, {"v": VALUES, "ids": [b"a", b"\xff", b"c", b"d", b"e"]}),
          "is not UTF-8"),
         ("v.docx", lambda p: p.write_text("x"), "no reader for '.docx'; known: .bin"),
     ],
 )  # fmt: skip
-def test_files_that_hold_no_vectors_say_what_they_hold(
+def test_files_without_vectors_are_refused_with_their_contents(
     tmp_path: Path, name: str, save: Callable[[Path], object], words: str
 ) -> None:
     save(tmp_path / name)
@@ -288,7 +288,7 @@ def test_files_that_hold_no_vectors_say_what_they_hold(
     dtype=st.sampled_from(["float32", "float16"]),
     rows=st.lists(st.integers(0, 4), min_size=1, unique=True),
 )
-def test_what_is_exported_comes_back(
+def test_an_export_can_be_imported_again(
     tmp_path_factory: pytest.TempPathFactory, suffix: str, dtype: str, rows: list[int]
 ) -> None:
     folder = tmp_path_factory.mktemp("export")
@@ -301,7 +301,9 @@ def test_what_is_exported_comes_back(
         pq = pytest.importorskip("pyarrow.parquet")
         table = pq.read_table(files[0]).to_pydict()
         triples = zip(table["id"], table["observed"], table["vector"], strict=True)
-        assert {name: list(map(float, v)) for name, seen, v in triples if seen} == expected
+        assert {
+            name: list(map(float, v)) for name, is_observed, v in triples if is_observed
+        } == expected
         assert table["id"] == [IDS[i] for i in rows]
     else:
         ids = files[1] if suffix == "npy" else None
@@ -312,12 +314,12 @@ def test_what_is_exported_comes_back(
     store.close()
 
 
-def test_a_safetensors_export_is_one_for_the_library(tmp_path: Path) -> None:
+def test_the_library_reads_a_safetensors_export(tmp_path: Path) -> None:
     store = FeatureStore(write(tmp_path / "s.h5", IDS, VALUES, np.arange(5) > 0))
     export_features(store, np.arange(5), tmp_path / "x.safetensors")
-    found = safetensors.torch.load_file(tmp_path / "x.safetensors")
-    assert torch.equal(found["vectors"][1:], torch.from_numpy(VALUES[1:]))
-    assert found["observed"].tolist() == [False, True, True, True, True]
+    tensors = safetensors.torch.load_file(tmp_path / "x.safetensors")
+    assert torch.equal(tensors["vectors"][1:], torch.from_numpy(VALUES[1:]))
+    assert tensors["observed"].tolist() == [False, True, True, True, True]
     with pytest.raises(UsageError, match="no writer for '.csv'; known: .npy, .safetensors"):
         export_features(store, np.arange(5), tmp_path / "x.csv")
     store.close()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mmkgc_cli.errors import DataError, UsageError
 from mmkgc_cli.features.fills import FILLS
 from mmkgc_cli.features.loading import load_features
-from mmkgc_cli.features.metadata import About
+from mmkgc_cli.features.metadata import Metadata
 from mmkgc_cli.features.seeded_random import digests, normals
 from tests.features.small import graph_of, vectors, write
 
@@ -28,23 +28,23 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_rows_without_a_vector_need_a_fill_or_a_mask(store: Path) -> None:
     graph = graph_of(IDS)
     with pytest.raises(DataError, match=r"s.h5: 10 of 30 entities of 'ring' have no image vector; "
-                       r"say what stands for it: --fill zero\|mean\|random\|one"):  # fmt: skip
+                       r"choose a fill with --fill zero\|mean\|random\|one"):  # fmt: skip
         load_features(store, graph)
     masked = load_features(store, graph, uses_mask=True)
     assert masked.vectors.dtype == torch.float32
     assert np.array_equal(masked.observed.numpy(), OBSERVED)
     assert np.array_equal(masked.vectors.numpy(), np.where(OBSERVED[:, None], VALUES, 0))
     assert masked.provenance["fill"] is None
-    with pytest.raises(UsageError, match="fill 'men': did you mean 'mean'"):
+    with pytest.raises(UsageError, match="fill 'men' is unknown; did you mean 'mean'"):
         load_features(store, graph, fill="men")
 
 
 @pytest.mark.parametrize("fill", FILLS)
 def test_a_fill_changes_unobserved_rows_only_and_is_recorded(store: Path, fill: str) -> None:
     loaded = load_features(store, graph_of(IDS), fill, seed=5)
-    found = loaded.vectors.numpy()
-    assert np.array_equal(found[OBSERVED], VALUES[OBSERVED])
-    filled = found[~OBSERVED]
+    vectors_read = loaded.vectors.numpy()
+    assert np.array_equal(vectors_read[OBSERVED], VALUES[OBSERVED])
+    filled = vectors_read[~OBSERVED]
     if fill == "mean":
         expected = VALUES[OBSERVED].astype(np.float64).mean(axis=0)
         assert np.allclose(filled, expected, rtol=1e-6)
@@ -62,25 +62,25 @@ def test_a_fill_changes_unobserved_rows_only_and_is_recorded(store: Path, fill: 
 @settings(max_examples=40)
 @given(order=st.permutations(range(30)), fill=st.sampled_from(FILLS))
 def test_the_order_of_entities_changes_no_vector(store: Path, order: list[int], fill: str) -> None:
-    usual = load_features(store, graph_of(IDS), fill)
+    reference = load_features(store, graph_of(IDS), fill)
     other = load_features(store, graph_of([IDS[i] for i in order]), fill)
-    assert torch.equal(other.vectors, usual.vectors[order])
-    assert torch.equal(other.observed, usual.observed[order])
+    assert torch.equal(other.vectors, reference.vectors[order])
+    assert torch.equal(other.observed, reference.observed[order])
 
 
 def test_random_fills_are_standard_normal_and_depend_on_seed_and_modality() -> None:
     names = [str(i) for i in range(2000)]
-    drawn = normals(digests("fill", 0, ["image"], names), 101).astype(np.float64)
-    assert drawn.shape == (2000, 101)
-    assert abs(drawn.mean()) < 0.01
-    assert abs(drawn.std() - 1) < 0.01
-    assert abs((drawn**4).mean() - 3) < 0.1
-    columns = np.corrcoef(drawn, rowvar=False) - np.eye(101)
+    numbers = normals(digests("fill", 0, ["image"], names), 101).astype(np.float64)
+    assert numbers.shape == (2000, 101)
+    assert abs(numbers.mean()) < 0.01
+    assert abs(numbers.std() - 1) < 0.01
+    assert abs((numbers**4).mean() - 3) < 0.1
+    columns = np.corrcoef(numbers, rowvar=False) - np.eye(101)
     assert np.abs(columns).max() < 0.12
     for seed, modality in ((1, "image"), (0, "text")):
         other = normals(digests("fill", seed, [modality], names), 101)
-        assert abs(np.corrcoef(drawn.reshape(-1), other.reshape(-1))[0, 1]) < 0.01
-    assert np.array_equal(normals(digests("fill", 0, ["image"], names[5:6]), 101), drawn[5:6])
+        assert abs(np.corrcoef(numbers.reshape(-1), other.reshape(-1))[0, 1]) < 0.01
+    assert np.array_equal(normals(digests("fill", 0, ["image"], names[5:6]), 101), numbers[5:6])
 
 
 def test_the_mean_of_nothing_is_an_error(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_the_mean_of_nothing_is_an_error(tmp_path: Path) -> None:
         load_features(path, graph_of(IDS), "mean")
 
 
-def test_generated_rows_are_no_missing_ones(tmp_path: Path) -> None:
+def test_generated_rows_are_not_missing(tmp_path: Path) -> None:
     path = write(tmp_path / "s.h5", IDS, VALUES, OBSERVED, ~OBSERVED)
     loaded = load_features(path, graph_of(IDS))
     assert bool(loaded.observed.all())
@@ -99,9 +99,11 @@ def test_generated_rows_are_no_missing_ones(tmp_path: Path) -> None:
 
 def test_a_store_fitted_on_another_train_split_is_refused(tmp_path: Path) -> None:
     graph = graph_of(IDS)
-    fine = write(tmp_path / "f.h5", IDS, VALUES, about=About("image", train_id=graph.train_id))
+    fine = write(
+        tmp_path / "f.h5", IDS, VALUES, metadata=Metadata("image", train_id=graph.train_id)
+    )
     load_features(fine, graph)
-    path = write(tmp_path / "s.h5", IDS, VALUES, about=About("image", train_id="0" * 64))
+    path = write(tmp_path / "s.h5", IDS, VALUES, metadata=Metadata("image", train_id="0" * 64))
     with pytest.raises(DataError, match=r"another train split than that of 'ring' \(train_id 0000"):
         load_features(path, graph)
     load_features(path, graph, allow_other_train=True)

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from mmkgc_cli.errors import DataError, MmkgcError
-from mmkgc_cli.features.metadata import About
-from mmkgc_cli.features.resumable_writer import StorePart
+from mmkgc_cli.features.metadata import Metadata
+from mmkgc_cli.features.resumable_writer import ResumableWriter
 from mmkgc_cli.features.store import FeatureStore
 from tests.conftest import ROOT
 from tests.features.small import vectors, write
 from tests.features.writer import WIDTH, N, extract
 
 
-def test_a_writer_that_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_a_writer_that_stopped_resumes(tmp_path: Path) -> None:
     extract(tmp_path / "whole.h5")
     path = tmp_path / "s.h5"
     for stop in (0, 30, 31, 100, N):
@@ -30,12 +30,12 @@ def test_a_writer_that_stopped_goes_on_where_it_was(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["s.h5", "whole.h5"]
 
 
-def test_what_was_appended_is_there_when_a_writer_goes_on(tmp_path: Path) -> None:
+def test_appended_rows_are_kept_when_a_writer_resumes(tmp_path: Path) -> None:
     path = tmp_path / "s.h5"
-    with StorePart(path, About("text"), 2, {"a": 1}) as part:
+    with ResumableWriter(path, Metadata("text"), 2, {"a": 1}) as part:
         part.append(["x", "y"], vectors(2, 2), np.array([True, False]), [["y", "empty"]])
         part.append([], vectors(0, 2), np.zeros(0, dtype=bool), ["nothing"])
-    with StorePart(path, About("text"), 2, {"a": 1}) as part:
+    with ResumableWriter(path, Metadata("text"), 2, {"a": 1}) as part:
         assert (part.ids, part.observed) == (["x", "y"], [True, False])
         assert part.notes == [["y", "empty"], "nothing"]
         part.append(["z"], vectors(3, 2)[2:], np.array([True]))
@@ -47,14 +47,14 @@ def test_what_was_appended_is_there_when_a_writer_goes_on(tmp_path: Path) -> Non
         assert not store.read()[[0, 2, 3]].any()
 
 
-def test_rows_for_another_order_must_be_in_it_and_come_once(tmp_path: Path) -> None:
+def test_rows_must_be_in_the_given_order_once(tmp_path: Path) -> None:
     path = tmp_path / "s.h5"
-    with StorePart(path, About("text"), 2, {}) as part:
+    with ResumableWriter(path, Metadata("text"), 2, {}) as part:
         part.append(["x", "y"], vectors(2, 2), np.ones(2, dtype=bool))
         with pytest.raises(ValueError, match="'y' is not among the rows of the store"):
             part.finish(ids=["x"])
         part.append(["x"], vectors(1, 2), np.ones(1, dtype=bool))
-        with pytest.raises(DataError, match="the id 'x' comes twice"):
+        with pytest.raises(DataError, match="the id 'x' is repeated"):
             part.finish(ids=["x", "y"])
     assert not path.exists()
 
@@ -62,29 +62,29 @@ def test_rows_for_another_order_must_be_in_it_and_come_once(tmp_path: Path) -> N
 @pytest.mark.skipif(os.name != "posix", reason="needs locks")
 def test_one_process_writes_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "s.h5"
-    with StorePart(path, About("text"), 2, {}) as part:
+    with ResumableWriter(path, Metadata("text"), 2, {}) as part:
         part.append(["x"], vectors(1, 2), np.ones(1, dtype=bool))
         with pytest.raises(MmkgcError, match="s.h5: another process is making this store"):
-            StorePart(path, About("text"), 2, {}, resume=False)
-    with StorePart(path, About("text"), 2, {}) as part:
+            ResumableWriter(path, Metadata("text"), 2, {}, resume=False)
+    with ResumableWriter(path, Metadata("text"), 2, {}) as part:
         assert part.ids == ["x"]
         part.discard()
     assert not list(tmp_path.iterdir())
 
 
-def test_a_part_torn_anywhere_is_gone_on_with(tmp_path: Path) -> None:
+def test_a_torn_part_is_resumed(tmp_path: Path) -> None:
     extract(tmp_path / "whole.h5")
     path, part = tmp_path / "s.h5", tmp_path / "s.h5.part"
     extract(path, 30)
-    whole = part.read_bytes()
-    for size in range(0, len(whole), 97):
-        part.write_bytes(whole[:size])
+    data = part.read_bytes()
+    for size in range(0, len(data), 97):
+        part.write_bytes(data[:size])
         extract(path)
         assert path.read_bytes() == (tmp_path / "whole.h5").read_bytes(), size
         path.unlink()
 
 
-def test_a_damaged_record_and_what_follows_is_made_again(tmp_path: Path) -> None:
+def test_a_damaged_record_and_later_ones_are_written_again(tmp_path: Path) -> None:
     path, part = tmp_path / "s.h5", tmp_path / "s.h5.part"
     extract(path, 60)
     data = bytearray(part.read_bytes())
@@ -95,14 +95,14 @@ def test_a_damaged_record_and_what_follows_is_made_again(tmp_path: Path) -> None
     assert path.read_bytes() == (tmp_path / "whole.h5").read_bytes()
 
 
-def test_a_part_of_another_job_is_refused_and_thrown_away_on_request(tmp_path: Path) -> None:
+def test_a_part_of_another_job_is_refused_and_discarded_on_request(tmp_path: Path) -> None:
     path = tmp_path / "s.h5"
     extract(path, 30)
-    with pytest.raises(DataError, match=r"s.h5.part: left by another job .*remove it"):
-        StorePart(path, About("image"), WIDTH, {"inputs": "y"})
+    with pytest.raises(DataError, match=r"s.h5.part: left by another job .*delete this file"):
+        ResumableWriter(path, Metadata("image"), WIDTH, {"inputs": "y"})
     with pytest.raises(DataError, match="left by another job"):
-        StorePart(path, About("image"), WIDTH + 1, {"inputs": "x"})
-    with StorePart(path, About("image"), WIDTH, {"inputs": "y"}, resume=False) as part:
+        ResumableWriter(path, Metadata("image"), WIDTH + 1, {"inputs": "x"})
+    with ResumableWriter(path, Metadata("image"), WIDTH, {"inputs": "y"}, resume=False) as part:
         assert part.ids == []
 
 
@@ -130,10 +130,10 @@ def test_a_killed_writer_leaves_the_old_store_or_the_new_one_and_loses_nothing(
         kills += 1
         assert path.read_bytes() in (old, expected)
         if part.exists():
-            with StorePart(path, About("image"), WIDTH, {"inputs": "x"}) as left:
-                assert len(left.ids) >= most
-                assert left.ids == [f"e{i}" for i in range(len(left.ids))]
-                most = len(left.ids)
+            with ResumableWriter(path, Metadata("image"), WIDTH, {"inputs": "x"}) as writer:
+                assert len(writer.ids) >= most
+                assert writer.ids == [f"e{i}" for i in range(len(writer.ids))]
+                most = len(writer.ids)
         else:  # killed after the store was made, or before the part was
             assert most == 0 or path.read_bytes() == expected
             most = 0

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from mmkgc_cli.errors import DataError, UsageError
 from mmkgc_cli.features.alignment import RowCache, align
-from mmkgc_cli.features.metadata import About
+from mmkgc_cli.features.metadata import Metadata
 from mmkgc_cli.features.store import FeatureStore
-from mmkgc_cli.features.writing import Rows, write_store
+from mmkgc_cli.features.writing import FeatureBlock, write_store
 from tests.conftest import ROOT
 from tests.features.small import graph_of, vectors, write
 
@@ -48,15 +48,15 @@ def test_a_store_comes_back_as_it_was_written(
     rng = np.random.default_rng(seed)
     observed, generated = rng.random(len(ids)) < 0.6, rng.random(len(ids)) < 0.3
     values = vectors(len(ids), width, seed)
-    about = About("text", "bert", "1", "lower", "cls", "g", "f", "", {"a": 1}, {}, ("x", "y"))
+    metadata = Metadata("text", "bert", "1", "lower", "cls", "g", "f", "", {"a": 1}, {}, ("x", "y"))
     path = write(
-        folder / "s.h5", ids, values, observed, generated, about, block, dtype=dtype,
-        compression=compression,
+        folder / "s.h5", ids, values, observed, generated, metadata=metadata, block_size=block,
+        dtype=dtype, compression=compression,
     )  # fmt: skip
     with FeatureStore(path) as store:
         store.verify()
         assert store.ids == ids
-        assert store.about == about
+        assert store.metadata == metadata
         assert np.array_equal(store.observed, observed)
         assert store.generated is not None
         assert np.array_equal(store.generated, generated)
@@ -73,14 +73,14 @@ def test_a_store_serves_any_order_of_its_entities_by_id(
     ids = [f"e{i}" for i in range(n)]
     values, observed = vectors(n, 3, seed), np.arange(n) % 4 > 0
     path = write(folder / "p.h5", ids, values, observed)
-    chosen = data.draw(st.lists(st.sampled_from(range(n)), min_size=1, unique=True))
+    rows_read = data.draw(st.lists(st.sampled_from(range(n)), min_size=1, unique=True))
     with FeatureStore(path) as store:
-        features = align(store, graph_of([ids[i] for i in chosen]))
-        assert np.array_equal(features.observed, observed[chosen])
-        expected = np.where(observed[:, None], values, 0)[chosen]
+        features = align(store, graph_of([ids[i] for i in rows_read]))
+        assert np.array_equal(features.observed, observed[rows_read])
+        expected = np.where(observed[:, None], values, 0)[rows_read]
         assert np.array_equal(features.read(), expected)
         assert torch.equal(features.to(torch.device("cpu")), torch.from_numpy(expected))
-        assert features.straight == (chosen == list(range(len(chosen))))
+        assert features.in_file_order == (rows_read == list(range(len(rows_read))))
 
 
 @pytest.mark.parametrize("width", [1, 300, 70_000])
@@ -103,25 +103,27 @@ def test_rows_are_read_in_any_order_across_chunks(
 def test_a_cache_gives_the_same_rows_and_keeps_to_its_size(tmp_path: Path) -> None:
     values = vectors(5000, 200)
     ids = [str(i) for i in range(5000)]
-    path = write(tmp_path / "s.h5", ids, values, block=999)
+    path = write(tmp_path / "s.h5", ids, values, block_size=999)
     entities = ids[::-1]
     with FeatureStore(path) as store:
         chunk = store.chunk_rows * 200 * 4
         cache = RowCache(align(store, graph_of(entities)), max_bytes=3 * chunk)
         rng = np.random.default_rng(0)
         for _ in range(20):
-            asked = torch.from_numpy(rng.integers(5000, size=(4, 5)))
-            assert torch.equal(cache.take(asked), torch.from_numpy(values[::-1].copy())[asked])
+            entities = torch.from_numpy(rng.integers(5000, size=(4, 5)))
+            assert torch.equal(
+                cache.take(entities), torch.from_numpy(values[::-1].copy())[entities]
+            )
             assert cache.nbytes <= 3 * chunk
         before = cache.misses
-        cache.take(asked[-1, -1:])
-        cache.take(asked[-1, -1:])
+        cache.take(entities[-1, -1:])
+        cache.take(entities[-1, -1:])
         assert cache.misses <= before + 1
 
 
 def test_a_store_of_another_graph_is_refused_with_both_names(tmp_path: Path) -> None:
-    about = About("image", graph="fb15k-237")
-    path = write(tmp_path / "s.h5", ["a", "b"], vectors(2, 3), about=about)
+    metadata = Metadata("image", graph="fb15k-237")
+    path = write(tmp_path / "s.h5", ["a", "b"], vectors(2, 3), metadata=metadata)
     with FeatureStore(path) as store, pytest.raises(
         DataError, match=r"s.h5 \(made for 'fb15k-237'\): does not fit the graph 'ring': 2 of its "
         "3 entities, the first 'c', are not among the 2 ids",
@@ -129,37 +131,39 @@ def test_a_store_of_another_graph_is_refused_with_both_names(tmp_path: Path) -> 
         align(store, graph_of(["a", "c", "d"]))
 
 
-def test_a_file_cut_off_anywhere_is_one_line(tmp_path: Path) -> None:
+def test_a_truncated_file_is_one_line(tmp_path: Path) -> None:
     path = write(tmp_path / "s.h5", ["a", "b"], vectors(2, 3))
-    whole = path.read_bytes()
-    for size in range(0, len(whole), 61):
-        path.write_bytes(whole[:size])
-        with pytest.raises(DataError, match=r"s.h5: (not a feature store.*or cut off|cut off: )"):
+    data = path.read_bytes()
+    for size in range(0, len(data), 61):
+        path.write_bytes(data[:size])
+        with pytest.raises(
+            DataError, match=r"s.h5: (not a feature store.*or truncated|truncated: )"
+        ):
             FeatureStore(path)
-    path.write_bytes(whole + b"\0")
-    with pytest.raises(DataError, match="longer than it should be"):
+    path.write_bytes(data + b"\0")
+    with pytest.raises(DataError, match="too long"):
         FeatureStore(path)
 
 
 @pytest.mark.parametrize("compression", [None, "gzip"])
-def test_a_flipped_bit_anywhere_is_found_before_hdf5_meets_it(
+def test_a_flipped_bit_is_found_before_hdf5_reads_it(
     tmp_path: Path, compression: str | None
 ) -> None:
     path = write(tmp_path / "s.h5", ["a", "b"], vectors(2, 3), compression=compression)
-    whole = path.read_bytes()
-    for at in range(0, len(whole), 37):
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
-        with pytest.raises(DataError, match=r"s.h5: (damaged|not a |cut off|longer)"):
+    data = path.read_bytes()
+    for offset in range(0, len(data), 37):
+        path.write_bytes(data[:offset] + bytes([data[offset] ^ 4]) + data[offset + 1 :])
+        with pytest.raises(DataError, match=r"s.h5: (damaged|not a |truncated|too long)"):
             FeatureStore(path).read()
 
 
-def test_damage_is_found_where_it_is_read_and_by_verify_anywhere(tmp_path: Path) -> None:
+def test_damage_is_found_by_a_read_of_its_block_and_by_verify(tmp_path: Path) -> None:
     values = vectors(2000, 300)
     path = write(tmp_path / "s.h5", [str(i) for i in range(2000)], values)
-    whole = bytearray(path.read_bytes())
-    at = whole.index(values[1500].tobytes())
-    whole[at] ^= 1
-    path.write_bytes(whole)
+    data = bytearray(path.read_bytes())
+    offset = data.index(values[1500].tobytes())
+    data[offset] ^= 1
+    path.write_bytes(data)
     with FeatureStore(path) as store:
         assert np.array_equal(store.read(np.arange(500)), values[:500])
         for fails in (store.read, store.verify):
@@ -205,25 +209,25 @@ def test_the_file_is_plain_hdf5_with_the_datasets_of_the_contract(tmp_path: Path
         assert file.attrs["format_version"] == 1
 
 
-def test_the_same_rows_give_the_same_file_however_they_come(tmp_path: Path) -> None:
-    found = set()
+def test_the_same_rows_in_any_blocks_give_the_same_file(tmp_path: Path) -> None:
+    contents = set()
     for block in (1, 7, 1000):
         path = write(tmp_path / f"{block}.h5", [str(i) for i in range(50)], vectors(50, 3),
-                     block=block)  # fmt: skip
-        found.add(hashlib.sha256(path.read_bytes()).hexdigest())
+                     block_size=block)  # fmt: skip
+        contents.add(hashlib.sha256(path.read_bytes()).hexdigest())
         time.sleep(0.4)  # which no time in the file may show
-    assert len(found) == 1
+    assert len(contents) == 1
 
 
 @pytest.mark.parametrize(
     ("ids", "values", "words"),
     [
-        (["a", "a"], [[1.0], [2.0]], "the id 'a' comes twice, in rows 0 and 1"),
-        (["a", "b"], [[1.0], [np.nan]], "entity 'b' holds nan in column 0"),
-        (["a", "b"], [[np.inf], [1]], "entity 'a' holds inf in column 0"),
+        (["a", "a"], [[1.0], [2.0]], "the id 'a' is repeated, in rows 0 and 1"),
+        (["a", "b"], [[1.0], [np.nan]], "entity 'b' has nan in column 0"),
+        (["a", "b"], [[np.inf], [1]], "entity 'a' has inf in column 0"),
         (["a", "b"], [[1.0, 2.0], [1.0, 2.0]], r"shape \(2, 2\), expected 2 of width 1"),
-        (["a", ""], [[1.0], [2.0]], "the id '' is empty or holds a control character"),
-        (["a", "b\x00"], [[1.0], [2.0]], "holds a control character"),
+        (["a", ""], [[1.0], [2.0]], "the id '' is empty or contains a control character"),
+        (["a", "b\x00"], [[1.0], [2.0]], "contains a control character"),
         (["a", "\udc80"], [[1.0], [2.0]], "is not UTF-8"),
     ],
 )
@@ -233,20 +237,20 @@ def test_rows_that_cannot_be_stored_leave_the_old_file(
     path = write(tmp_path / "s.h5", ["old"], vectors(1, 1))
     before = path.read_bytes()
     with pytest.raises(DataError, match=words):
-        rows = Rows(ids, np.array(values, dtype=np.float32), np.ones(2, dtype=bool))
-        write_store(path, About("image"), [rows], n=2, width=1)
+        rows = FeatureBlock(ids, np.array(values, dtype=np.float32), np.ones(2, dtype=bool))
+        write_store(path, Metadata("image"), [rows], n=2, width=1)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_float16_cannot_hold_is_refused(tmp_path: Path) -> None:
+def test_values_outside_float16_are_refused(tmp_path: Path) -> None:
     big = np.full((1, 2), 1e5, dtype=np.float32)
-    with pytest.raises(DataError, match=r"'a' holds 100000.0 .* finite float16 .* as float32"):
+    with pytest.raises(DataError, match=r"'a' has 100000.0 .* finite float16 .* as float32"):
         write(tmp_path / "s.h5", ["a"], big, dtype="float16")
     with pytest.raises(DataError, match="nothing to store"):
-        write_store(tmp_path / "s.h5", About("image"), [], n=0, width=3)
-    with pytest.raises(UsageError, match="modality '../x': expected small letters"):
-        About("../x")
+        write_store(tmp_path / "s.h5", Metadata("image"), [], n=0, width=3)
+    with pytest.raises(UsageError, match="modality '../x': expected lower-case letters"):
+        Metadata("../x")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs limits on file sizes")
@@ -260,7 +264,8 @@ def test_a_full_disk_is_one_line_and_leaves_the_old_store(tmp_path: Path, limit:
         "from mmkgc_cli.errors import DataError\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
-        "try: write(Path(sys.argv[1]), list(map(str, range(999))), vectors(999, 200), block=99)\n"
+        "ids = list(map(str, range(999)))\n"
+        "try: write(Path(sys.argv[1]), ids, vectors(999, 200), block_size=99)\n"
         "except DataError as error: print(error)\n"
     )
     done = subprocess.run(

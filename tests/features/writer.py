@@ -8,17 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from mmkgc_cli.features.metadata import About
-from mmkgc_cli.features.resumable_writer import StorePart
+from mmkgc_cli.features.metadata import Metadata
+from mmkgc_cli.features.resumable_writer import ResumableWriter
 from tests.features.small import vectors
 
 N, WIDTH, BATCH = 120, 16, 6
 
 
 def extract(path: Path, stop: int = N, pause: float = 0.0) -> None:
-    """Appends what is not there yet, as an extraction does, and makes the store."""
+    """Appends the missing rows, as an extraction does, and writes the store."""
     values = vectors(N, WIDTH)
-    with StorePart(path, About("image"), WIDTH, {"inputs": "x"}) as part:
+    with ResumableWriter(path, Metadata("image"), WIDTH, {"inputs": "x"}) as part:
         for start in range(len(part.ids), stop, BATCH):
             rows = np.arange(start, min(start + BATCH, stop))
             part.append([f"e{i}" for i in rows], values[rows], rows % 5 > 0)

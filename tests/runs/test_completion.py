@@ -16,7 +16,7 @@ from mmkgc_cli.completion.maco.generation import generate_vectors
 from mmkgc_cli.completion.maco.settings import PAPER, RELEASED, MacoSettings
 from mmkgc_cli.completion.pipeline import CompletionRequest
 from mmkgc_cli.errors import DataError, Interrupted, UsageError
-from mmkgc_cli.features.masks import MaskRequest, missing
+from mmkgc_cli.features.masks import MaskRequest, missing_mask
 from mmkgc_cli.features.store import FeatureStore
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import write_graph
@@ -135,7 +135,7 @@ def test_hidden_vectors_are_measured_during_training_and_do_not_affect_it(tmp_pa
     assert {"centred_cosine", "hits10", "count"} <= events[1]["hidden"].keys()
     first = remains(tmp_path, "a")
     # Other hidden vectors: the same result.
-    hidden = missing(MaskRequest("image", 0.4, 0), GRAPH.entities, SEEN)
+    hidden = missing_mask(MaskRequest("image", 0.4, 0), GRAPH.entities, SEEN)
     other = tmp_path / "other"
     prepare(other, values=np.where(hidden[:, None], 100.0, VALUES).astype(np.float32))
     run(other, "a")
@@ -163,7 +163,7 @@ def test_the_store_holds_what_the_generator_makes(
         values = store.read()
         assert store.generated is not None
         assert np.array_equal(store.generated, wanted)
-        record = store.about.completion
+        record = store.metadata.completion
     # Names of entities ascend, so their order in the graph is that of the problem.
     assert np.array_equal(values[wanted], generated[0].vectors.numpy())
     assert np.array_equal(values[~wanted], VALUES[~wanted])

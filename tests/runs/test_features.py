@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmkgc_cli.features.metadata import About
+from mmkgc_cli.features.metadata import Metadata
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import write_graph
 from mmkgc_cli.runs.config import read_config_file
@@ -31,9 +31,9 @@ def stores(graph: Graph, tmp_path: Path) -> Path:
     n = len(graph.entities)
     seen = np.arange(n) % 4 != 0
     for seed, (modality, observed) in enumerate({"image": seen, "text": seen | True}.items()):
-        about = About(modality, encoder="hand", graph=graph.name)
+        metadata = Metadata(modality, encoder="hand", graph=graph.name)
         values = vectors(n, WIDTH, seed) * observed[:, None]
-        write(tmp_path / f"{modality}.h5", graph.entities, values, observed, about=about)
+        write(tmp_path / f"{modality}.h5", graph.entities, values, observed, metadata=metadata)
     return tmp_path
 
 
@@ -116,7 +116,7 @@ def test_a_resumed_training_ends_as_an_undisturbed_one(
 def test_another_store_is_not_resumed_with(mmkgc: Run, stores: Path, graph: Graph) -> None:
     assert train(mmkgc, "ikrl", "--features", "image=image.h5", "--fill", "zero").code == 0
     other = vectors(len(graph.entities), WIDTH + 1, 9)
-    write(stores / "other.h5", graph.entities, other, about=About("image"))
+    write(stores / "other.h5", graph.entities, other, metadata=Metadata("image"))
     done = mmkgc("train", "--resume", "run", "--epochs", "4", "--features", "image=other.h5")
     assert done.code == 3
     assert "other.h5: not the store that the run began with: expected SHA-256" in done.err
@@ -127,14 +127,14 @@ def test_another_store_is_not_resumed_with(mmkgc: Run, stores: Path, graph: Grap
 
 
 def foreign(stores: Path, graph: Graph) -> str:
-    write(stores / "foreign.h5", ["a", "b"], vectors(2, WIDTH), about=About("image"))
+    write(stores / "foreign.h5", ["a", "b"], vectors(2, WIDTH), metadata=Metadata("image"))
     return "foreign.h5: does not fit the graph 'random'"
 
 
 def infinite(stores: Path, graph: Graph) -> str:
     path = stores / "infinite.h5"
     values = vectors(len(graph.entities), WIDTH)
-    edit(write(path, graph.entities, values, about=About("image")), "vectors", 3, np.inf)
+    edit(write(path, graph.entities, values, metadata=Metadata("image")), "vectors", 3, np.inf)
     return "infinite.h5: expected finite numbers, got 1 row with others"
 
 
@@ -173,7 +173,7 @@ BAD = {
     "gaps": (
         ["ikrl", "--features", "image=image.h5"],
         3,
-        "image.h5: 10 of 40 entities of 'random' have no image vector; say what stands for it",
+        "image.h5: 10 of 40 entities of 'random' have no image vector; choose a fill with --fill",
     ),
     "no file": (["ikrl", "--features", "image=no.h5"], 3, "no.h5: no such file"),
     "no pair": (["ikrl", "--features", "image.h5"], 2, "--features image.h5: expected MODALITY="),

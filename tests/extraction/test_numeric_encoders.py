@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.extraction.contract import EncoderOptions, Skip
+from mmkgc_cli.extraction.numeric_encoders import Quantiles
 from mmkgc_cli.extraction.numeric_inputs import Number, Numbers
-from mmkgc_cli.extraction.quantiles import Quantiles
 
 
 def numbers(**values: float | list[float]) -> Numbers:
@@ -38,23 +38,25 @@ def test_a_quantile_is_the_mean_place_among_all_values() -> None:
 
 def test_several_values_of_an_attribute_are_averaged_in_quantiles() -> None:
     items = [numbers(a=[1.0, 1e308, 1e308]), numbers(a=5.0)]
-    made = fitted(items).encode(items)
-    assert made[0, 0] == np.float32((1 / 8 + 3 / 4 + 3 / 4) / 3)
-    assert made[1].tolist() == [3 / 8, 0.0]
+    result = fitted(items).encode(items)
+    assert result[0, 0] == np.float32((1 / 8 + 3 / 4 + 3 / 4) / 3)
+    assert result[1].tolist() == [3 / 8, 0.0]
 
 
 def test_attributes_of_few_entities_have_no_column() -> None:
-    several = [numbers(a=float(i), rare=[1.0, 2.0, 3.0]) if i == 0 else numbers(a=float(i))
+    items = [numbers(a=float(i), rare=[1.0, 2.0, 3.0]) if i == 0 else numbers(a=float(i))
                for i in range(3)]  # fmt: skip
-    encoder = fitted(several, min_count=2)
+    encoder = fitted(items, min_count=2)
     assert encoder.width == 2
     assert encoder.notes[1] == "1 attribute of fewer than 2 entities left out"
-    encoder.admit(several[0])
-    with pytest.raises(Skip, match="no attribute that at least 2 entities have"):
+    encoder.admit(items[0])
+    with pytest.raises(Skip, match="no attribute of at least 2 entities"):
         encoder.admit(numbers(rare=1.0))
-    with pytest.raises(DataError, match="no attribute has numbers of 4 entities, the most is 3"):
-        fitted(several, min_count=4)
-    with pytest.raises(DataError, match="the most is 0; lower --min-count"):
+    with pytest.raises(
+        DataError, match="no attribute has numbers of 4 entities; the largest count is 3"
+    ):
+        fitted(items, min_count=4)
+    with pytest.raises(DataError, match="the largest count is 0; lower --min-count"):
         fitted([])
 
 
@@ -65,8 +67,8 @@ def test_quantiles_keep_the_order_of_values_and_their_mean_is_a_half(
     items = [numbers(a=value) for value in values]
     shuffled = list(items)
     rng.shuffle(shuffled)  # type: ignore[attr-defined]
-    made = fitted(shuffled).encode(items)[:, 0].astype(float)
+    result = fitted(shuffled).encode(items)[:, 0].astype(float)
     order = np.argsort(values, kind="stable")
-    assert (np.diff(made[order]) >= 0).all()
-    assert ((np.diff(made[order]) > 0) == (np.diff(np.array(values)[order]) > 0)).all()
-    assert made.mean() == pytest.approx(0.5, abs=1e-6)
+    assert (np.diff(result[order]) >= 0).all()
+    assert ((np.diff(result[order]) > 0) == (np.diff(np.array(values)[order]) > 0)).all()
+    assert result.mean() == pytest.approx(0.5, abs=1e-6)

@@ -1,26 +1,29 @@
-"""Numbers as their place among all values of the attribute, and what is missing."""
+"""Encoders of numbers: quantiles of attributes, and numbers as text for a text encoder."""
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmkgc_cli.errors import DataError
-from mmkgc_cli.extraction.contract import Encoder, EncoderAbout, EncoderOptions, Skip
+from mmkgc_cli.extraction.contract import Encoder, EncoderMetadata, EncoderOptions, Skip
 from mmkgc_cli.extraction.numeric_inputs import Numbers
 from mmkgc_cli.text import counted
 
 MIN_COUNT = 10
+_SEPARATORS = re.compile(r"[\s._]+")
 
 
 class Quantiles(Encoder[Numbers]):
-    """Columns for the attributes that at least `min_count` entities have, in the order of names.
+    """Two columns for each attribute of at least `min_count` entities, in the order of names.
 
-    First, for each, the quantile of the entity's value: (values below + half of those equal, itself
-    among them) / all values of the job; the mean where an entity has several; 0 where it has none.
-    Then, for each, 1 where it has none, and else 0.
+    The first half is the quantile of the entity's value among all values of the job: (values below
+    + half of the equal values, itself included) / number of values. It is the mean if an entity
+    has several values, and 0 if it has none. The second half is 1 if the value is missing, else 0.
     """
 
     def __init__(self, options: EncoderOptions) -> None:
@@ -29,10 +32,10 @@ class Quantiles(Encoder[Numbers]):
         self._column: dict[str, int] = {}
 
     def fit(self, items: Iterable[Numbers]) -> None:
-        """Looks at all values.
+        """Collects all values and selects the attributes.
 
         Raises:
-            DataError: when no attribute has enough entities.
+            DataError: no attribute has enough entities.
         """
         values: dict[str, list[float]] = {}
         entities: dict[str, int] = {}
@@ -45,8 +48,9 @@ class Quantiles(Encoder[Numbers]):
         if not kept:
             most = max(entities.values(), default=0)
             raise DataError(
-                f"no attribute has numbers of {counted(self._least, 'entity')}, the most is "
-                f"{most}; lower --min-count"
+                f"no attribute has numbers of {counted(self._least, 'entity')}; the largest count "
+                f"is {most}",
+                fix="lower --min-count",
             )
         self._values = {name: np.sort(np.array(values[name])) for name in kept}
         self._column = {name: column for column, name in enumerate(kept)}
@@ -55,7 +59,7 @@ class Quantiles(Encoder[Numbers]):
             f"columns: quantile, then whether it is missing, of {', '.join(kept)}",
             *self._rare(len(entities) - len(kept)),
         )
-        self.about = EncoderAbout(
+        self.metadata = EncoderMetadata(
             name="quantiles",
             revision="1",
             preprocess=f"attributes of at least {counted(self._least, 'entity')}",
@@ -68,9 +72,9 @@ class Quantiles(Encoder[Numbers]):
         return (f"{counted(count, 'attribute')} of fewer than {self._least} entities left out",)
 
     def admit(self, item: Numbers) -> None:
-        """Skips entities whose attributes are all too rare to have a column."""
+        """Skips entities with rare attributes only, which have no column."""
         if not any(number.attribute in self._column for number in item):
-            raise Skip(f"no attribute that at least {counted(self._least, 'entity')} have")
+            raise Skip(f"no attribute of at least {counted(self._least, 'entity')}")
 
     def encode(self, items: Sequence[Numbers]) -> NDArray[np.float32]:
         """Vectors float32 ``[n, 2 * attributes]``."""
@@ -88,3 +92,34 @@ class Quantiles(Encoder[Numbers]):
         missing = count == 0
         quantile = total / np.maximum(count, 1)
         return np.concatenate([quantile, missing], axis=1, dtype=np.float32)
+
+
+class NumbersAsText(Encoder[Numbers]):
+    """Encodes "attribute value; attribute value" with a text encoder, as MoCME does with BERT."""
+
+    def __init__(self, text_encoder: Encoder[str]) -> None:
+        self._text_encoder = text_encoder
+        self.width, self.conditions = text_encoder.width, text_encoder.conditions
+        metadata = text_encoder.metadata
+        self.metadata = dataclasses.replace(
+            metadata, preprocess=f"'attribute value; …' as text; {metadata.preprocess}"
+        )
+
+    def admit(self, item: Numbers) -> None:
+        """Checks the text with the text encoder."""
+        self._text_encoder.admit(as_text(item))
+
+    def encode(self, items: Sequence[Numbers]) -> NDArray[np.float32]:
+        """Vectors float32 ``[n, width]``."""
+        return self._text_encoder.encode([as_text(item) for item in items])
+
+
+def as_text(numbers: Numbers) -> str:
+    """The attributes as words, each with its value as written in the file."""
+    return "; ".join(f"{_words(number.attribute)} {number.written}" for number in numbers)
+
+
+def _words(attribute: str) -> str:
+    """``<http://rdf.freebase.com/ns/people.person.height_meters>``: people person height meters."""
+    local_name = re.split(r"[/#]", attribute.strip("<>"))[-1]
+    return _SEPARATORS.sub(" ", local_name).strip() or attribute
