@@ -43,7 +43,8 @@ def report_outcome(folder: Path, status: str, reason: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / REPORT).write_text(json.dumps({"status": status, "reason": reason}) + "\n")
     if status != "built":
-        print(f"mmkgc: no native library: {reason}; the torch twins run instead", file=sys.stderr)
+        text = f"mmkgc: no native library: {reason}; the reference implementations run instead"
+        print(text, file=sys.stderr)
 
 
 def drop_stale(folder: Path) -> None:

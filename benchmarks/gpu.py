@@ -27,9 +27,9 @@ from mmkgc_cli.ops import (
     MessageGraph,
     Metric,
     SideChoice,
+    backend_of,
     entropy_weighted_loss,
     filtered_negatives,
-    path_of,
     rank_candidates,
     rgcn_propagate,
     rotate_score,
@@ -37,9 +37,9 @@ from mmkgc_cli.ops import (
     whole_row,
 )
 from mmkgc_cli.ops.entropy_weighted_loss import entropy_cut
-from mmkgc_cli.ops.entropy_weighted_loss import twin as entropy_twin
+from mmkgc_cli.ops.entropy_weighted_loss import reference as entropy_reference
 from mmkgc_cli.ops.filtered_negatives import KnownAnswers
-from mmkgc_cli.ops.self_adversarial_loss import twin as adversarial_twin
+from mmkgc_cli.ops.self_adversarial_loss import reference as adversarial_reference
 from mmkgc_cli.training.optimizers import Adam
 
 MARGIN, TEMPERATURE = 9.0, 1.0
@@ -236,18 +236,18 @@ def time_rgcn(device: Device, floors: Floors, triples: Tensor) -> Any:
 
 
 def time_losses(device: Device) -> Any:
-    """The losses with their gradients against their twins."""
+    """The losses with their gradients against their references."""
     rows = []
     thresholds, weights = (0.2, 0.8), (0.5, 1.5, 1.2)
     cuts = [entropy_cut(bits) for bits in thresholds]
     losses: dict[str, tuple[Any, Any]] = {
         "self-adversarial": (
             partial(self_adversarial_loss, temperature=TEMPERATURE),
-            partial(adversarial_twin, temperature=TEMPERATURE),
+            partial(adversarial_reference, temperature=TEMPERATURE),
         ),
         "entropy-weighted": (
             partial(entropy_weighted_loss, thresholds=thresholds, weights=weights),
-            partial(entropy_twin, easy_above=cuts[0], hard_upto=cuts[1], weights=weights),
+            partial(entropy_reference, easy_above=cuts[0], hard_upto=cuts[1], weights=weights),
         ),
     }
 
@@ -257,18 +257,18 @@ def time_losses(device: Device) -> Any:
     for n in (32, 128):
         positive = torch.randn(device.sizes.batch, device=device.name).requires_grad_()
         negative = torch.randn(device.sizes.batch, n, device=device.name).requires_grad_()
-        for name, (ours, twin) in losses.items():
-            ours_s, twin_s = (
+        for name, (ours, reference) in losses.items():
+            ours_s, reference_s = (
                 device.seconds(partial(with_gradients, loss, positive, negative))
-                for loss in (ours, twin)
+                for loss in (ours, reference)
             )
             rows.append(
                 {
                     "loss": name,
                     "N": n,
                     "ours_us": ours_s * 1e6,
-                    "twin_us": twin_s * 1e6,
-                    "twin_over_ours": twin_s / ours_s,
+                    "reference_us": reference_s * 1e6,
+                    "reference_over_ours": reference_s / ours_s,
                 }
             )
     return rows
@@ -333,8 +333,8 @@ def main() -> None:
         raise SystemExit("torch sees no GPU; --tiny tries the program out without one")
     sizes = TINY if arguments.tiny else Sizes()
     device = Device("cuda" if there else "cpu", sizes)
-    path, why = path_of("rotate_score", device.name.type)
-    if path != "native":
+    backend, why = backend_of("rotate_score", device.name.type)
+    if backend != "native":
         raise SystemExit(f"the kernels are not there: {why}")
     triples = random_triples(sizes)
     if arguments.graph and not arguments.tiny:

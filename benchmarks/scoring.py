@@ -1,4 +1,4 @@
-"""One RotatE step by `rotate_loss` and by others of our ops, against the twin, eager and compiled.
+"""One RotatE step by `rotate_loss` and by other ops, against the reference, eager and compiled.
 
     python -m benchmarks.scoring
 
@@ -31,14 +31,14 @@ from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.ops import (
     Metric,
     SelfAdversarial,
-    path_of,
+    backend_of,
     rotate_loss,
     rotate_score,
     sampled_loss,
     self_adversarial_loss,
     whole_row,
 )
-from mmkgc_cli.ops.rotate_score import twin
+from mmkgc_cli.ops.rotate_score import reference
 from mmkgc_cli.sides import Side
 from mmkgc_cli.state.memory import keep_freed_memory, settled_objects
 from mmkgc_cli.training.optimizers import Adam
@@ -210,8 +210,8 @@ CONTESTANTS: dict[str, Callable[[], Contest | PyKEEN]] = {
     "ours, sampled_loss": lambda: Contest(by_queries, Adam),
     "ours, in two ops": lambda: Contest(in_two_ops, Adam),
     "ours, torch's Adam": lambda: Contest(in_two_ops, torch.optim.Adam),
-    "twin, eager": lambda: Contest(theirs(twin), torch.optim.Adam),
-    "twin, compiled": lambda: Contest(torch.compile(theirs(twin)), torch.optim.Adam),
+    "reference, eager": lambda: Contest(theirs(reference), torch.optim.Adam),
+    "reference, compiled": lambda: Contest(torch.compile(theirs(reference)), torch.optim.Adam),
     "PyKEEN": PyKEEN,
     "explicit, compiled": lambda: Contest(torch.compile(theirs(explicit)), torch.optim.Adam),
 }
@@ -271,7 +271,7 @@ def main() -> None:
     print(
         json.dumps(
             {
-                "path": path_of("rotate_loss", "cpu")[0],
+                "backend": backend_of("rotate_loss", "cpu")[0],
                 "step_ms": {name: round(value, 2) for name, value in median.items()},
                 "fastest_ms": {name: round(min(of), 2) for name, of in times.items()},
                 "ratio": {name: round(value / median["ours"], 1) for name, value in median.items()},

@@ -1,4 +1,4 @@
-"""``mmkgc doctor``: what is installed, which path each op takes, what is missing."""
+"""``mmkgc doctor``: what is installed, the backend of each op, and what is missing."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ def doctor(as_json: JsonFlag = False) -> None:
         if value:
             out.print(f"  {key}: {value}")
     rows = [
-        [op, device, entry["path"], entry["why"]]
+        [op, device, entry["backend"], entry["why"]]
         for op, devices in report["ops"].items()
         for device, entry in devices.items()
     ]
-    out.print(table("ops", ["", "device", "path", "why"], rows))
+    out.print(table("ops", ["", "device", "backend", "why"], rows))
     out.print()
     out.print(f"devices: {', '.join(report['devices'])}; CPU threads: {report['threads']}")
     for name, folder in report["folders"].items():
@@ -67,7 +67,7 @@ def diagnose() -> dict[str, Any]:
     missing = []
     if not library.loaded:
         missing.append(
-            f"the native library ({library.reason}); everything runs on the torch twins, slower. "
+            f"the native library ({library.reason}); the slower reference runs instead. "
             "Get it with a C++20 compiler and: pip install --no-build-isolation . (or make build)"
         )
     if importlib.util.find_spec("mmkgc_scorers") is None:
@@ -89,7 +89,7 @@ def diagnose() -> dict[str, Any]:
         "native": {"loaded": library.loaded, "reason": library.reason, "build": library.build},
         "ops": {
             op: {
-                kind: dict(zip(("path", "why"), ops.path_of(op, kind), strict=True))
+                kind: dict(zip(("backend", "why"), ops.backend_of(op, kind), strict=True))
                 for kind in kinds
             }
             for op in ops.OPS

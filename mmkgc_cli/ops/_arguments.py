@@ -1,4 +1,4 @@
-"""Argument checks that the twins share: those of ``checks/arguments.h``, word for word."""
+"""Argument checks that the references share: those of ``checks/arguments.h``, word for word."""
 
 from __future__ import annotations
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from mmkgc_cli.ops import _losses, _native
 from mmkgc_cli.ops._arguments import Checks
 from mmkgc_cli.ops.deferred import Deferred, DeferredGradient, deferred_gradients
-from mmkgc_cli.ops.entropy_weighted_loss import twin as entropy_weighted
+from mmkgc_cli.ops.entropy_weighted_loss import reference as entropy_weighted
 from mmkgc_cli.ops.row_loss import RowLoss
-from mmkgc_cli.ops.self_adversarial_loss import twin as self_adversarial
+from mmkgc_cli.ops.self_adversarial_loss import reference as self_adversarial
 
 
 def is_fused(op: str, table: Tensor, loss: RowLoss) -> bool:
@@ -22,7 +22,7 @@ def is_fused(op: str, table: Tensor, loss: RowLoss) -> bool:
     return not table.requires_grad or deferred_gradients(table) is not None
 
 
-def twin_of_scores(
+def reference_of_scores(
     checks: Checks, scores: Tensor, usable: Tensor | None, kind: int, settings: Sequence[float]
 ) -> Tensor:
     """The same in torch, by kind and numbers."""

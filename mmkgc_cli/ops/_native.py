@@ -63,7 +63,7 @@ _avoided = False
 
 @contextlib.contextmanager
 def without_kernels() -> Iterator[None]:
-    """Everything runs on the twins while it lasts, to hold one path against the other."""
+    """Everything runs on the references while it lasts, to hold one path against the other."""
     global _avoided
     before, _avoided = _avoided, True
     try:
@@ -86,12 +86,12 @@ def _is_registered(op: str, device_type: str) -> bool:
     return has
 
 
-def path_of(op: str, device_type: str) -> tuple[str, str]:
-    """Which path `op` takes on a device: ``("native" | "twin", why)``."""
+def backend_of(op: str, device_type: str) -> tuple[str, str]:
+    """Which path `op` takes on a device: ``("native" | "reference", why)``."""
     if not library().loaded:
-        return "twin", library().reason
+        return "reference", library().reason
     if has_kernel(op, device_type):
         return "native", "loaded"
     if op in COMPOSED and has_kernel(COMPOSED[op], device_type):
         return "native", f"by {COMPOSED[op]} and the loss"
-    return "twin", f"no {device_type} kernel in this build"
+    return "reference", f"no {device_type} kernel in this build"

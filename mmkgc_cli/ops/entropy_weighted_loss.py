@@ -109,7 +109,7 @@ def entropy_weighted_loss(
     )  # fmt: skip
     if _native.has_kernel(NAME, positive.device.type):
         return _losses.apply(torch.ops.mmkgc.entropy_weighted_loss.default, *args)
-    return twin(*args)
+    return reference(*args)
 
 
 def _check_arguments(
@@ -132,7 +132,7 @@ def _check_arguments(
     _losses.check_reduction(c, reduction)
 
 
-def twin(
+def reference(
     positive: Tensor,
     negative: Tensor,
     usable: Tensor | None,

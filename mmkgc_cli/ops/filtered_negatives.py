@@ -1,7 +1,7 @@
 """Negatives of a batch: corrupted triples that are not known to be true.
 
 Every draw is a function of the seed, the step, its position and the round, by Philox 4x32-10
-(Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): the native kernel and the twin
+(Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): kernel and reference
 draw the same negatives, on any device, with any number of threads, and a step can be drawn again.
 """
 
@@ -100,7 +100,7 @@ def filtered_negatives(
         if _native.has_kernel(NAME, positives.device.type):
             ids, side, usable, order = torch.ops.mmkgc.filtered_negatives(*args)
         else:
-            ids, side, usable, order = twin(*args)
+            ids, side, usable, order = reference(*args)
     return ids, side, usable, order
 
 
@@ -176,7 +176,7 @@ def _check_arguments(
         )
 
 
-def twin(
+def reference(
     positives: Tensor,
     head_share: Tensor,
     tail_keys: Tensor,

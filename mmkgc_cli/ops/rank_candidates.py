@@ -1,6 +1,6 @@
 """Filtered ranking of targets among all candidates, without a score matrix.
 
-`rank_candidates` picks the native kernel or the twin; both give counts from which optimistic,
+`rank_candidates` picks the native kernel or the reference; both give counts from which optimistic,
 realistic and pessimistic ranks follow (optimistic = 1 + better, pessimistic = optimistic + equal).
 """
 
@@ -17,8 +17,8 @@ from mmkgc_cli.ops.metric import Metric, Pair, score_rows
 
 NAME = "rank_candidates"
 
-# Scores and differences the twin holds at once (elements, not bytes).
-TWIN_BUDGET = 1 << 24
+# Scores and differences the reference holds at once (elements, not bytes).
+REFERENCE_BUDGET = 1 << 24
 
 
 def rank_candidates(
@@ -63,7 +63,7 @@ def rank_candidates(
         if _native.has_kernel(NAME, queries.device.type):
             better, equal, nonfinite = torch.ops.mmkgc.rank_candidates(*args, flat, weights, scale)
         else:
-            better, equal, nonfinite = twin(*args, flat, weights, scale)
+            better, equal, nonfinite = reference(*args, flat, weights, scale)
     return better, equal, nonfinite
 
 
@@ -136,7 +136,7 @@ def _row_of(ptr: Tensor) -> Tensor:
     return rows.repeat_interleave(ptr[1:] - ptr[:-1])
 
 
-def twin(
+def reference(
     queries: Tensor,
     table: Tensor,
     target_ptr: Tensor,
@@ -158,7 +158,7 @@ def twin(
         factor = None if scale is None else scale[start:stop]
         return _score_block(queries[start:stop], table, Metric(metric), terms, factor)
 
-    block = max(1, TWIN_BUDGET // max(1, 4 * table.shape[0]))
+    block = max(1, REFERENCE_BUDGET // max(1, 4 * table.shape[0]))
     return rank_scores(scores_of, block, target_ptr, target_ids, filter_ptr, filter_ids)
 
 
@@ -196,7 +196,7 @@ def rank_scores(
         kept[filter_row, filter_ids[f0:f1]] = False
         # The sweep meets the target itself unless the filter takes it out.
         itself = kept[target_row, ids].to(torch.int64)
-        per_chunk = max(1, TWIN_BUDGET // max(1, scores.shape[1]))
+        per_chunk = max(1, REFERENCE_BUDGET // max(1, scores.shape[1]))
         for a in range(0, ids.numel(), per_chunk):
             b = min(a + per_chunk, ids.numel())
             rows = target_row[a:b]
@@ -211,7 +211,7 @@ def _score_block(
 ) -> Tensor:
     """All scores of a few queries, ``[b, E]``; differences are held a slice of E at a time."""
     scores = queries.new_empty(queries.shape[0], table.shape[0])
-    step = max(1, TWIN_BUDGET // max(1, queries.shape[0] * table.shape[1]))
+    step = max(1, REFERENCE_BUDGET // max(1, queries.shape[0] * table.shape[1]))
     for start in range(0, table.shape[0], step):
         stop = min(start + step, table.shape[0])
         scores[:, start:stop] = score_rows(

@@ -2,7 +2,7 @@
 
 Aggregate, then transform: Z_b[i] = sum over edges (j -> i, r) of norm * a_rb * x[j], one gather of
 x for all bases. A layer is one matrix product behind it, and no edge ever holds a message.
-`rgcn_propagate` picks the native kernel or the twin.
+`rgcn_propagate` picks the native kernel or the reference.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def rgcn_propagate(
     if _native.has_kernel(NAME, x.device.type):
         result: Tensor = torch.ops.mmkgc.rgcn_propagate(*args)
         return result
-    return twin(*args)
+    return reference(*args)
 
 
 def _check_arguments(
@@ -102,7 +102,7 @@ def _check_arguments(
     c.require(x.shape[0] == expected, f"x has {x.shape[0]} rows, expected {expected}")
 
 
-def twin(
+def reference(
     x: Tensor,
     coefficients: Tensor,
     ptr: Tensor,

@@ -18,7 +18,7 @@ from mmkgc_cli.ops._autograd import first_order
 from mmkgc_cli.ops.deferred import Deferred, DeferredGradient, deferred_gradients
 from mmkgc_cli.ops.metric import Metric, whole_row
 from mmkgc_cli.ops.rotate_score import check_arguments, rotate_score
-from mmkgc_cli.ops.rotate_score import twin as score_twin
+from mmkgc_cli.ops.rotate_score import reference as score_reference
 from mmkgc_cli.ops.row_loss import RowLoss, loss_of_scores
 
 NAME = "rotate_loss"
@@ -69,7 +69,7 @@ def rotate_loss(
     return made
 
 
-def twin(
+def reference(
     table: Tensor,
     phases: Tensor,
     heads: Tensor,
@@ -85,8 +85,8 @@ def twin(
     """`rotate_loss` in torch, with the arguments of the op, whose autograd makes the gradients."""
     check_arguments(_CHECKS, table, phases, heads, relations, tails, ids, side)
     _fused_loss.check_settings(_CHECKS, ids, usable, loss, settings)
-    scores = offset + score_twin(table, phases, heads, relations, tails, ids, side)
-    return _fused_loss.twin_of_scores(_CHECKS, scores, usable, loss, settings)
+    scores = offset + score_reference(table, phases, heads, relations, tails, ids, side)
+    return _fused_loss.reference_of_scores(_CHECKS, scores, usable, loss, settings)
 
 
 class _Fused(torch.autograd.Function):

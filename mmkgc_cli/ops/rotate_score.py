@@ -58,7 +58,7 @@ def rotate_score(
     if _native.has_kernel(NAME, table.device.type):
         result: Tensor = torch.ops.mmkgc.rotate_score(*args)
         return result
-    return twin(*args)
+    return reference(*args)
 
 
 def check_arguments(
@@ -98,7 +98,7 @@ def check_arguments(
     c.candidates(ids, side, batch, 2, table.shape[0])
 
 
-def twin(
+def reference(
     table: Tensor,
     phases: Tensor,
     heads: Tensor,

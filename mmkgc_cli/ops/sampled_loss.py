@@ -19,8 +19,8 @@ from mmkgc_cli.ops._autograd import first_order
 from mmkgc_cli.ops.deferred import Deferred, DeferredGradient, deferred_gradients
 from mmkgc_cli.ops.metric import Metric, Pair
 from mmkgc_cli.ops.row_loss import RowLoss, loss_of_scores
+from mmkgc_cli.ops.sampled_score import reference as score_reference
 from mmkgc_cli.ops.sampled_score import sampled_score
-from mmkgc_cli.ops.sampled_score import twin as score_twin
 
 NAME = "sampled_loss"
 _CHECKS = Checks(NAME)
@@ -70,7 +70,7 @@ def sampled_loss(
     return made
 
 
-def twin(
+def reference(
     queries: Tensor,
     table: Tensor,
     ids: Tensor,
@@ -86,8 +86,8 @@ def twin(
     """`sampled_loss` in torch, with the arguments of the op, whose autograd makes the gradients."""
     _CHECKS.sampled(queries, table, ids, side, metric, pairs, weights, None)
     _fused_loss.check_settings(_CHECKS, ids, usable, loss, settings)
-    scores = offset + score_twin(queries, table, ids, side, metric, pairs, weights)
-    return _fused_loss.twin_of_scores(_CHECKS, scores, usable, loss, settings)
+    scores = offset + score_reference(queries, table, ids, side, metric, pairs, weights)
+    return _fused_loss.reference_of_scores(_CHECKS, scores, usable, loss, settings)
 
 
 class _Fused(torch.autograd.Function):

@@ -1,6 +1,6 @@
 """Scores of sampled candidates, gathered and scored in one go, with gradients.
 
-`sampled_score` picks the native kernel or the twin. The native backward pass makes the differences
+The native backward pass makes the differences
 again instead of keeping them, and sums the gradient of the table entity by entity over candidates
 in sorted order: the result does not depend on the number of threads.
 """
@@ -64,10 +64,10 @@ def sampled_score(
     if _native.has_kernel(NAME, queries.device.type):
         result: Tensor = torch.ops.mmkgc.sampled_score(*args)
         return result
-    return twin(*args)
+    return reference(*args)
 
 
-def twin(
+def reference(
     queries: Tensor,
     table: Tensor,
     ids: Tensor,

@@ -59,7 +59,7 @@ def self_adversarial_loss(
     args = (positive, negative, usable, float(temperature), int(form), float(margin))
     if _native.has_kernel(NAME, positive.device.type):
         return _losses.apply(torch.ops.mmkgc.self_adversarial_loss.default, *args)
-    return twin(*args)
+    return reference(*args)
 
 
 def _check_arguments(positive: Tensor, negative: Tensor, usable: Tensor | None, form: int) -> None:
@@ -68,7 +68,7 @@ def _check_arguments(positive: Tensor, negative: Tensor, usable: Tensor | None, 
     _losses.check_form(_CHECKS, form)
 
 
-def twin(
+def reference(
     positive: Tensor,
     negative: Tensor,
     usable: Tensor | None,

@@ -15,7 +15,7 @@ from torch import Tensor
 from mmkgc_cli.ops import _native
 from mmkgc_cli.ops._arguments import Checks
 from mmkgc_cli.ops.deferred import DeferredGradient
-from mmkgc_cli.ops.sampled_score import twin as scores_in_torch
+from mmkgc_cli.ops.sampled_score import reference as scores_in_torch
 
 NAME = "table_adam"
 _CHECKS = Checks(NAME)
@@ -93,10 +93,10 @@ def table_adam(
     if _native.has_kernel(NAME, table.device.type):
         squares: Tensor = torch.ops.mmkgc.table_adam(*args)
         return squares
-    return twin(*args)
+    return reference(*args)
 
 
-def twin(
+def reference(
     grad: Tensor,
     queries: Tensor,
     table: Tensor,

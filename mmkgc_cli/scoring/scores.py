@@ -16,7 +16,7 @@ from mmkgc_cli.ops import (
     Metric,
     Pair,
     RowLoss,
-    path_of,
+    backend_of,
     sampled_loss,
     sampled_score,
     whole_row,
@@ -272,7 +272,7 @@ def _as_the_op_takes(queries: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
     if torch.bfloat16 not in (queries.dtype, table.dtype):
         return queries, table
     device = table.device.type
-    reads_low = device == "cuda" and path_of("sampled_score", device)[0] == "native"
+    reads_low = device == "cuda" and backend_of("sampled_score", device)[0] == "native"
     return queries.float(), table if reads_low else table.float()
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mmkgc_cli.ops import path_of
+from mmkgc_cli.ops import backend_of
 from mmkgc_cli.scoring.contract import Batch, ParameterGroup, Scorer
 from mmkgc_cli.scoring.scores import extra_losses
 from mmkgc_cli.state.rng import generator
@@ -35,7 +35,7 @@ class ScorerProgram:
     back within an epoch. A subclass says in `train_on` what the loss of a batch is.
     """
 
-    # Ops whose twins wait for the device, so that a step with them cannot be captured.
+    # Ops with a reference that waits for the device: a step on it cannot be captured.
     ops: ClassVar[tuple[str, ...]] = ("table_adam",)
 
     def __init__(
@@ -138,8 +138,8 @@ class ScorerProgram:
         if not self._auxiliaries.every_step:
             return "an estimator or adversary of the scorer has its turn in some steps only"
         for op in self.ops:
-            path, why = path_of(op, self.rows.device.type)
-            if path != "native":
+            backend, why = backend_of(op, self.rows.device.type)
+            if backend != "native":
                 return f"{op} runs in torch: {why}"
         return self.optimization.why_not_captured()
 

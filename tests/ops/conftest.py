@@ -30,7 +30,7 @@ DEVICE = torch.device("cpu" if EMULATED or not torch.cuda.is_available() else "c
 if os.environ.get("MMKGC_GPU") == "1":
     # As set by `make gpu`: tests that find no kernels would pass by being skipped.
     for op in ops.OPS:
-        assert ops.path_of(op, "cuda")[0] == "native", f"{op}: {ops.path_of(op, 'cuda')[1]}"
+        assert ops.backend_of(op, "cuda")[0] == "native", f"{op}: {ops.backend_of(op, 'cuda')[1]}"
     assert DEVICE.type == "cuda", "torch sees no GPU"
 
 
@@ -58,15 +58,15 @@ def to_device(x: Any, device: torch.device = DEVICE) -> Any:
 UNREAD = re.compile("runs? from|decreases|ascending|lists entity")
 
 
-def skip_unread(path: str, message: str) -> None:
+def skip_unread(backend: str, message: str) -> None:
     """Skips what only a host that reads values can find, where the kernels are those of a GPU."""
-    if path == "native" and EMULATED and UNREAD.search(message):
+    if backend == "native" and EMULATED and UNREAD.search(message):
         pytest.skip("values on a GPU are not read by the host")
 
 
-@pytest.fixture(params=[pytest.param("native", marks=native), "twin"])
-def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Which path the ops take within the test."""
-    if request.param == "twin":
+@pytest.fixture(params=[pytest.param("native", marks=native), "reference"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The backend of the ops within the test."""
+    if request.param == "reference":
         monkeypatch.setattr(_native, "has_kernel", lambda op, device: False)
     return str(request.param)

@@ -1,4 +1,4 @@
-"""The kernels of a GPU against the twins on the CPU, which define what is right.
+"""The kernels of a GPU against the references on the CPU, which define what is right.
 
 They run on a GPU, or emulated by `make emulate`; what only a GPU can show is in
 `test_cuda_graphs.py`.
@@ -27,10 +27,10 @@ from mmkgc_cli.ops import (
 )
 from mmkgc_cli.ops._arguments import flat_pairs
 from mmkgc_cli.ops._native import COMPOSED
-from mmkgc_cli.ops.rank_candidates import twin as rank_twin
-from mmkgc_cli.ops.rgcn_propagate import twin as rgcn_twin
-from mmkgc_cli.ops.rotate_score import twin as rotate_twin
-from mmkgc_cli.ops.sampled_score import twin as sampled_twin
+from mmkgc_cli.ops.rank_candidates import reference as rank_reference
+from mmkgc_cli.ops.rgcn_propagate import reference as rgcn_reference
+from mmkgc_cli.ops.rotate_score import reference as rotate_reference
+from mmkgc_cli.ops.sampled_score import reference as sampled_reference
 from tests.ops import (
     losses,
     ranks,
@@ -69,7 +69,10 @@ def gradients(scores: Tensor, inputs: list[Tensor]) -> list[Tensor]:
 @pytest.mark.parametrize("op", ops.OPS)
 def test_every_op_takes_its_kernel(op: str) -> None:
     by = COMPOSED.get(op)
-    assert ops.path_of(op, DEVICE.type) == ("native", f"by {by} and the loss" if by else "loaded")
+    assert ops.backend_of(op, DEVICE.type) == (
+        "native",
+        f"by {by} and the loss" if by else "loaded",
+    )
 
 
 @on_gpu
@@ -82,7 +85,7 @@ def test_sampled_scores_and_gradients(
 ) -> None:
     p = test_sampled_score.problem(metric, 19, 5, 150, width, scaled=scaled, dtype=dtype)
     numbers, weights = flat_pairs(p["pairs"])
-    expected = sampled_twin(
+    expected = sampled_reference(
         p["queries"], p["table"], p["ids"], p["side"], int(metric), numbers, weights, p["scale"]
     )
     there = to_device(p)
@@ -106,7 +109,7 @@ def test_rotate_scores_and_gradients(dtype: torch.dtype, dim: int, ordered: bool
     there = to_device(p)
     if ordered:
         there["order"] = there["ids"].flatten().argsort(stable=True)
-    found, expected = rotate_score(**there), rotate_twin(**p)
+    found, expected = rotate_score(**there), rotate_reference(**p)
     assert close(found, expected)
     for a, b in zip(
         gradients(found, [there["table"], there["phases"]]),
@@ -144,7 +147,7 @@ def test_losses_and_gradients(dtype: torch.dtype, name: str, batch: int, n: int)
     scores = losses.problem(batch, n, dtype)
     there = to_device(scores)
     found = losses.with_gradients(loss.ours(*there), there[:2])
-    expected = losses.with_gradients(loss.twin(*scores), scores[:2])
+    expected = losses.with_gradients(loss.reference(*scores), scores[:2])
     assert all(close(a, b, 1e-5) for a, b in zip(found, expected, strict=True))
 
 
@@ -173,7 +176,7 @@ def test_ranks_are_equal(dtype: torch.dtype, metric: Metric, queries: int, candi
         for name in ("queries", "table"):
             p[name] = torch.randn(p[name].shape, generator=rng, dtype=dtype)
     found = to_device(rank_candidates(**to_device(p)), torch.device("cpu"))
-    expected = rank_twin(*ranks.arguments(p))
+    expected = rank_reference(*ranks.arguments(p))
     if exact or dtype == torch.float64:
         assert ranks.same(found, expected)
     else:  # two scores in some ten thousand may lie within a rounding
@@ -222,7 +225,7 @@ def test_neighbour_sums_and_gradients(dtype: torch.dtype, bases: int, restricted
     if sources is not None:
         x = x.detach()[sources].requires_grad_()
     arguments = test_rgcn_propagate.arguments(graph)
-    expected = rgcn_twin(x, a, *arguments, rows, sources)
+    expected = rgcn_reference(x, a, *arguments, rows, sources)
     there: tuple[Tensor, Tensor, MessageGraph, Any, Any]
     there = to_device([x, a, graph, rows, sources])  # type: ignore[assignment]
     found = rgcn_propagate(*there)

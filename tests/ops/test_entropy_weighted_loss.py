@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from mmkgc_cli.ops import NegativeReduction, _losses, entropy_cut, entropy_weighted_loss
-from mmkgc_cli.ops.entropy_weighted_loss import twin
+from mmkgc_cli.ops.entropy_weighted_loss import reference
 from tests.ops.conftest import native
 from tests.ops.losses import THRESHOLDS, WEIGHTS, problem, with_gradients
 
@@ -62,7 +62,7 @@ def by_definition(
 @every_reduction
 @pytest.mark.parametrize("one_sided", [False, True])
 def test_loss_and_gradients_are_those_of_the_definition(
-    path: str, reduction: NegativeReduction, one_sided: bool
+    backend: str, reduction: NegativeReduction, one_sided: bool
 ) -> None:
     positive, negative, mask = problem(8, 12)
     scores = (positive, negative)
@@ -95,33 +95,33 @@ def test_cuts_fall_as_thresholds_rise(bits: tuple[float, float]) -> None:
 
 
 def buckets(
-    values: list[float], cuts: tuple[float, float], one_sided: bool, path: str
+    values: list[float], cuts: tuple[float, float], one_sided: bool, backend: str
 ) -> list[str]:
     """Each score's bucket, from the size of its gradient."""
     negative = torch.tensor([values]).requires_grad_()
     args = (torch.zeros(1), negative, None, *cuts, [1.0, 10.0, 100.0], 1, 1.0, one_sided)
-    if path == "native":
+    if backend == "native":
         loss = _losses.apply(torch.ops.mmkgc.entropy_weighted_loss.default, *args)
     else:
-        loss = twin(*args)
+        loss = reference(*args)
     (slopes,) = torch.autograd.grad(loss, negative)
     factors = (slopes / torch.sigmoid(negative.detach())).flatten().round().tolist()
     return [{1.0: "easy", 10.0: "ambiguous", 100.0: "hard"}[x] for x in factors]
 
 
-def test_buckets_by_size_with_the_cuts_on_the_unsure_side(path: str) -> None:
+def test_buckets_by_size_with_the_cuts_on_the_unsure_side(backend: str) -> None:
     values = [-3.5, -3.0, -2.0, -1.0, -0.5, 0.0, 1.0, 2.0, 3.0, 3.5]
     half = ["easy", "ambiguous", "ambiguous", "hard", "hard"]
-    assert buckets(values, (3.0, 1.0), False, path) == half + half[::-1]
+    assert buckets(values, (3.0, 1.0), False, backend) == half + half[::-1]
     sure = ["hard"] * 4
-    assert buckets(values, (3.0, 1.0), True, path) == [*half, "hard", *sure]
+    assert buckets(values, (3.0, 1.0), True, backend) == [*half, "hard", *sure]
 
 
-def test_thresholds_at_their_ends_empty_a_bucket(path: str) -> None:
+def test_thresholds_at_their_ends_empty_a_bucket(backend: str) -> None:
     values = [-50.0, -2.0, -0.1]
-    assert buckets(values, (math.inf, 1.0), False, path) == ["ambiguous", "ambiguous", "hard"]
-    assert buckets(values, (3.0, 0.0), False, path) == ["easy", "ambiguous", "ambiguous"]
-    assert buckets(values, (1.0, 1.0), False, path) == ["easy", "easy", "hard"]
+    assert buckets(values, (math.inf, 1.0), False, backend) == ["ambiguous", "ambiguous", "hard"]
+    assert buckets(values, (3.0, 0.0), False, backend) == ["easy", "ambiguous", "ambiguous"]
+    assert buckets(values, (1.0, 1.0), False, backend) == ["easy", "easy", "hard"]
 
 
 @native
@@ -139,7 +139,7 @@ def test_gradcheck_away_from_the_cuts(reduction: NegativeReduction) -> None:
 
 @every_reduction
 def test_a_row_without_usable_negatives_leaves_its_positive(
-    path: str, reduction: NegativeReduction
+    backend: str, reduction: NegativeReduction
 ) -> None:
     positive, negative, mask = problem(2, 3, usable=0.0)
     for n in (3, 0):
@@ -186,7 +186,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_wrong_arguments_are_named_alike_on_both_paths(path: str, what: str) -> None:
+def test_wrong_arguments_are_named_alike_on_both_backends(backend: str, what: str) -> None:
     changes, message = WRONG[what]
     right = {"positive": torch.zeros(2), "negative": torch.zeros(2, 3), "usable": None}
     with pytest.raises(RuntimeError, match="entropy_weighted_loss: " + message):
@@ -194,7 +194,7 @@ def test_wrong_arguments_are_named_alike_on_both_paths(path: str, what: str) -> 
 
 
 @pytest.mark.parametrize("cuts", [(1.0, 3.5), (math.nan, 1.0)])
-def test_cuts_in_the_wrong_order_are_refused(path: str, cuts: tuple[float, float]) -> None:
+def test_cuts_in_the_wrong_order_are_refused(backend: str, cuts: tuple[float, float]) -> None:
     message = "entropy_weighted_loss: cuts are .* and .*, expected the first no smaller than the"
     with pytest.raises(RuntimeError, match=message):
-        buckets([0.0], cuts, False, path)
+        buckets([0.0], cuts, False, backend)

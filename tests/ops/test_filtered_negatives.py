@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mmkgc_cli.ops import SideChoice, filtered_negatives
-from mmkgc_cli.ops.filtered_negatives import KnownAnswers, philox, twin
+from mmkgc_cli.ops.filtered_negatives import KnownAnswers, philox, reference
 from mmkgc_cli.sides import Side
 from tests.ops.conftest import native, skip_unread
 
@@ -66,21 +66,21 @@ def test_philox_gives_the_published_words() -> None:
     step=st.integers(0, 2**40),
 )
 @native
-def test_the_kernel_draws_what_the_twin_draws(
+def test_the_kernel_draws_what_the_reference_draws(
     entities: int, triples: int, batch: int, n: int, choice: SideChoice, rounds: int,
     with_positive: bool, seed: int, step: int,
 ) -> None:  # fmt: skip
     p, _ = problem(entities, 3, triples, batch, seed % 1000)
     p |= {"n": n, "choice": choice, "rounds": rounds, "with_positive": with_positive,
           "seed": seed, "step": step}  # fmt: skip
-    found, expected = filtered_negatives(**p), twin(*flat(p))
+    found, expected = filtered_negatives(**p), reference(*flat(p))
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize("choice", SideChoice)
 @pytest.mark.parametrize("with_positive", [False, True])
 def test_usable_negatives_are_never_known_and_the_others_always(
-    path: str, choice: SideChoice, with_positive: bool
+    backend: str, choice: SideChoice, with_positive: bool
 ) -> None:
     p, known = problem(batch=40)
     p |= {"choice": choice, "with_positive": with_positive, "n": 12, "rounds": 2}
@@ -101,7 +101,7 @@ def test_usable_negatives_are_never_known_and_the_others_always(
     assert torch.equal(order, ids.flatten().argsort(stable=True))
 
 
-def test_sides_and_entities_are_drawn_as_often_as_asked(path: str) -> None:
+def test_sides_and_entities_are_drawn_as_often_as_asked(backend: str) -> None:
     p, _ = problem(entities=5, relations=2, triples=1)
     p["positives"] = torch.tensor([[0, 0, 1], [0, 1, 1]]).repeat(200, 1)
     p["head_share"] = torch.tensor([0.2, 0.75])
@@ -113,7 +113,7 @@ def test_sides_and_entities_are_drawn_as_often_as_asked(path: str) -> None:
     assert (share - 0.2).abs().max() < 0.006
 
 
-def test_more_rounds_leave_fewer_unusable(path: str) -> None:
+def test_more_rounds_leave_fewer_unusable(backend: str) -> None:
     p, _ = problem(entities=10, relations=1, triples=60, batch=50)
     shares = []
     for rounds in (1, 2, 8):
@@ -122,7 +122,7 @@ def test_more_rounds_leave_fewer_unusable(path: str) -> None:
     assert shares[0] < shares[1] < shares[2]
 
 
-def test_draws_depend_on_seed_and_step_and_on_nothing_else(path: str) -> None:
+def test_draws_depend_on_seed_and_step_and_on_nothing_else(backend: str) -> None:
     p, _ = problem(entities=1000)
     first = filtered_negatives(**p)[0]
     torch.set_num_threads(1)
@@ -139,7 +139,7 @@ def test_opcheck() -> None:
         torch.library.opcheck(torch.ops.mmkgc.filtered_negatives.default, flat(p))
 
 
-def test_an_empty_graph_filters_nothing(path: str) -> None:
+def test_an_empty_graph_filters_nothing(backend: str) -> None:
     p, _ = problem(batch=3)
     none = torch.empty(0, dtype=torch.int64)
     p["tails"] = p["heads"] = KnownAnswers(none, torch.zeros(1, dtype=torch.int64), none)
@@ -150,7 +150,7 @@ def long(*values: int) -> Tensor:
     return torch.tensor(values, dtype=torch.int64)
 
 
-def test_a_counter_moves_on_by_steps(path: str) -> None:
+def test_a_counter_moves_on_by_steps(backend: str) -> None:
     p, _ = problem()
     later = filtered_negatives(**{**p, "step": p["step"] + 3})
     found = filtered_negatives(**p, counter=torch.tensor([3]))
@@ -183,9 +183,9 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_wrong_arguments_are_named_alike_on_both_paths(path: str, what: str) -> None:
+def test_wrong_arguments_are_named_alike_on_both_backends(backend: str, what: str) -> None:
     changes, message = WRONG[what]
-    skip_unread(path, message)
+    skip_unread(backend, message)
     p, _ = problem()
     with pytest.raises(RuntimeError, match="filtered_negatives: " + message):
         filtered_negatives(**{**p, **changes})

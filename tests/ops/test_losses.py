@@ -23,7 +23,7 @@ def assert_agrees(
     scores = (positive, negative)
     for usable_or_all in (mask, None):
         found = with_gradients(loss.ours(positive, negative, usable_or_all), scores)
-        expected = with_gradients(loss.twin(positive, negative, usable_or_all), scores)
+        expected = with_gradients(loss.reference(positive, negative, usable_or_all), scores)
         rtol = 1e-12 if dtype == torch.float64 else 2e-5
         for a, b in zip(found, expected, strict=True):
             assert a.dtype == dtype
@@ -33,7 +33,7 @@ def assert_agrees(
 @native
 @every_loss
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
-def test_native_and_twin_agree_on_a_grid(loss: Loss, dtype: torch.dtype) -> None:
+def test_native_and_reference_agree_on_a_grid(loss: Loss, dtype: torch.dtype) -> None:
     for batch in (0, 1, 15, 16, 17, 151):
         for n in (0, 1, 2, 7, 16, 33, 129, 151):
             assert_agrees(loss, batch, n, dtype, 7 * batch + n, 0.8)
@@ -49,7 +49,7 @@ def test_native_and_twin_agree_on_a_grid(loss: Loss, dtype: torch.dtype) -> None
     seed=st.integers(0, 1000),
     usable=st.sampled_from([0.0, 0.1, 0.9, 1.0]),
 )
-def test_native_and_twin_agree(
+def test_native_and_reference_agree(
     loss: Loss, batch: int, n: int, dtype: torch.dtype, seed: int, usable: float
 ) -> None:
     assert_agrees(loss, batch, n, dtype, seed, usable)
@@ -71,7 +71,7 @@ def test_results_do_not_depend_on_threads_and_repeat_bit_by_bit(loss: Loss) -> N
 
 @every_loss
 @pytest.mark.parametrize("layout", ["slices", "transposed", "broadcast"])
-def test_layout_does_not_matter(path: str, loss: Loss, layout: str) -> None:
+def test_layout_does_not_matter(backend: str, loss: Loss, layout: str) -> None:
     positive, negative, mask = problem(37, 21, torch.float32)
     if layout == "slices":
         scores = torch.cat([positive[:, None], negative], 1).detach().requires_grad_()
@@ -87,13 +87,13 @@ def test_layout_does_not_matter(path: str, loss: Loss, layout: str) -> None:
     copies[1].requires_grad_()
     found = with_gradients(loss.ours(*views), views[:2])
     expected = with_gradients(loss.ours(*copies), copies[:2])
-    if path == "native":
+    if backend == "native":
         assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
     assert all(torch.allclose(a, b) for a, b in zip(found, expected, strict=True))
 
 
 @every_loss
-def test_gradients_scale_with_that_of_the_loss(path: str, loss: Loss) -> None:
+def test_gradients_scale_with_that_of_the_loss(backend: str, loss: Loss) -> None:
     positive, negative, mask = problem()
     _, *once = with_gradients(loss.ours(positive, negative, mask), (positive, negative))
     _, *scaled = with_gradients(-3 * loss.ours(positive, negative, mask), (positive, negative))
@@ -102,7 +102,7 @@ def test_gradients_scale_with_that_of_the_loss(path: str, loss: Loss) -> None:
 
 
 @every_loss
-def test_one_kind_of_scores_may_be_without_gradient(path: str, loss: Loss) -> None:
+def test_one_kind_of_scores_may_be_without_gradient(backend: str, loss: Loss) -> None:
     positive, negative, mask = problem()
     expected = with_gradients(loss.ours(positive, negative, mask), (positive, negative))
     alone = loss.ours(positive.detach(), negative, mask)
@@ -114,7 +114,7 @@ def test_one_kind_of_scores_may_be_without_gradient(path: str, loss: Loss) -> No
 
 @every_loss
 @pytest.mark.parametrize("spoiler", [50.0, -math.inf, math.inf, math.nan])
-def test_unusable_negatives_have_no_part(path: str, loss: Loss, spoiler: float) -> None:
+def test_unusable_negatives_have_no_part(backend: str, loss: Loss, spoiler: float) -> None:
     positive, negative, mask = problem()
     spoiled = negative.detach().masked_fill(~mask, spoiler).requires_grad_()
     found = with_gradients(loss.ours(positive, spoiled, mask), (positive, spoiled))
@@ -125,7 +125,7 @@ def test_unusable_negatives_have_no_part(path: str, loss: Loss, spoiler: float) 
 
 @every_loss
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
-def test_nan_is_never_hidden(path: str, loss: Loss, dtype: torch.dtype) -> None:
+def test_nan_is_never_hidden(backend: str, loss: Loss, dtype: torch.dtype) -> None:
     for n in (1, 5, 40):
         positive, negative, _ = problem(3, n, dtype)
         for sign in (1.0, -1.0):
@@ -139,7 +139,7 @@ def test_nan_is_never_hidden(path: str, loss: Loss, dtype: torch.dtype) -> None:
 
 
 @every_loss
-def test_infinity_on_the_wrong_side_shows(path: str, loss: Loss) -> None:
+def test_infinity_on_the_wrong_side_shows(backend: str, loss: Loss) -> None:
     positive, negative, _ = problem(3, 20, torch.float32)
     spoiled = negative.detach().clone()
     spoiled[1, 3] = math.inf
@@ -151,20 +151,20 @@ def test_infinity_on_the_wrong_side_shows(path: str, loss: Loss) -> None:
 
 @every_loss
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
-def test_large_scores_do_not_overflow(path: str, loss: Loss, dtype: torch.dtype) -> None:
+def test_large_scores_do_not_overflow(backend: str, loss: Loss, dtype: torch.dtype) -> None:
     negative = torch.tensor(
         [[1e4, -1e4, 0.0], [1e4, 1e4, 1e4], [-1e4, -1e4, -1e4]], dtype=dtype
     ).requires_grad_()
     positive = torch.tensor([-1e4, 1e4, 1e4], dtype=dtype).requires_grad_()
     found = with_gradients(loss.ours(positive, negative, None), (positive, negative))
-    expected = with_gradients(loss.twin(positive, negative, None), (positive, negative))
+    expected = with_gradients(loss.reference(positive, negative, None), (positive, negative))
     for a, b in zip(found, expected, strict=True):
         assert a.isfinite().all()
         assert torch.allclose(a, b)
 
 
 @every_loss
-def test_without_rows_the_loss_is_zero(path: str, loss: Loss) -> None:
+def test_without_rows_the_loss_is_zero(backend: str, loss: Loss) -> None:
     for n in (0, 5):
         positive, negative, mask = problem(0, n)
         found = with_gradients(loss.ours(positive, negative, mask), (positive, negative))

@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 ASK = """
 import json
 from mmkgc_cli import ops
-print(json.dumps([ops.library().loaded, ops.path_of("rank_candidates", "cpu")]))
+print(json.dumps([ops.library().loaded, ops.backend_of("rank_candidates", "cpu")]))
 """
 
 
@@ -30,7 +30,7 @@ def ask(**env: str) -> list[object]:
 
 
 def test_the_native_path_can_be_switched_off() -> None:
-    assert ask(MMKGC_NATIVE="0") == [False, ["twin", "MMKGC_NATIVE=0 is set"]]
+    assert ask(MMKGC_NATIVE="0") == [False, ["reference", "MMKGC_NATIVE=0 is set"]]
 
 
 def test_a_library_of_another_version_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,9 +44,9 @@ def test_a_library_of_another_version_is_not_used(monkeypatch: pytest.MonkeyPatc
     )
 
 
-def test_a_device_without_a_kernel_takes_the_twin() -> None:
-    path, why = ops.path_of("rank_candidates", "meta")
-    assert path == "twin"
+def test_a_device_without_a_kernel_takes_the_reference() -> None:
+    backend, why = ops.backend_of("rank_candidates", "meta")
+    assert backend == "reference"
     assert why in ("no meta kernel in this build", ops.library().reason)
 
 
@@ -55,8 +55,8 @@ def test_an_op_without_a_kernel_that_others_make_up_is_native_by_them(
 ) -> None:
     monkeypatch.setattr(ops._native, "has_kernel", lambda op, device: op == "rotate_score")
     if ops.library().loaded:
-        assert ops.path_of("rotate_loss", "cuda") == ("native", "by rotate_score and the loss")
-        assert ops.path_of("sampled_loss", "cuda")[0] == "twin"
+        assert ops.backend_of("rotate_loss", "cuda") == ("native", "by rotate_score and the loss")
+        assert ops.backend_of("sampled_loss", "cuda")[0] == "reference"
 
 
 def test_native_sources_keep_their_distance() -> None:
@@ -66,7 +66,7 @@ def test_native_sources_keep_their_distance() -> None:
         assert "#include <torch" not in path.read_text(), path
 
 
-def test_every_op_in_the_schema_has_a_wrapper_a_twin_a_fake_and_a_test() -> None:
+def test_every_op_in_the_schema_has_a_wrapper_a_reference_a_fake_and_a_test() -> None:
     schema = (ROOT / "csrc" / "bindings" / "library.cpp").read_text()
     schemas = {}
     for definition in schema.split("m.def(")[1:]:
@@ -77,7 +77,7 @@ def test_every_op_in_the_schema_has_a_wrapper_a_twin_a_fake_and_a_test() -> None
     for op in ops.OPS:
         source = (Path(ops.__file__).parent / f"{op}.py").read_text()
         assert f"def {op}(" in source
-        assert "def twin(" in source
+        assert "def reference(" in source
         assert "register_fake" in source
         # Gradients come from an op of their own, or, of a loss, with it.
         assert (f"{op}_backward" in schemas) == ("register_autograd" in source)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmkgc_cli.ops import Metric, Pair, rank_candidates
-from mmkgc_cli.ops.rank_candidates import twin
+from mmkgc_cli.ops.rank_candidates import reference
 from tests.ops.conftest import DEVICE, EMULATED, native, on_gpu, to_device
 from tests.ops.ranks import Counts, arguments, problem, ragged, same
 
@@ -19,8 +19,8 @@ SIZES = st.sampled_from([0, 1, 15, 16, 17, 63, 64, 65, 129])
 BLOCKS = st.tuples(st.integers(0, 9), st.integers(0, 9), SIZES, st.sampled_from([1.0, 0.5, -2.0]))
 
 
-def by_twin(p: dict[str, Any]) -> Counts:
-    return twin(*arguments(p))
+def by_reference(p: dict[str, Any]) -> Counts:
+    return reference(*arguments(p))
 
 
 def keep_exact(p: dict[str, Any]) -> None:
@@ -42,7 +42,7 @@ def keep_exact(p: dict[str, Any]) -> None:
     seed=st.integers(0, 99),
 )
 @settings(max_examples=40)
-def test_tiles_of_any_size_count_as_the_twin_does(
+def test_tiles_of_any_size_count_as_the_reference_does(
     metric: Metric,
     n_queries: int,
     n_candidates: int,
@@ -60,13 +60,13 @@ def test_tiles_of_any_size_count_as_the_twin_does(
         keep_exact(p)
     if scaled:
         p["scale"] = (p["queries"] * 8).remainder(5) - 2
-    assert same(rank_candidates(**p), by_twin(p))
+    assert same(rank_candidates(**p), by_reference(p))
 
 
 @pytest.mark.parametrize("metric", Metric)
 @pytest.mark.parametrize("scaled", [False, True])
 def test_copies_of_a_row_tie_in_whatever_tile_and_block_they_are(
-    path: str, metric: Metric, scaled: bool
+    backend: str, metric: Metric, scaled: bool
 ) -> None:
     rng = torch.Generator().manual_seed(1)
     n_queries, n_rows, copies, width = 70, 30, 15, 46
@@ -93,7 +93,7 @@ def test_copies_of_a_row_tie_in_whatever_tile_and_block_they_are(
 
 @pytest.mark.parametrize("metric", [Metric.dot, Metric.l1])
 def test_one_query_may_have_thousands_of_targets_and_the_next_none(
-    path: str, metric: Metric
+    backend: str, metric: Metric
 ) -> None:
     p = problem(68, 150, 20, seed=3, filtered=60)
     rng = torch.Generator().manual_seed(3)
@@ -102,7 +102,7 @@ def test_one_query_may_have_thousands_of_targets_and_the_next_none(
         [torch.randint(150, (lengths.get(q, 0),), generator=rng) for q in range(68)]
     )
     p["metric"] = metric
-    assert same(rank_candidates(**p), by_twin(p))
+    assert same(rank_candidates(**p), by_reference(p))
 
 
 @on_gpu
@@ -119,7 +119,7 @@ def test_tables_of_16_bits_count_as_the_same_numbers_in_float32(
     if scaled:
         p["scale"] = (p["queries"] * 8).remainder(5) - 2
     assert torch.equal(p["table"].to(dtype).float(), p["table"])
-    expected = by_twin(p)
+    expected = by_reference(p)
     p = to_device({**p, "table": p["table"].to(dtype)})
     if EMULATED or metric in (Metric.dot, Metric.l1):  # the root of a GPU is not exact for squares
         assert same(to_device(rank_candidates(**p), torch.device("cpu")), expected)
@@ -131,7 +131,7 @@ def test_tables_of_16_bits_count_as_the_same_numbers_in_float32(
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_a_table_of_16_bits_needs_queries_of_float32(path: str, dtype: torch.dtype) -> None:
+def test_a_table_of_16_bits_needs_queries_of_float32(backend: str, dtype: torch.dtype) -> None:
     p = problem(3, 5, 4, seed=0, dtype=torch.float64)
     p["table"] = p["table"].to(dtype)
     with pytest.raises(RuntimeError, match="rank_candidates: table and queries must have the same"):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmkgc_cli.ops import MessageGraph, rgcn_propagate
-from mmkgc_cli.ops.rgcn_propagate import twin
+from mmkgc_cli.ops.rgcn_propagate import reference
 from tests.ops.conftest import DEVICE, EMULATED, on_gpu, to_device
 from tests.ops.test_rgcn_propagate import arguments, gradients, problem
 
@@ -19,7 +19,7 @@ def test_half_precision_is_summed_as_float32(dtype: torch.dtype, width: int, bas
     x, a, graph = to_device(problem(8, 2, 40, width, bases, torch.float32))
     half = x.detach().to(dtype).requires_grad_()
     x = half.detach().float().requires_grad_()
-    found, expected = rgcn_propagate(half, a, graph), twin(x, a, *arguments(graph))
+    found, expected = rgcn_propagate(half, a, graph), reference(x, a, *arguments(graph))
     assert found.dtype == torch.float32
     assert torch.allclose(found, expected, atol=1e-5)
     d_half, d_a = gradients(found, half, a)
@@ -55,8 +55,8 @@ def test_half_precision_wants_float32_beside_it() -> None:
         rgcn_propagate(x, a, graph)
 
 
-def test_half_precision_is_refused_on_a_cpu(path: str) -> None:
-    if path == "native" and EMULATED:
+def test_half_precision_is_refused_on_a_cpu(backend: str) -> None:
+    if backend == "native" and EMULATED:
         pytest.skip("the kernels are those of a GPU")
     x, a, graph = problem(dtype=torch.float16)
     with pytest.raises(RuntimeError, match="x must be float32 or float64"):

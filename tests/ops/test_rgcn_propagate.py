@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mmkgc_cli.ops import MessageGraph, rgcn_propagate, rgcn_transform
-from mmkgc_cli.ops.rgcn_propagate import twin
+from mmkgc_cli.ops.rgcn_propagate import reference
 from tests.ops.conftest import native, skip_unread
 
 
 @pytest.fixture(params=["index_add", "torch-scatter"])
 def reduction(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """How the twin sums rows."""
+    """How the reference sums rows."""
     if request.param == "torch-scatter":
         pytest.importorskip("torch_scatter", reason="torch-scatter is not installed")
     else:
@@ -82,7 +82,7 @@ def gradients(out: Tensor, *of: Tensor) -> tuple[Tensor, ...]:
     return torch.autograd.grad(out, of, weights)
 
 
-def test_sums_and_gradients_are_those_of_the_adjacency_matrices(path: str) -> None:
+def test_sums_and_gradients_are_those_of_the_adjacency_matrices(backend: str) -> None:
     x, a, graph = problem()
     found = rgcn_propagate(x, a, graph)
     expected = by_definition(x, a, triples(11, 3, 40), 3)
@@ -91,9 +91,9 @@ def test_sums_and_gradients_are_those_of_the_adjacency_matrices(path: str) -> No
         assert torch.allclose(left, right, atol=1e-12)
 
 
-def test_both_ways_to_sum_in_the_twin_agree(reduction: str) -> None:
+def test_both_ways_to_sum_in_the_reference_agree(reduction: str) -> None:
     x, a, graph = problem(entities=40, n=500)
-    found = twin(x, a, *arguments(graph))
+    found = reference(x, a, *arguments(graph))
     expected = by_definition(x, a, triples(40, 3, 500), 3)
     assert torch.allclose(found, expected, atol=1e-12)
     for left, right in zip(gradients(found, x, a), gradients(expected, x, a), strict=True):
@@ -111,7 +111,7 @@ def test_both_ways_to_sum_in_the_twin_agree(reduction: str) -> None:
     inverse=st.booleans(),
     seed=st.integers(0, 100),
 )
-def test_float32_agrees_with_the_twin(
+def test_float32_agrees_with_the_reference(
     entities: int, n: int, width: int, bases: int, restricted: bool, inverse: bool, seed: int
 ) -> None:
     x, a, graph = problem(entities, 4, n, width, bases, torch.float32, seed, inverse=inverse)
@@ -122,7 +122,7 @@ def test_float32_agrees_with_the_twin(
         sources = graph.with_neighbours(rows)
         x = x.detach()[sources].requires_grad_()
     found = rgcn_propagate(x, a, graph, rows, sources)
-    expected = twin(x, a, *arguments(graph), rows, sources)
+    expected = reference(x, a, *arguments(graph), rows, sources)
     assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4)
     if bases:
         for left, right in zip(gradients(found, x, a), gradients(expected, x, a), strict=True):
@@ -137,7 +137,7 @@ def test_a_hub_longer_than_a_segment_is_summed_whole() -> None:
     graph = MessageGraph.from_triples(rows, 2501, 3, dtype=torch.float64)
     x = torch.randn(2501, 4, dtype=torch.float64).requires_grad_()
     a = torch.randn(6, 3, dtype=torch.float64).requires_grad_()
-    found, expected = rgcn_propagate(x, a, graph), twin(x, a, *arguments(graph))
+    found, expected = rgcn_propagate(x, a, graph), reference(x, a, *arguments(graph))
     assert torch.allclose(found, expected, atol=1e-12)
     for left, right in zip(gradients(found, x, a), gradients(expected, x, a), strict=True):
         assert torch.allclose(left, right, atol=1e-10)
@@ -179,7 +179,7 @@ def test_rows_of_any_length_and_beginning_are_summed_whole(receive: bool, restri
     x = torch.randn(n, 3, generator=rng, dtype=torch.float64).requires_grad_()
     a = torch.randn(3, 2, generator=rng, dtype=torch.float64).requires_grad_()
     found = rgcn_propagate(x, a, graph, chosen, sources)
-    expected = twin(x, a, *arguments(graph), chosen, sources)
+    expected = reference(x, a, *arguments(graph), chosen, sources)
     assert torch.allclose(found, expected, atol=1e-12)
     for left, right in zip(gradients(found, x, a), gradients(expected, x, a), strict=True):
         assert torch.allclose(left, right, atol=1e-11)
@@ -196,7 +196,7 @@ def test_rows_of_any_length_and_beginning_are_summed_whole(receive: bool, restri
 @pytest.mark.parametrize("bases", range(10))
 def test_any_width_and_number_of_bases(dtype: torch.dtype, width: int, bases: int) -> None:
     x, a, graph = problem(6, 2, 25, width, bases, dtype)
-    found, expected = rgcn_propagate(x, a, graph), twin(x, a, *arguments(graph))
+    found, expected = rgcn_propagate(x, a, graph), reference(x, a, *arguments(graph))
     atol = 1e-5 if dtype is torch.float32 else 1e-13
     assert torch.allclose(found, expected, atol=atol)
     if bases:
@@ -206,7 +206,7 @@ def test_any_width_and_number_of_bases(dtype: torch.dtype, width: int, bases: in
         assert not torch.any(gradients(found, x)[0])
 
 
-def test_infinity_stays_with_the_edges_that_have_it(path: str) -> None:
+def test_infinity_stays_with_the_edges_that_have_it(backend: str) -> None:
     """An entity that nobody asked for, and a source of nothing, spoil no sum."""
     rows = torch.tensor([[0, 0, 1], [2, 1, 3], [2, 0, 4]])
     graph = MessageGraph.from_triples(rows, 5, 3, inverse=False, dtype=torch.float64)
@@ -237,7 +237,7 @@ def test_opcheck_and_gradcheck(restricted: bool) -> None:
 
 
 @pytest.mark.parametrize("op", [rgcn_propagate, rgcn_transform])
-def test_restricted_rows_are_rows_of_the_whole(op: Callable[..., Tensor], path: str) -> None:
+def test_restricted_rows_are_rows_of_the_whole(op: Callable[..., Tensor], backend: str) -> None:
     x, a, graph = problem(entities=30, n=60)
     weights = a if op is rgcn_propagate else torch.randn(6, 5, 4, dtype=x.dtype)
     whole = op(x, weights, graph)
@@ -274,7 +274,9 @@ def test_results_do_not_depend_on_threads_and_repeat_bit_by_bit() -> None:
 
 
 @pytest.mark.parametrize("wanted", [(True, False), (False, True)])
-def test_gradients_that_nobody_asks_for_are_left_out(wanted: tuple[bool, bool], path: str) -> None:
+def test_gradients_that_nobody_asks_for_are_left_out(
+    wanted: tuple[bool, bool], backend: str
+) -> None:
     x, a, graph = problem()
     both = gradients(rgcn_propagate(x, a, graph), x, a)
     for asked, one, expected in zip(wanted, (x, a), both, strict=True):
@@ -285,7 +287,7 @@ def test_gradients_that_nobody_asks_for_are_left_out(wanted: tuple[bool, bool], 
     assert torch.allclose(found, only, atol=1e-13)
 
 
-def test_dense_and_strided_inputs_give_the_same(path: str) -> None:
+def test_dense_and_strided_inputs_give_the_same(backend: str) -> None:
     x, a, graph = problem()
     wide = torch.zeros(22, 10, dtype=x.dtype)
     wide[::2, ::2] = x.detach()
@@ -293,7 +295,7 @@ def test_dense_and_strided_inputs_give_the_same(path: str) -> None:
                        rgcn_propagate(x, a, graph))  # fmt: skip
 
 
-def test_a_basis_for_each_relation_is_a_full_matrix_for_each(path: str) -> None:
+def test_a_basis_for_each_relation_is_a_full_matrix_for_each(backend: str) -> None:
     x, _, graph = problem()
     weights = torch.randn(6, 5, 4, dtype=x.dtype).requires_grad_()
     whole = rgcn_propagate(x, torch.eye(6, dtype=x.dtype), graph) @ weights.flatten(0, 1)
@@ -349,9 +351,9 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_wrong_arguments_are_named_alike_on_both_paths(path: str, what: str) -> None:
+def test_wrong_arguments_are_named_alike_on_both_backends(backend: str, what: str) -> None:
     changes, message = WRONG[what]
-    skip_unread(path, message)
+    skip_unread(backend, message)
     x, coefficients, graph = BASE
     given: dict[str, Any] = {"x": x, "coefficients": coefficients, "graph": graph}
     with pytest.raises(RuntimeError, match="rgcn_propagate: " + message):
@@ -364,10 +366,10 @@ def test_wrong_arguments_are_named_alike_on_both_paths(path: str, what: str) -> 
     [([2, 1, 2], "rows lists entity 2 twice"), ([-1], r"rows\[0\] is -1, outside 0..10")],
 )
 def test_both_forms_want_distinct_rows(
-    op: Callable[..., Tensor], rows: list[int], message: str, path: str
+    op: Callable[..., Tensor], rows: list[int], message: str, backend: str
 ) -> None:
     if op is rgcn_propagate:
-        skip_unread(path, message)
+        skip_unread(backend, message)
     x, a, graph = problem()
     weights = a if op is rgcn_propagate else torch.randn(6, 5, 4, dtype=x.dtype)
     with pytest.raises(RuntimeError, match=message):

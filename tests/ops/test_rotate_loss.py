@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mmkgc_cli.ops import RowLoss, rotate_loss, rotate_score
-from mmkgc_cli.ops.rotate_loss import twin
+from mmkgc_cli.ops.rotate_loss import reference
 from mmkgc_cli.training.optimizers import Adam
 from tests.ops.test_rotate_score import WRONG, problem
 from tests.ops.test_sampled_loss import ROW_LOSSES, every_loss, fused
@@ -32,7 +32,7 @@ def some(dtype: torch.dtype = torch.float64, **sizes: int) -> dict[str, Any]:
 
 
 @every_loss
-def test_it_is_the_loss_of_the_scores(path: str, loss: RowLoss) -> None:
+def test_it_is_the_loss_of_the_scores(backend: str, loss: RowLoss) -> None:
     p = some()
     usable = p["usable"]
     scores = 3.0 + rotate_score(**{k: v for k, v in p.items() if k != "usable"})
@@ -47,14 +47,14 @@ def test_it_is_the_loss_of_the_scores(path: str, loss: RowLoss) -> None:
 
 @fused
 @pytest.mark.parametrize("dim", [1, 15, 16, 31, 128])
-def test_float32_agrees_with_the_twin(dim: int) -> None:
+def test_float32_agrees_with_the_reference(dim: int) -> None:
     loss = ROW_LOSSES["log_sigmoid"]
     assert loss.native is not None
     single = some(torch.float32, dim=dim, batch=33, n=70, entities=50)
     double = {k: v.detach().double() if v.is_floating_point() else v for k, v in single.items()}
     for name in ("table", "phases"):
         double[name].requires_grad_()
-    made = twin(*double.values(), 3.0, *loss.native)
+    made = reference(*double.values(), 3.0, *loss.native)
     gradients = torch.autograd.grad(made, [double["table"], double["phases"]])
     for a, b in zip(with_gradients(single, loss), (made, *gradients), strict=True):
         assert torch.allclose(a.double(), b, rtol=1e-3, atol=1e-5)
@@ -83,9 +83,9 @@ def test_opcheck() -> None:
 
 @fused
 @pytest.mark.parametrize("what", WRONG)
-def test_wrong_arguments_are_named_alike_on_both_paths(what: str) -> None:
+def test_wrong_arguments_are_named_alike_on_both_backends(what: str) -> None:
     changes, message = WRONG[what]
     args = {**some(), **changes, "offset": 0.0, "loss": 0, "settings": [1.0, 0.0, 0.0]}
-    for call in (torch.ops.mmkgc.rotate_loss, twin):
+    for call in (torch.ops.mmkgc.rotate_loss, reference):
         with pytest.raises(RuntimeError, match="rotate_loss: " + message):
             call(*args.values())

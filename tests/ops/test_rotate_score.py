@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mmkgc_cli.ops import rotate_score
-from mmkgc_cli.ops.rotate_score import twin
+from mmkgc_cli.ops.rotate_score import reference
 from mmkgc_cli.sides import Side
 from tests.ops.conftest import native
 
@@ -55,7 +55,7 @@ def gradients(p: dict[str, Any], scores: Tensor) -> tuple[Tensor, ...]:
     return torch.autograd.grad(scores, [p["table"], p["phases"]], weights)
 
 
-def test_scores_and_gradients_are_those_of_the_corrupted_triples(path: str) -> None:
+def test_scores_and_gradients_are_those_of_the_corrupted_triples(backend: str) -> None:
     p = problem()
     found, expected = rotate_score(**p), by_definition(p)
     assert torch.allclose(found, expected, atol=1e-12)
@@ -73,11 +73,11 @@ def test_scores_and_gradients_are_those_of_the_corrupted_triples(path: str) -> N
     dim=st.sampled_from([1, 3, 16, 31, 65, 128]),
     seed=st.integers(0, 100),
 )
-def test_float32_agrees_with_the_twin(
+def test_float32_agrees_with_the_reference(
     entities: int, relations: int, batch: int, n: int, dim: int, seed: int
 ) -> None:
     p = problem(entities, relations, batch, n, dim, torch.float32, seed)
-    found, expected = rotate_score(**p), twin(**p)
+    found, expected = rotate_score(**p), reference(**p)
     assert torch.allclose(found, expected, rtol=1e-5, atol=1e-4)
     for a, b in zip(gradients(p, found), gradients(p, expected), strict=True):
         assert torch.allclose(a, b, rtol=1e-3, atol=2e-3 * max(1.0, n * batch) ** 0.5)
@@ -108,7 +108,9 @@ def test_sines_and_cosines_are_right_to_float_precision() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("phase", [float("nan"), float("inf"), float("-inf")])
-def test_a_phase_that_is_no_number_scores_nan(path: str, phase: float, dtype: torch.dtype) -> None:
+def test_a_phase_that_is_no_number_scores_nan(
+    backend: str, phase: float, dtype: torch.dtype
+) -> None:
     p = problem(dtype=dtype)
     p["relations"] = torch.tensor([0, 1, 2, 3, 1, 0])
     p["phases"].detach()[1, 2] = phase
@@ -139,7 +141,7 @@ def test_results_do_not_depend_on_threads_and_repeat_bit_by_bit() -> None:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
-def test_the_positive_scores_alike_from_both_sides(path: str) -> None:
+def test_the_positive_scores_alike_from_both_sides(backend: str) -> None:
     p = problem(n=2)
     p["ids"] = torch.stack([p["tails"], p["heads"]], 1)
     p["side"][:] = torch.tensor([Side.tail, Side.head])
@@ -147,7 +149,7 @@ def test_the_positive_scores_alike_from_both_sides(path: str) -> None:
     assert torch.allclose(scores[:, 0], scores[:, 1], atol=1e-12)
 
 
-def test_a_given_order_gives_the_same_gradients(path: str) -> None:
+def test_a_given_order_gives_the_same_gradients(backend: str) -> None:
     p = problem()
     order = p["ids"].flatten().argsort(stable=True)
     expected = gradients(p, rotate_score(**p))
@@ -183,7 +185,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_wrong_arguments_are_named_alike_on_both_paths(path: str, what: str) -> None:
+def test_wrong_arguments_are_named_alike_on_both_backends(backend: str, what: str) -> None:
     changes, message = WRONG[what]
     with pytest.raises(RuntimeError, match="rotate_score: " + message):
         rotate_score(**{**problem(), **changes})

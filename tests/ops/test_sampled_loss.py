@@ -22,7 +22,7 @@ from mmkgc_cli.ops import (
 )
 from mmkgc_cli.ops._arguments import flat_pairs
 from mmkgc_cli.ops._native import has_kernel
-from mmkgc_cli.ops.sampled_loss import twin
+from mmkgc_cli.ops.sampled_loss import reference
 from mmkgc_cli.training.optimizers import Adam
 
 ROW_LOSSES: dict[str, RowLoss] = {
@@ -82,7 +82,7 @@ def expected(
     p: dict[str, Any], metric: Metric, pairs: list[Pair], loss: RowLoss
 ) -> tuple[Tensor, ...]:
     assert loss.native is not None
-    made = twin(*p.values(), int(metric), *flat_pairs(pairs), 1.5, *loss.native)
+    made = reference(*p.values(), int(metric), *flat_pairs(pairs), 1.5, *loss.native)
     return made.detach(), *torch.autograd.grad(made, [p["queries"], p["table"]])
 
 
@@ -90,7 +90,7 @@ def expected(
 @pytest.mark.parametrize("metric", Metric)
 @pytest.mark.parametrize("pairs", [whole_row(8), CROSSED], ids=["whole", "crossed"])
 def test_it_is_the_loss_of_the_scores(
-    path: str, metric: Metric, pairs: list[Pair], loss: RowLoss
+    backend: str, metric: Metric, pairs: list[Pair], loss: RowLoss
 ) -> None:
     for sides in (1, 2):
         p = problem(sides=sides)
@@ -114,7 +114,7 @@ def test_it_is_the_loss_of_the_scores(
     loss=st.sampled_from(list(ROW_LOSSES.values())),
     seed=st.integers(0, 100),
 )
-def test_float32_agrees_with_the_twin(
+def test_float32_agrees_with_the_reference(
     entities: int, batch: int, n: int, width: int, sides: int, metric: Metric, loss: RowLoss,
     seed: int,
 ) -> None:  # fmt: skip
@@ -150,7 +150,7 @@ def test_results_do_not_depend_on_threads_and_repeat_bit_by_bit() -> None:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
-def test_gradients_scale_with_that_of_the_loss(path: str) -> None:
+def test_gradients_scale_with_that_of_the_loss(backend: str) -> None:
     p, loss = problem(), ROW_LOSSES["log_sigmoid"]
     _, *once = with_gradients(p, Metric.l1, list(whole_row(8)), loss)
     _, *thrice = with_gradients(p, Metric.l1, list(whole_row(8)), loss, scale=-3.0)
@@ -158,7 +158,7 @@ def test_gradients_scale_with_that_of_the_loss(path: str) -> None:
         assert torch.allclose(-3 * a, b, rtol=1e-13)
 
 
-def test_without_an_optimizer_that_takes_it_the_table_has_its_gradient(path: str) -> None:
+def test_without_an_optimizer_that_takes_it_the_table_has_its_gradient(backend: str) -> None:
     p, loss = problem(), ROW_LOSSES["log_sigmoid"]
     made = sampled_loss(**p, metric=Metric.l2, pairs=whole_row(8), loss=loss, offset=1.5)
     found = made.detach(), *torch.autograd.grad(made, [p["queries"], p["table"]])
@@ -166,7 +166,7 @@ def test_without_an_optimizer_that_takes_it_the_table_has_its_gradient(path: str
         assert torch.allclose(a, b, rtol=1e-11)
 
 
-def test_a_frozen_table_costs_no_gradient(path: str) -> None:
+def test_a_frozen_table_costs_no_gradient(backend: str) -> None:
     p, loss = problem(), ROW_LOSSES["log_sigmoid"]
     _, d_queries, _ = expected(p, Metric.dot, list(whole_row(8)), loss)
     p["table"] = p["table"].detach()
@@ -175,7 +175,7 @@ def test_a_frozen_table_costs_no_gradient(path: str) -> None:
 
 
 @every_loss
-def test_what_unusable_negatives_score_does_not_matter(path: str, loss: RowLoss) -> None:
+def test_what_unusable_negatives_score_does_not_matter(backend: str, loss: RowLoss) -> None:
     p = problem()
     p["table"].detach()[16] = 1e6
     p["ids"][:, 0] = 3
@@ -232,11 +232,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 @fused
 @pytest.mark.parametrize("what", WRONG)
-def test_wrong_arguments_are_named_alike_on_both_paths(what: str) -> None:
+def test_wrong_arguments_are_named_alike_on_both_backends(what: str) -> None:
     changes, message = WRONG[what]
     numbers, weights = flat_pairs(whole_row(8))
     terms = {"metric": 1, "pairs": numbers, "weights": weights, "offset": 0.0}
     args = {**problem(), **terms, "loss": 0, "settings": [1.0, 0.0, 0.0], **changes}
-    for call in (torch.ops.mmkgc.sampled_loss, twin):
+    for call in (torch.ops.mmkgc.sampled_loss, reference):
         with pytest.raises(RuntimeError, match="sampled_loss: " + message):
             call(*args.values())

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmkgc_cli.ops import Metric, Pair, sampled_score, score_rows
 from mmkgc_cli.ops._arguments import flat_pairs
-from mmkgc_cli.ops.sampled_score import twin
+from mmkgc_cli.ops.sampled_score import reference
 from tests.ops.conftest import EMULATED, native
 
 
@@ -66,7 +66,7 @@ def gradients(p: dict[str, Any], scores: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize("sides", [1, 2])
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 9])
 def test_scores_and_gradients_are_those_of_each_candidate_by_itself(
-    path: str, metric: Metric, scaled: bool, sides: int, n: int
+    backend: str, metric: Metric, scaled: bool, sides: int, n: int
 ) -> None:
     p = problem(metric, n=n, sides=sides, scaled=scaled)
     found, expected = sampled_score(**p), by_hand(p)
@@ -86,20 +86,20 @@ def test_scores_and_gradients_are_those_of_each_candidate_by_itself(
     scaled=st.booleans(),
     seed=st.integers(0, 100),
 )
-def test_float32_agrees_with_the_twin(
+def test_float32_agrees_with_the_reference(
     metric: Metric, entities: int, batch: int, n: int, half: int, scaled: bool, seed: int
 ) -> None:
     p = problem(metric, entities, batch, n, 2 * half, 2, scaled, torch.float32, seed)
     numbers, weights = flat_pairs(p["pairs"])
     args = p["queries"], p["table"], p["ids"], p["side"], int(metric), numbers, weights, p["scale"]
-    found, expected = sampled_score(**p), twin(*args)
+    found, expected = sampled_score(**p), reference(*args)
     assert torch.allclose(found, expected, rtol=1e-5, atol=1e-4)
     for a, b in zip(gradients(p, found), gradients(p, expected), strict=True):
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-3 * max(1.0, n) ** 0.5)
 
 
 @pytest.mark.parametrize("metric", [Metric.dot, Metric.l1, Metric.modulus])
-def test_repeated_and_overlapping_blocks_add_up(path: str, metric: Metric) -> None:
+def test_repeated_and_overlapping_blocks_add_up(backend: str, metric: Metric) -> None:
     p = problem(metric, width=8)
     p["pairs"] = [Pair(0, 4, 4, 0.5), Pair(0, 0, 4, 2.0), Pair(2, 2, 6, -1.0)]
     found, expected = sampled_score(**p), by_hand(p)
@@ -112,7 +112,7 @@ def test_repeated_and_overlapping_blocks_add_up(path: str, metric: Metric) -> No
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("n", [1, 4])
 def test_the_gradient_at_distance_0_is_0(
-    path: str, metric: Metric, dtype: torch.dtype, n: int
+    backend: str, metric: Metric, dtype: torch.dtype, n: int
 ) -> None:
     p = problem(metric, entities=3, batch=1, n=n, dtype=dtype)
     row = p["table"].detach()[1]
@@ -158,7 +158,7 @@ def test_results_do_not_depend_on_threads_and_repeat_bit_by_bit(metric: Metric) 
 
 
 @pytest.mark.parametrize(("entities", "batch", "n"), [(4, 0, 3), (4, 3, 0), (0, 3, 0), (1, 1, 1)])
-def test_empty_inputs_are_fine(path: str, entities: int, batch: int, n: int) -> None:
+def test_empty_inputs_are_fine(backend: str, entities: int, batch: int, n: int) -> None:
     p = problem(Metric.modulus, entities, batch, n)
     scores = sampled_score(**p)
     assert scores.shape == (batch, n)
@@ -167,7 +167,7 @@ def test_empty_inputs_are_fine(path: str, entities: int, batch: int, n: int) -> 
         assert n or not grad.any()
 
 
-def test_strided_inputs_score_as_dense_ones(path: str) -> None:
+def test_strided_inputs_score_as_dense_ones(backend: str) -> None:
     p = problem(Metric.l1, n=6)
     expected = sampled_score(**p)
     p["queries"] = p["queries"].detach().transpose(0, 2).contiguous().transpose(0, 2)
@@ -176,7 +176,7 @@ def test_strided_inputs_score_as_dense_ones(path: str) -> None:
     assert torch.allclose(sampled_score(**p), expected, atol=1e-12)
 
 
-def test_a_given_order_gives_the_same_gradients(path: str) -> None:
+def test_a_given_order_gives_the_same_gradients(backend: str) -> None:
     p = problem(Metric.modulus, n=20)
     order = p["ids"].flatten().argsort(stable=True)
     expected = gradients(p, sampled_score(**p))
@@ -208,7 +208,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_wrong_arguments_are_named_alike_on_both_paths(path: str, what: str) -> None:
+def test_wrong_arguments_are_named_alike_on_both_backends(backend: str, what: str) -> None:
     changes, message = WRONG[what]
     with pytest.raises(RuntimeError, match="sampled_score: " + message):
         sampled_score(**{**problem(Metric.modulus), **changes})
@@ -225,7 +225,7 @@ def test_wrong_arguments_are_named_alike_on_both_paths(path: str, what: str) -> 
     ],
 )
 def test_a_wrong_order_is_an_error_and_no_wrong_gradient(
-    path: str, order: Tensor, message: str
+    backend: str, order: Tensor, message: str
 ) -> None:
     p = problem(Metric.dot)
     with pytest.raises(RuntimeError, match=message):
@@ -242,7 +242,9 @@ def test_more_candidates_than_a_tile_holds(metric: Metric) -> None:
     p["pairs"] = [Pair(i % 2, i % 2, 1, 1 / 64) for i in range(64)]
     numbers, weights = flat_pairs(p["pairs"])
     found = sampled_score(**p)
-    expected = twin(p["queries"], p["table"], p["ids"], p["side"], int(metric), numbers, weights)
+    expected = reference(
+        p["queries"], p["table"], p["ids"], p["side"], int(metric), numbers, weights
+    )
     assert torch.allclose(found, expected, atol=1e-12)
     for a, b in zip(gradients(p, found), gradients(p, expected), strict=True):
         assert torch.allclose(a, b, atol=1e-9)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from mmkgc_cli.ops import AdversarialForm, self_adversarial_loss
-from mmkgc_cli.ops.self_adversarial_loss import twin
+from mmkgc_cli.ops.self_adversarial_loss import reference
 from tests.ops.conftest import native
 from tests.ops.losses import problem, with_gradients
 
@@ -41,7 +41,9 @@ def with_held_weights(
 
 
 @every_form
-def test_closed_form_with_weights_that_carry_no_gradient(path: str, form: AdversarialForm) -> None:
+def test_closed_form_with_weights_that_carry_no_gradient(
+    backend: str, form: AdversarialForm
+) -> None:
     positive, negative, _ = problem(40, 4)
     positive = (positive.detach() + 3).requires_grad_()
     weights = torch.softmax(TEMPERATURE * negative.detach(), 1)
@@ -55,7 +57,7 @@ def test_closed_form_with_weights_that_carry_no_gradient(path: str, form: Advers
 
 
 @pytest.mark.parametrize("form", FORMS[1:], ids=lambda form: form.name)
-def test_the_slope_of_a_hinge_at_zero_is_zero(path: str, form: AdversarialForm) -> None:
+def test_the_slope_of_a_hinge_at_zero_is_zero(backend: str, form: AdversarialForm) -> None:
     positive = torch.tensor([MARGIN + 1]).requires_grad_()
     negative = torch.ones(1, 3).requires_grad_()
     found = with_gradients(loss_of((positive, negative, None), form), (positive, negative))
@@ -72,7 +74,7 @@ def test_gradcheck_where_weights_are_constant(form: AdversarialForm) -> None:
     )
 
 
-def test_temperature_zero_weighs_all_alike(path: str) -> None:
+def test_temperature_zero_weighs_all_alike(backend: str) -> None:
     positive, negative, _ = problem()
     expected = -0.5 * (logsigmoid(positive) + logsigmoid(-negative).mean(1)).mean()
     found = loss_of((positive, negative, None), temperature=0.0)
@@ -80,7 +82,7 @@ def test_temperature_zero_weighs_all_alike(path: str) -> None:
 
 
 @every_form
-def test_a_row_without_usable_negatives(path: str, form: AdversarialForm) -> None:
+def test_a_row_without_usable_negatives(backend: str, form: AdversarialForm) -> None:
     positive, negative, mask = problem(2, 3, usable=1.0)
     mask[0] = False
     found = with_gradients(loss_of((positive, negative, mask), form), (positive, negative))
@@ -93,7 +95,7 @@ def test_a_row_without_usable_negatives(path: str, form: AdversarialForm) -> Non
 
 
 @every_form
-def test_no_negatives_are_like_none_usable(path: str, form: AdversarialForm) -> None:
+def test_no_negatives_are_like_none_usable(backend: str, form: AdversarialForm) -> None:
     positive, negative, mask = problem(3, 4, usable=0.0)
     expected = loss_of((positive, negative, mask), form)
     assert loss_of((positive, negative[:, :0], None), form) == expected
@@ -127,7 +129,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_wrong_arguments_are_named_alike_on_both_paths(path: str, what: str) -> None:
+def test_wrong_arguments_are_named_alike_on_both_backends(backend: str, what: str) -> None:
     changes, message = WRONG[what]
     right = {
         "positive": torch.zeros(2),
@@ -139,20 +141,20 @@ def test_wrong_arguments_are_named_alike_on_both_paths(path: str, what: str) -> 
         self_adversarial_loss(**{**right, **changes})
 
 
-def test_the_twin_is_what_training_took_before() -> None:
+def test_the_reference_is_what_training_took_before() -> None:
     positive, negative, mask = problem()
     with torch.no_grad():
         logits = (0.7 * negative).masked_fill(~mask, -torch.inf)
         weights = logits.softmax(1)
     expected = -0.5 * (logsigmoid(positive) + (weights * logsigmoid(-negative)).sum(1)).mean()
-    assert torch.allclose(twin(positive, negative, mask, 0.7), expected, rtol=1e-14)
+    assert torch.allclose(reference(positive, negative, mask, 0.7), expected, rtol=1e-14)
 
 
 @pytest.mark.parametrize("temperature", [1.3, 0.9, -0.7])
 @pytest.mark.parametrize("size", [1e9, 1e12, 1e30])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_scores_of_any_size_keep_their_weights(
-    path: str, dtype: torch.dtype, size: float, temperature: float
+    backend: str, dtype: torch.dtype, size: float, temperature: float
 ) -> None:
     """Weights add up to 1, and so a run that diverged shows in its loss."""
     rng = torch.Generator().manual_seed(0)

@@ -72,7 +72,7 @@ def torch_adam(
 @pytest.mark.parametrize("options", OPTIONS, ids=["adam", "penalty", "decoupled"])
 @pytest.mark.parametrize("metric", list(Metric))
 def test_a_step_is_that_of_torch_with_the_gradient_written_out(
-    path: str, metric: Metric, options: dict[str, Any]
+    backend: str, metric: Metric, options: dict[str, Any]
 ) -> None:
     table, exp_avg, exp_avg_sq, gradient = problem(metric=metric)
     dense = torch.randn_like(table)
@@ -84,7 +84,7 @@ def test_a_step_is_that_of_torch_with_the_gradient_written_out(
 
 
 @pytest.mark.parametrize("metric", list(Metric))
-def test_a_counter_moves_on_by_steps(path: str, metric: Metric) -> None:
+def test_a_counter_moves_on_by_steps(backend: str, metric: Metric) -> None:
     *state, gradient = problem(metric=metric)
     later = [x.clone() for x in state]
     table_adam(*later, gradient, 5, 0.01)
@@ -104,18 +104,18 @@ def test_a_counter_moves_on_by_steps(path: str, metric: Metric) -> None:
     extra=st.sampled_from([0, 5]),
     seed=st.integers(0, 100),
 )
-def test_float32_agrees_with_the_twin(
+def test_float32_agrees_with_the_reference(
     entities: int, batch: int, n: int, width: int, metric: Metric, scaled: bool, extra: int,
     seed: int,
 ) -> None:  # fmt: skip
-    twins = problem(entities, batch, n, width, metric, torch.float64, seed, scaled, extra)
-    single = [t.float() for t in twins[:3]]
-    g = twins[3]
+    references = problem(entities, batch, n, width, metric, torch.float64, seed, scaled, extra)
+    single = [t.float() for t in references[:3]]
+    g = references[3]
     cast = {name: value.float() for name, value in vars(g).items()
             if isinstance(value, Tensor) and value.is_floating_point()}  # fmt: skip
     found = DeferredGradient(**{**vars(g), **cast})
     table_adam(*single, found, 2, 0.01)
-    expected = torch_adam(*twins[:3], dense_gradient(g, twins[0]), 2, 0.01)
+    expected = torch_adam(*references[:3], dense_gradient(g, references[0]), 2, 0.01)
     assert torch.allclose(single[0].double(), expected.detach(), rtol=1e-4, atol=2e-4)
 
 
@@ -165,7 +165,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_wrong_arguments_are_named_alike_on_both_paths(path: str, what: str) -> None:
+def test_wrong_arguments_are_named_alike_on_both_backends(backend: str, what: str) -> None:
     changes, message = WRONG[what]
     table, exp_avg, exp_avg_sq, gradient = problem()
     own = {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq, "step": 1, "dense": None,

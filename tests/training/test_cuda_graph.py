@@ -172,7 +172,7 @@ def test_what_a_graph_would_get_wrong_is_not_captured(
     assert told[0].startswith(reason)
 
 
-def test_scorers_twins_and_settings_can_forbid_it(
+def test_scorers_reference_ops_and_settings_can_forbid_it(
     graph: Graph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program, told = program_of(graph), list[str | None]()
@@ -180,7 +180,7 @@ def test_scorers_twins_and_settings_can_forbid_it(
     monkeypatch.setattr(type(program.scorer), "capturable", False)
     assert replayed(program, "auto", told.append, Recorded) is program
     monkeypatch.undo()
-    monkeypatch.setattr(programs, "path_of", lambda *_: ("twin", "no cuda kernel"))
+    monkeypatch.setattr(programs, "backend_of", lambda *_: ("reference", "no cuda kernel"))
     assert replayed(program, "auto", told.append, Recorded) is program
     assert told == [
         "training.cuda_graph is off",

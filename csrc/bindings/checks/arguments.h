@@ -1,4 +1,4 @@
-// Argument checks that ops share. Messages name the op and the argument; the twins say the same.
+// Argument checks that ops share. Messages name the op and the argument; the references say the same.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
