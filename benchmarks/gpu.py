@@ -62,7 +62,7 @@ def problem(device: Device, n: int, dim: int, dtype: torch.dtype) -> dict[str, A
         "relations": some(s.relations, s.batch),
         "tails": some(s.entities, s.batch),
         "ids": ids,
-        "side": some(2, s.batch, n).to(torch.int8),
+        "corrupted_side": some(2, s.batch, n).to(torch.int8),
         "order": ids.flatten().argsort(stable=True),
     }  # fmt: skip
 
@@ -114,7 +114,13 @@ class Step:
     def _torch(self) -> Tensor:
         p = self.p
         scores = MARGIN + explicit(
-            self.table, self.phases, p["heads"], p["relations"], p["tails"], p["ids"], p["side"]
+            self.table,
+            self.phases,
+            p["heads"],
+            p["relations"],
+            p["tails"],
+            p["ids"],
+            p["corrupted_side"],
         )
         negative = scores[:, 1:]
         weights = (TEMPERATURE * negative).detach().softmax(1)
@@ -167,7 +173,7 @@ def time_ranking(device: Device, floors: Floors, dim: int) -> Any:
     rank: Any = rank_candidates
     out: dict[str, Any] = {"shape": f"{s.queries} queries, {s.entities} candidates, {dim} complex"}
     for metric in (Metric.modulus, Metric.l1, Metric.dot):
-        call: Any = partial(rank, *there, metric, whole_row(2 * dim))
+        call: Any = partial(rank, *there, metric=metric, pairs=whole_row(2 * dim))
         seconds = device.seconds(call, captured=False)
         out[f"{metric.name}_ms"] = seconds * 1e3
     bound = floors.roots(s.queries * s.entities * dim)
@@ -279,8 +285,8 @@ def time_negatives(device: Device, triples: Tensor) -> Any:
     s = device.sizes
     head, relation, tail = triples.unbind(1)
     known = [
-        KnownAnswers.of(relation * s.entities + head, tail, s.entities),
-        KnownAnswers.of(relation * s.entities + tail, head, s.entities),
+        KnownAnswers.from_pairs(relation * s.entities + head, tail, s.entities),
+        KnownAnswers.from_pairs(relation * s.entities + tail, head, s.entities),
     ]
     draw: Any = filtered_negatives
     there = [
@@ -291,8 +297,8 @@ def time_negatives(device: Device, triples: Tensor) -> Any:
     rows = []
     for n in (32, 128):
         call: Any = partial(
-            draw, batch, share, *there, s.entities, n, SideChoice.per_negative, 8,
-            True, 1, 2,
+            draw, batch, share, *there, entities=s.entities, n=n, choice=SideChoice.per_negative,
+            rounds=8, with_positive=True, seed=1, step=2,
         )  # fmt: skip
         rows.append({"N": n, "us": device.seconds(call) * 1e6})
     return rows

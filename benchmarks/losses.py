@@ -2,7 +2,7 @@
 
     python -m benchmarks.losses
 
-1,024 positives with 32 and with 128 negatives each, one in fifty of them not usable, float32, two
+1,024 positives with 32 and with 128 negatives each, one in fifty of them not mask, float32, two
 threads. A turn is the loss and its gradients with respect to both kinds of scores. Native and eager
 reference alternate, round after round, and medians are compared; then native and compiled
 reference. Not all three at once: compiled code brings an OpenMP of its own, and its idle threads
@@ -38,16 +38,16 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 LOSSES: dict[str, tuple[Loss, Loss]] = {
     "self-adversarial, log_sigmoid": (
-        lambda p, n, usable: self_adversarial_loss(p, n, usable, 1.0),
-        lambda p, n, usable: adversarial_reference(p, n, usable, 1.0),
+        lambda p, n, mask: self_adversarial_loss(p, n, mask, 1.0),
+        lambda p, n, mask: adversarial_reference(p, n, mask, 1.0),
     ),
     "self-adversarial, margin_inside": (
-        lambda p, n, usable: self_adversarial_loss(p, n, usable, 1.0, INSIDE, 6.0),
-        lambda p, n, usable: adversarial_reference(p, n, usable, 1.0, INSIDE, 6.0),
+        lambda p, n, mask: self_adversarial_loss(p, n, mask, 1.0, form=INSIDE, margin=6.0),
+        lambda p, n, mask: adversarial_reference(p, n, mask, 1.0, INSIDE, 6.0),
     ),
     "entropy-weighted, mean": (
-        lambda p, n, usable: entropy_weighted_loss(p, n, usable, THRESHOLDS, WEIGHTS),
-        lambda p, n, usable: entropy_reference(p, n, usable, *CUTS, WEIGHTS),
+        lambda p, n, mask: entropy_weighted_loss(p, n, mask, THRESHOLDS, WEIGHTS),
+        lambda p, n, mask: entropy_reference(p, n, mask, *CUTS, WEIGHTS),
     ),
 }
 
@@ -56,10 +56,10 @@ def turns(loss: Loss, n: int) -> Callable[[], None]:
     rng = torch.Generator().manual_seed(0)
     positive = (2 * torch.randn(BATCH, generator=rng)).requires_grad_()
     negative = (3 * torch.randn(BATCH, n, generator=rng)).requires_grad_()
-    usable = torch.rand(BATCH, n, generator=rng) < 0.98
+    mask = torch.rand(BATCH, n, generator=rng) < 0.98
 
     def turn() -> None:
-        torch.autograd.grad(loss(positive, negative, usable), (positive, negative))
+        torch.autograd.grad(loss(positive, negative, mask), (positive, negative))
 
     return turn
 

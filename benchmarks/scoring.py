@@ -79,8 +79,8 @@ def by_queries(
     """RotatE's queries in torch, the loss of their scores by `sampled_loss`."""
     queries = torch.stack(rotated(table, phases, heads, relations, tails))
     return sampled_loss(
-        queries, table, ids, side, None, Metric.modulus, whole_row(2 * DIM),
-        SelfAdversarial(TEMPERATURE), MARGIN, order,
+        queries, table, ids, side, Metric.modulus, whole_row(2 * DIM), mask=None,
+        loss=SelfAdversarial(TEMPERATURE), offset=MARGIN, order=order,
     )  # fmt: skip
 
 
@@ -88,14 +88,15 @@ def ours(*tables_and_batch: Tensor) -> Tensor:
     """The loss from the two tables, in one op."""
     table, phases, heads, relations, tails, ids, side, order = tables_and_batch
     return rotate_loss(
-        table, phases, heads, relations, tails, ids, side, None, SelfAdversarial(TEMPERATURE),
-        MARGIN, order,
+        table, phases, heads, relations, tails, ids=ids, corrupted_side=side, mask=None,
+        loss=SelfAdversarial(TEMPERATURE), offset=MARGIN, order=order,
     )  # fmt: skip
 
 
 def in_two_ops(*tables_and_batch: Tensor) -> Tensor:
     """The loss of scores."""
-    scores = MARGIN + rotate_score(*tables_and_batch)
+    *known, ids, side, order = tables_and_batch
+    scores = MARGIN + rotate_score(*known, ids=ids, corrupted_side=side, order=order)
     return self_adversarial_loss(scores[:, 0], scores[:, 1:], None, TEMPERATURE)
 
 

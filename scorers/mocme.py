@@ -314,7 +314,7 @@ class MoCME(Scorer):
             heads, tails, ids = place[heads], place[tails], place[ids]
         table = self.candidates(met)
         return self.margin + rotate_score(
-            table, self.phases, heads, relations, tails, ids, side, order
+            table, self.phases, heads, relations, tails, ids=ids, corrupted_side=side, order=order
         )
 
     # Hooks

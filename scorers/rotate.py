@@ -70,8 +70,9 @@ class RotatE(Scorer):
     ) -> Tensor:
         """The same as by queries and candidates, in one op from the two tables."""
         return self._margin + rotate_score(
-            self.entities, self.phases, heads, relations, tails, ids, side, order
-        )
+            self.entities, self.phases, heads, relations, tails, ids=ids, corrupted_side=side,
+            order=order,
+        )  # fmt: skip
 
     def loss_sampled(
         self,
@@ -86,8 +87,8 @@ class RotatE(Scorer):
     ) -> Tensor:
         """The loss of those scores, in one op as well."""
         return rotate_loss(
-            self.entities, self.phases, heads, relations, tails, ids, side, usable, loss,
-            self._margin, order,
+            self.entities, self.phases, heads, relations, tails, ids=ids, corrupted_side=side,
+            mask=usable, loss=loss, offset=self._margin, order=order,
         )  # fmt: skip
 
     def candidates(

@@ -108,7 +108,9 @@ def _count(
     if not paths.has_branches(scorer):
         (metric,) = paths.metrics(scorer)
         pairs = paths.terms(scorer, 0, queries[0].shape[1], tables[0].shape[1])
-        return rank_candidates(queries[0], tables[0], *rows, metric, pairs, scales[0])
+        return rank_candidates(
+            queries[0], tables[0], *rows, metric=metric, pairs=pairs, scale=scales[0]
+        )
 
     def scores_of(a: int, b: int) -> Tensor:
         some = [None if s is None else s[a:b] for s in scales]

@@ -14,8 +14,8 @@ def known_answers(task: SamplingTask) -> tuple[KnownAnswers, KnownAnswers]:
     heads, relations, tails = task.triples.unbind(1)
     n = task.n_entities
     return (
-        KnownAnswers.of(relations * n + heads, tails, n),
-        KnownAnswers.of(relations * n + tails, heads, n),
+        KnownAnswers.from_pairs(relations * n + heads, tails, n),
+        KnownAnswers.from_pairs(relations * n + tails, heads, n),
     )
 
 

@@ -236,7 +236,9 @@ def sampled_scores(
         stacked, table = _as_the_op_takes(torch.stack(both), table)
         pairs = terms(scorer, i, stacked.shape[-1], table.shape[-1])
         factor = None if scale[0] is None else torch.stack(scale)
-        scores.append(sampled_score(stacked, table, ids, side, metric, pairs, factor, order))
+        scores.append(
+            sampled_score(stacked, table, ids, side, metric, pairs, scale=factor, order=order)
+        )
     return scorer.margin + join(scorer, scores)
 
 
@@ -260,8 +262,9 @@ def sampled_loss_of(
     queries, table = _as_the_op_takes(queries, table)
     pairs = terms(scorer, 0, queries.shape[-1], table.shape[-1])
     return sampled_loss(
-        queries, table, ids, side, usable, metrics(scorer)[0], pairs, loss, scorer.margin, order
-    )
+        queries, table, ids, side, metrics(scorer)[0], pairs, mask=usable, loss=loss,
+        offset=scorer.margin, order=order,
+    )  # fmt: skip
 
 
 def _as_the_op_takes(queries: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
@@ -381,7 +384,7 @@ def against(
     q, table = _as_the_op_takes(q, table)
     side = torch.zeros(ids.shape, dtype=torch.int8, device=ids.device)
     factor = None if scale is None else scale[None]
-    return sampled_score(q[None], table, ids.contiguous(), side, metric, pairs, factor)
+    return sampled_score(q[None], table, ids.contiguous(), side, metric, pairs, scale=factor)
 
 
 # Scores that are joined at once, and what each tile's size is a multiple of.

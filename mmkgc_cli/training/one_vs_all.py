@@ -54,7 +54,7 @@ class AllCandidates(ScorerProgram):
         queries = torch.cat([relations, relations + self._relations]) * self._entities
         queries += torch.cat([heads, tails])
         answers = torch.cat([tails, heads])
-        self._known = KnownAnswers.of(queries, answers, self._entities)
+        self._known = KnownAnswers.from_pairs(queries, answers, self._entities)
         self._counts = self._known.ptr.diff()
         self._most = int(self._counts.max()) if len(self._counts) else 0
         self._tails_of_batch: list[int] = []

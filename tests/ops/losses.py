@@ -23,7 +23,7 @@ THRESHOLDS, WEIGHTS = (0.2, 0.8), (0.5, 1.5, 1.2)
 
 
 class Loss(NamedTuple):
-    """One way to call a loss with (positive, negative, usable), and its reference."""
+    """One way to call a loss with (positive, negative, mask), and its reference."""
 
     ours: Callable[..., Tensor]
     reference: Callable[..., Tensor]
@@ -64,13 +64,13 @@ def problem(
     n: int = 9,
     dtype: torch.dtype = torch.float64,
     seed: int = 0,
-    usable: float = 0.8,
+    kept: float = 0.8,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores on both sides of all cuts, some negatives of them not usable."""
+    """Scores on both sides of all cuts, some negatives masked."""
     rng = torch.Generator().manual_seed(seed)
     positive = 2 * torch.randn(batch, generator=rng, dtype=dtype)
     negative = 3 * torch.randn(batch, n, generator=rng, dtype=dtype)
-    mask = torch.rand(batch, n, generator=rng) < usable
+    mask = torch.rand(batch, n, generator=rng) < kept
     return positive.requires_grad_(), negative.requires_grad_(), mask
 
 

@@ -32,16 +32,18 @@ AT = torch.tensor([0, 1])
 def frozen_rows(x: Tensor) -> Tensor:
     """Queries against a table that gets no gradient: there the op itself runs."""
     loss, pairs = SelfAdversarial(), whole_row(4)
-    return sampled_loss(x[None, :2], x.detach(), IDS, SIDE, None, Metric.l2, pairs, loss)
+    return sampled_loss(x[None, :2], x.detach(), IDS, SIDE, Metric.l2, pairs, mask=None, loss=loss)
 
 
 def frozen_entities(x: Tensor) -> Tensor:
     loss = SelfAdversarial()
-    return rotate_loss(x.detach(), x[:2, :2], AT, AT, AT, IDS, SIDE, None, loss)
+    return rotate_loss(
+        x.detach(), x[:2, :2], AT, AT, AT, ids=IDS, corrupted_side=SIDE, mask=None, loss=loss
+    )
 
 
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "rotate_score": lambda x: rotate_score(x, x[:2, :2], AT, AT, AT, IDS, SIDE),
+    "rotate_score": lambda x: rotate_score(x, x[:2, :2], AT, AT, AT, ids=IDS, corrupted_side=SIDE),
     "sampled_score": lambda x: sampled_score(x[None, :2], x, IDS, SIDE, Metric.l2, whole_row(4)),
     "sampled_loss": frozen_rows,
     "rotate_loss": frozen_entities,
@@ -75,7 +77,7 @@ def test_a_frozen_table_costs_no_gradient(op: str, monkeypatch: pytest.MonkeyPat
         if op == "sampled_score":
             scores = sampled_score(o, t, IDS, SIDE, Metric.l1, whole_row(4))
         else:
-            scores = rotate_score(t, o, AT, AT, AT, IDS, SIDE)
+            scores = rotate_score(t, o, AT, AT, AT, ids=IDS, corrupted_side=SIDE)
         return torch.autograd.grad(scores.sum(), o)[0]
 
     expected = gradient(True)

@@ -71,7 +71,7 @@ def test_every_op_takes_its_kernel(op: str) -> None:
     by = COMPOSED.get(op)
     assert ops.backend_of(op, DEVICE.type) == (
         "native",
-        f"by {by} and the loss" if by else "loaded",
+        f"as {by} and the loss" if by else "loaded",
     )
 
 
@@ -86,7 +86,14 @@ def test_sampled_scores_and_gradients(
     p = test_sampled_score.problem(metric, 19, 5, 150, width, scaled=scaled, dtype=dtype)
     numbers, weights = flat_pairs(p["pairs"])
     expected = sampled_reference(
-        p["queries"], p["table"], p["ids"], p["side"], int(metric), numbers, weights, p["scale"]
+        p["queries"],
+        p["table"],
+        p["ids"],
+        p["corrupted_side"],
+        int(metric),
+        numbers,
+        weights,
+        p["scale"],
     )
     there = to_device(p)
     found = sampled_score(**there)

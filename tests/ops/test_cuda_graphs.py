@@ -41,8 +41,8 @@ class Training:
         bounds = torch.tensor([ENTITIES, RELATIONS, ENTITIES])
         rows = (torch.rand(3000, 3, generator=rng) * bounds).long()
         head, relation, tail = rows.unbind(1)
-        tails = KnownAnswers.of(relation * ENTITIES + head, tail, ENTITIES)
-        heads = KnownAnswers.of(relation * ENTITIES + tail, head, ENTITIES)
+        tails = KnownAnswers.from_pairs(relation * ENTITIES + head, tail, ENTITIES)
+        heads = KnownAnswers.from_pairs(relation * ENTITIES + tail, head, ENTITIES)
         self.known = to_device([tails, heads])
         self.batch = rows[:256].to(DEVICE)
         self.share = torch.rand(RELATIONS, generator=rng).to(DEVICE)
@@ -53,15 +53,17 @@ class Training:
         self.loss = torch.zeros((), device=DEVICE)
 
     def step(self) -> None:
-        ids, side, usable, order = filtered_negatives(
-            self.batch, self.share, *self.known, ENTITIES, 32, SideChoice.per_negative, 4, True,
-            5, 0, self.counter,
+        ids, corrupted_side, mask, order = filtered_negatives(
+            self.batch, self.share, *self.known, entities=ENTITIES, n=32,
+            choice=SideChoice.per_negative, rounds=4, with_positive=True, seed=5, step=0,
+            counter=self.counter,
         )  # fmt: skip
         with self.optimizer.deferring():
             scores = 6 + rotate_score(
-                self.table, self.phases, *self.batch.unbind(1), ids, side, order
-            )
-            loss = self_adversarial_loss(scores[:, 0], scores[:, 1:], usable[:, 1:], 1.0)
+                self.table, self.phases, *self.batch.unbind(1), ids=ids,
+                corrupted_side=corrupted_side, order=order,
+            )  # fmt: skip
+            loss = self_adversarial_loss(scores[:, 0], scores[:, 1:], mask[:, 1:], 1.0)
             loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()

@@ -19,9 +19,9 @@ REDUCTIONS = list(NegativeReduction)
 every_reduction = pytest.mark.parametrize("reduction", REDUCTIONS, ids=lambda kind: kind.name)
 
 
-def loss_of(positive: Tensor, negative: Tensor, usable: Tensor | None, **changes: Any) -> Tensor:
+def loss_of(positive: Tensor, negative: Tensor, mask: Tensor | None, **changes: Any) -> Tensor:
     settings = {"thresholds": THRESHOLDS, "weights": WEIGHTS, "temperature": 0.7, **changes}
-    return entropy_weighted_loss(positive, negative, usable, **settings)
+    return entropy_weighted_loss(positive, negative, mask, **settings)
 
 
 def entropy(s: float) -> float:
@@ -33,14 +33,14 @@ def entropy(s: float) -> float:
 def by_definition(
     positive: Tensor,
     negative: Tensor,
-    usable: Tensor,
+    mask: Tensor,
     reduction: NegativeReduction,
     one_sided: bool = False,
 ) -> Tensor:
     """The paper's formula, with the entropies themselves, a negative at a time."""
     losses = []
     for b in range(len(positive)):
-        own = usable[b].nonzero().flatten().tolist()
+        own = mask[b].nonzero().flatten().tolist()
         share = torch.softmax(0.7 * negative.detach()[b, own], 0)
         loss = -logsigmoid(positive[b])
         for i, softmax in zip(own, share, strict=True):
@@ -77,7 +77,7 @@ def test_cuts_of_the_published_thresholds() -> None:
     assert entropy_cut(0.8) == pytest.approx(1.136, abs=5e-4)
     assert entropy_cut(0.0) == entropy_cut(-1.0) == math.inf
     assert entropy_cut(1.0) == entropy_cut(2.0) == 0
-    with pytest.raises(RuntimeError, match="entropy_weighted_loss: a threshold is NaN"):
+    with pytest.raises(RuntimeError, match="entropy_weighted_loss: thresholds must not be NaN"):
         entropy_cut(math.nan)
 
 
@@ -138,10 +138,10 @@ def test_gradcheck_away_from_the_cuts(reduction: NegativeReduction) -> None:
 
 
 @every_reduction
-def test_a_row_without_usable_negatives_leaves_its_positive(
+def test_a_row_without_unmasked_negatives_leaves_its_positive(
     backend: str, reduction: NegativeReduction
 ) -> None:
-    positive, negative, mask = problem(2, 3, usable=0.0)
+    positive, negative, mask = problem(2, 3, kept=0.0)
     for n in (3, 0):
         found = loss_of(positive, negative[:, :n], mask[:, :n], reduction=reduction)
         slopes = torch.autograd.grad(found, positive)[0]
@@ -162,18 +162,18 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "negative rows": (
         {"negative": torch.zeros(4, 3)},
-        r"negative has 4 rows, expected 2 \(one a positive\)",
+        r"negative has 4 rows, expected 2 \(one per positive\)",
     ),
-    "usable shape": (
-        {"usable": torch.ones(2, 2, dtype=torch.bool)},
-        "usable must have the shape of negative",
+    "mask shape": (
+        {"mask": torch.ones(2, 2, dtype=torch.bool)},
+        "mask must have the shape of negative",
     ),
-    "usable dtype": ({"usable": torch.ones(2, 3)}, "usable must be bool"),
+    "mask dtype": ({"mask": torch.ones(2, 3)}, "mask must be bool"),
     "thresholds": (
         {"thresholds": (0.8, 0.25)},
-        "thresholds are 0.8 and 0.25 bits, expected the first no larger",
+        "thresholds are 0.8 and 0.25 bits, expected the first at most",
     ),
-    "a threshold": ({"thresholds": (math.nan, 0.25)}, "a threshold is NaN"),
+    "a threshold": ({"thresholds": (math.nan, 0.25)}, "thresholds must not be NaN"),
     "weights": (
         {"weights": (1.0, 2.0)},
         r"weights holds 2 numbers, expected 3 \(easy, ambiguous, hard\)",
@@ -188,13 +188,13 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("what", WRONG)
 def test_wrong_arguments_are_named_alike_on_both_backends(backend: str, what: str) -> None:
     changes, message = WRONG[what]
-    right = {"positive": torch.zeros(2), "negative": torch.zeros(2, 3), "usable": None}
+    right = {"positive": torch.zeros(2), "negative": torch.zeros(2, 3), "mask": None}
     with pytest.raises(RuntimeError, match="entropy_weighted_loss: " + message):
         loss_of(**{**right, **changes})
 
 
 @pytest.mark.parametrize("cuts", [(1.0, 3.5), (math.nan, 1.0)])
 def test_cuts_in_the_wrong_order_are_refused(backend: str, cuts: tuple[float, float]) -> None:
-    message = "entropy_weighted_loss: cuts are .* and .*, expected the first no smaller than the"
+    message = "entropy_weighted_loss: easy_above is .*, expected at least hard_upto, which is"
     with pytest.raises(RuntimeError, match=message):
         buckets([0.0], cuts, False, backend)

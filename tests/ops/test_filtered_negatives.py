@@ -25,8 +25,8 @@ def problem(
     return {
         "positives": rows[:batch],
         "head_share": torch.rand(relations, generator=rng),
-        "tails": KnownAnswers.of(relation * entities + head, tail, entities),
-        "heads": KnownAnswers.of(relation * entities + tail, head, entities),
+        "tails": KnownAnswers.from_pairs(relation * entities + head, tail, entities),
+        "heads": KnownAnswers.from_pairs(relation * entities + tail, head, entities),
         "entities": entities,
         "n": 5,
         "choice": SideChoice.per_negative,
@@ -79,20 +79,20 @@ def test_the_kernel_draws_what_the_reference_draws(
 
 @pytest.mark.parametrize("choice", SideChoice)
 @pytest.mark.parametrize("with_positive", [False, True])
-def test_usable_negatives_are_never_known_and_the_others_always(
+def test_unmasked_negatives_are_never_known_and_the_others_always(
     backend: str, choice: SideChoice, with_positive: bool
 ) -> None:
     p, known = problem(batch=40)
     p |= {"choice": choice, "with_positive": with_positive, "n": 12, "rounds": 2}
-    ids, side, usable, order = filtered_negatives(**p)
+    ids, side, mask, order = filtered_negatives(**p)
     first = int(with_positive)
     for b, (h, r, t) in enumerate(p["positives"].tolist()):
         if with_positive:
-            assert (int(ids[b, 0]), int(side[b, 0]), bool(usable[b, 0])) == (t, Side.tail, True)
+            assert (int(ids[b, 0]), int(side[b, 0]), bool(mask[b, 0])) == (t, Side.tail, True)
         for i in range(first, ids.shape[1]):
             entity = int(ids[b, i])
             triple = (h, r, entity) if side[b, i] == Side.tail else (entity, r, t)
-            assert bool(usable[b, i]) == (triple not in known)
+            assert bool(mask[b, i]) == (triple not in known)
     drawn = side[:, first:]
     if choice is SideChoice.per_positive:
         assert (drawn == drawn[:, :1]).all()
@@ -113,12 +113,12 @@ def test_sides_and_entities_are_drawn_as_often_as_asked(backend: str) -> None:
     assert (share - 0.2).abs().max() < 0.006
 
 
-def test_more_rounds_leave_fewer_unusable(backend: str) -> None:
+def test_more_rounds_leave_fewer_masked(backend: str) -> None:
     p, _ = problem(entities=10, relations=1, triples=60, batch=50)
     shares = []
     for rounds in (1, 2, 8):
-        usable = filtered_negatives(**{**p, "rounds": rounds, "n": 50})[2]
-        shares.append(usable.double().mean().item())
+        mask = filtered_negatives(**{**p, "rounds": rounds, "n": 50})[2]
+        shares.append(mask.double().mean().item())
     assert shares[0] < shares[1] < shares[2]
 
 
@@ -166,7 +166,7 @@ WRONG = {
     "n": ({"n": -1}, "n is -1, expected 0 or more"),
     "choice": ({"choice": 3}, "choice is 3, expected 0"),
     "rounds": ({"rounds": 0}, r"rounds is 0, expected 1..255"),
-    "entities": ({"entities": 0}, "there are no entities to draw"),
+    "entities": ({"entities": 0}, "entities is 0, expected 1 or more"),
     "tails dims": (
         {"tails": KnownAnswers(long(1)[None], long(0, 1), long(1))},
         "tails has 2 dimensions, expected 1",

@@ -17,13 +17,13 @@ every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 
 
 def assert_agrees(
-    loss: Loss, batch: int, n: int, dtype: torch.dtype, seed: int, usable: float
+    loss: Loss, batch: int, n: int, dtype: torch.dtype, seed: int, kept: float
 ) -> None:
-    positive, negative, mask = problem(batch, n, dtype, seed, usable)
+    positive, negative, mask = problem(batch, n, dtype, seed, kept)
     scores = (positive, negative)
-    for usable_or_all in (mask, None):
-        found = with_gradients(loss.ours(positive, negative, usable_or_all), scores)
-        expected = with_gradients(loss.reference(positive, negative, usable_or_all), scores)
+    for some_mask in (mask, None):
+        found = with_gradients(loss.ours(positive, negative, some_mask), scores)
+        expected = with_gradients(loss.reference(positive, negative, some_mask), scores)
         rtol = 1e-12 if dtype == torch.float64 else 2e-5
         for a, b in zip(found, expected, strict=True):
             assert a.dtype == dtype
@@ -47,12 +47,12 @@ def test_native_and_reference_agree_on_a_grid(loss: Loss, dtype: torch.dtype) ->
     n=st.integers(0, 70),
     dtype=st.sampled_from([torch.float32, torch.float64]),
     seed=st.integers(0, 1000),
-    usable=st.sampled_from([0.0, 0.1, 0.9, 1.0]),
+    kept=st.sampled_from([0.0, 0.1, 0.9, 1.0]),
 )
 def test_native_and_reference_agree(
-    loss: Loss, batch: int, n: int, dtype: torch.dtype, seed: int, usable: float
+    loss: Loss, batch: int, n: int, dtype: torch.dtype, seed: int, kept: float
 ) -> None:
-    assert_agrees(loss, batch, n, dtype, seed, usable)
+    assert_agrees(loss, batch, n, dtype, seed, kept)
 
 
 @native
@@ -114,7 +114,7 @@ def test_one_kind_of_scores_may_be_without_gradient(backend: str, loss: Loss) ->
 
 @every_loss
 @pytest.mark.parametrize("spoiler", [50.0, -math.inf, math.inf, math.nan])
-def test_unusable_negatives_have_no_part(backend: str, loss: Loss, spoiler: float) -> None:
+def test_masked_negatives_have_no_part(backend: str, loss: Loss, spoiler: float) -> None:
     positive, negative, mask = problem()
     spoiled = negative.detach().masked_fill(~mask, spoiler).requires_grad_()
     found = with_gradients(loss.ours(positive, spoiled, mask), (positive, spoiled))
@@ -220,6 +220,6 @@ def test_opcheck(loss: Loss) -> None:
     else:
         rest = (3.4, 1.1, [0.5, 1.5, 1.2], int(NegativeReduction.mean), 1.0, True)
     op = getattr(torch.ops.mmkgc, name).default
-    for usable in (mask, None):
+    for some_mask in (mask, None):
         # Gradients are taken around the op, not through it.
-        torch.library.opcheck(op, (positive.detach(), negative.detach(), usable, *rest))
+        torch.library.opcheck(op, (positive.detach(), negative.detach(), some_mask, *rest))

@@ -79,5 +79,5 @@ def test_everything_else_stays_float32() -> None:
         sampled_score(**{**p, "queries": p["queries"].half()})
     r = float32(test_rotate_score.problem())
     r["table"], r["phases"] = r["table"].detach().half(), r["phases"].detach().half()
-    with pytest.raises(RuntimeError, match="phases must be float32 beside a float16"):
+    with pytest.raises(RuntimeError, match="phases must be float32 with a float16"):
         rotate_score(**r)

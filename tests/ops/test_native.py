@@ -39,9 +39,7 @@ def test_a_library_of_another_version_is_not_used(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("mmkgc_cli.ops._native.__version__", "9.9.9")
     found = ops._native.library.__wrapped__()
     assert not found.loaded
-    assert (
-        found.reason == f"built for mmkgc {found.build['version']}, this is 9.9.9: build it again"
-    )
+    assert found.reason == f"built for mmkgc {found.build['version']}, not 9.9.9: rebuild it"
 
 
 def test_a_device_without_a_kernel_takes_the_reference() -> None:
@@ -55,7 +53,7 @@ def test_an_op_without_a_kernel_that_others_make_up_is_native_by_them(
 ) -> None:
     monkeypatch.setattr(ops._native, "has_kernel", lambda op, device: op == "rotate_score")
     if ops.library().loaded:
-        assert ops.backend_of("rotate_loss", "cuda") == ("native", "by rotate_score and the loss")
+        assert ops.backend_of("rotate_loss", "cuda") == ("native", "as rotate_score and the loss")
         assert ops.backend_of("sampled_loss", "cuda")[0] == "reference"
 
 
@@ -78,10 +76,12 @@ def test_every_op_in_the_schema_has_a_wrapper_a_reference_a_fake_and_a_test() ->
         source = (Path(ops.__file__).parent / f"{op}.py").read_text()
         assert f"def {op}(" in source
         assert "def reference(" in source
-        assert "register_fake" in source
+        assert "register(" in source
         # Gradients come from an op of their own, or, of a loss, with it.
-        assert (f"{op}_backward" in schemas) == ("register_autograd" in source)
-        around = "_losses.apply(" in source or "_Fused.apply(" in source
+        assert (f"{op}_backward" in schemas) == (
+            "    _backward,\n" in source or ", _backward, " in source
+        )
+        around = "_losses.apply(" in source or "deferring(" in source
         assert ("-> (Tensor loss, Tensor d_" in schemas[op]) == around
         assert (ROOT / "tests" / "ops" / f"test_{op}.py").is_file()
 

@@ -81,8 +81,9 @@ def test_copies_of_a_row_tie_in_whatever_tile_and_block_they_are(
     filter_ptr, filter_ids = ragged(filters)
     pairs = [Pair(0, 0, 38, 0.7), Pair(20, 26, 20, 1.3)]  # weights whose products are rounded
     better, equal, _ = rank_candidates(
-        queries, table, target_ptr, target_ids, filter_ptr, filter_ids, metric, pairs, scale
-    )
+        queries, table, target_ptr, target_ids, filter_ptr, filter_ids, metric=metric, pairs=pairs,
+        scale=scale,
+    )  # fmt: skip
     for q, (row, filtered) in enumerate(zip(rows, filters, strict=True)):
         left = ~torch.isin(row, filtered)
         expected = left.sum() - left.long()  # a target that is left does not tie with itself

@@ -335,17 +335,17 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "edges": (
         {"graph": change(BASE[2], relation=BASE[2].relation[1:])},
-        r"source has \d+ edges, and relations or norms of another number",
+        r"source has \d+ edges, expected as many relations and norms",
     ),
     "back": (
         {"graph": change(BASE[2], back_ptr=BASE[2].back_ptr[1:])},
-        "the edges by source are not as many as those by receiver",
+        "back_ptr and back_target must have the lengths of ptr and source",
     ),
     "rows": ({"rows": torch.tensor([3, 11])}, r"rows\[1\] is 11, outside 0..10"),
     "twice": ({"rows": torch.tensor([3, 1, 3])}, "rows lists entity 3 twice"),
     "missing": (
         {"x": torch.zeros(1, 5, dtype=torch.float64), "sources": torch.tensor([10])},
-        "entity 0 is a source of the rows, but not among sources",
+        "entity 0 has an edge into rows, but is missing from sources",
     ),
 }  # fmt: skip
 

@@ -28,15 +28,15 @@ def some(dtype: torch.dtype = torch.float64, **sizes: int) -> dict[str, Any]:
     p = problem(dtype=dtype, **sizes)
     p["table"] = (0.4 * p["table"].detach()).requires_grad_()
     rng = torch.Generator().manual_seed(5)
-    return {**p, "usable": torch.rand(p["ids"].shape, generator=rng) < 0.8}
+    return {**p, "mask": torch.rand(p["ids"].shape, generator=rng) < 0.8}
 
 
 @every_loss
 def test_it_is_the_loss_of_the_scores(backend: str, loss: RowLoss) -> None:
     p = some()
-    usable = p["usable"]
-    scores = 3.0 + rotate_score(**{k: v for k, v in p.items() if k != "usable"})
-    apart = loss(scores[:, 0], scores[:, 1:], usable[:, 1:])
+    mask = p["mask"]
+    scores = 3.0 + rotate_score(**{k: v for k, v in p.items() if k != "mask"})
+    apart = loss(scores[:, 0], scores[:, 1:], mask[:, 1:])
     gradients = torch.autograd.grad(apart, [p["table"], p["phases"]])
     order = p["ids"].flatten().argsort(stable=True)
     for more in ({}, {"order": order}):

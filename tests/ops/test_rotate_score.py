@@ -35,7 +35,7 @@ def problem(
         "relations": some(relations, batch),
         "tails": some(entities, batch),
         "ids": some(entities, batch, n),
-        "side": some(2, batch, n).to(torch.int8),
+        "corrupted_side": some(2, batch, n).to(torch.int8),
     }
 
 
@@ -44,8 +44,8 @@ def by_definition(p: dict[str, Any]) -> Tensor:
     dim = p["phases"].shape[1]
     entities = torch.complex(p["table"][:, :dim], p["table"][:, dim:])
     rotations = torch.polar(torch.ones_like(p["phases"]), p["phases"])
-    heads = torch.where(p["side"] == Side.head, p["ids"], p["heads"][:, None])
-    tails = torch.where(p["side"] == Side.tail, p["ids"], p["tails"][:, None])
+    heads = torch.where(p["corrupted_side"] == Side.head, p["ids"], p["heads"][:, None])
+    tails = torch.where(p["corrupted_side"] == Side.tail, p["ids"], p["tails"][:, None])
     turned = entities[heads] * rotations[p["relations"]][:, None]
     return -(turned - entities[tails]).abs().sum(-1)
 
@@ -95,7 +95,7 @@ def test_sines_and_cosines_are_right_to_float_precision() -> None:
         "relations": torch.arange(n),
         "tails": torch.zeros(n, dtype=torch.int64),
         "ids": torch.ones(n, 1, dtype=torch.int64),
-        "side": torch.zeros(n, 1, dtype=torch.int8),
+        "corrupted_side": torch.zeros(n, 1, dtype=torch.int8),
     }
     scores = rotate_score(**p).detach()
     assert float((scores + 1).abs().max()) < 1e-6
@@ -122,9 +122,9 @@ def test_a_phase_that_is_no_number_scores_nan(
 def test_opcheck_and_gradcheck() -> None:
     p = problem(entities=5, relations=2, batch=3, n=4, dim=2)
     torch.library.opcheck(torch.ops.mmkgc.rotate_score.default, (*p.values(), None))
-    rest = tuple(p.values())[2:]
     assert torch.autograd.gradcheck(
-        lambda t, f: rotate_score(t, f, *rest), (p["table"], p["phases"])
+        lambda table, phases: rotate_score(**{**p, "table": table, "phases": phases}),
+        (p["table"], p["phases"]),
     )
 
 
@@ -144,7 +144,7 @@ def test_results_do_not_depend_on_threads_and_repeat_bit_by_bit() -> None:
 def test_the_positive_scores_alike_from_both_sides(backend: str) -> None:
     p = problem(n=2)
     p["ids"] = torch.stack([p["tails"], p["heads"]], 1)
-    p["side"][:] = torch.tensor([Side.tail, Side.head])
+    p["corrupted_side"][:] = torch.tensor([Side.tail, Side.head])
     scores = rotate_score(**p)
     assert torch.allclose(scores[:, 0], scores[:, 1], atol=1e-12)
 
@@ -164,7 +164,7 @@ WRONG = {
     "table dtype": ({"table": torch.zeros(17, 10).long()}, "table must be float32 or float64"),
     "table width": (
         {"table": torch.zeros(17, 9, dtype=torch.float64)},
-        "table has odd width 9, a complex row is",
+        "table has odd width 9, expected an even width",
     ),
     "phases dims": ({"phases": torch.zeros(4)}, "phases has 1 dimensions, expected 2"),
     "phases dtype": ({"phases": torch.zeros(4, 5)}, "phases and table must have the same dtype"),
@@ -180,7 +180,10 @@ WRONG = {
         "tails has 5 entries, expected 6",
     ),
     "ids": ({"ids": torch.full((6, 7), 99)}, r"ids\[0\] is 99, outside 0..16"),
-    "side": ({"side": torch.full((6, 7), 2, dtype=torch.int8)}, r"side\[0\] is 2, outside 0..1"),
+    "corrupted_side": (
+        {"corrupted_side": torch.full((6, 7), 2, dtype=torch.int8)},
+        r"corrupted_side\[0\] is 2, outside 0..1",
+    ),
 }
 
 

@@ -48,7 +48,7 @@ def problem(
     dtype: torch.dtype = torch.float64,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Arguments up to `usable`; scores come out on both sides of 0 with an offset of 4."""
+    """Arguments up to `mask`; scores come out on both sides of 0 with an offset of 4."""
     rng = torch.Generator().manual_seed(seed)
     scale = 1.5 / max(1, width) ** 0.5
     queries = scale * torch.randn(sides, batch, width, generator=rng, dtype=dtype)
@@ -57,8 +57,8 @@ def problem(
         "queries": queries.requires_grad_(),
         "table": table.requires_grad_(),
         "ids": torch.randint(entities, (batch, n), generator=rng),
-        "side": torch.randint(sides, (batch, n), generator=rng).to(torch.int8),
-        "usable": torch.rand(batch, n, generator=rng) < 0.8,
+        "corrupted_side": torch.randint(sides, (batch, n), generator=rng).to(torch.int8),
+        "mask": torch.rand(batch, n, generator=rng) < 0.8,
     }
 
 
@@ -95,7 +95,7 @@ def test_it_is_the_loss_of_the_scores(
     for sides in (1, 2):
         p = problem(sides=sides)
         scores = 1.5 + sampled_score(*list(p.values())[:4], metric, pairs)
-        apart = loss(scores[:, 0], scores[:, 1:], p["usable"][:, 1:])
+        apart = loss(scores[:, 0], scores[:, 1:], p["mask"][:, 1:])
         gradients = torch.autograd.grad(apart, [p["queries"], p["table"]])
         found = with_gradients(p, metric, list(pairs), loss)
         for a, b in zip(found, (apart.detach(), *gradients), strict=True):
@@ -175,11 +175,11 @@ def test_a_frozen_table_costs_no_gradient(backend: str) -> None:
 
 
 @every_loss
-def test_what_unusable_negatives_score_does_not_matter(backend: str, loss: RowLoss) -> None:
+def test_what_masked_negatives_score_does_not_matter(backend: str, loss: RowLoss) -> None:
     p = problem()
     p["table"].detach()[16] = 1e6
     p["ids"][:, 0] = 3
-    p["usable"] = p["ids"] != 16
+    p["mask"] = p["ids"] != 16
     metric, pairs = Metric.l1, list(whole_row(8))
     found = with_gradients(p, metric, pairs, loss)
     p["table"].detach()[16] = 1.0
@@ -193,35 +193,38 @@ def test_opcheck() -> None:
     op = torch.ops.mmkgc.sampled_loss.default
     for loss in (ROW_LOSSES["log_sigmoid"], ROW_LOSSES["entropy, one-sided"]):
         assert loss.native is not None
-        for usable in (p[4], None):
+        for mask in (p[4], None):
             # Gradients are taken around the op, not through it.
             rest = (int(Metric.l1), *flat_pairs(whole_row(8)), 1.5, *loss.native)
-            torch.library.opcheck(op, (*p[:4], usable, *rest))
+            torch.library.opcheck(op, (*p[:4], mask, *rest))
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "queries": ({"queries": torch.zeros(6, 8)}, r"queries must be \[1 or 2, B, Dq\]"),
     "id": ({"ids": torch.full((6, 8), 17)}, r"ids\[0\] is 17, outside 0..16"),
-    "side": ({"side": torch.full((6, 8), 2, dtype=torch.int8)}, r"side\[0\] is 2, outside 0..1"),
+    "corrupted_side": (
+        {"corrupted_side": torch.full((6, 8), 2, dtype=torch.int8)},
+        r"corrupted_side\[0\] is 2, outside 0..1",
+    ),
     "columns": (
         {
             "ids": torch.zeros(6, 0, dtype=torch.int64),
-            "side": torch.zeros(6, 0, dtype=torch.int8),
-            "usable": None,
+            "corrupted_side": torch.zeros(6, 0, dtype=torch.int8),
+            "mask": None,
         },
-        "ids has no columns, expected the positive in the first",
+        "ids has no columns, expected the positives in the first column",
     ),
-    "usable shape": (
-        {"usable": torch.ones(6, 7, dtype=torch.bool)},
-        "usable must have the shape of ids",
+    "mask shape": (
+        {"mask": torch.ones(6, 7, dtype=torch.bool)},
+        "mask must have the shape of ids",
     ),
-    "usable dtype": ({"usable": torch.ones(6, 8)}, "usable must be bool"),
+    "mask dtype": ({"mask": torch.ones(6, 8)}, "mask must be bool"),
     "loss": ({"loss": 2}, r"loss is 2, expected 0 \(self_adversarial\) or 1 \(entropy_weighted\)"),
     "settings": ({"settings": [1.0]}, "settings holds 1 numbers, expected 3"),
     "form": ({"settings": [1.0, 0.5, 0.0]}, r"form is 0.5, expected 0 \(log_sigmoid\), 1"),
     "cuts": (
         {"loss": 1, "settings": [1.0, 2.0, *(1.0,) * 3, 0.0, 1.0, 0.0]},
-        "cuts are 1 and 2, expected the first no smaller than the second",
+        "easy_above is 1, expected at least hard_upto, which is 2",
     ),
     "reduction": (
         {"loss": 1, "settings": [2.0, 1.0, *(1.0,) * 3, 3.0, 1.0, 0.0]},

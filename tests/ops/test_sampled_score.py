@@ -35,7 +35,7 @@ def problem(
         "queries": normal(sides, batch, width),
         "table": normal(entities, width),
         "ids": ids.long(),
-        "side": torch.randint(sides, tuple(ids.shape), generator=rng, dtype=torch.int8),
+        "corrupted_side": torch.randint(sides, tuple(ids.shape), generator=rng, dtype=torch.int8),
         "metric": metric,
         "pairs": [Pair(0, 0, width)],
         "scale": normal(sides, batch, width) if scaled else None,
@@ -47,7 +47,7 @@ def by_hand(p: dict[str, Any]) -> Tensor:
     rows = []
     for b in range(p["ids"].shape[0]):
         for i in range(p["ids"].shape[1]):
-            side = int(p["side"][b, i])
+            side = int(p["corrupted_side"][b, i])
             scale = None if p["scale"] is None else p["scale"][side, b]
             row = p["table"][p["ids"][b, i]]
             rows.append(score_rows(p["queries"][side, b], row, p["metric"], p["pairs"], scale))
@@ -91,7 +91,16 @@ def test_float32_agrees_with_the_reference(
 ) -> None:
     p = problem(metric, entities, batch, n, 2 * half, 2, scaled, torch.float32, seed)
     numbers, weights = flat_pairs(p["pairs"])
-    args = p["queries"], p["table"], p["ids"], p["side"], int(metric), numbers, weights, p["scale"]
+    args = (
+        p["queries"],
+        p["table"],
+        p["ids"],
+        p["corrupted_side"],
+        int(metric),
+        numbers,
+        weights,
+        p["scale"],
+    )
     found, expected = sampled_score(**p), reference(*args)
     assert torch.allclose(found, expected, rtol=1e-5, atol=1e-4)
     for a, b in zip(gradients(p, found), gradients(p, expected), strict=True):
@@ -130,8 +139,8 @@ def test_opcheck_and_gradcheck(metric: Metric, scaled: bool) -> None:
     p = problem(metric, entities=5, batch=3, n=5, width=4, scaled=scaled)
     numbers, weights = flat_pairs(p["pairs"])
     args = (
-        p["queries"], p["table"], p["ids"], p["side"], int(metric), numbers, weights, p["scale"],
-        None,
+        p["queries"], p["table"], p["ids"], p["corrupted_side"], int(metric), numbers, weights,
+        p["scale"], None,
     )  # fmt: skip
     torch.library.opcheck(torch.ops.mmkgc.sampled_score.default, args)
     inputs = [x for x in (p["queries"], p["table"], p["scale"]) if x is not None]
@@ -172,7 +181,7 @@ def test_strided_inputs_score_as_dense_ones(backend: str) -> None:
     expected = sampled_score(**p)
     p["queries"] = p["queries"].detach().transpose(0, 2).contiguous().transpose(0, 2)
     p["table"] = torch.cat([p["table"].detach()] * 2, 1)[:, :6]
-    p["ids"], p["side"] = p["ids"].T.contiguous().T, p["side"].T.contiguous().T
+    p["ids"], p["corrupted_side"] = p["ids"].T.contiguous().T, p["corrupted_side"].T.contiguous().T
     assert torch.allclose(sampled_score(**p), expected, atol=1e-12)
 
 
@@ -191,19 +200,28 @@ WRONG = {
     "table dtype": ({"table": torch.zeros(19, 6)}, "table and queries must have the same dtype"),
     "scale": (
         {"scale": torch.zeros(2, 5, 7, dtype=torch.float64)},
-        r"scale must be \[2, 5, 6\] of the queries' dtype",
+        r"scale must be \[2, 5, 6\] with the dtype of queries",
     ),
     "metric": ({"metric": 4}, "metric is 4, expected 0"),
     "pairs": ({"pairs": []}, "pairs holds 0 numbers for 0 weights"),
-    "pair outside": ({"pairs": [Pair(3, 0, 4)]}, r"pair 0 \(3, 0, 4\) reaches outside"),
+    "pair outside": ({"pairs": [Pair(3, 0, 4)]}, r"pair 0 \(3, 0, 4\) exceeds"),
     "odd pair": ({"pairs": [Pair(0, 0, 3)]}, "pair 0 has odd width 3"),
     "ids rows": ({"ids": torch.zeros(4, 9, dtype=torch.int64)}, r"ids must be \[5, N\]"),
     "ids dtype": ({"ids": torch.zeros(5, 9, dtype=torch.int32)}, "ids must be int64"),
     "id": ({"ids": torch.full((5, 9), 19)}, r"ids\[0\] is 19, outside 0..18"),
     "negative id": ({"ids": torch.full((5, 9), -1)}, r"ids\[0\] is -1, outside 0..18"),
-    "side shape": ({"side": torch.zeros(5, 8, dtype=torch.int8)}, "side must have the shape of"),
-    "side dtype": ({"side": torch.zeros(5, 9, dtype=torch.int64)}, "side must be int8"),
-    "side": ({"side": torch.full((5, 9), 2, dtype=torch.int8)}, r"side\[0\] is 2, outside 0..1"),
+    "side shape": (
+        {"corrupted_side": torch.zeros(5, 8, dtype=torch.int8)},
+        "corrupted_side must have the shape of",
+    ),
+    "side dtype": (
+        {"corrupted_side": torch.zeros(5, 9, dtype=torch.int64)},
+        "corrupted_side must be int8",
+    ),
+    "corrupted_side": (
+        {"corrupted_side": torch.full((5, 9), 2, dtype=torch.int8)},
+        r"corrupted_side\[0\] is 2, outside 0..1",
+    ),
 }
 
 
@@ -243,7 +261,7 @@ def test_more_candidates_than_a_tile_holds(metric: Metric) -> None:
     numbers, weights = flat_pairs(p["pairs"])
     found = sampled_score(**p)
     expected = reference(
-        p["queries"], p["table"], p["ids"], p["side"], int(metric), numbers, weights
+        p["queries"], p["table"], p["ids"], p["corrupted_side"], int(metric), numbers, weights
     )
     assert torch.allclose(found, expected, atol=1e-12)
     for a, b in zip(gradients(p, found), gradients(p, expected), strict=True):

@@ -22,7 +22,7 @@ def loss_of(
     form: AdversarialForm = AdversarialForm.log_sigmoid,
     temperature: float = TEMPERATURE,
 ) -> Tensor:
-    return self_adversarial_loss(*scores, temperature, form, MARGIN)
+    return self_adversarial_loss(*scores, temperature, form=form, margin=MARGIN)
 
 
 def with_held_weights(
@@ -82,8 +82,8 @@ def test_temperature_zero_weighs_all_alike(backend: str) -> None:
 
 
 @every_form
-def test_a_row_without_usable_negatives(backend: str, form: AdversarialForm) -> None:
-    positive, negative, mask = problem(2, 3, usable=1.0)
+def test_a_row_without_unmasked_negatives(backend: str, form: AdversarialForm) -> None:
+    positive, negative, mask = problem(2, 3, kept=1.0)
     mask[0] = False
     found = with_gradients(loss_of((positive, negative, mask), form), (positive, negative))
     alone = (positive[1:], negative[1:], mask[1:])
@@ -95,8 +95,8 @@ def test_a_row_without_usable_negatives(backend: str, form: AdversarialForm) -> 
 
 
 @every_form
-def test_no_negatives_are_like_none_usable(backend: str, form: AdversarialForm) -> None:
-    positive, negative, mask = problem(3, 4, usable=0.0)
+def test_no_negatives_are_like_all_masked(backend: str, form: AdversarialForm) -> None:
+    positive, negative, mask = problem(3, 4, kept=0.0)
     expected = loss_of((positive, negative, mask), form)
     assert loss_of((positive, negative[:, :0], None), form) == expected
 
@@ -114,13 +114,13 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "negative rows": (
         {"negative": torch.zeros(4, 3)},
-        r"negative has 4 rows, expected 2 \(one a positive\)",
+        r"negative has 4 rows, expected 2 \(one per positive\)",
     ),
-    "usable shape": (
-        {"usable": torch.ones(3, 2, dtype=torch.bool)},
-        "usable must have the shape of negative",
+    "mask shape": (
+        {"mask": torch.ones(3, 2, dtype=torch.bool)},
+        "mask must have the shape of negative",
     ),
-    "usable dtype": ({"usable": torch.ones(2, 3)}, "usable must be bool"),
+    "mask dtype": ({"mask": torch.ones(2, 3)}, "mask must be bool"),
     "form": (
         {"form": 3},
         r"form is 3, expected 0 \(log_sigmoid\), 1 \(margin_inside\) or 2 \(margin_outside\)",
@@ -134,7 +134,7 @@ def test_wrong_arguments_are_named_alike_on_both_backends(backend: str, what: st
     right = {
         "positive": torch.zeros(2),
         "negative": torch.zeros(2, 3),
-        "usable": None,
+        "mask": None,
         "temperature": 1.0,
     }
     with pytest.raises(RuntimeError, match="self_adversarial_loss: " + message):

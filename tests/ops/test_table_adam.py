@@ -124,7 +124,7 @@ def test_opcheck() -> None:
     table, exp_avg, exp_avg_sq, g = problem(dtype=torch.float32)
     torch.library.opcheck(
         torch.ops.mmkgc.table_adam.default,
-        (g.grad, g.queries, table, exp_avg, exp_avg_sq, g.ids, g.side, g.metric, g.pairs,
+        (g.grad, g.queries, table, exp_avg, exp_avg_sq, g.ids, g.corrupted_side, g.metric, g.pairs,
          g.weights, g.scale, g.order, g.extra, g.extra_ids, None, 0.01, 0.9, 0.999, 1e-8, 0.0,
          False, 1),
     )  # fmt: skip
@@ -153,14 +153,14 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "dense": ({"dense": torch.zeros(17, 9, dtype=torch.float64)}, "dense must have the shape"),
     "grad": ({"grad": torch.zeros(6, 8, dtype=torch.float64)}, "grad must have the shape of ids"),
     "order": ({"order": torch.zeros(42, dtype=torch.int64)}, "order does not sort the ids"),
-    "extra": ({"extra": None}, "extra and extra_ids come together"),
+    "extra": ({"extra": None}, "extra and extra_ids must be given together"),
     "extra shape": (
         {"extra": torch.zeros(4, 9, dtype=torch.float64)}, r"extra must be \[4, 10\]",
     ),
     "extra ids": ({"extra_ids": torch.full((4,), 17)}, r"extra_ids\[0\] is 17, outside 0..16"),
     "ids": ({"ids": torch.full((6, 7), -1)}, r"ids\[0\] is -1, outside 0..16"),
-    "counter": ({"counter": torch.zeros(2, dtype=torch.int64)}, "counter must be one int64"),
-    "pairs": ({"pairs": [0, 0, 12]}, r"pair 0 \(0, 0, 12\) reaches outside"),
+    "counter": ({"counter": torch.zeros(2).long()}, "counter must hold one int64 value"),
+    "pairs": ({"pairs": [0, 0, 12]}, r"pair 0 \(0, 0, 12\) exceeds"),
 }  # fmt: skip
 
 

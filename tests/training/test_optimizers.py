@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from mmkgc_cli.ops import Metric, lookup, rotate_score, sampled_score
 from mmkgc_cli.ops.metric import whole_row
 from mmkgc_cli.training.optimizers import Adam, LazyAdam
-from tests.ops.conftest import native, path
+from tests.ops.conftest import backend, native
 
-__all__ = ["path"]  # a fixture
+__all__ = ["backend"]  # a fixture
 
 
 def batch(entities: int, relations: int, seed: int) -> tuple[Tensor, ...]:
@@ -29,7 +29,9 @@ def loss_of(table: Tensor, phases: Tensor, op: str = "rotate", calls: int = 1) -
     for call in range(calls):
         heads, relations, tails, ids, side = batch(len(table), len(phases), call)
         if op == "rotate":
-            scores = rotate_score(table, phases, heads, relations, tails, ids, side)
+            scores = rotate_score(
+                table, phases, heads, relations, tails, ids=ids, corrupted_side=side
+            )
         else:
             # Queries are made from the table too, so part of its gradient comes through them.
             row = lookup if op == "lookup" else lambda t, i: nn.functional.embedding(i, t)
@@ -65,7 +67,7 @@ def same(found: list[nn.Parameter], expected: list[nn.Parameter]) -> bool:
 @pytest.mark.parametrize("op", ["rotate", "sampled", "lookup"])
 @pytest.mark.parametrize("calls", [1, 2])
 @pytest.mark.parametrize("materialize", [False, True])
-def test_steps_are_those_of_torch(path: str, op: str, calls: int, materialize: bool) -> None:
+def test_steps_are_those_of_torch(backend: str, op: str, calls: int, materialize: bool) -> None:
     trained = parameters()
     optimizer = Adam(trained, lr=0.01, weight_decay=0.01)
     for _ in range(4):
@@ -146,7 +148,7 @@ def test_second_derivatives_of_looked_up_rows_are_refused_while_gradients_are_de
             torch.autograd.grad(rows.sin().sum(), table, create_graph=True, allow_unused=True)
 
 
-def test_outside_the_context_gradients_are_those_of_torch(path: str) -> None:
+def test_outside_the_context_gradients_are_those_of_torch(backend: str) -> None:
     """Also when the optimizer is gone, is a copy, or is not the only one."""
     trained = parameters()
     optimizer = Adam(trained, lr=0.01)
@@ -164,7 +166,7 @@ def test_outside_the_context_gradients_are_those_of_torch(path: str) -> None:
     assert torch.allclose(gradient, trained[0].grad, atol=1e-12)
 
 
-def test_a_group_may_be_added_later(path: str) -> None:
+def test_a_group_may_be_added_later(backend: str) -> None:
     table, phases = trained = parameters()
     optimizer = Adam([phases], lr=0.01)
     optimizer.add_param_group({"params": [table]})
@@ -175,7 +177,7 @@ def test_a_group_may_be_added_later(path: str) -> None:
     assert same(trained, torch_step())
 
 
-def test_state_goes_from_torch_to_ours_and_back(path: str) -> None:
+def test_state_goes_from_torch_to_ours_and_back(backend: str) -> None:
     trained = parameters()
     kinds: list[type[torch.optim.Adam]] = [torch.optim.Adam, Adam, torch.optim.Adam]
     state = None
@@ -194,7 +196,7 @@ def test_state_goes_from_torch_to_ours_and_back(path: str) -> None:
     assert same(trained, torch_step(steps=3))
 
 
-def test_queries_that_are_a_parameter_are_read_before_it_is_stepped(path: str) -> None:
+def test_queries_that_are_a_parameter_are_read_before_it_is_stepped(backend: str) -> None:
     """Two tables, each the queries of the other, and one that is its own."""
 
     def loss(a: Tensor, b: Tensor) -> Tensor:
@@ -232,7 +234,7 @@ def test_a_parameter_that_was_changed_before_its_step_is_refused() -> None:
         optimizer.step()
 
 
-def test_hooks_on_gradients_are_called_with_gradients(path: str) -> None:
+def test_hooks_on_gradients_are_called_with_gradients(backend: str) -> None:
     trained = parameters()
     trained[0].register_hook(lambda g: 2 * g)
     optimizer = Adam(trained, lr=0.01)
@@ -253,7 +255,7 @@ def test_hooks_on_steps_are_called_once() -> None:
     assert calls == [1]
 
 
-def test_columns_first_parameters_are_stepped_too(path: str) -> None:
+def test_columns_first_parameters_are_stepped_too(backend: str) -> None:
     table, phases = parameters()
     table = nn.Parameter(table.detach().T.contiguous().T)
     optimizer = Adam([table, phases], lr=0.01)
@@ -263,7 +265,7 @@ def test_columns_first_parameters_are_stepped_too(path: str) -> None:
     assert same([table, phases], torch_step())
 
 
-def test_scoring_without_gradients_defers_nothing(path: str) -> None:
+def test_scoring_without_gradients_defers_nothing(backend: str) -> None:
     trained = parameters()
     optimizer = Adam(trained, lr=0.01)
     with optimizer.deferring(), torch.no_grad():

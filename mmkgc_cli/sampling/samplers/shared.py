@@ -72,13 +72,13 @@ class SharedNegatives(Sampler):
             self._shares_of_chunks(positives, which),
             self._nothing_known,
             self._nothing_known,
-            task.n_entities,
-            task.negatives,
-            SideChoice.per_positive,
-            1,
-            False,
-            task.seed,
-            self.step,
+            entities=task.n_entities,
+            n=task.negatives,
+            choice=SideChoice.per_positive,
+            rounds=1,
+            with_positive=False,
+            seed=task.seed,
+            step=self.step,
         )
         # A pool has no order; ascending, its entities are looked up faster.
         entities = entities.sort(1).values
