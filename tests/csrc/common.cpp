@@ -122,17 +122,17 @@ void all_numbers_of_16_bits_are_read_and_rounded(int exponent_bits, int mantissa
     const double value = value_of(bits, exponent_bits, mantissa_bits);
     const float read = to_float(x);
     if (std::isnan(value)) {
-      HOLDS(std::isnan(read) && std::isnan(to_float(From<T>::of(read))));
+      HOLDS(std::isnan(read) && std::isnan(to_float(RoundTo<T>::from(read))));
       continue;
     }
     HOLDS(static_cast<double>(read) == value);
-    HOLDS(From<T>::of(read).bits == bits);
+    HOLDS(RoundTo<T>::from(read).bits == bits);
     // Between this and the next larger one: to the nearer, and from the middle to the even one.
     const double next = value_of(bits + 1, exponent_bits, mantissa_bits);
     if ((bits & 0x7fffu) == 0x7fffu || !std::isfinite(next) || !std::isfinite(value)) continue;
     const auto middle = static_cast<float>((value + next) / 2);
-    const auto towards = [&](float to) { return From<T>::of(std::nextafterf(middle, to)).bits; };
-    HOLDS(From<T>::of(middle).bits == bits + (bits & 1));
+    const auto towards = [&](float to) { return RoundTo<T>::from(std::nextafterf(middle, to)).bits; };
+    HOLDS(RoundTo<T>::from(middle).bits == bits + (bits & 1));
     HOLDS(towards(static_cast<float>(value)) == bits);
     HOLDS(towards(static_cast<float>(next)) == bits + 1);
   }
