@@ -1,5 +1,5 @@
-// Whether results depend on where arrays lie: a loop whose arrays may overlap, for all the compiler
-// knows, has two versions, which round differently; which one runs depends on the distance in memory.
+// Checks that results do not depend on the addresses of arrays. If arrays may overlap, the compiler
+// emits two versions of a loop, which round differently and are selected by the distance in memory.
 #include <cstdint>
 #include <cstdio>
 #include <cstring>

@@ -1,4 +1,4 @@
-"""Scores of losses, and what the tests of the two losses ask of each alike."""
+"""Losses and their scores for the tests of both losses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ THRESHOLDS, WEIGHTS = (0.2, 0.8), (0.5, 1.5, 1.2)
 
 
 class Loss(NamedTuple):
-    """One way to call a loss with (positive, negative, mask), and its reference."""
+    """A loss with settings, called with (positive, negative, mask), and its reference."""
 
     ours: Callable[..., Tensor]
     reference: Callable[..., Tensor]
@@ -66,7 +66,7 @@ def problem(
     seed: int = 0,
     kept: float = 0.8,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores on both sides of all cuts, some negatives masked."""
+    """Scores on both sides of all cuts, with some negatives masked."""
     rng = torch.Generator().manual_seed(seed)
     positive = 2 * torch.randn(batch, generator=rng, dtype=dtype)
     negative = 3 * torch.randn(batch, n, generator=rng, dtype=dtype)
@@ -75,5 +75,5 @@ def problem(
 
 
 def with_gradients(loss: Tensor, scores: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """The loss, and its gradients."""
+    """The loss and its gradients."""
     return (loss.detach(), *torch.autograd.grad(loss, scores))

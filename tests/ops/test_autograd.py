@@ -1,4 +1,4 @@
-"""What holds for the gradients of all ops."""
+"""Properties of the gradients of all ops."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ AT = torch.tensor([0, 1])
 
 
 def frozen_rows(x: Tensor) -> Tensor:
-    """Queries against a table that gets no gradient: there the op itself runs."""
+    """The fused loss with a frozen table, which runs the op itself."""
     loss, pairs = SelfAdversarial(), whole_row(4)
     return sampled_loss(x[None, :2], x.detach(), IDS, SIDE, Metric.l2, pairs, mask=None, loss=loss)
 
@@ -58,7 +58,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @native
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_second_derivatives_are_refused_not_zero(name: str) -> None:
+def test_second_derivatives_raise(name: str) -> None:
     x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
     (first,) = torch.autograd.grad(FUNCTIONS[name](x.sin()).sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="no second derivatives"):
@@ -68,7 +68,7 @@ def test_second_derivatives_are_refused_not_zero(name: str) -> None:
 @native
 @pytest.mark.parametrize("op", ["rotate_score", "sampled_score"])
 def test_a_frozen_table_costs_no_gradient(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Frozen features: only the queries, or the phases, get one, and it is the same."""
+    """The queries, or the phases, have the same gradient as with a trained table."""
     table = torch.randn(3, 4, dtype=torch.float64)
     other = torch.randn(1, 2, 4, dtype=torch.float64) if op == "sampled_score" else table[:2, :2]
 
@@ -81,12 +81,12 @@ def test_a_frozen_table_costs_no_gradient(op: str, monkeypatch: pytest.MonkeyPat
         return torch.autograd.grad(scores.sum(), o)[0]
 
     expected = gradient(True)
-    found = gradient(False)
-    assert torch.equal(found, expected)
+    actual = gradient(False)
+    assert torch.equal(actual, expected)
 
 
 @native
-def test_nan_reaches_the_gradients_that_it_concerns() -> None:
+def test_nan_reaches_the_gradients_of_its_terms() -> None:
     for metric in (Metric.l2, Metric.modulus):
         for dtype in (torch.float32, torch.float64):
             queries = torch.zeros(1, 1, 4, dtype=dtype)

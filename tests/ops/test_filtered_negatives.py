@@ -17,7 +17,7 @@ from tests.ops.conftest import native, skip_unread
 def problem(
     entities: int = 9, relations: int = 3, triples: int = 60, batch: int = 7, seed: int = 0
 ) -> tuple[dict[str, Any], set[tuple[int, ...]]]:
-    """A crowded graph, so that draws do hit true triples."""
+    """A dense graph, in which draws are often true triples."""
     rng = torch.Generator().manual_seed(seed)
     bounds = torch.tensor([entities, relations, entities])
     rows = (torch.rand(triples, 3, generator=rng) * bounds).long()
@@ -38,15 +38,15 @@ def problem(
 
 
 def flat(p: dict[str, Any]) -> tuple[Any, ...]:
-    """The arguments as the schema takes them."""
+    """The arguments of the schema."""
     known = [x for of in (p["tails"], p["heads"]) for x in (of.keys, of.ptr, of.answers)]
     rest = [p[k] for k in ("entities", "n", "choice", "rounds", "with_positive", "seed", "step")]
     rest[2] = int(rest[2])
     return (p["positives"], p["head_share"], *known, *rest)
 
 
-def test_philox_gives_the_published_words() -> None:
-    # The known answers that Random123 is distributed with.
+def test_philox_returns_the_published_values() -> None:
+    # The test vectors of Random123.
     zeros = philox(0, torch.zeros(1, dtype=torch.int64), 0)
     assert [int(x) for x in zeros] == [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
     ones = philox(2**64 - 1, torch.full((1,), -1, dtype=torch.int64), 2**64 - 1)
@@ -66,20 +66,20 @@ def test_philox_gives_the_published_words() -> None:
     step=st.integers(0, 2**40),
 )
 @native
-def test_the_kernel_draws_what_the_reference_draws(
+def test_kernel_and_reference_draw_equal_negatives(
     entities: int, triples: int, batch: int, n: int, choice: SideChoice, rounds: int,
     with_positive: bool, seed: int, step: int,
 ) -> None:  # fmt: skip
     p, _ = problem(entities, 3, triples, batch, seed % 1000)
     p |= {"n": n, "choice": choice, "rounds": rounds, "with_positive": with_positive,
           "seed": seed, "step": step}  # fmt: skip
-    found, expected = filtered_negatives(**p), reference(*flat(p))
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    actual, expected = filtered_negatives(**p), reference(*flat(p))
+    assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
 
 
 @pytest.mark.parametrize("choice", SideChoice)
 @pytest.mark.parametrize("with_positive", [False, True])
-def test_unmasked_negatives_are_never_known_and_the_others_always(
+def test_the_mask_is_false_exactly_for_known_triples(
     backend: str, choice: SideChoice, with_positive: bool
 ) -> None:
     p, known = problem(batch=40)
@@ -101,7 +101,7 @@ def test_unmasked_negatives_are_never_known_and_the_others_always(
     assert torch.equal(order, ids.flatten().argsort(stable=True))
 
 
-def test_sides_and_entities_are_drawn_as_often_as_asked(backend: str) -> None:
+def test_sides_and_entities_have_the_requested_frequencies(backend: str) -> None:
     p, _ = problem(entities=5, relations=2, triples=1)
     p["positives"] = torch.tensor([[0, 0, 1], [0, 1, 1]]).repeat(200, 1)
     p["head_share"] = torch.tensor([0.2, 0.75])
@@ -122,7 +122,7 @@ def test_more_rounds_leave_fewer_masked(backend: str) -> None:
     assert shares[0] < shares[1] < shares[2]
 
 
-def test_draws_depend_on_seed_and_step_and_on_nothing_else(backend: str) -> None:
+def test_draws_depend_on_seed_and_step_only(backend: str) -> None:
     p, _ = problem(entities=1000)
     first = filtered_negatives(**p)[0]
     torch.set_num_threads(1)
@@ -150,11 +150,11 @@ def long(*values: int) -> Tensor:
     return torch.tensor(values, dtype=torch.int64)
 
 
-def test_a_counter_moves_on_by_steps(backend: str) -> None:
+def test_a_counter_is_added_to_the_step(backend: str) -> None:
     p, _ = problem()
     later = filtered_negatives(**{**p, "step": p["step"] + 3})
-    found = filtered_negatives(**p, counter=torch.tensor([3]))
-    assert all(torch.equal(a, b) for a, b in zip(found, later, strict=True))
+    actual = filtered_negatives(**p, counter=torch.tensor([3]))
+    assert all(torch.equal(a, b) for a, b in zip(actual, later, strict=True))
 
 
 WRONG = {
@@ -183,7 +183,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_wrong_arguments_are_named_alike_on_both_backends(backend: str, what: str) -> None:
+def test_errors_of_arguments_are_equal_on_both_backends(backend: str, what: str) -> None:
     changes, message = WRONG[what]
     skip_unread(backend, message)
     p, _ = problem()
@@ -192,7 +192,7 @@ def test_wrong_arguments_are_named_alike_on_both_backends(backend: str, what: st
 
 
 @native
-def test_pointers_that_run_wild_stay_inside() -> None:
+def test_invalid_row_pointers_do_not_read_out_of_bounds() -> None:
     p, _ = problem()
     ptr = p["tails"].ptr.clone()
     ptr[1:-1] = torch.tensor([10**12, -(10**12)]).repeat(len(ptr))[: len(ptr) - 2]

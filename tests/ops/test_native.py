@@ -29,7 +29,7 @@ def ask(**env: str) -> list[object]:
     return answer
 
 
-def test_the_native_path_can_be_switched_off() -> None:
+def test_the_native_backend_can_be_switched_off() -> None:
     assert ask(MMKGC_NATIVE="0") == [False, ["reference", "MMKGC_NATIVE=0 is set"]]
 
 
@@ -37,18 +37,18 @@ def test_a_library_of_another_version_is_not_used(monkeypatch: pytest.MonkeyPatc
     if not ops.library().loaded:
         pytest.skip(f"no native library: {ops.library().reason}")
     monkeypatch.setattr("mmkgc_cli.ops._native.__version__", "9.9.9")
-    found = ops._native.library.__wrapped__()
-    assert not found.loaded
-    assert found.reason == f"built for mmkgc {found.build['version']}, not 9.9.9: rebuild it"
+    actual = ops._native.library.__wrapped__()
+    assert not actual.loaded
+    assert actual.reason == f"built for mmkgc {actual.build['version']}, not 9.9.9: rebuild it"
 
 
-def test_a_device_without_a_kernel_takes_the_reference() -> None:
+def test_a_device_without_a_kernel_uses_the_reference() -> None:
     backend, why = ops.backend_of("rank_candidates", "meta")
     assert backend == "reference"
     assert why in ("no meta kernel in this build", ops.library().reason)
 
 
-def test_an_op_without_a_kernel_that_others_make_up_is_native_by_them(
+def test_a_fused_op_without_a_kernel_is_native_by_its_scoring_op(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ops._native, "has_kernel", lambda op, device: op == "rotate_score")
@@ -57,8 +57,8 @@ def test_an_op_without_a_kernel_that_others_make_up_is_native_by_them(
         assert ops.backend_of("sampled_loss", "cuda")[0] == "reference"
 
 
-def test_native_sources_keep_their_distance() -> None:
-    """No torch header in CUDA sources, kernels or the module: they must compile without it."""
+def test_kernels_and_the_module_include_no_torch_header() -> None:
+    """CUDA sources, CPU kernels and the module must compile without torch."""
     kernels = [*(ROOT / "csrc").rglob("*.cu"), *(ROOT / "csrc" / "cpu").iterdir()]
     for path in [*kernels, ROOT / "csrc" / "bindings" / "module.cpp"]:
         assert "#include <torch" not in path.read_text(), path
@@ -77,7 +77,7 @@ def test_every_op_in_the_schema_has_a_wrapper_a_reference_a_fake_and_a_test() ->
         assert f"def {op}(" in source
         assert "def reference(" in source
         assert "register(" in source
-        # Gradients come from an op of their own, or, of a loss, with it.
+        # Gradients come from a backward op or, for losses, together with the loss.
         assert (f"{op}_backward" in schemas) == (
             "    _backward,\n" in source or ", _backward, " in source
         )

@@ -78,9 +78,7 @@ def test_repeated_blocks_and_weights_add_up(backend: str, metric: Metric) -> Non
 
 
 @pytest.mark.parametrize("metric", Metric)
-def test_a_scale_of_its_own_multiplies_the_candidates_of_each_query(
-    backend: str, metric: Metric
-) -> None:
+def test_the_scale_of_a_query_multiplies_its_candidates(backend: str, metric: Metric) -> None:
     p = problem(9, 70, 6, seed=4)
     p["metric"] = metric
     p["scale"] = torch.randint(-2, 3, (9, 6)).float()
@@ -95,9 +93,7 @@ def test_a_scale_of_its_own_multiplies_the_candidates_of_each_query(
     n=st.integers(1, 200), width=st.integers(1, 150).map(lambda w: 2 * w), seed=st.integers(0, 99)
 )
 @settings(max_examples=25)
-def test_equal_rows_tie_exactly_wherever_they_stand(
-    metric: Metric, n: int, width: int, seed: int
-) -> None:
+def test_equal_rows_tie_at_any_position(metric: Metric, n: int, width: int, seed: int) -> None:
     rng = torch.Generator().manual_seed(seed)
     row = torch.randn(1, width, generator=rng)
     queries = torch.randn(3, width, generator=rng)
@@ -112,7 +108,7 @@ def test_equal_rows_tie_exactly_wherever_they_stand(
 
 @native
 @pytest.mark.parametrize("metric", Metric)
-def test_native_and_reference_agree_on_random_floats_but_for_rounding(metric: Metric) -> None:
+def test_native_and_reference_agree_up_to_rounding(metric: Metric) -> None:
     torch.manual_seed(0)
     p = problem(50, 400, 64, seed=5)
     p["queries"], p["table"], p["metric"] = torch.randn(50, 64), torch.randn(400, 64), metric
@@ -130,13 +126,14 @@ def test_the_target_is_never_counted_filtered_or_not(backend: str) -> None:
     p["filter_ptr"], p["filter_ids"] = torch.tensor([0, 2, 2]), torch.tensor([1, 3])
     better, equal, _ = rank_candidates(**p)
     assert better.tolist() == [0, 0, 0]
-    # Query 0 drops 1 and 3: target 0 meets 2 and 4; target 3 meets 0, 2 and 4. Query 1: all others.
+    # Query 0 filters 1 and 3: target 0 is compared with 2 and 4, target 3 with 0, 2 and 4. Query 1
+    # filters nothing.
     assert equal.tolist() == [2, 3, 4]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("metric", Metric)
-def test_scores_that_are_not_finite_are_counted(backend: str, metric: Metric, bad: float) -> None:
+def test_non_finite_scores_are_counted(backend: str, metric: Metric, bad: float) -> None:
     p = problem(4, 70, 6, seed=1)
     p["metric"] = metric
     p["queries"] += 0.125 * (p["queries"] == 0)  # inf * 0 would be counted as well, as NaN
@@ -213,7 +210,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("spoil", "message"), MISTAKES)
-def test_wrong_arguments_are_named_alike_on_both_backends(
+def test_errors_of_arguments_are_equal_on_both_backends(
     backend: str, spoil: Callable[[dict[str, Any]], None], message: str
 ) -> None:
     skip_unread(backend, message)
@@ -233,20 +230,20 @@ def test_counts_do_not_depend_on_the_number_of_threads(threads: int) -> None:
     assert same(rank_candidates(**p), expected)
 
 
-def test_the_reference_is_blocked_and_blocks_do_not_change_counts(
+def test_the_reference_uses_blocks_that_do_not_change_counts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     p = problem(30, 90, 8, seed=8)
     args = [p[k] for k in ("queries", "table", "target_ptr", "target_ids")]
     args += [p["filter_ptr"], p["filter_ids"], int(Metric.l1), [0, 0, 8], [1.0]]
     expected = reference(*args)
-    # The function of the same name hides the module from plain attribute access.
+    # The function of the same name hides the module in attribute access.
     monkeypatch.setattr(sys.modules[reference.__module__], "REFERENCE_BUDGET", 200)
     assert same(reference(*args), expected)
 
 
 @native
-def test_torch_finds_nothing_to_object_to() -> None:
+def test_opcheck() -> None:
     p = problem(6, 70, 6, seed=9)
     args = [p[k] for k in ("queries", "table", "target_ptr", "target_ids")]
     args += [p["filter_ptr"], p["filter_ids"], int(p["metric"]), [0, 0, 6], [1.0]]
@@ -276,5 +273,5 @@ print(peak() - before)
         capture_output=True, text=True, check=True, env={**os.environ, "MMKGC_NATIVE": switch},
     )  # fmt: skip
     unit = 1 if sys.platform == "darwin" else 1024
-    # Twelve times the queries; the matrix of 12,000 x 12,000 scores alone would take 576 MB.
+    # The queries grow 12 times; the matrix of 12,000 x 12,000 scores alone would take 576 MB.
     assert int(done.stdout) * unit < 250e6

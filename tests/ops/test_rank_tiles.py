@@ -1,4 +1,4 @@
-"""What the tiles of the CUDA kernels could get wrong; the kernels of the CPU run the same tests."""
+"""Tests of the tiles of the CUDA kernels, which the CPU kernels run too."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmkgc_cli.ops.rank_candidates import reference
 from tests.ops.conftest import DEVICE, EMULATED, native, on_gpu, to_device
 from tests.ops.ranks import Counts, arguments, problem, ragged, same
 
-# Around the rows of a tile and the columns that are in shared memory at once.
+# Near the number of rows of a tile and of its columns in shared memory.
 SIZES = st.sampled_from([0, 1, 15, 16, 17, 63, 64, 65, 129])
 BLOCKS = st.tuples(st.integers(0, 9), st.integers(0, 9), SIZES, st.sampled_from([1.0, 0.5, -2.0]))
 
@@ -24,7 +24,7 @@ def by_reference(p: dict[str, Any]) -> Counts:
 
 
 def keep_exact(p: dict[str, Any]) -> None:
-    """Sets to 0 whatever some pair takes for an imaginary part: roots of squares are exact."""
+    """Sets the imaginary parts of all pairs to 0, for which roots of squares are exact."""
     for side, first in (("queries", "query"), ("table", "candidate")):
         for pair in p["pairs"]:
             begin = getattr(pair, first)
@@ -42,7 +42,7 @@ def keep_exact(p: dict[str, Any]) -> None:
     seed=st.integers(0, 99),
 )
 @settings(max_examples=40)
-def test_tiles_of_any_size_count_as_the_reference_does(
+def test_counts_equal_the_reference_for_any_tile_size(
     metric: Metric,
     n_queries: int,
     n_candidates: int,
@@ -65,7 +65,7 @@ def test_tiles_of_any_size_count_as_the_reference_does(
 
 @pytest.mark.parametrize("metric", Metric)
 @pytest.mark.parametrize("scaled", [False, True])
-def test_copies_of_a_row_tie_in_whatever_tile_and_block_they_are(
+def test_copies_of_a_row_tie_in_all_tiles_and_blocks(
     backend: str, metric: Metric, scaled: bool
 ) -> None:
     rng = torch.Generator().manual_seed(1)
@@ -93,9 +93,7 @@ def test_copies_of_a_row_tie_in_whatever_tile_and_block_they_are(
 
 
 @pytest.mark.parametrize("metric", [Metric.dot, Metric.l1])
-def test_one_query_may_have_thousands_of_targets_and_the_next_none(
-    backend: str, metric: Metric
-) -> None:
+def test_queries_may_have_thousands_of_targets_or_none(backend: str, metric: Metric) -> None:
     p = problem(68, 150, 20, seed=3, filtered=60)
     rng = torch.Generator().manual_seed(3)
     lengths = {1: 3000, 66: 1000}
@@ -110,7 +108,7 @@ def test_one_query_may_have_thousands_of_targets_and_the_next_none(
 @pytest.mark.parametrize("metric", Metric)
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_tables_of_16_bits_count_as_the_same_numbers_in_float32(
+def test_counts_of_16_bit_tables_equal_those_of_float32_tables(
     metric: Metric, scaled: bool, dtype: torch.dtype
 ) -> None:
     p = problem(70, 200, 50, seed=5)
@@ -124,7 +122,7 @@ def test_tables_of_16_bits_count_as_the_same_numbers_in_float32(
     p = to_device({**p, "table": p["table"].to(dtype)})
     if EMULATED or metric in (Metric.dot, Metric.l1):  # the root of a GPU is not exact for squares
         assert same(to_device(rank_candidates(**p), torch.device("cpu")), expected)
-    # And where nothing is exact, as the same kernel counts.
+    # With inexact scores, compare with the same kernel in float32.
     rng = torch.Generator().manual_seed(5)
     p["queries"] = torch.randn(70, 50, generator=rng).to(DEVICE)
     p["table"] = torch.randn(200, 50, generator=rng).to(DEVICE, dtype)
@@ -132,7 +130,7 @@ def test_tables_of_16_bits_count_as_the_same_numbers_in_float32(
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_a_table_of_16_bits_needs_queries_of_float32(backend: str, dtype: torch.dtype) -> None:
+def test_a_16_bit_table_needs_float32_queries(backend: str, dtype: torch.dtype) -> None:
     p = problem(3, 5, 4, seed=0, dtype=torch.float64)
     p["table"] = p["table"].to(dtype)
     with pytest.raises(RuntimeError, match="rank_candidates: table and queries must have the same"):
@@ -140,7 +138,7 @@ def test_a_table_of_16_bits_needs_queries_of_float32(backend: str, dtype: torch.
 
 
 @on_gpu
-def test_more_than_the_kernels_hold_is_refused() -> None:
+def test_too_many_pairs_or_columns_raise() -> None:
     p = to_device(problem(3, 5, 4, seed=0))
     p["pairs"] = 65 * [Pair(0, 0, 1)]
     with pytest.raises(RuntimeError, match="rank_candidates: there are 65 pairs, at most 64 on"):

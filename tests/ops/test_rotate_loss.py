@@ -14,14 +14,16 @@ from tests.ops.test_sampled_loss import ROW_LOSSES, every_loss, fused
 
 
 def with_gradients(p: dict[str, Any], loss: RowLoss, **more: Any) -> tuple[Tensor, ...]:
-    """The loss and its gradients, where an optimizer takes that of the table."""
+    """The loss and its gradients with a deferred gradient of the table."""
     table, phases = (p[name].detach().clone().requires_grad_() for name in ("table", "phases"))
     optimizer = Adam([table, phases])
     with optimizer.deferring():
-        made = rotate_loss(**{**p, "table": table, "phases": phases}, loss=loss, offset=3.0, **more)
-        made.backward()
+        value = rotate_loss(
+            **{**p, "table": table, "phases": phases}, loss=loss, offset=3.0, **more
+        )
+        value.backward()
     optimizer.materialize()
-    return made.detach(), table.grad, phases.grad
+    return value.detach(), table.grad, phases.grad
 
 
 def some(dtype: torch.dtype = torch.float64, **sizes: int) -> dict[str, Any]:
@@ -32,7 +34,7 @@ def some(dtype: torch.dtype = torch.float64, **sizes: int) -> dict[str, Any]:
 
 
 @every_loss
-def test_it_is_the_loss_of_the_scores(backend: str, loss: RowLoss) -> None:
+def test_it_equals_the_loss_of_the_scores(backend: str, loss: RowLoss) -> None:
     p = some()
     mask = p["mask"]
     scores = 3.0 + rotate_score(**{k: v for k, v in p.items() if k != "mask"})
@@ -40,8 +42,8 @@ def test_it_is_the_loss_of_the_scores(backend: str, loss: RowLoss) -> None:
     gradients = torch.autograd.grad(apart, [p["table"], p["phases"]])
     order = p["ids"].flatten().argsort(stable=True)
     for more in ({}, {"order": order}):
-        found = with_gradients(p, loss, **more)
-        for a, b in zip(found, (apart.detach(), *gradients), strict=True):
+        actual = with_gradients(p, loss, **more)
+        for a, b in zip(actual, (apart.detach(), *gradients), strict=True):
             assert torch.allclose(a, b, rtol=1e-11, atol=1e-13)
 
 
@@ -54,14 +56,14 @@ def test_float32_agrees_with_the_reference(dim: int) -> None:
     double = {k: v.detach().double() if v.is_floating_point() else v for k, v in single.items()}
     for name in ("table", "phases"):
         double[name].requires_grad_()
-    made = reference(*double.values(), 3.0, *loss.native)
-    gradients = torch.autograd.grad(made, [double["table"], double["phases"]])
-    for a, b in zip(with_gradients(single, loss), (made, *gradients), strict=True):
+    value = reference(*double.values(), 3.0, *loss.native)
+    gradients = torch.autograd.grad(value, [double["table"], double["phases"]])
+    for a, b in zip(with_gradients(single, loss), (value, *gradients), strict=True):
         assert torch.allclose(a.double(), b, rtol=1e-3, atol=1e-5)
 
 
 @fused
-def test_results_do_not_depend_on_threads_and_repeat_bit_by_bit() -> None:
+def test_results_are_bitwise_equal_for_any_number_of_threads() -> None:
     p = some(torch.float32, entities=60, relations=5, batch=90, n=50, dim=33)
     p["ids"][:, ::4] = 3
     results = []
@@ -77,13 +79,13 @@ def test_results_do_not_depend_on_threads_and_repeat_bit_by_bit() -> None:
 @fused
 def test_opcheck() -> None:
     p = [x.detach() for x in some(entities=5, relations=2, batch=3, n=4, dim=2).values()]
-    # Gradients are taken around the op, not through it.
+    # Gradients come from an autograd function around the op.
     torch.library.opcheck(torch.ops.mmkgc.rotate_loss.default, (*p, 3.0, 0, [1.0, 0.0, 0.0]))
 
 
 @fused
 @pytest.mark.parametrize("what", WRONG)
-def test_wrong_arguments_are_named_alike_on_both_backends(what: str) -> None:
+def test_errors_of_arguments_are_equal_on_both_backends(what: str) -> None:
     changes, message = WRONG[what]
     args = {**some(), **changes, "offset": 0.0, "loss": 0, "settings": [1.0, 0.0, 0.0]}
     for call in (torch.ops.mmkgc.rotate_loss, reference):

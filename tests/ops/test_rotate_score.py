@@ -57,9 +57,9 @@ def gradients(p: dict[str, Any], scores: Tensor) -> tuple[Tensor, ...]:
 
 def test_scores_and_gradients_are_those_of_the_corrupted_triples(backend: str) -> None:
     p = problem()
-    found, expected = rotate_score(**p), by_definition(p)
-    assert torch.allclose(found, expected, atol=1e-12)
-    for a, b in zip(gradients(p, found), gradients(p, expected), strict=True):
+    actual, expected = rotate_score(**p), by_definition(p)
+    assert torch.allclose(actual, expected, atol=1e-12)
+    for a, b in zip(gradients(p, actual), gradients(p, expected), strict=True):
         assert torch.allclose(a, b, atol=1e-11)
 
 
@@ -77,15 +77,15 @@ def test_float32_agrees_with_the_reference(
     entities: int, relations: int, batch: int, n: int, dim: int, seed: int
 ) -> None:
     p = problem(entities, relations, batch, n, dim, torch.float32, seed)
-    found, expected = rotate_score(**p), reference(**p)
-    assert torch.allclose(found, expected, rtol=1e-5, atol=1e-4)
-    for a, b in zip(gradients(p, found), gradients(p, expected), strict=True):
+    actual, expected = rotate_score(**p), reference(**p)
+    assert torch.allclose(actual, expected, rtol=1e-5, atol=1e-4)
+    for a, b in zip(gradients(p, actual), gradients(p, expected), strict=True):
         assert torch.allclose(a, b, rtol=1e-3, atol=2e-3 * max(1.0, n * batch) ** 0.5)
 
 
 @native
-def test_sines_and_cosines_are_right_to_float_precision() -> None:
-    # An entity at 1 turned by x and one at 0: the imaginary part of the query is sin x.
+def test_sines_and_cosines_are_accurate_to_float_precision() -> None:
+    # An entity at 1 is rotated by x and compared with one at 0: the distance is 1.
     phases = torch.linspace(-300, 300, 100_001)[:, None].contiguous()
     n = len(phases)
     p = {
@@ -99,18 +99,16 @@ def test_sines_and_cosines_are_right_to_float_precision() -> None:
     }
     scores = rotate_score(**p).detach()
     assert float((scores + 1).abs().max()) < 1e-6
-    # Against the entity itself the distance is that of e^(i x) from 1, 2 |sin(x / 2)|.
+    # The distance of the rotated entity from itself is |e^(i x) - 1| = 2 |sin(x / 2)|.
     p["ids"] = torch.zeros(n, 1, dtype=torch.int64)
     expected = -2 * (phases.detach().double() / 2).sin().abs()
-    found = rotate_score(**p).detach().double()
-    assert float((found - expected).abs().max()) < 1e-6
+    actual = rotate_score(**p).detach().double()
+    assert float((actual - expected).abs().max()) < 1e-6
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("phase", [float("nan"), float("inf"), float("-inf")])
-def test_a_phase_that_is_no_number_scores_nan(
-    backend: str, phase: float, dtype: torch.dtype
-) -> None:
+def test_a_non_finite_phase_scores_nan(backend: str, phase: float, dtype: torch.dtype) -> None:
     p = problem(dtype=dtype)
     p["relations"] = torch.tensor([0, 1, 2, 3, 1, 0])
     p["phases"].detach()[1, 2] = phase
@@ -129,7 +127,7 @@ def test_opcheck_and_gradcheck() -> None:
 
 
 @native
-def test_results_do_not_depend_on_threads_and_repeat_bit_by_bit() -> None:
+def test_results_are_bitwise_equal_for_any_number_of_threads() -> None:
     p = problem(60, 5, 90, 50, 33, torch.float32)
     p["ids"][:, ::4] = 3
     results = []
@@ -141,7 +139,7 @@ def test_results_do_not_depend_on_threads_and_repeat_bit_by_bit() -> None:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
-def test_the_positive_scores_alike_from_both_sides(backend: str) -> None:
+def test_the_positive_has_one_score_for_both_sides(backend: str) -> None:
     p = problem(n=2)
     p["ids"] = torch.stack([p["tails"], p["heads"]], 1)
     p["corrupted_side"][:] = torch.tensor([Side.tail, Side.head])
@@ -153,8 +151,8 @@ def test_a_given_order_gives_the_same_gradients(backend: str) -> None:
     p = problem()
     order = p["ids"].flatten().argsort(stable=True)
     expected = gradients(p, rotate_score(**p))
-    found = gradients(p, rotate_score(**p, order=order))
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    actual = gradients(p, rotate_score(**p, order=order))
+    assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
     with pytest.raises(RuntimeError, match="order does not sort the ids at entry"):
         rotate_score(**p, order=order.flip(0)).sum().backward()
 
@@ -188,7 +186,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_wrong_arguments_are_named_alike_on_both_backends(backend: str, what: str) -> None:
+def test_errors_of_arguments_are_equal_on_both_backends(backend: str, what: str) -> None:
     changes, message = WRONG[what]
     with pytest.raises(RuntimeError, match="rotate_score: " + message):
         rotate_score(**{**problem(), **changes})

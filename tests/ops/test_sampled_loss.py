@@ -35,7 +35,7 @@ ROW_LOSSES: dict[str, RowLoss] = {
 }
 every_loss = pytest.mark.parametrize("loss", ROW_LOSSES.values(), ids=ROW_LOSSES)
 fused = pytest.mark.skipif(not has_kernel("sampled_loss", "cpu"), reason="no kernel in this build")
-# Repeated blocks, as IKRL has them, and a weight.
+# Repeated blocks as in IKRL, and a weight.
 CROSSED = [Pair(0, 0, 4, 1.0), Pair(0, 4, 4, 0.5), Pair(4, 4, 4, 2.0)]
 
 
@@ -48,7 +48,7 @@ def problem(
     dtype: torch.dtype = torch.float64,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Arguments up to `mask`; scores come out on both sides of 0 with an offset of 4."""
+    """Arguments up to `mask`; with an offset of 4, scores have both signs."""
     rng = torch.Generator().manual_seed(seed)
     scale = 1.5 / max(1, width) ** 0.5
     queries = scale * torch.randn(sides, batch, width, generator=rng, dtype=dtype)
@@ -65,31 +65,31 @@ def problem(
 def with_gradients(
     p: dict[str, Any], metric: Metric, pairs: list[Pair], loss: RowLoss, scale: float = 1.0
 ) -> tuple[Tensor, ...]:
-    """The loss and its gradients, where an optimizer takes that of the table."""
+    """The loss and its gradients with a deferred gradient of the table."""
     queries, table = (p[name].detach().clone().requires_grad_() for name in ("queries", "table"))
     optimizer = Adam([table])
     with optimizer.deferring():
-        made = sampled_loss(
+        value = sampled_loss(
             **{**p, "queries": queries, "table": table}, metric=metric, pairs=pairs, loss=loss,
             offset=1.5,
         )  # fmt: skip
-        (scale * made).backward()
+        (scale * value).backward()
     optimizer.materialize()
-    return made.detach(), queries.grad, table.grad
+    return value.detach(), queries.grad, table.grad
 
 
 def expected(
     p: dict[str, Any], metric: Metric, pairs: list[Pair], loss: RowLoss
 ) -> tuple[Tensor, ...]:
     assert loss.native is not None
-    made = reference(*p.values(), int(metric), *flat_pairs(pairs), 1.5, *loss.native)
-    return made.detach(), *torch.autograd.grad(made, [p["queries"], p["table"]])
+    value = reference(*p.values(), int(metric), *flat_pairs(pairs), 1.5, *loss.native)
+    return value.detach(), *torch.autograd.grad(value, [p["queries"], p["table"]])
 
 
 @every_loss
 @pytest.mark.parametrize("metric", Metric)
 @pytest.mark.parametrize("pairs", [whole_row(8), CROSSED], ids=["whole", "crossed"])
-def test_it_is_the_loss_of_the_scores(
+def test_it_equals_the_loss_of_the_scores(
     backend: str, metric: Metric, pairs: list[Pair], loss: RowLoss
 ) -> None:
     for sides in (1, 2):
@@ -97,8 +97,8 @@ def test_it_is_the_loss_of_the_scores(
         scores = 1.5 + sampled_score(*list(p.values())[:4], metric, pairs)
         apart = loss(scores[:, 0], scores[:, 1:], p["mask"][:, 1:])
         gradients = torch.autograd.grad(apart, [p["queries"], p["table"]])
-        found = with_gradients(p, metric, list(pairs), loss)
-        for a, b in zip(found, (apart.detach(), *gradients), strict=True):
+        actual = with_gradients(p, metric, list(pairs), loss)
+        for a, b in zip(actual, (apart.detach(), *gradients), strict=True):
             assert torch.allclose(a, b, rtol=1e-11, atol=1e-13)
 
 
@@ -122,20 +122,20 @@ def test_float32_agrees_with_the_reference(
     double = {k: v.detach().double() if v.is_floating_point() else v for k, v in single.items()}
     for name in ("queries", "table"):
         double[name].requires_grad_()
-    if isinstance(loss, EntropyWeighted):  # a score may lie on a cut within rounding
+    if isinstance(loss, EntropyWeighted):  # a score may be on a cut up to rounding
         cuts = loss.native[1][:2]
         score = sampled_score(*list(double.values())[:4], metric, whole_row(width)).detach() + 1.5
         assume(not any(((score.abs() - cut).abs() < 1e-4).any() for cut in cuts))
-    # So may a hinge at its corner; the grid in float64 has them.
+    # A score may also be near the corner of a hinge, which the tests in float64 cover.
     assume(not (isinstance(loss, SelfAdversarial) and loss.form))
-    found = with_gradients(single, metric, list(whole_row(width)), loss)
-    for a, b in zip(found, expected(double, metric, list(whole_row(width)), loss), strict=True):
+    actual = with_gradients(single, metric, list(whole_row(width)), loss)
+    for a, b in zip(actual, expected(double, metric, list(whole_row(width)), loss), strict=True):
         assert a.dtype == torch.float32
         assert torch.allclose(a.double(), b, rtol=1e-3, atol=2e-5)
 
 
 @fused
-def test_results_do_not_depend_on_threads_and_repeat_bit_by_bit() -> None:
+def test_results_are_bitwise_equal_for_any_number_of_threads() -> None:
     p = problem(60, 90, 51, 66, dtype=torch.float32)
     p["ids"][:, ::4] = 3
     results = []
@@ -158,11 +158,11 @@ def test_gradients_scale_with_that_of_the_loss(backend: str) -> None:
         assert torch.allclose(-3 * a, b, rtol=1e-13)
 
 
-def test_without_an_optimizer_that_takes_it_the_table_has_its_gradient(backend: str) -> None:
+def test_without_deferring_the_table_has_its_gradient(backend: str) -> None:
     p, loss = problem(), ROW_LOSSES["log_sigmoid"]
-    made = sampled_loss(**p, metric=Metric.l2, pairs=whole_row(8), loss=loss, offset=1.5)
-    found = made.detach(), *torch.autograd.grad(made, [p["queries"], p["table"]])
-    for a, b in zip(found, expected(p, Metric.l2, list(whole_row(8)), loss), strict=True):
+    value = sampled_loss(**p, metric=Metric.l2, pairs=whole_row(8), loss=loss, offset=1.5)
+    actual = value.detach(), *torch.autograd.grad(value, [p["queries"], p["table"]])
+    for a, b in zip(actual, expected(p, Metric.l2, list(whole_row(8)), loss), strict=True):
         assert torch.allclose(a, b, rtol=1e-11)
 
 
@@ -170,20 +170,20 @@ def test_a_frozen_table_costs_no_gradient(backend: str) -> None:
     p, loss = problem(), ROW_LOSSES["log_sigmoid"]
     _, d_queries, _ = expected(p, Metric.dot, list(whole_row(8)), loss)
     p["table"] = p["table"].detach()
-    made = sampled_loss(**p, metric=Metric.dot, pairs=whole_row(8), loss=loss, offset=1.5)
-    assert torch.allclose(torch.autograd.grad(made, p["queries"])[0], d_queries, rtol=1e-11)
+    value = sampled_loss(**p, metric=Metric.dot, pairs=whole_row(8), loss=loss, offset=1.5)
+    assert torch.allclose(torch.autograd.grad(value, p["queries"])[0], d_queries, rtol=1e-11)
 
 
 @every_loss
-def test_what_masked_negatives_score_does_not_matter(backend: str, loss: RowLoss) -> None:
+def test_scores_of_masked_negatives_do_not_matter(backend: str, loss: RowLoss) -> None:
     p = problem()
     p["table"].detach()[16] = 1e6
     p["ids"][:, 0] = 3
     p["mask"] = p["ids"] != 16
     metric, pairs = Metric.l1, list(whole_row(8))
-    found = with_gradients(p, metric, pairs, loss)
+    actual = with_gradients(p, metric, pairs, loss)
     p["table"].detach()[16] = 1.0
-    for a, b in zip(found, with_gradients(p, metric, pairs, loss), strict=True):
+    for a, b in zip(actual, with_gradients(p, metric, pairs, loss), strict=True):
         assert torch.equal(a, b)
 
 
@@ -194,7 +194,7 @@ def test_opcheck() -> None:
     for loss in (ROW_LOSSES["log_sigmoid"], ROW_LOSSES["entropy, one-sided"]):
         assert loss.native is not None
         for mask in (p[4], None):
-            # Gradients are taken around the op, not through it.
+            # Gradients come from an autograd function around the op.
             rest = (int(Metric.l1), *flat_pairs(whole_row(8)), 1.5, *loss.native)
             torch.library.opcheck(op, (*p[:4], mask, *rest))
 
@@ -235,7 +235,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 @fused
 @pytest.mark.parametrize("what", WRONG)
-def test_wrong_arguments_are_named_alike_on_both_backends(what: str) -> None:
+def test_errors_of_arguments_are_equal_on_both_backends(what: str) -> None:
     changes, message = WRONG[what]
     numbers, weights = flat_pairs(whole_row(8))
     terms = {"metric": 1, "pairs": numbers, "weights": weights, "offset": 0.0}

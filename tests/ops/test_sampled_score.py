@@ -43,7 +43,7 @@ def problem(
 
 
 def by_hand(p: dict[str, Any]) -> Tensor:
-    """Each score by itself."""
+    """One score at a time."""
     rows = []
     for b in range(p["ids"].shape[0]):
         for i in range(p["ids"].shape[1]):
@@ -65,13 +65,13 @@ def gradients(p: dict[str, Any], scores: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("sides", [1, 2])
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 9])
-def test_scores_and_gradients_are_those_of_each_candidate_by_itself(
+def test_scores_and_gradients_equal_those_of_single_candidates(
     backend: str, metric: Metric, scaled: bool, sides: int, n: int
 ) -> None:
     p = problem(metric, n=n, sides=sides, scaled=scaled)
-    found, expected = sampled_score(**p), by_hand(p)
-    assert torch.allclose(found, expected, atol=1e-12)
-    for a, b in zip(gradients(p, found), gradients(p, expected), strict=True):
+    actual, expected = sampled_score(**p), by_hand(p)
+    assert torch.allclose(actual, expected, atol=1e-12)
+    for a, b in zip(gradients(p, actual), gradients(p, expected), strict=True):
         assert torch.allclose(a, b, atol=1e-12)
 
 
@@ -101,9 +101,9 @@ def test_float32_agrees_with_the_reference(
         weights,
         p["scale"],
     )
-    found, expected = sampled_score(**p), reference(*args)
-    assert torch.allclose(found, expected, rtol=1e-5, atol=1e-4)
-    for a, b in zip(gradients(p, found), gradients(p, expected), strict=True):
+    actual, expected = sampled_score(**p), reference(*args)
+    assert torch.allclose(actual, expected, rtol=1e-5, atol=1e-4)
+    for a, b in zip(gradients(p, actual), gradients(p, expected), strict=True):
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-3 * max(1.0, n) ** 0.5)
 
 
@@ -111,9 +111,9 @@ def test_float32_agrees_with_the_reference(
 def test_repeated_and_overlapping_blocks_add_up(backend: str, metric: Metric) -> None:
     p = problem(metric, width=8)
     p["pairs"] = [Pair(0, 4, 4, 0.5), Pair(0, 0, 4, 2.0), Pair(2, 2, 6, -1.0)]
-    found, expected = sampled_score(**p), by_hand(p)
-    assert torch.allclose(found, expected, atol=1e-12)
-    for a, b in zip(gradients(p, found), gradients(p, expected), strict=True):
+    actual, expected = sampled_score(**p), by_hand(p)
+    assert torch.allclose(actual, expected, atol=1e-12)
+    for a, b in zip(gradients(p, actual), gradients(p, expected), strict=True):
         assert torch.allclose(a, b, atol=1e-12)
 
 
@@ -154,7 +154,7 @@ def test_opcheck_and_gradcheck(metric: Metric, scaled: bool) -> None:
 
 @native
 @pytest.mark.parametrize("metric", Metric)
-def test_results_do_not_depend_on_threads_and_repeat_bit_by_bit(metric: Metric) -> None:
+def test_results_are_bitwise_equal_for_any_number_of_threads(metric: Metric) -> None:
     p = problem(metric, entities=50, batch=40, n=70, width=34, dtype=torch.float32)
     p["ids"][:, ::3] = 7  # one entity takes a third of all
     results = []
@@ -176,7 +176,7 @@ def test_empty_inputs_are_fine(backend: str, entities: int, batch: int, n: int) 
         assert n or not grad.any()
 
 
-def test_strided_inputs_score_as_dense_ones(backend: str) -> None:
+def test_strided_and_dense_inputs_have_equal_scores(backend: str) -> None:
     p = problem(Metric.l1, n=6)
     expected = sampled_score(**p)
     p["queries"] = p["queries"].detach().transpose(0, 2).contiguous().transpose(0, 2)
@@ -189,8 +189,8 @@ def test_a_given_order_gives_the_same_gradients(backend: str) -> None:
     p = problem(Metric.modulus, n=20)
     order = p["ids"].flatten().argsort(stable=True)
     expected = gradients(p, sampled_score(**p))
-    found = gradients(p, sampled_score(**p, order=order))
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    actual = gradients(p, sampled_score(**p, order=order))
+    assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
 
 
 WRONG = {
@@ -226,7 +226,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_wrong_arguments_are_named_alike_on_both_backends(backend: str, what: str) -> None:
+def test_errors_of_arguments_are_equal_on_both_backends(backend: str, what: str) -> None:
     changes, message = WRONG[what]
     with pytest.raises(RuntimeError, match="sampled_score: " + message):
         sampled_score(**{**problem(Metric.modulus), **changes})
@@ -242,9 +242,7 @@ def test_wrong_arguments_are_named_alike_on_both_backends(backend: str, what: st
         (torch.arange(45), r"order does not sort the ids at entry \d"),
     ],
 )
-def test_a_wrong_order_is_an_error_and_no_wrong_gradient(
-    backend: str, order: Tensor, message: str
-) -> None:
+def test_a_wrong_order_raises(backend: str, order: Tensor, message: str) -> None:
     p = problem(Metric.dot)
     with pytest.raises(RuntimeError, match=message):
         sampled_score(**p, order=order).sum().backward()
@@ -253,16 +251,16 @@ def test_a_wrong_order_is_an_error_and_no_wrong_gradient(
 @native
 @pytest.mark.parametrize("metric", [Metric.dot, Metric.l2])
 def test_more_candidates_than_a_tile_holds(metric: Metric) -> None:
-    """Many pairs make many blocks, and a tile then holds 65,536 candidates: here there are two."""
+    """With many pairs there are many blocks, and a tile holds 65,536 candidates: two tiles."""
     if EMULATED:
-        pytest.skip("only the kernels of the CPU have such tiles, and this takes minutes")
+        pytest.skip("only the CPU kernels have such tiles")
     p = problem(metric, entities=50, batch=10, n=10_000, width=2)
     p["pairs"] = [Pair(i % 2, i % 2, 1, 1 / 64) for i in range(64)]
     numbers, weights = flat_pairs(p["pairs"])
-    found = sampled_score(**p)
+    actual = sampled_score(**p)
     expected = reference(
         p["queries"], p["table"], p["ids"], p["corrupted_side"], int(metric), numbers, weights
     )
-    assert torch.allclose(found, expected, atol=1e-12)
-    for a, b in zip(gradients(p, found), gradients(p, expected), strict=True):
+    assert torch.allclose(actual, expected, atol=1e-12)
+    for a, b in zip(gradients(p, actual), gradients(p, expected), strict=True):
         assert torch.allclose(a, b, atol=1e-9)

@@ -55,7 +55,7 @@ def torch_adam(
     table: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, gradient: Tensor, step: int,
     lr: float, decoupled: bool = False, **options: Any,
 ) -> nn.Parameter:  # fmt: skip
-    """The same step by torch's own optimizer."""
+    """The same step by the optimizer of torch."""
     parameter = nn.Parameter(table.clone())
     kind = torch.optim.AdamW if decoupled else torch.optim.Adam
     optimizer = kind([parameter], lr=lr, **{"weight_decay": 0.0, **options})
@@ -71,7 +71,7 @@ def torch_adam(
 
 @pytest.mark.parametrize("options", OPTIONS, ids=["adam", "penalty", "decoupled"])
 @pytest.mark.parametrize("metric", list(Metric))
-def test_a_step_is_that_of_torch_with_the_gradient_written_out(
+def test_a_step_equals_that_of_torch_with_the_dense_gradient(
     backend: str, metric: Metric, options: dict[str, Any]
 ) -> None:
     table, exp_avg, exp_avg_sq, gradient = problem(metric=metric)
@@ -84,7 +84,7 @@ def test_a_step_is_that_of_torch_with_the_gradient_written_out(
 
 
 @pytest.mark.parametrize("metric", list(Metric))
-def test_a_counter_moves_on_by_steps(backend: str, metric: Metric) -> None:
+def test_a_counter_is_added_to_the_step(backend: str, metric: Metric) -> None:
     *state, gradient = problem(metric=metric)
     later = [x.clone() for x in state]
     table_adam(*later, gradient, 5, 0.01)
@@ -113,8 +113,8 @@ def test_float32_agrees_with_the_reference(
     g = references[3]
     cast = {name: value.float() for name, value in vars(g).items()
             if isinstance(value, Tensor) and value.is_floating_point()}  # fmt: skip
-    found = DeferredGradient(**{**vars(g), **cast})
-    table_adam(*single, found, 2, 0.01)
+    actual = DeferredGradient(**{**vars(g), **cast})
+    table_adam(*single, actual, 2, 0.01)
     expected = torch_adam(*references[:3], dense_gradient(g, references[0]), 2, 0.01)
     assert torch.allclose(single[0].double(), expected.detach(), rtol=1e-4, atol=2e-4)
 
@@ -131,7 +131,7 @@ def test_opcheck() -> None:
 
 
 @native
-def test_results_do_not_depend_on_threads_and_repeat_bit_by_bit() -> None:
+def test_results_are_bitwise_equal_for_any_number_of_threads() -> None:
     results = []
     for threads in (1, 2, 3, 2):
         torch.set_num_threads(threads)
@@ -165,7 +165,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_wrong_arguments_are_named_alike_on_both_backends(backend: str, what: str) -> None:
+def test_errors_of_arguments_are_equal_on_both_backends(backend: str, what: str) -> None:
     changes, message = WRONG[what]
     table, exp_avg, exp_avg_sq, gradient = problem()
     own = {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq, "step": 1, "dense": None,
@@ -179,8 +179,8 @@ def test_wrong_arguments_are_named_alike_on_both_backends(backend: str, what: st
     assert torch.equal(table, before)
 
 
-def test_pairs_are_all_there() -> None:
-    """Two pairs that share a candidate block: both reach its gradient."""
+def test_all_pairs_contribute_to_the_gradient() -> None:
+    """Two pairs share a candidate block."""
     table, exp_avg, exp_avg_sq, gradient = problem(width=8, metric=Metric.l1, extra=0)
     pairs = [Pair(0, 0, 4, 1.0), Pair(4, 0, 4, 2.0)]
     numbers = [n for p in pairs for n in (p.query, p.candidate, p.width)]
