@@ -1,7 +1,7 @@
 """Builds the native library `mmkgc_cli._C`; everything else is in pyproject.toml.
 
 The library is optional. Without torch or a compiler, with a failing compiler, or with
-MMKGC_BUILD_NATIVE=0, the install goes through in pure Python and `mmkgc doctor` says why.
+MMKGC_BUILD_NATIVE=0, the installation is pure Python and `mmkgc doctor` reports the reason.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "mmkgc_cli/__init__.py").read_text())[1]  # type: ignore[index]
-# Reductions may be reordered so that they vectorise; NaN and infinity keep their meaning.
+# Reductions may be reordered, so that they vectorise; NaN and infinity keep their meaning.
 FLOAT_FLAGS = ["-fno-math-errno", "-fno-trapping-math", "-fassociative-math", "-fno-signed-zeros"]
 REPORT = "_native_build.json"
-# For `make emulate`: the CUDA kernels on the CPU, in place of those of the CPU. Sums stay as they
-# are written, since kernels rely on equal sequences of operations.
+# For `make emulate`: the CUDA kernels on the CPU, instead of the CPU kernels. Sums are not
+# reordered, since the kernels rely on equal sequences of operations.
 EMULATE = os.getenv("MMKGC_EMULATE") == "1"
 EMULATED_FLAGS = ["-O1", "-ffp-contract=off", "-Wno-unknown-pragmas", "-Wno-unused-function"]
-# For `make sanitize`. Python's own flags may define signed overflow, which would hide it.
+# For `make sanitize`. Python's flags may make signed overflow defined, which would hide it.
 SANITIZERS = "address,undefined,float-cast-overflow" if os.getenv("MMKGC_SANITIZE") == "1" else ""
 SANITIZE_FLAGS = (
     [f"-fsanitize={SANITIZERS}", "-fno-sanitize-recover=all", "-fno-wrapv", "-g1"]
@@ -39,22 +39,23 @@ SANITIZE_FLAGS = (
 
 
 def report_outcome(folder: Path, status: str, reason: str) -> None:
-    """Leaves a note beside the package for `mmkgc doctor`, and a line for whoever builds."""
+    """Writes the outcome for `mmkgc doctor`, and prints a failure."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / REPORT).write_text(json.dumps({"status": status, "reason": reason}) + "\n")
     if status != "built":
-        print(f"mmkgc: no native library: {reason}; the torch twins run instead", file=sys.stderr)
+        text = f"mmkgc: no native library: {reason}; the reference implementations run instead"
+        print(text, file=sys.stderr)
 
 
 def drop_stale(folder: Path) -> None:
-    """An older library would hide a failure and lag behind the sources."""
+    """Removes an older library, which would hide the failure of this build."""
     for old in folder.glob("_C.*"):
         if old.suffix in {".so", ".pyd"}:
             old.unlink()
 
 
 def load_cuda_build() -> Any:
-    """The module that knows nvcc; it lies in csrc, outside of any package."""
+    """The module ``csrc/build_cuda.py``, which is outside of the package."""
     spec = importlib.util.spec_from_file_location("build_cuda", ROOT / "csrc" / "build_cuda.py")
     assert spec is not None
     assert spec.loader is not None
@@ -67,14 +68,14 @@ CUDA_BUILD = load_cuda_build()
 
 
 def cxx_sources(with_cuda: bool) -> list[str]:
-    """What the C++ compiler gets: glue and kernels of the CPU; or those of CUDA, to be emulated."""
+    """Sources for the C++ compiler: bindings and CPU kernels, or the emulated CUDA kernels."""
     folders = ["bindings", "bindings/cpu", "cpu", *(["bindings/cuda"] if with_cuda else [])]
     if EMULATE:
         folders = ["bindings", "bindings/cuda", "emulate"]
-    chosen = [path for name in folders for path in sorted((ROOT / "csrc" / name).glob("*.cpp"))]
+    sources = [path for name in folders for path in sorted((ROOT / "csrc" / name).glob("*.cpp"))]
     if not EMULATE:
-        return [str(path.relative_to(ROOT)) for path in chosen]
-    # Build tools take a .cu for something that nvcc compiles.
+        return [str(path.relative_to(ROOT)) for path in sources]
+    # Build tools pass .cu files to nvcc, so that each kernel is included by a .cpp file.
     folder = ROOT / "build" / "emulate" / "sources"
     folder.mkdir(parents=True, exist_ok=True)
     for kernel in CUDA_BUILD.sources():
@@ -82,12 +83,12 @@ def cxx_sources(with_cuda: bool) -> list[str]:
         text = f'#include "{kernel}"\n'
         if not wrapper.exists() or wrapper.read_text() != text:
             wrapper.write_text(text)
-        chosen.append(wrapper)
-    return [str(path.relative_to(ROOT)) for path in chosen]
+        sources.append(wrapper)
+    return [str(path.relative_to(ROOT)) for path in sources]
 
 
 def native_extension() -> Extension | str:
-    """The extension, or the reason why there is none."""
+    """The extension, or the reason why it is not built."""
     if os.environ.get("MMKGC_BUILD_NATIVE", "1") == "0":
         return "MMKGC_BUILD_NATIVE=0 was set at build time"
     try:
@@ -96,7 +97,7 @@ def native_extension() -> Extension | str:
         from torch.utils import cpp_extension
     except ImportError as error:
         return f"{error.name} was not importable at build time (install with --no-build-isolation)"
-    # Decided by the compiler and the torch build, never by a visible GPU.
+    # Depends on the compiler and the build of torch, not on a visible GPU.
     with_cuda = bool(torch.version.cuda and CUDA_BUILD.find_nvcc()) and not EMULATE
     rpath = ["-Wl,-rpath,@loader_path/../torch/lib"] if sys.platform == "darwin" else []
     floats = EMULATED_FLAGS if EMULATE else FLOAT_FLAGS
@@ -120,7 +121,7 @@ def native_extension() -> Extension | str:
             ("MMKGC_EMULATED", "1" if EMULATE else "0"),
             *([("USE_CUDA", "1")] if with_cuda else []),
             *([("MMKGC_EMULATE", "1")] if EMULATE else []),
-            # Clones are chosen while the library loads, before the sanitizers are ready.
+            # Clones are selected while the library loads, before the sanitizers are ready.
             *([("MMKGC_NO_CLONES", "1")] if SANITIZERS else []),
         ],
         extra_compile_args=[
@@ -144,10 +145,10 @@ else:
 
 
 class OptionalBuild(BaseBuild):  # type: ignore[misc, valid-type]
-    """Compiles the library; a failure is reported and the install goes on without it."""
+    """Compiles the library; on failure, reports it and installs without the library."""
 
     def run(self) -> None:
-        # Asked now: setuptools turns `inplace` off while it builds.
+        # Read first, since setuptools resets `inplace` during the build.
         in_place = self.inplace or getattr(self, "editable_mode", False)
         folder = ROOT / "mmkgc_cli" if in_place else Path(self.build_lib) / "mmkgc_cli"
         if isinstance(extension, str):
@@ -180,7 +181,7 @@ class OptionalBuild(BaseBuild):  # type: ignore[misc, valid-type]
 
 
 class BuildPython(build_py):
-    """Ships the registry, which lies at the top of the checkout, inside the package."""
+    """Copies the registry from the top of the checkout into the package."""
 
     def run(self) -> None:
         super().run()
@@ -189,7 +190,7 @@ class BuildPython(build_py):
 
 
 class TaggedWheel(bdist_wheel):
-    """Tags by what came of the build: cp311-cp311 with the library, py3-none without."""
+    """Tags the wheel by the outcome: cp311-cp311 with the library, py3-none without."""
 
     def get_tag(self) -> tuple[str, str, str]:
         self.root_is_pure = not self.get_finalized_command("build_ext").get_outputs()
@@ -199,6 +200,6 @@ class TaggedWheel(bdist_wheel):
 options: dict[str, Any] = {
     "cmdclass": {"build_ext": OptionalBuild, "build_py": BuildPython, "bdist_wheel": TaggedWheel}
 }
-# An extension that is merely skipped still goes through OptionalBuild, which says so.
+# OptionalBuild runs and reports the reason even if the extension is skipped.
 placeholder = Extension("mmkgc_cli._C", [])
 setup(ext_modules=[placeholder if isinstance(extension, str) else extension], **options)

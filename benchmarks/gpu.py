@@ -27,9 +27,9 @@ from mmkgc_cli.ops import (
     MessageGraph,
     Metric,
     SideChoice,
+    backend_of,
     entropy_weighted_loss,
     filtered_negatives,
-    path_of,
     rank_candidates,
     rgcn_propagate,
     rotate_score,
@@ -37,9 +37,9 @@ from mmkgc_cli.ops import (
     whole_row,
 )
 from mmkgc_cli.ops.entropy_weighted_loss import entropy_cut
-from mmkgc_cli.ops.entropy_weighted_loss import twin as entropy_twin
+from mmkgc_cli.ops.entropy_weighted_loss import reference as entropy_reference
 from mmkgc_cli.ops.filtered_negatives import KnownAnswers
-from mmkgc_cli.ops.self_adversarial_loss import twin as adversarial_twin
+from mmkgc_cli.ops.self_adversarial_loss import reference as adversarial_reference
 from mmkgc_cli.training.optimizers import Adam
 
 MARGIN, TEMPERATURE = 9.0, 1.0
@@ -62,7 +62,7 @@ def problem(device: Device, n: int, dim: int, dtype: torch.dtype) -> dict[str, A
         "relations": some(s.relations, s.batch),
         "tails": some(s.entities, s.batch),
         "ids": ids,
-        "side": some(2, s.batch, n).to(torch.int8),
+        "corrupted_side": some(2, s.batch, n).to(torch.int8),
         "order": ids.flatten().argsort(stable=True),
     }  # fmt: skip
 
@@ -114,7 +114,13 @@ class Step:
     def _torch(self) -> Tensor:
         p = self.p
         scores = MARGIN + explicit(
-            self.table, self.phases, p["heads"], p["relations"], p["tails"], p["ids"], p["side"]
+            self.table,
+            self.phases,
+            p["heads"],
+            p["relations"],
+            p["tails"],
+            p["ids"],
+            p["corrupted_side"],
         )
         negative = scores[:, 1:]
         weights = (TEMPERATURE * negative).detach().softmax(1)
@@ -167,7 +173,7 @@ def time_ranking(device: Device, floors: Floors, dim: int) -> Any:
     rank: Any = rank_candidates
     out: dict[str, Any] = {"shape": f"{s.queries} queries, {s.entities} candidates, {dim} complex"}
     for metric in (Metric.modulus, Metric.l1, Metric.dot):
-        call: Any = partial(rank, *there, metric, whole_row(2 * dim))
+        call: Any = partial(rank, *there, metric=metric, pairs=whole_row(2 * dim))
         seconds = device.seconds(call, captured=False)
         out[f"{metric.name}_ms"] = seconds * 1e3
     bound = floors.roots(s.queries * s.entities * dim)
@@ -236,18 +242,18 @@ def time_rgcn(device: Device, floors: Floors, triples: Tensor) -> Any:
 
 
 def time_losses(device: Device) -> Any:
-    """The losses with their gradients against their twins."""
+    """The losses with their gradients against their references."""
     rows = []
     thresholds, weights = (0.2, 0.8), (0.5, 1.5, 1.2)
     cuts = [entropy_cut(bits) for bits in thresholds]
     losses: dict[str, tuple[Any, Any]] = {
         "self-adversarial": (
             partial(self_adversarial_loss, temperature=TEMPERATURE),
-            partial(adversarial_twin, temperature=TEMPERATURE),
+            partial(adversarial_reference, temperature=TEMPERATURE),
         ),
         "entropy-weighted": (
             partial(entropy_weighted_loss, thresholds=thresholds, weights=weights),
-            partial(entropy_twin, easy_above=cuts[0], hard_upto=cuts[1], weights=weights),
+            partial(entropy_reference, easy_above=cuts[0], hard_upto=cuts[1], weights=weights),
         ),
     }
 
@@ -257,18 +263,18 @@ def time_losses(device: Device) -> Any:
     for n in (32, 128):
         positive = torch.randn(device.sizes.batch, device=device.name).requires_grad_()
         negative = torch.randn(device.sizes.batch, n, device=device.name).requires_grad_()
-        for name, (ours, twin) in losses.items():
-            ours_s, twin_s = (
+        for name, (ours, reference) in losses.items():
+            ours_s, reference_s = (
                 device.seconds(partial(with_gradients, loss, positive, negative))
-                for loss in (ours, twin)
+                for loss in (ours, reference)
             )
             rows.append(
                 {
                     "loss": name,
                     "N": n,
                     "ours_us": ours_s * 1e6,
-                    "twin_us": twin_s * 1e6,
-                    "twin_over_ours": twin_s / ours_s,
+                    "reference_us": reference_s * 1e6,
+                    "reference_over_ours": reference_s / ours_s,
                 }
             )
     return rows
@@ -291,8 +297,8 @@ def time_negatives(device: Device, triples: Tensor) -> Any:
     rows = []
     for n in (32, 128):
         call: Any = partial(
-            draw, batch, share, *there, s.entities, n, SideChoice.per_negative, 8,
-            True, 1, 2,
+            draw, batch, share, *there, entities=s.entities, n=n, choice=SideChoice.per_negative,
+            rounds=8, with_positive=True, seed=1, step=2,
         )  # fmt: skip
         rows.append({"N": n, "us": device.seconds(call) * 1e6})
     return rows
@@ -333,8 +339,8 @@ def main() -> None:
         raise SystemExit("torch finds no GPU; pass --tiny to test the program without one")
     sizes = TINY if arguments.tiny else Sizes()
     device = Device("cuda" if there else "cpu", sizes)
-    path, why = path_of("rotate_score", device.name.type)
-    if path != "native":
+    backend, why = backend_of("rotate_score", device.name.type)
+    if backend != "native":
         raise SystemExit(f"the kernels are not there: {why}")
     triples = random_triples(sizes)
     if arguments.graph and not arguments.tiny:

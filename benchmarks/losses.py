@@ -1,12 +1,12 @@
-"""`self_adversarial_loss` and `entropy_weighted_loss`, ours against the twin, eager and compiled.
+"""`self_adversarial_loss` and `entropy_weighted_loss`, native and reference, eager and compiled.
 
     python -m benchmarks.losses
 
 1,024 positives with 32 and with 128 negatives each, 2 % of them masked, float32, two
-threads. A turn is the loss and its gradients with respect to both kinds of scores. Ours and the
-eager twin take turns, round after round, and medians are compared; then ours and the compiled twin.
-Not all three at once: compiled code brings an OpenMP of its own, whose idle threads spin on for a
-while and would slow whoever comes after it.
+threads. A turn is the loss and its gradients with respect to both kinds of scores. The native op
+and the eager reference alternate, and medians are compared; then the native op and the compiled
+reference. Not all three at once: compiled code has an OpenMP of its own, and its idle threads spin
+for a while and would slow the next turn.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from torch import Tensor
 from benchmarks.scoring import compete, copy_bandwidth
 from mmkgc_cli.ops import (
     AdversarialForm,
+    backend_of,
     entropy_cut,
     entropy_weighted_loss,
-    path_of,
     self_adversarial_loss,
 )
-from mmkgc_cli.ops.entropy_weighted_loss import twin as entropy_twin
-from mmkgc_cli.ops.self_adversarial_loss import twin as adversarial_twin
+from mmkgc_cli.ops.entropy_weighted_loss import reference as entropy_reference
+from mmkgc_cli.ops.self_adversarial_loss import reference as adversarial_reference
 
 BATCH = 1024
 THRESHOLDS, WEIGHTS = (0.2, 0.8), (0.5, 1.5, 1.2)
@@ -38,16 +38,16 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 LOSSES: dict[str, tuple[Loss, Loss]] = {
     "self-adversarial, log_sigmoid": (
-        lambda p, n, usable: self_adversarial_loss(p, n, usable, 1.0),
-        lambda p, n, usable: adversarial_twin(p, n, usable, 1.0),
+        lambda p, n, mask: self_adversarial_loss(p, n, mask, 1.0),
+        lambda p, n, mask: adversarial_reference(p, n, mask, 1.0),
     ),
     "self-adversarial, margin_inside": (
-        lambda p, n, usable: self_adversarial_loss(p, n, usable, 1.0, INSIDE, 6.0),
-        lambda p, n, usable: adversarial_twin(p, n, usable, 1.0, INSIDE, 6.0),
+        lambda p, n, mask: self_adversarial_loss(p, n, mask, 1.0, form=INSIDE, margin=6.0),
+        lambda p, n, mask: adversarial_reference(p, n, mask, 1.0, INSIDE, 6.0),
     ),
     "entropy-weighted, mean": (
-        lambda p, n, usable: entropy_weighted_loss(p, n, usable, THRESHOLDS, WEIGHTS),
-        lambda p, n, usable: entropy_twin(p, n, usable, *CUTS, WEIGHTS),
+        lambda p, n, mask: entropy_weighted_loss(p, n, mask, THRESHOLDS, WEIGHTS),
+        lambda p, n, mask: entropy_reference(p, n, mask, *CUTS, WEIGHTS),
     ),
 }
 
@@ -56,10 +56,10 @@ def turns(loss: Loss, n: int) -> Callable[[], None]:
     rng = torch.Generator().manual_seed(0)
     positive = (2 * torch.randn(BATCH, generator=rng)).requires_grad_()
     negative = (3 * torch.randn(BATCH, n, generator=rng)).requires_grad_()
-    usable = torch.rand(BATCH, n, generator=rng) < 0.98
+    mask = torch.rand(BATCH, n, generator=rng) < 0.98
 
     def turn() -> None:
-        torch.autograd.grad(loss(positive, negative, usable), (positive, negative))
+        torch.autograd.grad(loss(positive, negative, mask), (positive, negative))
 
     return turn
 
@@ -86,18 +86,18 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     results = {}
-    for name, (ours, twin) in LOSSES.items():
+    for name, (ours, reference) in LOSSES.items():
         for n in (32, 128):
             torch.compiler.reset()
-            rivals = {"eager": twin, "compiled": torch.compile(twin, dynamic=False)}
+            rivals = {"eager": reference, "compiled": torch.compile(reference, dynamic=False)}
             results[f"{name}, {BATCH} x {n}"] = {
-                f"twin, {who}": against(turns(ours, n), turns(rival, n), n, options.rounds)
+                f"reference, {who}": against(turns(ours, n), turns(rival, n), n, options.rounds)
                 for who, rival in rivals.items()
             }
     print(
         json.dumps(
             {
-                "path": path_of("self_adversarial_loss", "cpu")[0],
+                "backend": backend_of("self_adversarial_loss", "cpu")[0],
                 "losses": results,
                 "copy_gb_per_s": round(copy_bandwidth(), 1),
             },

@@ -1,4 +1,4 @@
-"""Filtered negatives of a batch (`filtered_negatives`), ours against the torch twin, in one run.
+"""Filtered negatives of a batch (`filtered_negatives`), native against reference, in one run.
 
     python -m benchmarks.negatives --graph graphs/fb15k-237
 
@@ -58,11 +58,14 @@ def main() -> None:
         positives = triples[:BATCH]
         contest = {
             "ours": drawing(sampler, positives, scorer, True),
-            "twin": drawing(sampler, positives, scorer, False),
+            "reference": drawing(sampler, positives, scorer, False),
         }
         times = compete(contest, options.rounds)
         median = {name: round(statistics.median(of), 2) for name, of in times.items()}
-        result[f"{BATCH} x {n}"] = {**median, "ratio": round(median["twin"] / median["ours"], 1)}
+        result[f"{BATCH} x {n}"] = {
+            **median,
+            "ratio": round(median["reference"] / median["ours"], 1),
+        }
     print(json.dumps(result, indent=2))
 
 

@@ -28,7 +28,7 @@ from mmkgc_cli.evaluation.metrics import side_metrics
 from mmkgc_cli.evaluation.ranker import rank
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import load_graph
-from mmkgc_cli.ops import modulus, path_of
+from mmkgc_cli.ops import backend_of, modulus
 from mmkgc_cli.scoring import Scorer, Side, load_scorer
 from mmkgc_cli.scoring.scores import candidate_rows, query_rows
 
@@ -124,7 +124,7 @@ def main() -> None:
         "graph": graph.name,
         "test_triples": len(graph.test),
         "dim": options.dim,
-        "path": path_of("rank_candidates", "cpu")[0],
+        "backend": backend_of("rank_candidates", "cpu")[0],
         "threads": torch.get_num_threads(),
         "ours_seconds": [round(s, 2) for s in seconds],
         "ours_peak_mib": round(peak),

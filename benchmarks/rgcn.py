@@ -1,4 +1,4 @@
-"""Two R-GCN layers on `rgcn_propagate`, forward and backward, our twin, and PyG's `RGCNConv`.
+"""Two R-GCN layers on `rgcn_propagate`, forward and backward, our reference, and PyG's `RGCNConv`.
 
     python -m benchmarks.rgcn --graph graphs/fb15k-237
 
@@ -6,8 +6,8 @@
 the whole graph, and the rows of 128 random entities. `RGCNConv` (torch-geometric, from the extra
 [bench]) gets the same edges, bases, widths and weights, and a self-connection. Both sum over
 neighbours, because means would take PyG more than 24 GB. A pass of PyG takes about one minute
-and runs once, ours and the twin several times. Peak memory is that of a process that does nothing
-else.
+and runs once, ours and the reference several times. Peak memory is that of a process that does
+nothing else.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from torch import Tensor
 from benchmarks.scoring import compete, copy_bandwidth
 from mmkgc_cli.kg.storage import load_graph
 from mmkgc_cli.nn.rgcn import RelationalEncoder
-from mmkgc_cli.ops import MessageGraph, _native, path_of, rgcn_propagate
+from mmkgc_cli.ops import MessageGraph, _native, backend_of, rgcn_propagate
 
 WIDTHS, BASES, ROWS = (128, 256, 768), 2, 128
 
@@ -50,8 +50,8 @@ def passes(forward: Callable[[], Tensor]) -> None:
     out.backward(torch.ones_like(out))  # type: ignore[no-untyped-call]
 
 
-def on_twin(run: Callable[[], None]) -> Callable[[], None]:
-    """The same with the torch twin in place of the kernel."""
+def on_reference(run: Callable[[], None]) -> Callable[[], None]:
+    """The same with the reference implementation in place of the kernel."""
 
     def switched() -> None:
         native = _native.has_kernel
@@ -133,7 +133,7 @@ def propagation(graph: MessageGraph, rounds: int) -> dict[str, float]:
     row = graph.edges_into(None)[1]
 
     def by_hand(x: Tensor, coefficients: Tensor) -> Tensor:
-        """The twin without its checks, for a compiler."""
+        """The reference without its checks, for a compiler."""
         gathered = x[graph.source]
         weights = graph.norm[:, None] * coefficients[graph.relation]
         return torch.cat(
@@ -149,8 +149,8 @@ def propagation(graph: MessageGraph, rounds: int) -> dict[str, float]:
     how = "torch-scatter" if importlib.util.find_spec("torch_scatter") else "index_add"
     contestants = {
         "ours": ours,
-        f"twin, eager ({how})": on_twin(ours),
-        "twin, compiled": lambda: passes(lambda: compiled(x, coefficients)),
+        f"reference, eager ({how})": on_reference(ours),
+        "reference, compiled": lambda: passes(lambda: compiled(x, coefficients)),
     }
     times = compete(contestants, rounds)
     return {name: statistics.median(values) / 1000 for name, values in times.items()}
@@ -171,8 +171,8 @@ def main() -> None:
     whole = lambda: passes(encoder)  # noqa: E731
     batch = lambda: passes(lambda: encoder(rows))  # noqa: E731
     times = compete(
-        {"ours": whole, "ours, 128 rows": batch, "twin, eager": on_twin(whole),
-         "twin, eager, 128 rows": on_twin(batch)},
+        {"ours": whole, "ours, 128 rows": batch, "reference, eager": on_reference(whole),
+         "reference, eager, 128 rows": on_reference(batch)},
         options.rounds,
     )  # fmt: skip
     seconds = {name: statistics.median(values) / 1000 for name, values in times.items()}
@@ -194,7 +194,7 @@ def main() -> None:
     print(
         json.dumps(
             {
-                "path": path_of("rgcn_propagate", "cpu")[0],
+                "backend": backend_of("rgcn_propagate", "cpu")[0],
                 "edges": graph.edges,
                 "seconds": {name: round(value, 4) for name, value in seconds.items()},
                 "ratio": {name: round(s / seconds["ours"], 2) for name, s in seconds.items()},

@@ -1,4 +1,4 @@
-"""One RotatE step by `rotate_loss` and by others of our ops, against the twin, eager and compiled.
+"""One RotatE step by `rotate_loss` and by other ops, against the reference, eager and compiled.
 
     python -m benchmarks.scoring
 
@@ -31,14 +31,14 @@ from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.ops import (
     Metric,
     SelfAdversarial,
-    path_of,
+    backend_of,
     rotate_loss,
     rotate_score,
     sampled_loss,
     self_adversarial_loss,
     whole_row,
 )
-from mmkgc_cli.ops.rotate_score import twin
+from mmkgc_cli.ops.rotate_score import reference
 from mmkgc_cli.sides import Side
 from mmkgc_cli.state.memory import frozen_gc, keep_freed_memory
 from mmkgc_cli.training.optimizers import Adam
@@ -75,8 +75,8 @@ def by_queries(table: Tensor, phases: Tensor, *batch: Tensor) -> Tensor:
     heads, relations, tails, ids, side, order = batch
     queries = torch.stack(rotated(table, phases, heads, relations, tails))
     return sampled_loss(
-        queries, table, ids, side, None, Metric.modulus, whole_row(2 * DIM),
-        SelfAdversarial(TEMPERATURE), MARGIN, order,
+        queries, table, ids, side, Metric.modulus, whole_row(2 * DIM), mask=None,
+        loss=SelfAdversarial(TEMPERATURE), offset=MARGIN, order=order,
     )  # fmt: skip
 
 
@@ -84,14 +84,15 @@ def ours(*tables_and_batch: Tensor) -> Tensor:
     """Computes the loss from the two tables in one op."""
     table, phases, heads, relations, tails, ids, side, order = tables_and_batch
     return rotate_loss(
-        table, phases, heads, relations, tails, ids, side, None, SelfAdversarial(TEMPERATURE),
-        MARGIN, order,
+        table, phases, heads, relations, tails, ids=ids, corrupted_side=side, mask=None,
+        loss=SelfAdversarial(TEMPERATURE), offset=MARGIN, order=order,
     )  # fmt: skip
 
 
 def in_two_ops(*tables_and_batch: Tensor) -> Tensor:
     """The loss of scores."""
-    scores = MARGIN + rotate_score(*tables_and_batch)
+    *known, ids, side, order = tables_and_batch
+    scores = MARGIN + rotate_score(*known, ids=ids, corrupted_side=side, order=order)
     return self_adversarial_loss(scores[:, 0], scores[:, 1:], None, TEMPERATURE)
 
 
@@ -206,8 +207,8 @@ CONTESTANTS: dict[str, Callable[[], Contest | PyKEEN]] = {
     "ours, sampled_loss": lambda: Contest(by_queries, Adam),
     "ours, in two ops": lambda: Contest(in_two_ops, Adam),
     "ours, torch's Adam": lambda: Contest(in_two_ops, torch.optim.Adam),
-    "twin, eager": lambda: Contest(theirs(twin), torch.optim.Adam),
-    "twin, compiled": lambda: Contest(torch.compile(theirs(twin)), torch.optim.Adam),
+    "reference, eager": lambda: Contest(theirs(reference), torch.optim.Adam),
+    "reference, compiled": lambda: Contest(torch.compile(theirs(reference)), torch.optim.Adam),
     "PyKEEN": PyKEEN,
     "explicit, compiled": lambda: Contest(torch.compile(theirs(explicit)), torch.optim.Adam),
 }
@@ -267,7 +268,7 @@ def main() -> None:
     print(
         json.dumps(
             {
-                "path": path_of("rotate_loss", "cpu")[0],
+                "backend": backend_of("rotate_loss", "cpu")[0],
                 "step_ms": {name: round(value, 2) for name, value in median.items()},
                 "fastest_ms": {name: round(min(values), 2) for name, values in times.items()},
                 "ratio": {name: round(value / median["ours"], 1) for name, value in median.items()},

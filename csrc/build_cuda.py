@@ -1,7 +1,7 @@
-"""Compiles the CUDA kernels with bare nvcc: no torch header is involved, and no GPU needed.
+"""Compiles the CUDA kernels with nvcc alone, without torch headers and without a GPU.
 
-`setup.py` makes the objects of the native library here; run as a program, it compiles every kernel
-for every architecture and prints what each needs:
+`setup.py` builds the objects of the native library with this module. As a program, it compiles
+every kernel for every architecture and prints the resources of each:
 
     python csrc/build_cuda.py [--out FOLDER] [--json | --table]
 """
@@ -20,30 +20,30 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent / "cuda"
-# Machine code for these, and portable code of the last for what comes after them.
+# Machine code for these architectures, and portable code of the last one for later ones.
 ARCHITECTURES = ("80", "90")
 FLAGS = ["-O3", "-std=c++20", "-Xcompiler", "-fPIC,-fvisibility=hidden"]
-# What a newer compiler warns of is for us to see, and no reason to do without the kernels.
+# Only for tests: warnings of a newer compiler must not prevent a build of the kernels.
 STRICT = ["--Werror", "all-warnings", "-Xptxas", "-v"]
 
 
 def find_nvcc() -> str | None:
-    """The compiler of CUDA_HOME, of the PATH, or of the usual place; None without one."""
+    """The path of nvcc in CUDA_HOME, on the PATH or in /usr/local/cuda; None without nvcc."""
     home = os.environ.get("CUDA_HOME")
     for candidate in (f"{home}/bin/nvcc" if home else None, "nvcc", "/usr/local/cuda/bin/nvcc"):
-        found = shutil.which(candidate) if candidate else None
-        if found:
-            return found
+        path = shutil.which(candidate) if candidate else None
+        if path:
+            return path
     return None
 
 
 def runtime_libraries(nvcc: str) -> list[str]:
-    """Arguments of a linker for CUDA's runtime, the static one where there is one."""
-    told = subprocess.run(
+    """Linker arguments for the CUDA runtime, the static one if it exists."""
+    output = subprocess.run(
         [nvcc, "-dryrun", "-c", "-x", "cu", os.devnull, "-o", os.devnull],
         capture_output=True, text=True, check=False,
     ).stderr  # fmt: skip
-    top = re.search(r"^#\$ TOP=(.+)$", told, re.MULTILINE)
+    top = re.search(r"^#\$ TOP=(.+)$", output, re.MULTILINE)
     home = Path(top[1].strip()).resolve() if top else Path(nvcc).resolve().parent.parent
     for folder in ("lib64", "lib", "targets/x86_64-linux/lib", "targets/sbsa-linux/lib"):
         if (home / folder / "libcudart_static.a").is_file():
@@ -54,22 +54,22 @@ def runtime_libraries(nvcc: str) -> list[str]:
 
 
 def sources() -> list[Path]:
-    """All kernels."""
+    """The sources of all kernels."""
     return sorted(FOLDER.glob("*.cu"))
 
 
 def code_for(architectures: Sequence[str], portable: bool = True) -> list[str]:
-    """Options for machine code for these, and portable code of the last."""
+    """Options for machine code of the architectures, and portable code of the last one."""
     codes = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in architectures]
     last = architectures[-1]
     return [*codes, *([f"-gencode=arch=compute_{last},code=compute_{last}"] if portable else [])]
 
 
 def compile_all(nvcc: str, folder: Path, *options: str) -> dict[Path, tuple[Path, str]]:
-    """Objects of all kernels in `folder`, and what the compiler said of each.
+    """Compiles all kernels into `folder`; returns the object and the compiler output of each.
 
     Raises:
-        RuntimeError: with the compiler's words when one does not compile.
+        RuntimeError: with the compiler output when a kernel does not compile.
     """
     folder.mkdir(parents=True, exist_ok=True)
 
@@ -87,10 +87,10 @@ def compile_all(nvcc: str, folder: Path, *options: str) -> dict[Path, tuple[Path
         return dict(zip(sources(), pool.map(one, sources()), strict=True))
 
 
-def read_resources(said: str) -> list[dict[str, str | int]]:
-    """What ``-Xptxas -v`` says: of each kernel and architecture its registers, spills and so on.
+def read_resources(output: str) -> list[dict[str, str | int]]:
+    """The resources of each kernel and architecture from the output of ``-Xptxas -v``.
 
-    Constants are the parameters, and shared memory what is not asked for at launch; bytes.
+    Shared memory is static and in bytes.
     """
     entry = re.compile(
         r"Compiling entry function '(?P<kernel>\w+)' for 'sm_(?P<architecture>\d+)'\n"
@@ -101,7 +101,7 @@ def read_resources(said: str) -> list[dict[str, str | int]]:
         re.DOTALL,
     )
     rows: list[dict[str, str | int]] = []
-    for match in entry.finditer(said):
+    for match in entry.finditer(output):
         shared = re.search(r"(\d+) bytes smem", match["rest"])
         rows.append(
             {
@@ -117,7 +117,7 @@ def read_resources(said: str) -> list[dict[str, str | int]]:
 
 
 def demangle(names: list[str]) -> list[str]:
-    """Names as they stand in the source, where c++filt is found."""
+    """Names as in the source, if c++filt is installed."""
     filt = shutil.which("c++filt")
     if not filt:
         return names
@@ -130,32 +130,32 @@ def demangle(names: list[str]) -> list[str]:
 def resources(
     nvcc: str, folder: Path, architectures: Sequence[str] = ARCHITECTURES
 ) -> dict[str, list[dict[str, str | int]]]:
-    """Compiles all kernels into `folder`; what each of each file needs.
+    """Compiles all kernels into `folder`; returns their resources by file.
 
-    What was compiled there before from the same text, by the same compiler, is not compiled again.
+    An earlier result for the same sources and compiler is read from `folder` instead.
     """
-    known = folder / "resources.json"
-    # Portable code says nothing of registers, and takes as long as machine code.
+    cache = folder / "resources.json"
+    # Portable code has no registers and takes as long to compile as machine code.
     options = [*code_for(architectures, portable=len(architectures) > 1), *STRICT]
     key = _fingerprint(nvcc, options)
-    if known.is_file():
-        told = json.loads(known.read_text())
-        if told["of"] == key:
-            found: dict[str, list[dict[str, str | int]]] = told["resources"]
-            return found
+    if cache.is_file():
+        cached = json.loads(cache.read_text())
+        if cached.get("fingerprint") == key:
+            by_file: dict[str, list[dict[str, str | int]]] = cached["resources"]
+            return by_file
     out = {}
-    for source, (_, said) in compile_all(nvcc, folder, *options).items():
-        rows = read_resources(said)
+    for source, (_, output) in compile_all(nvcc, folder, *options).items():
+        rows = read_resources(output)
         names = demangle([str(row["kernel"]) for row in rows])
         for row, name in zip(rows, names, strict=True):
             row["kernel"] = name
         out[source.name] = rows
-    known.write_text(json.dumps({"of": key, "resources": out}))
+    cache.write_text(json.dumps({"fingerprint": key, "resources": out}))
     return out
 
 
 def _fingerprint(nvcc: str, options: Sequence[str]) -> str:
-    """Of the compiler, its options, and every text that it reads."""
+    """A checksum of the compiler version, its options and all sources."""
     version = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=True).stdout
     digest = hashlib.sha256(" ".join([version, *FLAGS, *options]).encode())
     for path in sorted([*sources(), *FOLDER.parent.glob("c*/*.h")]):
@@ -163,8 +163,8 @@ def _fingerprint(nvcc: str, options: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def table(found: dict[str, list[dict[str, str | int]]]) -> str:
-    """Registers and static shared memory of each kernel over its variants, as Markdown."""
+def table(by_file: dict[str, list[dict[str, str | int]]]) -> str:
+    """Registers and static shared memory of the variants of each kernel, as Markdown."""
     lines = [
         "| kernel | variants | " + " | ".join(f"registers, sm_{a}" for a in ARCHITECTURES)
         + " | shared, bytes | spilled |",
@@ -175,41 +175,41 @@ def table(found: dict[str, list[dict[str, str | int]]]) -> str:
         low, high = min(numbers), max(numbers)
         return str(low) if low == high else f"{low}–{high}"
 
-    for name, rows in found.items():
+    for name, rows in by_file.items():
         kernels: dict[str, list[dict[str, str | int]]] = {}
         for row in rows:
             match = re.search(r"namespace\)::(\w+)", str(row["kernel"]))
             kernels.setdefault(match[1] if match else str(row["kernel"]), []).append(row)
-        for kernel, of in sorted(kernels.items()):
+        for kernel, variants in sorted(kernels.items()):
             registers = [
-                span([int(row["registers"]) for row in of if row["architecture"] == a])
+                span([int(row["registers"]) for row in variants if row["architecture"] == a])
                 for a in ARCHITECTURES
             ]
             lines.append(
-                f"| `{name}`: `{kernel}` | {len(of) // len(ARCHITECTURES)} | "
+                f"| `{name}`: `{kernel}` | {len(variants) // len(ARCHITECTURES)} | "
                 + " | ".join(registers)
-                + f" | {span([int(row['shared']) for row in of])} "
-                + f"| {sum(int(row['spills']) for row in of)} |"
+                + f" | {span([int(row['shared']) for row in variants])} "
+                + f"| {sum(int(row['spills']) for row in variants)} |"
             )
     return "\n".join(lines)
 
 
 def main() -> int:
-    """Compiles and prints; 1 without a compiler."""
+    """Compiles all kernels and prints their resources; returns 1 without a compiler."""
     nvcc = find_nvcc()
     if nvcc is None:
-        print("no nvcc: set CUDA_HOME, or put it on the PATH", file=sys.stderr)
+        print("nvcc was not found: set CUDA_HOME or add nvcc to the PATH", file=sys.stderr)
         return 1
     arguments = sys.argv[1:]
     folder = Path(arguments[arguments.index("--out") + 1]) if "--out" in arguments else None
-    found = resources(nvcc, folder or Path("build/cuda"))
+    by_file = resources(nvcc, folder or Path("build/cuda"))
     if "--json" in arguments:
-        print(json.dumps(found, indent=1))
+        print(json.dumps(by_file, indent=1))
         return 0
     if "--table" in arguments:
-        print(table(found))
+        print(table(by_file))
         return 0
-    for name, rows in found.items():
+    for name, rows in by_file.items():
         for row in rows:
             print(
                 f"{name} sm_{row['architecture']} {row['registers']} registers, "

@@ -332,8 +332,8 @@ class MoCME(Scorer):
             heads, tails, ids = position[heads], position[tails], position[ids]
         table = self.candidates(unique_ids)
         return self.margin + rotate_score(
-            table, self.phases, heads, relations, tails, ids, candidates.corrupted_side,
-            candidates.order,
+            table, self.phases, heads, relations, tails, ids=ids,
+            corrupted_side=candidates.corrupted_side, order=candidates.order,
         )  # fmt: skip
 
     # Hooks

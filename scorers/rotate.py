@@ -63,16 +63,17 @@ class RotatE(Scorer):
         """The same scores as by `query` and `candidates`, in one op from both tables."""
         heads, relations, tails = positives.unbind(1)
         return self._margin + rotate_score(
-            self.entities, self.phases, heads, relations, tails, candidates.ids,
-            candidates.corrupted_side, candidates.order,
+            self.entities, self.phases, heads, relations, tails, ids=candidates.ids,
+            corrupted_side=candidates.corrupted_side, order=candidates.order,
         )  # fmt: skip
 
     def loss_sampled(self, positives: Tensor, candidates: Candidates, loss: RowLoss) -> Tensor:
         """The loss of these scores, in one op too."""
         heads, relations, tails = positives.unbind(1)
         return rotate_loss(
-            self.entities, self.phases, heads, relations, tails, candidates.ids,
-            candidates.corrupted_side, candidates.mask, loss, self._margin, candidates.order,
+            self.entities, self.phases, heads, relations, tails, ids=candidates.ids,
+            corrupted_side=candidates.corrupted_side, mask=candidates.mask, loss=loss,
+            offset=self._margin, order=candidates.order,
         )  # fmt: skip
 
     def candidates(

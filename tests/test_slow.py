@@ -88,7 +88,7 @@ def test_a_wheel_made_with_or_without_a_compiler_passes_the_tests_of_the_ops(
     tag = f"{here.interpreter}-{here.abi}" if native else "py3-none"
     assert wheel.stem.split("-", 2)[2].rpartition("-")[0] == tag
 
-    # What is in the wheel runs, with what it says it needs: on the twins where there is no library.
+    # What is in the wheel runs, with what it says it needs: on the reference without a library.
     run_quietly(clean_python, "-m", "pip", "uninstall", "-y", "mmkgc")
     run_quietly(clean_python, "-m", "pip", "install", wheel)
     mmkgc = [clean_python, "-m", "mmkgc_cli"]

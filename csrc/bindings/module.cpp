@@ -1,5 +1,5 @@
-// The Python module: importing it loads the library, which registers the ops; beyond that it
-// only says how it was built. No torch header here, so that it compiles in a moment.
+// The Python module: importing it loads the library, which registers the ops. Its only function returns
+// build information. It includes no torch header, which keeps compilation fast.
 #include <pybind11/pybind11.h>
 
 #include "../common/clones.h"
@@ -19,5 +19,6 @@ PYBIND11_MODULE(_C, m) {
         info["emulated"] = MMKGC_EMULATED ? "yes" : "";
         return info;
       },
-      "How this library was built: version, torch, cuda, compiler, clones, sanitizers, emulated (all str).");
+      "How this library was built (all str): version, torch, cuda, compiler, clones, sanitizers, "
+      "emulated.");
 }

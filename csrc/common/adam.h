@@ -1,5 +1,5 @@
 // One coordinate of an Adam step (Kingma and Ba 2015, algorithm 1; Loshchilov and Hutter 2019 for
-// decoupled decay), in the order of operations of torch.optim.Adam. Host and device.
+// decoupled decay), with the order of operations of torch.optim.Adam. Host and device.
 #pragma once
 
 #include <cmath>
@@ -16,8 +16,8 @@ struct AdamStep {
   T rate;             // learning rate over the first bias correction
   T root_correction;  // 1 / root of the second bias correction
   T epsilon;
-  T penalty;          // added to the gradient times the value
-  T shrink;           // the value is multiplied by this first
+  T penalty;          // times the value, added to the gradient
+  T shrink;           // the value is first multiplied by this
 
   AdamStep() = default;
 
@@ -35,16 +35,16 @@ struct AdamStep {
         shrink(static_cast<T>(decoupled ? 1 - lr * weight_decay : 1)) {}
 };
 
-// The settings of a step as ops take them.
+// The settings of a step, as arguments of ops.
 struct AdamSettings {
   double lr, beta1, beta2, eps, weight_decay;
   bool decoupled;
-  int64_t step;  // 1 for the first
+  int64_t step;  // 1 for the first step
 
-  // What they come to when `passed` more steps were made.
+  // The step that is `steps` later.
   template <typename T>
-  MMKGC_HD AdamStep<T> at(int64_t passed) const {
-    return {lr, beta1, beta2, eps, weight_decay, decoupled, step + passed};
+  MMKGC_HD AdamStep<T> after(int64_t steps) const {
+    return {lr, beta1, beta2, eps, weight_decay, decoupled, step + steps};
   }
 };
 

@@ -1,5 +1,5 @@
-// MMKGC_CLONES compiles a leaf function once per instruction set and picks at load time.
-// Only x86-64 ELF with glibc has the machinery; Arm, macOS and musl build the plain function.
+// MMKGC_CLONES compiles a leaf function once per instruction set; one is selected at load time.
+// Only x86-64 ELF with glibc supports this; Arm, macOS and musl build the plain function.
 #pragma once
 
 #include <cstdint>  // brings in __GLIBC__
@@ -13,22 +13,22 @@
 #define MMKGC_CLONES_TEXT "none"
 #endif
 
-// A helper that must be part of each clone, not a call out of it.
+// A helper that must be inlined into each clone.
 #define MMKGC_INLINE inline __attribute__((always_inline))
 
-// In a loop around a vectorised inner loop: GCC would otherwise turn the nest inside out, gather over
-// the outer loop, and run several times slower.
+// For a loop around a vectorised inner loop: without it, GCC vectorises the outer loop with
+// gathers, which is several times slower.
 #define MMKGC_ONE_AT_A_TIME __asm__ volatile("")
 
-// Before a short inner loop with a constant number of rounds: GCC would unroll it before it looks for
-// vectors, and then find none.
+// Before a short inner loop with a constant number of iterations: without it, GCC unrolls the loop
+// before vectorisation and then does not vectorise it.
 #if defined(__clang__)
 #define MMKGC_NOT_UNROLLED
 #else
 #define MMKGC_NOT_UNROLLED _Pragma("GCC unroll 1")
 #endif
 
-// Before a loop whose rounds do not depend on each other.
+// Before a loop with independent iterations.
 #if defined(__clang__)
 #define MMKGC_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
 #else

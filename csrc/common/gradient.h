@@ -1,6 +1,6 @@
-// Gradients of one term of a score, written as one coefficient per column (or complex column):
+// Gradients of one term of a score, as one coefficient per column (or complex column):
 // with diff = q - w * c, d(score)/dq = factor * diff and d(score)/dc = -w * factor * diff.
-// Host and device; the CPU tests exercise what a GPU runs.
+// Host and device; the CPU tests cover the code of the GPU.
 #pragma once
 
 #include <cmath>
@@ -16,11 +16,12 @@
 namespace mmkgc {
 
 // 1 / sqrt(x) to 7e-7, from two Newton steps with the coefficients of Moroz et al. (2018, "Fast
-// calculation of inverse square root with the use of magic constant"): a loop over it vectorises,
-// and is several times as fast as a root and a division. At x = 0 it is large and finite, so that a
-// difference of 0 times it is 0: the gradient at distance 0. (Its square must be finite as well: the
-// compiler may multiply in any order.) Compared as bits, which is one instruction: x is not negative,
-// and NaN, with either sign, is above all numbers and stays.
+// calculation of inverse square root with the use of magic constant"). A loop over this function
+// vectorises and is several times as fast as a root and a division. At x = 0 the result is large
+// and finite, so that its product with a difference of 0 is 0, the gradient at distance 0. (Its
+// square must be finite as well, since the compiler may reorder multiplications.) The bits are
+// compared as integers, which takes one instruction: x is not negative, and NaN of either sign
+// exceeds all numbers and is kept.
 MMKGC_HD float inverse_root(float x) {
   constexpr uint32_t kSmallest = 0x03aa2425u;  // 1e-36
   uint32_t bits;
@@ -28,7 +29,7 @@ MMKGC_HD float inverse_root(float x) {
   bits = bits < kSmallest ? kSmallest : bits;
   std::memcpy(&x, &bits, sizeof x);
 #if defined(__CUDA_ARCH__)
-  float root;  // an instruction there, to 1e-7
+  float root;  // one instruction, to 1e-7
   asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(root) : "f"(x));
   return root;
 #else
@@ -44,8 +45,8 @@ MMKGC_HD float inverse_root(float x) {
 
 MMKGC_HD double inverse_root(double x) { return x == 0 ? 0 : 1 / std::sqrt(x); }
 
-// The root of x: on a GPU to 2^-23 by the one instruction that bounds the modulus, where a right
-// rounding would take ten more. What is below 1.2e-38 counts as 0 there.
+// The root of x. On a GPU it is accurate to 2^-23 and takes one instruction, where correct rounding
+// would take ten more; x below 1.2e-38 counts as 0 there.
 MMKGC_HD float root(float x) {
 #if defined(__CUDA_ARCH__)
   float out;
@@ -56,16 +57,16 @@ MMKGC_HD float root(float x) {
 #endif
 }
 
-MMKGC_HD double root(double x) { return std::sqrt(x); }  // rounded right, there as well
+MMKGC_HD double root(double x) { return std::sqrt(x); }  // correctly rounded on all devices
 
-// Sine and cosine of x to 2e-7 for the angles that occur as phases (|x| up to thousands): reduced
-// to an eighth of a turn, then the polynomials of the Cephes library. A loop over it vectorises.
-// Reduced in double: in float, a quarter turn would have to be two constants, which a compiler that
-// may reorder adds up again.
+// Sine and cosine of x to 2e-7 for the usual phases (|x| up to thousands): reduction to an eighth
+// of a turn, then the polynomials of the Cephes library. A loop over this function vectorises. The
+// reduction is in double: in float, a quarter turn would need two constants, which a compiler that
+// may reorder sums would add.
 MMKGC_HD void sine_cosine(float x, float* sine, float* cosine) {
   const float quarters = std::rint(x * 0.636619772367581f);
   const float r = static_cast<float>(x - quarters * 1.5707963267948966);
-  // NaN and what is far outside have no int to convert to.
+  // Converting NaN or a very large number to int is undefined.
   const int quadrant = static_cast<int>(std::abs(quarters) < 1e9f ? quarters : 0.0f);
   const float z = r * r;
   const float s = r + r * z * (-0.16666654611f + z * (0.0083321608736f - z * 0.00019515295891f));

@@ -1,5 +1,5 @@
-// Losses over one positive and N negative scores a row: what kernels of either device are given, and
-// what they make of one score alike.
+// Losses over one positive and N negative scores per row: the tasks of the kernels of both devices,
+// and the functions of one score that they share.
 #pragma once
 
 #include <cstdint>
@@ -9,21 +9,21 @@
 
 namespace mmkgc {
 
-// Scores and where their gradients go; outputs are dense, inputs have a stride between rows.
+// Scores and their gradients. Outputs are dense, inputs have a stride between rows.
 template <typename T>
 struct LossRows {
   const T* positive;         // [batch]
   int64_t positive_stride;
   const T* negative;         // [batch, n], dense within a row
   int64_t negative_stride;
-  const uint8_t* usable;     // [batch, n], dense within a row, or nullptr: all are
-  int64_t usable_stride;
+  const uint8_t* mask;     // [batch, n], dense within a row; nullptr keeps all
+  int64_t mask_stride;
   int64_t batch;
   int64_t n;
 
   T* d_positive;             // [batch]
   T* d_negative;             // [batch, n]
-  double* losses;            // [batch], of each row
+  double* losses;            // [batch]
 };
 
 // Values are part of the op's schema.
@@ -43,17 +43,17 @@ enum class NegativeReduction : int64_t { mean = 0, sum = 1, self_adversarial = 2
 template <typename T>
 struct EntropyWeightedTask {
   LossRows<T> rows;
-  T easy_above;  // a negative is easy where |s| is above this,
-  T hard_upto;   // hard where |s| is at most that, and ambiguous between the two
+  T easy_above;  // a negative is easy if |s| is above this,
+  T hard_upto;   // hard if |s| is at most this, and otherwise ambiguous
   T easy, ambiguous, hard;  // weights
   T temperature;            // of self_adversarial
   NegativeReduction reduction;
-  bool one_sided;           // a score above 0 is hard whatever its entropy
+  bool one_sided;           // a negative with s > 0 is hard whatever its entropy
 };
 
-// Floats as integers of the same order, and back (the map is its own inverse): a maximum of them
-// vectorises, which one of floats does not where NaN counts. NaN comes out as the largest or the
-// smallest.
+// Maps floats to integers of the same order, and back (the map is its own inverse). A maximum of
+// the integers vectorises; a maximum of floats that respects NaN does not. NaN becomes the largest
+// or the smallest integer.
 MMKGC_HD int32_t ordered(float x) {
   int32_t bits;
   std::memcpy(&bits, &x, sizeof bits);
@@ -80,14 +80,14 @@ MMKGC_HD double from_ordered(int64_t key) {
   return x;
 }
 
-// The weight of an easy negative with a score above 0.
+// The weight of an easy negative with s > 0.
 template <typename T>
 MMKGC_HD T easy_above_zero(const EntropyWeightedTask<T>& task) {
   return task.one_sided ? task.hard : task.easy;
 }
 
-// The weight of a negative's bucket. A loop over it vectorises, if `above`, which is that of
-// easy_above_zero, comes from outside of the loop: the compiler does not move it there.
+// The weight of a negative by its bucket. A loop over this function vectorises if `above`, the
+// result of easy_above_zero, is computed before the loop; the compiler does not move it there.
 template <typename T>
 MMKGC_HD T bucket_weight(const EntropyWeightedTask<T>& task, T above, T x) {
   const T magnitude = x > 0 ? x : -x;

@@ -1,5 +1,5 @@
-// float16 and bfloat16 as tables are stored in them; arithmetic is float32. Host and device, without
-// CUDA's own headers, so that the CPU tests exercise the same types.
+// float16 and bfloat16, the low-precision dtypes of tables; arithmetic is in float32. Host and
+// device, without CUDA's headers, so that the CPU tests cover the same types.
 #pragma once
 
 #include <cstdint>
@@ -41,21 +41,21 @@ MMKGC_HD double to_float(double x) { return x; }
 
 // Rounds to nearest, ties to even; NaN stays NaN.
 template <typename T>
-struct From;
+struct RoundTo;
 
 template <>
-struct From<float> {
-  MMKGC_HD static float of(float x) { return x; }
+struct RoundTo<float> {
+  MMKGC_HD static float from(float x) { return x; }
 };
 
 template <>
-struct From<double> {
-  MMKGC_HD static double of(double x) { return x; }
+struct RoundTo<double> {
+  MMKGC_HD static double from(double x) { return x; }
 };
 
 template <>
-struct From<Half> {
-  MMKGC_HD static Half of(float x) {
+struct RoundTo<Half> {
+  MMKGC_HD static Half from(float x) {
     Half out;
 #if defined(__CUDA_ARCH__)
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(out.bits) : "f"(x));
@@ -68,8 +68,8 @@ struct From<Half> {
 };
 
 template <>
-struct From<BFloat16> {
-  MMKGC_HD static BFloat16 of(float x) {
+struct RoundTo<BFloat16> {
+  MMKGC_HD static BFloat16 from(float x) {
     uint32_t bits;
     std::memcpy(&bits, &x, sizeof bits);
     if ((bits & 0x7fffffffu) > 0x7f800000u) return {static_cast<uint16_t>((bits >> 16) | 0x40u)};
@@ -77,7 +77,7 @@ struct From<BFloat16> {
   }
 };
 
-// What is computed in.
+// The type of the arithmetic on values of type T.
 template <typename T>
 struct AccumulatorOf {
   using type = float;

@@ -1,4 +1,5 @@
-// Which warp and lane works on what: the grids of the CUDA kernels, as functions that the CPU tests.
+// The work of each warp and lane in the grids of the CUDA kernels, as functions with tests on the
+// CPU.
 #pragma once
 
 #include <cstdint>
@@ -11,11 +12,11 @@ inline constexpr int kLanesOfWarp = 32;
 
 MMKGC_HD int64_t divide_up(int64_t n, int64_t by) { return (n + by - 1) / by; }
 
-// Blocks of `per_block` that hold `n` of something.
+// The number of blocks for `n` items with `per_block` items each.
 MMKGC_HD int64_t blocks_for(int64_t n, int64_t per_block) { return divide_up(n, per_block); }
 
-// Rows of columns, cut into slices of 32 lanes times `vector` columns: a warp takes one slice of one
-// row, slices of a row beside each other. `columns` is a multiple of `vector`.
+// Rows cut into slices of 32 lanes times `vector` columns. A warp works on one slice of one row,
+// and the slices of a row are consecutive. `columns` is a multiple of `vector`.
 struct RowSlices {
   int64_t rows;
   int64_t columns;
@@ -23,7 +24,7 @@ struct RowSlices {
 
   struct Place {
     int64_t row;
-    int64_t column;  // the first of `vector`; 0 in a lane beyond the row, which may load but not store
+    int64_t column;  // first of `vector` columns; 0 in lanes beyond the row, which must not store
     bool inside;
   };
 
@@ -42,15 +43,15 @@ struct RowSlices {
 
   MMKGC_HD int64_t slice_by_slice(int64_t warp) const { return warp / rows; }
 
-  // The same with a slice of all rows before the next slice: rows that gather from a table then meet
-  // a slice of it at a time, which fits into a cache that the table is too large for.
+  // As `place`, with one slice of all rows before the next slice: rows that gather from a table
+  // then read one slice of it at a time, which fits into a cache when the whole table does not.
   MMKGC_HD Place place_by_slice(int64_t warp, int lane) const {
     const int64_t slice = slice_by_slice(warp);
     return place((warp - slice * rows) * slices() + slice, lane);
   }
 };
 
-// Rows of `n` items, cut into groups of `size` that do not cross rows: a warp takes one group.
+// Rows of `n` items cut into groups of `size`, within rows. A warp works on one group.
 struct RowGroups {
   int64_t rows;
   int64_t n;
@@ -58,7 +59,7 @@ struct RowGroups {
 
   struct Place {
     int64_t row;
-    int64_t first;  // of the items
+    int64_t first;  // item
   };
 
   MMKGC_HD int64_t groups() const { return divide_up(n, size); }
@@ -70,22 +71,22 @@ struct RowGroups {
   }
 };
 
-// Long runs of a sorted sequence are cut where positions are multiples of `length`, so that each
-// multiple starts at most one part, and where the parts are needs no list of them. What comes before
-// the first cut is the run's head. Sums over head and parts, in this order, do not depend on the grid.
+// Long runs of a sorted sequence are cut at positions that are multiples of `length`. At most one
+// part starts at each multiple, so that no list of parts is needed. The head of a run is the range
+// before its first cut. Sums over the head and then the parts do not depend on the grid.
 struct RunParts {
   int64_t length;
 
-  // Of a sequence of n positions, counting those that no run has.
+  // The number of possible parts of a sequence of n positions.
   MMKGC_HD int64_t count(int64_t n) const { return divide_up(n, length); }
 
-  // Where the head of the run [begin, end) ends.
+  // The end of the head of the run [begin, end).
   MMKGC_HD int64_t head_end(int64_t begin, int64_t end) const {
     const int64_t cut = (begin / length + 1) * length;
     return cut < end ? cut : end;
   }
 
-  // Whether `part` belongs to the run [begin, end), but is not its head.
+  // Whether `part` is a part of the run [begin, end) after its head.
   MMKGC_HD bool belongs(int64_t part, int64_t begin, int64_t end) const {
     return begin < part * length && part * length < end;
   }
@@ -95,11 +96,11 @@ struct RunParts {
     return cut < end ? cut : end;
   }
 
-  // The first part behind the head.
+  // The first part after the head.
   MMKGC_HD int64_t first(int64_t begin) const { return begin / length + 1; }
 };
 
-// The first of `sorted[0..n)` that is not below `x`.
+// The position of the first of `sorted[0..n)` that is at least `x`.
 template <typename T>
 MMKGC_HD int64_t lower_bound(const T* sorted, int64_t n, T x) {
   int64_t begin = 0;
@@ -112,7 +113,7 @@ MMKGC_HD int64_t lower_bound(const T* sorted, int64_t n, T x) {
   return begin;
 }
 
-// The first of `sorted[0..n)` that is above `x`.
+// The position of the first of `sorted[0..n)` that is above `x`.
 template <typename T>
 MMKGC_HD int64_t upper_bound(const T* sorted, int64_t n, T x) {
   int64_t begin = 0;

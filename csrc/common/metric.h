@@ -1,11 +1,11 @@
-// The four metrics between a query row and a candidate row, and the blocks that they read.
+// The four metrics between a query row and a candidate row, and the blocks of columns.
 #pragma once
 
 #include <cstdint>
 
 namespace mmkgc {
 
-// Values are part of the ops' schema: mmkgc_cli/ops/metric.py holds the same table.
+// The values are part of the schemas; mmkgc_cli/ops/metric.py has the same values.
 enum class Metric : int64_t { dot = 0, l1 = 1, l2 = 2, modulus = 3 };
 
 // One term of a score: columns [query, query + width) of the query row against columns

@@ -1,5 +1,6 @@
-// A score as one sequence of roundings, column after column and term after term, which no compiler may
-// contract or reorder: wherever two rows meet, their score has the same bits. Host and device.
+// A score as a fixed sequence of roundings, column after column and term after term, which the
+// compiler may not contract or reorder: the score of two rows has the same bits everywhere. Host
+// and device.
 #pragma once
 
 #include <cmath>
@@ -18,7 +19,7 @@ MMKGC_HD double rounded_product(double a, double b) { return __dmul_rn(a, b); }
 MMKGC_HD float fused(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 MMKGC_HD double fused(double a, double b, double c) { return __fma_rn(a, b, c); }
 #else
-// Compiled with -ffp-contract=off where it matters, in the emulated build.
+// The emulated build compiles this with -ffp-contract=off.
 template <typename T>
 MMKGC_HD T rounded_sum(T a, T b) {
   return a + b;
@@ -35,7 +36,7 @@ MMKGC_HD T fused(T a, T b, T c) {
 }
 #endif
 
-// How many numbers a column has: under modulus a real and an imaginary part, half a block apart.
+// The number of parts of a column: under modulus a real and an imaginary part, half a block apart.
 template <Metric M>
 inline constexpr int kParts = M == Metric::modulus ? 2 : 1;
 
@@ -44,7 +45,8 @@ MMKGC_HD T difference(T q, T w, T c) {
   return Scaled ? fused(-w, c, q) : rounded_sum(q, -c);
 }
 
-// `sum`, and what one column adds to it. q, w and c hold the column's parts; w only where `Scaled`.
+// Adds the term of one column to `sum`. q, w and c hold the parts of the column; w only if
+// `Scaled`.
 template <Metric M, bool Scaled, typename T>
 MMKGC_HD T add_column(T sum, const T* q, const T* w, const T* c) {
   if constexpr (M == Metric::dot) {
@@ -62,13 +64,14 @@ MMKGC_HD T add_column(T sum, const T* q, const T* w, const T* c) {
   }
 }
 
-// `score`, and what a term adds to it whose columns have the sum `sum`.
+// Adds a term to `score`; `sum` is the sum of its columns.
 template <Metric M, typename T>
 MMKGC_HD T add_term(T score, T weight, T sum) {
   return fused(weight, M == Metric::l2 ? root(sum) : sum, score);
 }
 
-// One pair, as a kernel reads it: parts of a column are `columns` apart. Distances enter negated.
+// One pair in the form of the kernels: the parts of a column are `columns` apart. Weights of
+// distances are negated.
 template <typename T>
 struct Term {
   int query;
@@ -77,7 +80,7 @@ struct Term {
   T weight;
 };
 
-// Small enough to be passed by value, since kernels read no memory of the host.
+// Terms are passed to kernels by value, since kernels do not read memory of the host.
 inline constexpr int kMostTerms = 64;
 
 template <typename T>
@@ -86,7 +89,7 @@ struct Terms {
   Term<T> at[kMostTerms];
 };
 
-// Pairs without columns are left out: they add nothing.
+// Pairs without columns are omitted.
 template <typename T>
 Terms<T> terms_of(Metric metric, const Pair* pairs, int64_t n) {
   Terms<T> out{};

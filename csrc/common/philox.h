@@ -1,6 +1,6 @@
 // Philox 4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): random bits
-// that are a function of a key and a counter, so that they are the same on any device, in any order
-// and with any number of threads. mmkgc_cli/ops/filtered_negatives.py holds the same in torch.
+// that are a function of a key and a counter, and so do not depend on the device, the order or the
+// number of threads. The torch version is in mmkgc_cli/ops/filtered_negatives.py.
 #pragma once
 
 #include <cstdint>

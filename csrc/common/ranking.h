@@ -1,4 +1,4 @@
-// What one call of rank_candidates reads and writes, on either device.
+// The inputs and outputs of rank_candidates on both devices.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,7 @@
 
 namespace mmkgc {
 
-// All arrays are dense and row-major. A table of float16 or bfloat16 is scored in float.
+// All arrays are dense and row-major. Tables of float16 or bfloat16 are scored in float.
 template <typename Table>
 struct RankTask {
   using T = Accumulator<Table>;
@@ -21,8 +21,8 @@ struct RankTask {
   const int64_t* filter_ptr;   // [n_queries + 1] rows of filter_ids
   const int64_t* filter_ids;   // [n_filtered] ascending within a row
   int64_t* better;             // [n_targets] candidates that score above the target
-  int64_t* equal;              // [n_targets] other candidates that score the same
-  int64_t* nonfinite;          // [n_queries] candidates whose score is NaN or infinite
+  int64_t* equal;              // [n_targets] other candidates with the same score
+  int64_t* nonfinite;          // [n_queries] candidates with a NaN or infinite score
   int64_t n_queries;
   int64_t n_candidates;
   int64_t n_targets;
@@ -30,7 +30,7 @@ struct RankTask {
   int64_t query_width;
   int64_t candidate_width;
   Metric metric;
-  const Pair* pairs;  // of the host
+  const Pair* pairs;  // host memory
   int64_t n_pairs;
 };
 

@@ -1,6 +1,6 @@
-// Rows of very unlike lengths cut into segments of at most a given length, so that one hub entity
-// holds up neither a thread nor a block. The cut depends on the rows alone, never on how many
-// threads there are: sums come out the same bits everywhere.
+// Rows of different lengths, cut into segments of a maximum length, so that a hub entity does not
+// delay one thread or block. The segments depend on the rows alone and not on the number of
+// threads, so that sums have the same bits everywhere.
 #pragma once
 
 #include <cstddef>
@@ -13,10 +13,10 @@ struct Segment {
   int64_t row;
   int64_t begin;  // of the edges
   int64_t end;
-  int64_t part;   // where its partial sum goes, or -1: the row has one segment and is written at once
+  int64_t part;   // index of the partial sum, or -1 for a row with one segment
 };
 
-// The segments [begin, end) whose partial sums make up a row.
+// A row that is the sum of the partial sums [begin, end).
 struct SplitRow {
   int64_t row;
   int64_t begin;  // of the parts
@@ -29,7 +29,7 @@ struct Segments {
   int64_t parts = 0;
 };
 
-// `range(row)` returns the first and one past the last edge of a row as a pair.
+// `range(row)` returns the half-open range of the edges of a row as a pair.
 template <typename Range>
 Segments cut_rows(int64_t rows, int64_t longest, Range range) {
   Segments out;
@@ -49,8 +49,8 @@ Segments cut_rows(int64_t rows, int64_t longest, Range range) {
   return out;
 }
 
-// Boundaries of ranges of segments with about the same number of edges (a segment without edges
-// still writes a row, hence the constant).
+// Boundaries of ranges of segments with about the same number of edges. The constant accounts for
+// writing a row, which a segment without edges does too.
 inline std::vector<int64_t> even_bounds(const std::vector<Segment>& segments, int64_t ranges) {
   const auto work = [](const Segment& s) { return s.end - s.begin + 4; };
   int64_t total = 0, done = 0, range = 1;

@@ -1,6 +1,6 @@
-// The gradient of one row of a metric against rows that it met: the row and its gradient stay in the
-// first cache, the others stream by. Nothing is kept from scoring: differences are cheaper to make
-// again than to fetch.
+// The gradient of one row through its scores with other rows. The row and its gradient stay in the
+// L1 cache while the other rows are streamed. Differences are recomputed, which is faster than
+// loading them.
 #include "candidate_gradient.h"
 
 #include <cmath>
@@ -13,7 +13,7 @@
 namespace mmkgc::cpu {
 namespace {
 
-constexpr int64_t kColumns = 16;  // columns whose gradient stays in registers while queries stream by
+constexpr int64_t kColumns = 16;  // columns with their gradient in registers
 
 // 1 / norm of q - w * c over a pair, 0 where the norm is 0.
 template <bool Scaled, typename T>
@@ -26,8 +26,8 @@ MMKGC_INLINE T inverse_norm(const T* q, const T* c, const T* w, int64_t width) {
   return squares == 0 ? T(0) : T(1) / std::sqrt(squares);
 }
 
-// Columns [0, n) of a candidate, and under modulus those `half` further on: adds to dc the gradient
-// of sum_i grad[i] * term(q_i, c).
+// Columns [0, n) of a candidate, and under modulus columns [half, half + n): adds to dc the
+// gradient of sum_i grad[i] * term(q_i, c).
 template <Metric M, bool Scaled, bool Full, typename T>
 MMKGC_INLINE void sum_columns(const T* const* queries, const T* const* scales, int64_t query,
                               int64_t candidate, int64_t half, int64_t columns, const T* c,
@@ -36,7 +36,7 @@ MMKGC_INLINE void sum_columns(const T* const* queries, const T* const* scales, i
   constexpr bool kComplex = M == Metric::modulus;
   T re[kColumns], im[kComplex ? kColumns : 1];
   T d_re[kColumns], d_im[kComplex ? kColumns : 1];
-  // Loops of their own: together they might overlap, for all the compiler knows, and not vectorise.
+  // Separate loops: in one loop the compiler would assume aliasing and not vectorise.
   for (int64_t k = 0; k < n; ++k) re[k] = c[k];
   for (int64_t k = 0; k < n; ++k) d_re[k] = dc[k];
   if constexpr (kComplex) {
@@ -71,7 +71,7 @@ MMKGC_INLINE void sum_columns(const T* const* queries, const T* const* scales, i
   }
 }
 
-// One candidate row: its gradient over up to kGradientRows queries that it met.
+// The gradient of one candidate row over up to kGradientRows queries.
 template <Metric M, bool Scaled, typename T>
 MMKGC_INLINE void sum_candidate_gradient(const Terms& terms, const T* const* queries,
                                          const T* const* scales, const T* c, const T* grad,
@@ -113,8 +113,8 @@ MMKGC_FOR_EACH_METRIC(MMKGC_CANDIDATE_GRADIENT, candidate_gradient)
 
 MMKGC_PICK(candidate_gradient, CandidateGradient<float>, CandidateGradient<double>)
 
-// The same by AVX-512.
-void candidate_gradient_by_lookup(const Terms& terms, const float* const* queries,
+// The version for AVX-512.
+void candidate_gradient_for_avx512(const Terms& terms, const float* const* queries,
                                   const float* const*, const float* c, const float* grad,
                                   int64_t n, float* dc) {
   const float* rows[kGradientRows];
@@ -135,7 +135,7 @@ void candidate_gradient_by_lookup(const Terms& terms, const float* const* querie
 template <typename T>
 CandidateGradient<T> candidate_gradient(Metric metric, bool scaled) {
   if constexpr (std::is_same_v<T, float>) {
-    if (metric == Metric::modulus && !scaled && has_avx512()) return candidate_gradient_by_lookup;
+    if (metric == Metric::modulus && !scaled && has_avx512()) return candidate_gradient_for_avx512;
   }
   return pick_candidate_gradient(metric, scaled, T());
 }

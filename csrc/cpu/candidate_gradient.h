@@ -1,5 +1,5 @@
-// The gradient of a candidate row through its scores; the same function serves a query row, with query
-// and candidate in each other's place, where no scale tells them apart.
+// The gradient of a candidate row through its scores. Without a scale, the same function computes
+// the gradient of a query row, with query and candidate swapped.
 #pragma once
 
 #include <cstdint>
@@ -8,10 +8,10 @@
 
 namespace mmkgc::cpu {
 
-inline constexpr int64_t kGradientRows = 64;  // rows a call takes
+inline constexpr int64_t kGradientRows = 64;  // the most query rows per call
 
-// Adds to dc the gradient of sum_i grad[i] * score(queries[i], scales[i], c) over n <= kGradientRows
-// query rows.
+// Adds to dc the gradient of sum_i grad[i] * score(queries[i], scales[i], c) over n <=
+// kGradientRows query rows.
 template <typename T>
 using CandidateGradient = void (*)(const Terms&, const T* const* queries, const T* const* scales,
                                    const T* c, const T* grad, int64_t n, T* dc);

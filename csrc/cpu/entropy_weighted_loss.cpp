@@ -1,18 +1,19 @@
-#include "entropy_weighted_loss.h"
-
+// The entropy-weighted loss.
 #include <algorithm>
+
+#include "loss_rows.h"
 
 namespace mmkgc::cpu {
 namespace {
 
-// 1 for usable negatives, 0 for the others; returns how many are usable.
+// 1 for unmasked negatives, 0 for the others; returns the number of unmasked negatives.
 template <bool Masked, typename T>
-MMKGC_INLINE T count_usable(const uint8_t* usable, int64_t n, T* ones) {
+MMKGC_INLINE T count_unmasked(const uint8_t* mask, int64_t n, T* ones) {
   int64_t count = 0;
   MMKGC_INDEPENDENT
   for (int64_t i = 0; i < n; ++i) {
-    ones[i] = is_usable<Masked>(usable, i) ? T(1) : T(0);
-    count += is_usable<Masked>(usable, i);
+    ones[i] = is_kept<Masked>(mask, i) ? T(1) : T(0);
+    count += is_kept<Masked>(mask, i);
   }
   return static_cast<T>(count);
 }
@@ -28,50 +29,33 @@ MMKGC_INLINE void work_on_rows(const EntropyWeightedTask<T>& task, int64_t begin
   }
   for (int64_t b = begin; b < end; ++b) {
     const T* s = rows.negative + b * rows.negative_stride;
-    const uint8_t* usable = Masked ? rows.usable + b * rows.usable_stride : nullptr;
+    const uint8_t* mask = Masked ? rows.mask + b * rows.mask_stride : nullptr;
     T* d = rows.d_negative + b * rows.n;
     T sum;
     if (task.reduction == NegativeReduction::self_adversarial) {
-      sum = exponentials<Masked>(s, usable, rows.n, task.temperature, d);
+      sum = exponentials<Masked>(s, mask, rows.n, task.temperature, d);
     } else {
-      sum = count_usable<Masked>(usable, rows.n, d);
+      sum = count_unmasked<Masked>(mask, rows.n, d);
       if (task.reduction == NegativeReduction::sum) sum = std::min(sum, T(1));
     }
-    const T inverse = sum == 0 ? T(0) : 1 / sum;  // 0: no negative is usable
+    const T inverse = sum == 0 ? T(0) : 1 / sum;  // 0 if all negatives are masked
     T loss = 0;
     MMKGC_INDEPENDENT
     for (int64_t i = 0; i < rows.n; ++i) {
       T slope;
       const T value = softplus(s[i], &slope);
       const T weight = bucket_weight(task, above, s[i]) * inverse * d[i];
-      const bool counts = is_usable<Masked>(usable, i);
-      loss += counts ? weight * value : T(0);
-      d[i] = counts ? scale * weight * slope : T(0);
+      const bool kept = is_kept<Masked>(mask, i);
+      loss += kept ? weight * value : T(0);
+      d[i] = kept ? scale * weight * slope : T(0);
     }
     rows.d_positive[b] = -scale * slopes[b - begin];
     rows.losses[b] = static_cast<double>(values[b - begin] + loss);
   }
 }
 
-#define MMKGC_ROWS(T)                                                                           \
-  MMKGC_CLONES void masked_rows(const EntropyWeightedTask<T>& task, int64_t begin, int64_t end) { \
-    work_on_rows<true>(task, begin, end);                                                       \
-  }                                                                                             \
-  MMKGC_CLONES void all_rows(const EntropyWeightedTask<T>& task, int64_t begin, int64_t end) {  \
-    work_on_rows<false>(task, begin, end);                                                      \
-  }
-MMKGC_ROWS(float)
-MMKGC_ROWS(double)
-
 }  // namespace
 
-template <typename T>
-void entropy_weighted_rows(const EntropyWeightedTask<T>& task, int64_t block) {
-  const int64_t begin = block * kLossBlock, end = std::min(begin + kLossBlock, task.rows.batch);
-  if (task.rows.usable) masked_rows(task, begin, end); else all_rows(task, begin, end);
-}
-
-template void entropy_weighted_rows<float>(const EntropyWeightedTask<float>&, int64_t);
-template void entropy_weighted_rows<double>(const EntropyWeightedTask<double>&, int64_t);
+MMKGC_LOSS_ROWS(EntropyWeightedTask)
 
 }  // namespace mmkgc::cpu

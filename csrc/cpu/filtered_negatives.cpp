@@ -7,10 +7,11 @@
 namespace mmkgc::cpu {
 namespace {
 
-constexpr int64_t kBlock = 128;  // first draws made at once
+constexpr int64_t kBlock = 128;  // first draws per block
 
-// The first draw of n positions from `position` on: chances and entities, as a loop that
-// vectorises. Later rounds, for the few draws that hit, go one by one.
+// The first draws of n positions from `position`: random numbers for sides and scaled ones for
+// entities, in a loop that vectorises. Later rounds, for the few draws of known answers, are
+// scalar.
 MMKGC_CLONES void first_draws(uint64_t key, uint64_t position, uint64_t high, int64_t n,
                               double entities, double* chances, double* drawn) {
   for (int64_t i = 0; i < n; ++i) {
@@ -31,12 +32,12 @@ void draw_negatives(const NegativesTask& task, int64_t begin, int64_t end) {
     const AnswerRow rows[2] = {find_answers(task.tails, relation * task.entities + head),
                                find_answers(task.heads, relation * task.entities + tail)};
     int64_t* ids = task.ids + b * columns;
-    int8_t* sides = task.side + b * columns;
-    bool* usable = task.usable + b * columns;
+    int8_t* sides = task.corrupted_side + b * columns;
+    bool* mask = task.mask + b * columns;
     if (task.with_positive) {
       ids[0] = tail;
       sides[0] = 0;
-      usable[0] = true;
+      mask[0] = true;
     }
     int8_t side = 0;
     double chances[kBlock], drawn[kBlock];
@@ -51,12 +52,12 @@ void draw_negatives(const NegativesTask& task, int64_t begin, int64_t end) {
         } else if (task.choice == SideChoice::per_negative || start + i == 0) {
           side = chances[i] < task.head_share[relation] ? 1 : 0;
         }
-        const Drawn found = draw_until_unknown(
+        const DrawnEntity entity = draw_until_unknown(
             rows[side], entity_at(drawn[i], task.entities), task.seed, task.step,
             position + static_cast<uint64_t>(i), task.rounds, task.entities);
-        ids[column] = found.id;
+        ids[column] = entity.id;
         sides[column] = side;
-        usable[column] = found.usable;
+        mask[column] = entity.mask;
       }
     }
   }

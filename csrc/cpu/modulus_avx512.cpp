@@ -5,7 +5,7 @@
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(MMKGC_NO_CLONES)
 
 #pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // of GCC 12's own header
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // in a header of GCC 12
 #include <immintrin.h>
 #pragma GCC diagnostic pop
 
@@ -15,14 +15,14 @@ namespace mmkgc::cpu {
 namespace {
 
 constexpr int64_t kLanes = 16;
-constexpr int64_t kAhead = 8;  // runs whose rows are asked for ahead of their use
+constexpr int64_t kAhead = 8;  // distance of prefetching, in runs
 
 MMKGC_AVX512 inline __mmask16 first_lanes(int64_t n) {
   return static_cast<__mmask16>(n >= kLanes ? 0xffff : (1 << n) - 1);
 }
 
-// 1 / sqrt(x) to 1e-8 in front of rounding. At x = 0 it is large and finite, as inverse_root of
-// common/gradient.h; the maximum returns its second argument when that is NaN.
+// 1 / sqrt(x) to 1e-8 before rounding. At x = 0 it is large and finite, like inverse_root in
+// common/gradient.h. The maximum returns its second argument if that is NaN.
 MMKGC_AVX512 inline __m512 inverse_root(__m512 x) {
   x = _mm512_max_ps(_mm512_set1_ps(1e-36f), x);
   const __m512 y = _mm512_rsqrt14_ps(x);

@@ -1,5 +1,5 @@
-// The gradients of RotatE's distances on processors that look reciprocal roots up (AVX-512): the
-// loops elsewhere need two Newton steps from a constant, these one.
+// The gradients of RotatE's distances with the reciprocal roots of AVX-512, which need one Newton
+// step where the portable code needs two.
 #pragma once
 
 #include <cstdint>
@@ -8,10 +8,10 @@
 
 namespace mmkgc::cpu {
 
-// Whether this processor can run what follows. Never true on other architectures.
+// Whether this processor can run the functions below; false on other architectures.
 bool has_avx512();
 
-// As block_query_gradient, for Metric::modulus without scales.
+// block_query_gradient for Metric::modulus without scales.
 void block_query_gradient_avx512(const BlockTask<float>& task, int64_t runs, const float* grads,
                                  float* d_queries);
 

@@ -1,8 +1,9 @@
-// A tile of candidates is scored against a block of queries, compared with the targets' scores
-// and forgotten: memory is one tile of scores per thread, whatever the size of the graph.
+// A tile of candidates is scored against a block of queries, compared with the scores of the
+// targets and discarded: each thread stores one tile of scores, whatever the size of the graph.
 //
-// The score of a pair depends on the two rows alone: every score, the targets' own included,
-// comes out of score_rows.h, whose lanes run the same reduction, so equal rows score equal bits.
+// A score depends on the two rows alone: all scores, including those of the targets, are computed
+// by score_rows.h, where all lanes use the same order of operations, so that equal rows have scores
+// with equal bits.
 #include "rank_candidates.h"
 
 #include <algorithm>
@@ -16,9 +17,9 @@
 namespace mmkgc::cpu {
 namespace {
 
-constexpr int64_t kTile = 64;  // candidates scored before counting
+constexpr int64_t kTile = 64;  // candidates per tile
 
-// Counts scores above and equal to the target's; NaN compares false and so counts nowhere.
+// Counts scores above and equal to that of the target. NaN compares false and is not counted.
 #define MMKGC_COUNT(T)                                                                        \
   MMKGC_CLONES void count(const T* scores, int64_t n, T target, int32_t* above, int32_t* same) { \
     int32_t a = 0, s = 0;                                                                     \
@@ -65,7 +66,7 @@ void rank_queries(const RankTask<T>& task, int64_t begin, int64_t end) {
         score(terms, query_row(q), scale_row(q), rows, 1, scores);
         target_scores[static_cast<size_t>(t - first_target)] = scores[0];
         task.better[t] = 0;
-        // The sweep below meets the target itself unless the filter takes it out.
+        // The comparison below includes the target itself unless it is filtered.
         const int64_t* f0 = task.filter_ids + task.filter_ptr[q];
         const int64_t* f1 = task.filter_ids + task.filter_ptr[q + 1];
         task.equal[t] = std::binary_search(f0, f1, task.target_ids[t]) ? 0 : -1;

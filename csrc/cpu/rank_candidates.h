@@ -1,4 +1,4 @@
-// Filtered ranking without a score matrix: plain pointers in, counts out.
+// Filtered ranking without a score matrix, with pointer arguments.
 #pragma once
 
 #include <cstdint>
@@ -7,11 +7,11 @@
 
 namespace mmkgc::cpu {
 
-// Ranks queries [begin, end); calls on disjoint ranges may run at once.
+// Ranks queries [begin, end). Calls on disjoint ranges may run concurrently.
 template <typename T>
 void rank_queries(const RankTask<T>& task, int64_t begin, int64_t end);
 
-// How many queries share one pass over the table.
+// The number of queries that share one pass over the table.
 inline constexpr int64_t kQueryBlock = 128;
 
 }  // namespace mmkgc::cpu

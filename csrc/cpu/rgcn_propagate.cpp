@@ -1,5 +1,5 @@
-// Aggregate, then transform: one gather of a neighbour's row feeds all bases, two at a time, and
-// four neighbours share a pass over the sums, which stay in the first cache.
+// Aggregation before the transformation: one gather of a neighbour's row serves all bases, two at a
+// time, and four neighbours share a pass over the sums, which stay in the L1 cache.
 #include "rgcn_propagate.h"
 
 #include <algorithm>
@@ -10,7 +10,7 @@
 namespace mmkgc::cpu {
 namespace {
 
-constexpr int64_t kChunk = 64;  // edges whose rows and weights are looked up at once
+constexpr int64_t kChunk = 64;  // edges per lookup of rows and weights
 
 // out[j] += sum over i of weights[j][i] * rows[i], for J (1 or 2) bases.
 template <int J, typename T>
@@ -85,7 +85,7 @@ MMKGC_INLINE void add_edge(const T* g0, const T* g1, T w0, T w1, const T* x, int
 MMKGC_LEAVES(float, f32)
 MMKGC_LEAVES(double, f64)
 
-// Overloads by type, so that the loops below are written once.
+// Overloads by type for the templates below.
 #define MMKGC_OVERLOADS(T, S)                                                                  \
   void one_basis(const T* const* rows, const T* w, int64_t n, int64_t width, T* out) {         \
     add_rows_1_##S(rows, w, n, width, out);                                                    \
@@ -115,14 +115,14 @@ void propagate_segment(const PropagateTask<T>& task, const Edges<T>& edges,
     const int64_t n = std::min(kChunk, segment.end - at);
     for (int64_t i = 0; i < n; ++i) {
       const int64_t source = edges.other[at + i];
-      rows[i] = task.x + (edges.place ? edges.place[source] : source) * task.width;
+      rows[i] = task.x + (edges.row ? edges.row[source] : source) * task.width;
     }
     for (int64_t basis = 0; basis < task.bases; basis += 2) {
       const bool both = basis + 1 < task.bases;
       for (int64_t i = 0; i < n; ++i) {
-        const T* of = task.coefficients + edges.relation[at + i] * task.bases + basis;
-        weights[0][i] = edges.norm[at + i] * of[0];
-        if (both) weights[1][i] = edges.norm[at + i] * of[1];
+        const T* basis_row = task.coefficients + edges.relation[at + i] * task.bases + basis;
+        weights[0][i] = edges.norm[at + i] * basis_row[0];
+        if (both) weights[1][i] = edges.norm[at + i] * basis_row[1];
       }
       T* to = out + basis * task.width;
       if (both) {
@@ -147,17 +147,18 @@ void propagate_segment_backward(const PropagateBackwardTask<T>& task, const Edge
   const T* x = task.x + segment.row * width;
   for (int64_t at = segment.begin; at < segment.end; ++at) {
     const int64_t target = edges.other[at];
-    const int64_t row = edges.place ? edges.place[target] : target;
-    if (row < 0) continue;  // an entity whose row nobody asked for
+    const int64_t row = edges.row ? edges.row[target] : target;
+    if (row < 0) continue;  // an entity that is not among the rows
     const T norm = edges.norm[at];
     const int64_t relation = edges.relation[at] * task.bases;
     for (int64_t basis = 0; basis < task.bases; basis += 2) {
       const bool both = basis + 1 < task.bases;
-      const T* of = task.coefficients + relation + basis;
+      const T* basis_row = task.coefficients + relation + basis;
       const T* g = task.grad + (row * task.bases + basis) * width;
       T dots[2];
-      edge(g, both ? g + width : nullptr, norm * of[0], both ? norm * of[1] : T(0), x, width, d_x,
-           dots, dots + 1);
+      const T second = both ? norm * basis_row[1] : T(0);
+      edge(g, both ? g + width : nullptr, norm * basis_row[0], second, x, width, d_x, dots,
+           dots + 1);
       if (!task.with_coefficients) continue;
       d_coefficients[relation + basis] += static_cast<double>(norm) * dots[0];
       if (both) d_coefficients[relation + basis + 1] += static_cast<double>(norm) * dots[1];

@@ -1,4 +1,4 @@
-// Sums of neighbours weighted by basis coefficients, and their gradients: plain pointers only.
+// Sums over neighbours with basis coefficients, and their gradients, with pointer arguments.
 #pragma once
 
 #include <cstdint>
@@ -7,15 +7,15 @@
 
 namespace mmkgc::cpu {
 
-// Edges of the segments of one direction. For the forward pass `other` is the source of an edge and
-// a row is a receiving entity; for the backward pass it is the other way round.
+// Edges of one direction. In the forward pass `other` is the source of an edge and rows are
+// receivers; in the backward pass `other` is the receiver and rows are sources.
 template <typename T>
 struct Edges {
   const int64_t* other;
   const int64_t* relation;
   const T* norm;
-  // Row of `other` in its table, -1 where it has none; nullptr when row and entity are the same.
-  const int64_t* place;
+  // The row of each entity in the table of `other`, or -1; nullptr if the table has all entities.
+  const int64_t* row;
 };
 
 template <typename T>
@@ -40,12 +40,12 @@ struct PropagateBackwardTask {
   bool with_coefficients;
 };
 
-// Sums over the edges of one segment.
+// The sum over the edges of one segment.
 template <typename T>
 void propagate_segment(const PropagateTask<T>& task, const Edges<T>& edges, const Segment& segment);
 
-// The same for the gradients; that of the coefficients is added to `d_coefficients`
-// [relations, bases], double so that many small terms keep their sum.
+// The gradients of one segment. The gradient of the coefficients is added to `d_coefficients`
+// [relations, bases], in double so that many small terms are summed accurately.
 template <typename T>
 void propagate_segment_backward(const PropagateBackwardTask<T>& task, const Edges<T>& edges,
                                 const Segment& segment, double* d_coefficients);

@@ -10,8 +10,8 @@
 namespace mmkgc::cpu {
 namespace {
 
-// to = from * (cosine + i sign sine), over complex rows; `to` may be `from`, which the compiler has to
-// be told: it would take overlapping rows for a dependence.
+// to = from * (cosine + i sign sine) on complex rows. `to` may equal `from`; the loops are marked
+// as independent, since the compiler would otherwise assume a dependence.
 #define MMKGC_ROTATE(T)                                                                        \
   MMKGC_CLONES void rotate_row(const T* from, const T* cosine, const T* sine, T sign, int64_t d, \
                                T* to) {                                                        \
@@ -73,7 +73,7 @@ void rotate_backward(const RotateTask<T>& task, int64_t begin, int64_t end) {
     T* g1 = g0 + half;
     phase_row(task.queries + row, g0, task.queries + half + row, g1, d,
               task.d_phase_rows + b * d);
-    // A rotation is undone by its conjugate, and that carries gradients back.
+    // The inverse of a rotation is its conjugate, which also maps gradients back.
     rotate_row(g0, cosine, sine, T(-1), d, g0);
     rotate_row(g1, cosine, sine, T(1), d, g1);
   }

@@ -1,5 +1,5 @@
-// RotatE's queries and what their gradients mean for entities and phases; scoring itself is
-// sampled_score.h.
+// RotatE's queries, and the gradients of entities and phases from those of the queries. The scores
+// are computed by sampled_score.h.
 #pragma once
 
 #include <cstdint>
@@ -17,21 +17,21 @@ struct RotateTask {
   int64_t batch;
   int64_t dim;
 
-  T* cosines;                // [relations, dim], of the relations in use
+  T* cosines;                // [relations, dim], filled for relations in use
   T* sines;
   T* queries;                // [2, batch, 2 dim]: h o r for tails, t o conj(r) for heads
-  // The gradients of the queries, [2, batch, 2 dim]; in their place come those of the heads, then of
-  // the tails.
+  // The gradients of the queries, [2, batch, 2 dim], which are replaced in place by those of heads
+  // and tails.
   T* d_known;
   T* d_phase_rows;           // [batch, dim]
 
-  // Positions of `relations`, sorted by relation, and where each relation starts.
+  // Positions of `relations` sorted by relation, and the start of each relation.
   const int64_t* order;
   const int64_t* starts;
   T* d_phases;               // [relations, dim]
 };
 
-// Cosines and sines of the relations [begin, end) that occur (as `starts` says).
+// Cosines and sines of the relations [begin, end) that occur in the batch.
 template <typename T>
 void rotate_angles(const RotateTask<T>& task, int64_t begin, int64_t end);
 
@@ -39,11 +39,11 @@ void rotate_angles(const RotateTask<T>& task, int64_t begin, int64_t end);
 template <typename T>
 void rotate_queries(const RotateTask<T>& task, int64_t begin, int64_t end);
 
-// From the gradients of the queries of rows [begin, end) to those of known entities and phases.
+// The gradients of heads, tails and phases from those of the queries of rows [begin, end).
 template <typename T>
 void rotate_backward(const RotateTask<T>& task, int64_t begin, int64_t end);
 
-// Sums the phase gradients of the relations [begin, end), in the order of the batch.
+// Sums the gradients of the phases of relations [begin, end) in the order of the batch.
 template <typename T>
 void rotate_sum_phases(const RotateTask<T>& task, int64_t begin, int64_t end);
 

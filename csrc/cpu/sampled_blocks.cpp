@@ -13,15 +13,16 @@ namespace mmkgc::cpu {
 namespace {
 
 constexpr int64_t kComplex = kBlock / 2;
-constexpr int64_t kAhead = 8;  // runs whose rows are asked for ahead of their use
+constexpr int64_t kAhead = 8;  // distance of prefetching, in runs
 
-// The columns of one candidate, held while its queries stream by.
+// The columns of one candidate, kept while its queries are streamed.
 template <Metric M, typename T>
-struct Held {
+struct CandidateColumns {
   T re[M == Metric::modulus ? kComplex : kBlock];
   T im[M == Metric::modulus ? kComplex : 1];
 
-  MMKGC_INLINE Held(const BlockTask<T>& task, const Run* run, const Run* last, int64_t n) {
+  MMKGC_INLINE CandidateColumns(const BlockTask<T>& task, const Run* run, const Run* last,
+                                int64_t n) {
     const T* row = task.table + run->entity * task.stride + task.block.candidate;
     for (int64_t k = 0; k < n; ++k) re[k] = row[k];
     if constexpr (M == Metric::modulus) {
@@ -42,7 +43,7 @@ MMKGC_INLINE void sum_terms(const BlockTask<T>& task, int64_t begin, int64_t end
                             T* terms) {
   const int64_t n = Full ? (M == Metric::modulus ? kComplex : kBlock) : task.block.width;
   for (const Run *run = task.runs + begin, *last = task.runs + end; run < last; ++run) {
-    const Held<M, T> c(task, run, last, n);
+    const CandidateColumns<M, T> c(task, run, last, n);
     for (int64_t i = run->begin; i < run->end; ++i) {
       MMKGC_ONE_AT_A_TIME;
       const T* q = task.queries + task.where[i] * kBlock;
@@ -71,7 +72,7 @@ MMKGC_INLINE void sum_gradients(const BlockTask<T>& task, int64_t runs, const T*
                                 T* __restrict__ d_queries, T* __restrict__ d_scales) {
   const int64_t n = Full ? (M == Metric::modulus ? kComplex : kBlock) : task.block.width;
   for (const Run *run = task.runs, *last = task.runs + runs; run < last; ++run) {
-    const Held<M, T> c(task, run, last, n);
+    const CandidateColumns<M, T> c(task, run, last, n);
     for (int64_t i = run->begin; i < run->end; ++i) {
       MMKGC_ONE_AT_A_TIME;
       const int64_t at = task.where[i] * kBlock;
@@ -118,9 +119,9 @@ MMKGC_INLINE void sum_gradients(const BlockTask<T>& task, int64_t runs, const T*
 MMKGC_FOR_EACH_METRIC(MMKGC_TERMS, terms)
 
 template <typename T>
-using Terms_ = void (*)(const BlockTask<T>&, int64_t, int64_t, int64_t, T*);
+using TermsFunction = void (*)(const BlockTask<T>&, int64_t, int64_t, int64_t, T*);
 
-MMKGC_PICK(terms, Terms_<float>, Terms_<double>)
+MMKGC_PICK(terms, TermsFunction<float>, TermsFunction<double>)
 
 #define MMKGC_GRADIENTS(name, metric, scaled, T)                                                  \
   MMKGC_CLONES void name(const BlockTask<T>& task, int64_t runs, const T* grads, T* dq, T* dw) {  \

@@ -1,5 +1,5 @@
-// Scores of sampled candidates, a loss of them and the gradients of the queries in one pass: plain
-// pointers in, plain pointers out.
+// Scores of sampled candidates, their loss and the gradients of the queries in one pass, with
+// pointer arguments.
 #pragma once
 
 #include <cstdint>
@@ -9,16 +9,16 @@
 
 namespace mmkgc::cpu {
 
-// All arrays are dense and row-major unless said otherwise. The first of the n candidates of a row is
-// its positive.
+// Arrays are dense and row-major unless noted otherwise. The first of the n candidates of a row is
+// the positive.
 template <typename T>
 struct SampledLossTask {
   const T* queries;       // [sides, batch, query_width]
   const T* table;         // [entities, candidate_width]
   const int64_t* ids;     // [batch, n]
-  const int8_t* side;     // [batch, n]
-  const uint8_t* usable;  // [batch, n], dense within a row, or nullptr: all are
-  int64_t usable_stride;
+  const int8_t* corrupted_side;  // [batch, n]
+  const uint8_t* mask;    // [batch, n], dense within a row; nullptr keeps all
+  int64_t mask_stride;
   int64_t sides;
   int64_t batch;
   int64_t n;
@@ -26,7 +26,7 @@ struct SampledLossTask {
   int64_t candidate_width;
   Metric metric;
   const Pair* pairs;
-  const Pair* swapped;    // the same with query and candidate in each other's place
+  const Pair* swapped;    // the pairs with query and candidate swapped
   int64_t n_pairs;
   T offset;               // added to every score
   RowLoss<T> loss;
@@ -36,8 +36,8 @@ struct SampledLossTask {
   double* losses;         // [batch]
 };
 
-// The rows [begin, end). The candidates of a row come from all over the table, but stay in the second
-// cache from their scores to the gradient of the query.
+// Rows [begin, end). The candidates of a row are scattered over the table, but stay in the L2 cache
+// from their scores to the gradient of the query.
 template <typename T>
 void sampled_loss_rows(const SampledLossTask<T>& task, int64_t begin, int64_t end);
 

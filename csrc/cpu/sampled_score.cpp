@@ -1,6 +1,6 @@
-// The gradient of a table of candidates, entity by entity: the row and its gradient stay in the first
-// cache, the queries that met it stream by, and each row is written once, or stepped at once.
-// Nothing is kept from the forward pass: differences are cheaper to make again than to fetch.
+// The gradient of a table of candidates, entity by entity. The row and its gradient stay in the L1
+// cache while the queries are streamed, and each row is written, or stepped, once. Differences are
+// recomputed, which is faster than loading them.
 #include "sampled_score.h"
 
 #include <algorithm>
@@ -13,7 +13,7 @@
 namespace mmkgc::cpu {
 namespace {
 
-// Steps a row; returns the sum of the squares of its gradient.
+// Steps a row and returns the sum of the squares of its gradient.
 #define MMKGC_ADAM(T)                                                                           \
   MMKGC_CLONES T adam_row(const T* g, int64_t n, const AdamStep<T>& step, T* __restrict__ value, \
                           T* __restrict__ mean, T* __restrict__ square) {                       \
@@ -28,7 +28,7 @@ namespace {
 MMKGC_ADAM(float)
 MMKGC_ADAM(double)
 
-// Calls `row(e)` for where to put the gradient of entity e, and `done(e, gradient)` once it is there.
+// Computes the gradient of each entity e into `row(e)` and then calls `done(e, gradient)`.
 template <typename T, typename Row, typename Done>
 void each_table_gradient(const SampledTask<T>& task, int64_t begin, int64_t end, Row row,
                          Done done) {
@@ -43,20 +43,20 @@ void each_table_gradient(const SampledTask<T>& task, int64_t begin, int64_t end,
   for (int64_t e = begin; e < end; ++e) {
     T* out = row(e);
     std::fill_n(out, width, T(0));
-    const bool met = run < task.runs + task.n_runs && run->entity == e;
-    const int64_t last = met ? run->end : 0;
-    for (int64_t at = met ? run->begin : 0; at < last; at += kGradientRows) {
+    const bool has_run = run < task.runs + task.n_runs && run->entity == e;
+    const int64_t last = has_run ? run->end : 0;
+    for (int64_t at = has_run ? run->begin : 0; at < last; at += kGradientRows) {
       const int64_t count = std::min(kGradientRows, last - at);
       for (int64_t i = 0; i < count; ++i) {
         const int64_t position = task.order[at + i];
-        const int64_t from = task.where[at + i];
-        queries[i] = task.queries + from * task.query_width;
-        scales[i] = task.scale ? task.scale + from * width : nullptr;
+        const int64_t query = task.where[at + i];
+        queries[i] = task.queries + query * task.query_width;
+        scales[i] = task.scale ? task.scale + query * width : nullptr;
         grads[i] = task.grad[position];
       }
       gradient(terms, queries, scales, task.table + e * width, grads, count, out);
     }
-    run += met;
+    run += has_run;
     if (task.extra) {
       for (int64_t at = task.extra_starts[e]; at < task.extra_starts[e + 1]; ++at) {
         add_row(task.extra + task.extra_order[at] * width, width, out);
@@ -95,7 +95,7 @@ void sort_by_id(const int64_t* ids, int64_t n, int64_t n_ids, int64_t* order, in
   std::fill_n(starts, n_ids + 1, int64_t(0));
   for (int64_t i = 0; i < n; ++i) ++starts[ids[i] + 1];
   for (int64_t e = 0; e < n_ids; ++e) starts[e + 1] += starts[e];
-  // Starts move to the next id's while their ids are dealt out, and are moved back.
+  // Each start moves to the start of the next id in this loop; the next loop restores them.
   for (int64_t i = 0; i < n; ++i) order[starts[ids[i]]++] = i;
   for (int64_t e = n_ids; e > 0; --e) starts[e] = starts[e - 1];
   starts[0] = 0;
@@ -103,7 +103,7 @@ void sort_by_id(const int64_t* ids, int64_t n, int64_t n_ids, int64_t* order, in
 
 void even_ranges(const Run* runs, int64_t n_runs, int64_t entities, int64_t parts,
                  int64_t* bounds) {
-  // A candidate costs about as much as writing two rows.
+  // A candidate takes about as long as writing two rows.
   const int64_t candidates = n_runs ? runs[n_runs - 1].end : 0;
   bounds[0] = 0;
   for (int64_t part = 1; part < parts; ++part) {
@@ -111,7 +111,7 @@ void even_ranges(const Run* runs, int64_t n_runs, int64_t entities, int64_t part
     const Run* run = std::lower_bound(runs, runs + n_runs, wanted, [](const Run& r, int64_t work) {
       return 2 * r.begin + r.entity < work;
     });
-    // Between two runs the work grows by one row an entity.
+    // Between two runs the work grows by one row per entity.
     const int64_t before = run < runs + n_runs ? run->begin : candidates;
     const int64_t limit = run < runs + n_runs ? run->entity : entities;
     bounds[part] = std::clamp(wanted - 2 * before, bounds[part - 1], limit);

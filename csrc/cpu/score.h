@@ -1,4 +1,4 @@
-// The one function that scores rows against a query, compiled for each metric and instruction set.
+// Scores of rows against a query, compiled for each metric and instruction set.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,7 @@
 
 namespace mmkgc::cpu {
 
-// Scores n rows against query q; see score_rows. `scale` is nullptr where there is none.
+// Scores n rows against query q; see score_rows. `scale` may be nullptr.
 template <typename T>
 using Score = void (*)(const Terms&, const T* q, const T* scale, const T* const* rows, int64_t n,
                        T* scores);

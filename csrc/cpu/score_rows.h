@@ -1,4 +1,4 @@
-// Scores of a query row against candidate rows: the one function behind ranks.
+// Scores of a query row against candidate rows.
 #pragma once
 
 #include <cmath>
@@ -9,7 +9,7 @@
 
 namespace mmkgc::cpu {
 
-inline constexpr int64_t kLanes = 4;  // candidates that share one read of the query row
+inline constexpr int64_t kLanes = 4;  // candidates per read of the query row
 
 // The terms of a score.
 struct Terms {
@@ -79,9 +79,9 @@ MMKGC_INLINE void add_pair(const T* q, const T* const* rows, const T* scale, int
   out[3] += signed_weight * s3;
 }
 
-// Scores n rows against one query. `rows` holds n pointers rounded up to a multiple of kLanes; the
-// extra ones repeat a valid row and their scores are not used. A score depends on the two rows
-// alone, so equal rows score equal bits.
+// Scores n rows against one query. `rows` holds n pointers, padded to a multiple of kLanes with any
+// valid row; the scores of the padding are not used. A score depends on the two rows alone, so that
+// equal rows have scores with equal bits.
 template <Metric M, bool Scaled, typename T>
 MMKGC_INLINE void score_rows(const Terms& terms, const T* q, const T* scale, const T* const* rows,
                              int64_t n, T* scores) {
@@ -96,8 +96,8 @@ MMKGC_INLINE void score_rows(const Terms& terms, const T* q, const T* scale, con
   }
 }
 
-// target_clones wants plain functions, so each combination of metric, scale and type is spelled
-// out once. NAME##_metric(_scaled)_f32|f64 are made by MACRO(name, metric, scaled, type).
+// target_clones needs plain functions, so that each combination of metric, scale and type is
+// listed. MACRO(name, metric, scaled, type) defines NAME##_metric(_scaled)_f32|f64.
 #define MMKGC_FOR_EACH_METRIC(MACRO, NAME)                     \
   MACRO(NAME##_dot_f32, Metric::dot, false, float)             \
   MACRO(NAME##_dot_scaled_f32, Metric::dot, true, float)       \

@@ -1,21 +1,22 @@
-#include "self_adversarial_loss.h"
-
+// The self-adversarial losses.
 #include <algorithm>
+
+#include "loss_rows.h"
 
 namespace mmkgc::cpu {
 namespace {
 
-// Scores of one row, and where its gradient goes; `d` holds the weights before they are scaled.
+// The scores and the gradient of one row; `d` first holds the unscaled weights.
 template <typename T>
 struct Row {
   T positive;
   const T* negative;
-  const uint8_t* usable;
+  const uint8_t* mask;
   int64_t n;
   T* d;
 };
 
-// sum_i w_i softplus(s_i), its gradient times `scale`.
+// sum_i w_i softplus(s_i), and its gradient times `scale`.
 template <bool Masked, typename T>
 MMKGC_INLINE T log_sigmoid_row(const Row<T>& row, T sum, T scale) {
   const T inverse = 1 / sum;
@@ -24,14 +25,14 @@ MMKGC_INLINE T log_sigmoid_row(const Row<T>& row, T sum, T scale) {
   for (int64_t i = 0; i < row.n; ++i) {
     T slope;
     const T value = softplus(row.negative[i], &slope), weight = inverse * row.d[i];
-    const bool usable = is_usable<Masked>(row.usable, i);
-    loss += usable ? weight * value : T(0);
-    row.d[i] = usable ? scale * weight * slope : T(0);
+    const bool kept = is_kept<Masked>(row.mask, i);
+    loss += kept ? weight * value : T(0);
+    row.d[i] = kept ? scale * weight * slope : T(0);
   }
   return loss;
 }
 
-// sum_i w_i max(0, margin - s+ + s_i), its gradient times `scale`, and minus that of the positive.
+// sum_i w_i max(0, margin - s+ + s_i), and its gradient times `scale`.
 template <bool Masked, typename T>
 MMKGC_INLINE T margin_inside_row(const Row<T>& row, T sum, T margin, T scale, T* d_positive) {
   const T inverse = 1 / sum, gap = margin - row.positive;
@@ -40,16 +41,16 @@ MMKGC_INLINE T margin_inside_row(const Row<T>& row, T sum, T margin, T scale, T*
   for (int64_t i = 0; i < row.n; ++i) {
     T slope;
     const T value = hinge(gap + row.negative[i], &slope), weight = inverse * row.d[i];
-    const bool usable = is_usable<Masked>(row.usable, i);
-    loss += usable ? weight * value : T(0);
-    row.d[i] = usable ? scale * weight * slope : T(0);
+    const bool kept = is_kept<Masked>(row.mask, i);
+    loss += kept ? weight * value : T(0);
+    row.d[i] = kept ? scale * weight * slope : T(0);
     slopes += row.d[i];
   }
   *d_positive = -slopes;
   return loss;
 }
 
-// max(0, margin - s+ + sum_i w_i s_i), its gradient times `scale`, and that of the positive.
+// max(0, margin - s+ + sum_i w_i s_i), and its gradient times `scale`.
 template <bool Masked, typename T>
 MMKGC_INLINE T margin_outside_row(const Row<T>& row, T sum, T margin, T scale, T* d_positive) {
   const T inverse = 1 / sum;
@@ -57,7 +58,7 @@ MMKGC_INLINE T margin_outside_row(const Row<T>& row, T sum, T margin, T scale, T
   MMKGC_INDEPENDENT
   for (int64_t i = 0; i < row.n; ++i) {
     row.d[i] *= inverse;
-    mean += is_usable<Masked>(row.usable, i) ? row.d[i] * row.negative[i] : T(0);
+    mean += is_kept<Masked>(row.mask, i) ? row.d[i] * row.negative[i] : T(0);
   }
   T slope;
   const T loss = hinge(margin - row.positive + mean, &slope);
@@ -81,10 +82,10 @@ MMKGC_INLINE void work_on_rows(const SelfAdversarialTask<T>& task, int64_t begin
   for (int64_t b = begin; b < end; ++b) {
     const Row<T> row{rows.positive[b * rows.positive_stride],
                      rows.negative + b * rows.negative_stride,
-                     Masked ? rows.usable + b * rows.usable_stride : nullptr, rows.n,
+                     Masked ? rows.mask + b * rows.mask_stride : nullptr, rows.n,
                      rows.d_negative + b * rows.n};
-    const T sum = exponentials<Masked>(row.negative, row.usable, row.n, task.temperature, row.d);
-    const bool none = sum == 0;  // usable: all of row.d is 0, and so is what negatives add
+    const T sum = exponentials<Masked>(row.negative, row.mask, row.n, task.temperature, row.d);
+    const bool none = sum == 0;  // unmasked: row.d is 0, and so is the term of the negatives
     T loss = 0, d_positive = 0;
     if (log_sigmoid) {
       const T negatives = none ? T(0) : log_sigmoid_row<Masked>(row, sum, T(0.5) * scale);
@@ -100,25 +101,8 @@ MMKGC_INLINE void work_on_rows(const SelfAdversarialTask<T>& task, int64_t begin
   }
 }
 
-#define MMKGC_ROWS(T)                                                                           \
-  MMKGC_CLONES void masked_rows(const SelfAdversarialTask<T>& task, int64_t begin, int64_t end) { \
-    work_on_rows<true>(task, begin, end);                                                       \
-  }                                                                                             \
-  MMKGC_CLONES void all_rows(const SelfAdversarialTask<T>& task, int64_t begin, int64_t end) {  \
-    work_on_rows<false>(task, begin, end);                                                      \
-  }
-MMKGC_ROWS(float)
-MMKGC_ROWS(double)
-
 }  // namespace
 
-template <typename T>
-void self_adversarial_rows(const SelfAdversarialTask<T>& task, int64_t block) {
-  const int64_t begin = block * kLossBlock, end = std::min(begin + kLossBlock, task.rows.batch);
-  if (task.rows.usable) masked_rows(task, begin, end); else all_rows(task, begin, end);
-}
-
-template void self_adversarial_rows<float>(const SelfAdversarialTask<float>&, int64_t);
-template void self_adversarial_rows<double>(const SelfAdversarialTask<double>&, int64_t);
+MMKGC_LOSS_ROWS(SelfAdversarialTask)
 
 }  // namespace mmkgc::cpu

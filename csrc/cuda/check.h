@@ -1,13 +1,13 @@
-// Checks inside kernels, in debug builds (MMKGC_DEBUG=1 at build time) and when emulated: values on a
-// GPU are not read by the host, which would wait for it. On a device `op` and `name`, which may be text
-// that only the host can read, are left out.
+// Checks inside kernels, in debug builds (MMKGC_DEBUG=1 at build time) and in emulation. The host
+// does not read values on a GPU, since it would have to wait. Messages on a device omit `op` and
+// `name`, which may be host memory.
 #pragma once
 
 #include "launch.h"
 
 #if defined(MMKGC_EMULATE)
 #define MMKGC_CHECKED 1
-// Throws what the glue of the CPU kernels throws.
+// Throws the error of the bindings on the CPU.
 #define MMKGC_CHECK_ID(op, name, index, value, bound)                                            \
   do {                                                                                           \
     const auto checked_ = static_cast<int64_t>(value);                                           \
@@ -19,7 +19,7 @@
     }                                                                                            \
   } while (0)
 
-// What else has to hold of a value; the message has it in the middle.
+// Another condition on a value, which the message contains in its middle.
 #define MMKGC_CHECK_VALUE(op, holds, before, value, after)                                \
   do {                                                                                    \
     if (!(holds)) {                                                                       \

@@ -1,4 +1,4 @@
-// Which width of load a task of sampled scoring allows, and its metric as a template argument.
+// The width of loads that a task of sampled scoring allows, and its metric, as template arguments.
 #pragma once
 
 #include "packed.h"
@@ -7,7 +7,7 @@
 
 namespace mmkgc::cuda {
 
-// Whether a lane may move `vector` columns at once, of table and queries alike.
+// Whether a lane may load `vector` columns at once from the table and from the queries.
 template <typename T>
 bool allows(const SampledTask<T>& task, int vector) {
   if (task.narrow) return false;
@@ -21,7 +21,8 @@ bool allows(const SampledTask<T>& task, int vector) {
   return even;
 }
 
-// Whether the one pair takes whole rows, so that a lane can own both parts of complex columns.
+// Whether there is one pair of whole rows, so that a lane can work on both parts of complex
+// columns.
 template <typename T>
 bool is_whole(const SampledTask<T>& task) {
   const auto& term = task.terms.term[0];
@@ -39,8 +40,8 @@ void with_metric(Metric metric, Use use) {
   }
 }
 
-// The widest load that a task allows, as a template argument: 16 bytes, 8 (float only: rows of an odd
-// number of pairs, such as 250 complex columns, are common), or one column. With a scale, one.
+// The widest load that a task allows, as a template argument: 16 bytes, 8 bytes (float only, for
+// rows such as 250 complex columns), or one column. With a scale, one column.
 template <typename T, typename Use>
 void with_vector(const SampledTask<T>& task, Use use) {
   if (task.scale) return use.template operator()<1, true>();

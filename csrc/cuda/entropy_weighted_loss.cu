@@ -1,17 +1,16 @@
-#include "entropy_weighted_loss.h"
-
+// The entropy-weighted loss.
 #include "loss_rows.h"
 
 namespace mmkgc::cuda {
 namespace {
 
-// 1 for usable negatives, 0 for the others; returns how many are usable.
+// 1 for unmasked negatives, 0 for the others; returns the number of unmasked negatives.
 template <typename T>
-__device__ __forceinline__ T count_usable(const LossRow<T>& row) {
+__device__ __forceinline__ T count_unmasked(const LossRow<T>& row) {
   int64_t count = 0;
   for (int64_t i = lane_index(); i < row.n; i += kWarp) {
-    row.d[i] = row.is_usable(i) ? T(1) : T(0);
-    count += row.is_usable(i);
+    row.d[i] = row.is_kept(i) ? T(1) : T(0);
+    count += row.is_kept(i);
   }
   return static_cast<T>(warp_sum(count));
 }
@@ -27,19 +26,19 @@ __global__ void __launch_bounds__(kLossThreads, kLossBlocks)
   if (task.reduction == NegativeReduction::self_adversarial) {
     sum = exponentials(row, task.temperature);
   } else {
-    sum = count_usable(row);
+    sum = count_unmasked(row);
     if (task.reduction == NegativeReduction::sum && sum > 1) sum = 1;
   }
-  const T inverse = sum == 0 ? T(0) : 1 / sum;  // 0: no negative is usable
+  const T inverse = sum == 0 ? T(0) : 1 / sum;  // 0 if all negatives are masked
   const T scale = T(1) / static_cast<T>(rows.batch), above = easy_above_zero(task);
   T loss = 0;
   for (int64_t i = lane_index(); i < row.n; i += kWarp) {
     T slope;
     const T x = row.negative[i], value = softplus(x, &slope);
     const T weight = bucket_weight(task, above, x) * inverse * row.d[i];
-    const bool usable = row.is_usable(i);
-    loss += usable ? weight * value : T(0);
-    row.d[i] = usable ? scale * weight * slope : T(0);
+    const bool kept = row.is_kept(i);
+    loss += kept ? weight * value : T(0);
+    row.d[i] = kept ? scale * weight * slope : T(0);
   }
   loss = warp_sum(loss);
   if (lane_index() == 0) {
@@ -52,15 +51,6 @@ __global__ void __launch_bounds__(kLossThreads, kLossBlocks)
 
 }  // namespace
 
-template <typename T>
-void entropy_weighted_loss(const char* op, const EntropyWeightedTask<T>& task, T* loss,
-                           void* stream) {
-  pass_over_rows(op, work_on_rows<T>, task, loss, stream);
-}
-
-template void entropy_weighted_loss<float>(const char*, const EntropyWeightedTask<float>&, float*,
-                                           void*);
-template void entropy_weighted_loss<double>(const char*, const EntropyWeightedTask<double>&,
-                                            double*, void*);
+MMKGC_LOSS_OF_ROWS(EntropyWeightedTask)
 
 }  // namespace mmkgc::cuda

@@ -1,3 +1,4 @@
+// Negatives that are not known triples: one thread per draw.
 #include "filtered_negatives.h"
 
 #include "check.h"
@@ -22,8 +23,8 @@ __global__ void __launch_bounds__(kThreads)
   if (column < first) {
     task.ids[at] = tail;
     if (keys) keys[at] = static_cast<int32_t>(tail);
-    task.side[at] = 0;
-    task.usable[at] = true;
+    task.corrupted_side[at] = 0;
+    task.mask[at] = true;
     return;
   }
   const uint64_t step = task.step + (counter ? static_cast<uint64_t>(*counter) : 0);
@@ -34,7 +35,7 @@ __global__ void __launch_bounds__(kThreads)
   if (task.choice != SideChoice::alternating) {
     double chance = unit_interval(bits.x[2], bits.x[3]);
     if (task.choice == SideChoice::per_positive) {
-      // The chance of the row's first negative decides for all of them.
+      // The random number of the first negative of the row decides for all of them.
       const auto of_row = static_cast<uint64_t>(b * task.n);
       const Random4 firsts = philox(task.seed, of_row, counter_of(step, 0));
       chance = unit_interval(firsts.x[2], firsts.x[3]);
@@ -45,12 +46,13 @@ __global__ void __launch_bounds__(kThreads)
                                : find_answers(task.tails, relation * task.entities + head);
   const double scaled =
       unit_interval(bits.x[0], bits.x[1]) * static_cast<double>(task.entities);
-  const Drawn found = draw_until_unknown(known, entity_at(scaled, task.entities), task.seed, step,
-                                         position, task.rounds, task.entities);
-  task.ids[at] = found.id;
-  if (keys) keys[at] = static_cast<int32_t>(found.id);
-  task.side[at] = side;
-  task.usable[at] = found.usable;
+  const DrawnEntity entity =
+      draw_until_unknown(known, entity_at(scaled, task.entities), task.seed, step, position,
+                         task.rounds, task.entities);
+  task.ids[at] = entity.id;
+  if (keys) keys[at] = static_cast<int32_t>(entity.id);
+  task.corrupted_side[at] = side;
+  task.mask[at] = entity.mask;
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// The columns that a lane owns of one row, and what others' rows, streaming by, add to their gradient.
-// Differences are made again, not kept from the forward pass.
+// The columns of one row that a lane owns, and their gradient from the other rows, which are
+// streamed. Differences are recomputed instead of kept from the forward pass.
 #pragma once
 
 #include "../common/sampled_terms.h"
@@ -7,25 +7,25 @@
 
 namespace mmkgc::cuda {
 
-// Rows under way, as many as registers hold without spilling.
+// The number of rows loaded at once, the most that fits into registers without spilling.
 template <int V>
 inline constexpr int kAtOnce = V == 8 ? 2 : 4;
 
-// V columns of a row. Under modulus a lane needs the other part of its complex columns as well: of a
-// whole row it owns both (Whole), of a block of a row it only looks at the other.
+// V columns of a row. Under modulus a lane also needs the other part of its complex columns: it
+// owns both parts of a whole row (Whole), but only reads the other part in a block of a row.
 template <Metric M, int V, bool Whole>
 struct Owned {
   static constexpr int kParts = M == Metric::modulus ? 2 : 1;
   static constexpr int kOwned = Whole && M == Metric::modulus ? 2 : 1;
 
-  // Where the columns lie within a pair, and the step to their other part.
+  // The position of the columns within a pair, and the offset of their other part.
   struct Place {
     int offset;
     int other;
-    bool covered;  // otherwise the place is one that may be loaded, for nothing
+    bool covered;  // otherwise the position is valid, but the result is not used
   };
 
-  // Of the columns from `column` on, in a pair whose block begins at `begin`.
+  // The place of the columns from `column` in a pair with a block that starts at `begin`.
   __device__ static __forceinline__ Place place(int64_t column, int begin, int width) {
     const auto offset = static_cast<int>(column) - begin;
     const bool covered = offset >= 0 && offset < width;
@@ -39,7 +39,7 @@ struct Owned {
     if constexpr (kParts == 2) load_columns<V>(from + other, to[1]);
   }
 
-  template <Of O, typename A>
+  template <Variable O, typename A>
   __device__ static __forceinline__ void add(A g, const A (&q)[kParts][V], const A (&w)[kParts][V],
                                              const A (&c)[kParts][V], A (&sum)[kOwned][V]) {
 #pragma unroll
@@ -75,8 +75,8 @@ __device__ __forceinline__ A weighted(const ScoreGradient<A>& grad, int64_t posi
   return M == Metric::l2 ? grad.factors[pair * n + position] : weight * grad.grad[position];
 }
 
-// The widest load for a pass over gradients, as template arguments: complex columns are loaded wide
-// only where whole rows are owned.
+// The widest load for a pass over gradients, as template arguments. Complex columns have wide loads
+// only in whole rows.
 template <Metric M, typename T, typename Use>
 void with_owned(const SampledTask<T>& task, Use use) {
   with_vector(task, [&]<int V, bool Scaled>() {

@@ -1,4 +1,4 @@
-// Launching kernels: every launch is checked, none waits. One dimension of blocks and threads.
+// Launching kernels with one dimension of blocks and threads. Launches are checked and do not wait.
 #pragma once
 
 #include <cstddef>
@@ -15,16 +15,16 @@
 
 namespace mmkgc::cuda {
 
-using Stream = void*;  // a cudaStream_t; opaque, so that glue needs no header of CUDA
+using Stream = void*;  // a cudaStream_t; opaque, so that bindings need no CUDA header
 
-// How many blocks of how many threads, and the bytes of shared memory each gets at launch.
+// The number of blocks, of threads per block, and of bytes of dynamic shared memory per block.
 struct Shape {
   int64_t blocks;
   int threads;
   std::size_t shared = 0;
 };
 
-// Runs `kernel(arguments...)`; nothing at all for no blocks.
+// Runs `kernel(arguments...)`, if there are any blocks.
 template <typename... Parameters, typename... Arguments>
 void launch(const char* op, void (*kernel)(Parameters...), const Shape& shape, Stream stream,
             Arguments... arguments) {
@@ -48,7 +48,7 @@ void launch(const char* op, void (*kernel)(Parameters...), const Shape& shape, S
       },
       values);
   if (error != cudaSuccess) {
-    cudaGetLastError();  // so that nobody else is blamed for it
+    cudaGetLastError();  // clears the error, so that later calls do not report it
     throw std::runtime_error(std::string(op) + "a kernel was not launched: " +
                              cudaGetErrorString(error));
   }

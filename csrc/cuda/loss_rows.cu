@@ -12,7 +12,7 @@ __global__ void __launch_bounds__(kThreads)
   double sum = 0;
   for (int64_t b = thread_index(); b < batch; b += kThreads) sum += losses[b];
   sum = block_sum<kThreads>(sum, room);
-  // The mean of no rows is 0: a batch without triples teaches nothing.
+  // The mean of no rows is 0, so that an empty batch has no effect.
   const auto divisor = static_cast<double>(batch > 0 ? batch : 1);
   if (thread_index() == 0) *loss = static_cast<T>(sum / divisor);
 }

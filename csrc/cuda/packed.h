@@ -1,4 +1,4 @@
-// Neighbouring columns that a lane moves at once.
+// Loads and stores of neighbouring columns.
 #pragma once
 
 #include <cstddef>
@@ -9,11 +9,11 @@
 
 namespace mmkgc::cuda {
 
-// Columns that a lane moves at once: 16 bytes where rows and pointers allow it.
+// The number of columns of a load or store of 16 bytes.
 template <typename T>
 inline constexpr int kWide = 16 / static_cast<int>(sizeof(T));
 
-// At most 16 bytes; loaded and stored as one.
+// At most 16 bytes, loaded and stored by one instruction.
 template <typename T, int V>
 struct alignas(sizeof(T) * V) Packed {
   T x[V];
@@ -26,28 +26,28 @@ __device__ __forceinline__ Packed<T, V> load_packed(const T* from) {
 
 template <int V, typename T, typename A>
 __device__ __forceinline__ void load_columns(const T* from, A (&to)[V]) {
-  constexpr int kOnce = V < kWide<T> ? V : kWide<T>;
+  constexpr int kStep = V < kWide<T> ? V : kWide<T>;
 #pragma unroll
-  for (int at = 0; at < V; at += kOnce) {
-    const Packed<T, kOnce> packed = load_packed<kOnce>(from + at);
+  for (int at = 0; at < V; at += kStep) {
+    const Packed<T, kStep> packed = load_packed<kStep>(from + at);
 #pragma unroll
-    for (int v = 0; v < kOnce; ++v) to[at + v] = to_float(packed.x[v]);
+    for (int v = 0; v < kStep; ++v) to[at + v] = to_float(packed.x[v]);
   }
 }
 
 template <int V, typename T, typename A>
 __device__ __forceinline__ void store_columns(T* to, const A (&from)[V]) {
-  constexpr int kOnce = V < kWide<T> ? V : kWide<T>;
+  constexpr int kStep = V < kWide<T> ? V : kWide<T>;
 #pragma unroll
-  for (int at = 0; at < V; at += kOnce) {
-    Packed<T, kOnce> packed;
+  for (int at = 0; at < V; at += kStep) {
+    Packed<T, kStep> packed;
 #pragma unroll
-    for (int v = 0; v < kOnce; ++v) packed.x[v] = From<T>::of(from[at + v]);
-    *reinterpret_cast<Packed<T, kOnce>*>(to + at) = packed;
+    for (int v = 0; v < kStep; ++v) packed.x[v] = RoundTo<T>::from(from[at + v]);
+    *reinterpret_cast<Packed<T, kStep>*>(to + at) = packed;
   }
 }
 
-// Whether a lane may move `vector` columns at a time of rows that begin at `pointer`.
+// Whether rows at `pointer` are aligned for loads of `vector` columns.
 template <typename T>
 bool fits(const T* pointer, int vector) {
   const std::size_t bytes = sizeof(T) * static_cast<std::size_t>(vector);

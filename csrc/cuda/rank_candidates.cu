@@ -1,7 +1,7 @@
-// Tiles of scores are made in registers like those of a matrix product; where a product would store
-// them, they are compared with the scores of the targets and forgotten.
+// Tiles of scores are computed in registers as in a matrix product, compared with the scores of the
+// targets and discarded.
 //
-// Counts are sums of integers, so that the order in which blocks add to them does not matter.
+// Counts are sums of integers, so that the order of the atomic additions does not matter.
 #include "rank_candidates.h"
 
 #include <limits>
@@ -13,9 +13,9 @@
 namespace mmkgc::cuda {
 namespace {
 
-constexpr int kThreads = 128;  // of the kernel with a thread a target
+constexpr int kThreads = 128;  // of the kernel with one thread per target
 
-// Compares false with anything, so that it counts nowhere.
+// Compares false with every number and is not counted.
 template <typename T>
 constexpr T kMasked = std::numeric_limits<T>::quiet_NaN();
 
@@ -26,7 +26,7 @@ __device__ __forceinline__ void add_count(int64_t* at, int n) {
   }
 }
 
-// The part of a query's filter row that is still ahead.
+// The remaining part of a query's filter row.
 struct Filter {
   const int64_t* ids;
   int64_t n;
@@ -34,7 +34,7 @@ struct Filter {
   template <typename T>
   __device__ __forceinline__ void mask(int64_t candidate, T* scores) {
     for (; n > 0 && *ids < candidate + kTile; ++ids, --n) {
-      // Whether rows ascend is not known here.
+      // Rows are not checked to be ascending.
       if (*ids >= candidate) scores[*ids - candidate] = kMasked<T>;
     }
   }
@@ -49,8 +49,8 @@ __device__ __forceinline__ Filter filter_from(const RankTask<Table>& task, int64
   return {ids + passed, n - passed};
 }
 
-// The scores of the targets, by the sequence of operations that scores them in a tile, and counts
-// before anything is counted. A thread a target, and a thread a query.
+// Computes the scores of the targets, by the sequence of operations of a tile, and initialises the
+// counts. One thread per target and per query.
 template <Metric M, bool Scaled, typename Table>
 __global__ void __launch_bounds__(kThreads)
     score_targets(const RankTask<Table> task, const Terms<Accumulator<Table>> terms,
@@ -95,18 +95,18 @@ __global__ void __launch_bounds__(kThreads)
   room.scores[at] = score;
   room.rows[at] = static_cast<int8_t>(query % kTile);
   task.better[at] = 0;
-  // The sweep meets the target itself unless the filter takes it out.
+  // The comparison includes the target itself unless it is filtered.
   const Filter ahead = filter_from(task, query, target);
   task.equal[at] = ahead.n > 0 && *ahead.ids == target ? 0 : -1;
 }
 
-// Four numbers that are read from shared memory at once.
+// Four numbers in one read of shared memory.
 template <typename T>
 struct alignas(16) Four {
   T x[kOwn];
 };
 
-// Columns of the rows of a tile: those of queries, of candidates, and of the queries' scales.
+// Columns of a tile: of queries, of candidates, and of the scales of queries.
 template <Metric M, bool Scaled, typename T>
 struct Stage {
   T q[kParts<M>][kChunk<T>][kTileStride<T>];
@@ -114,14 +114,14 @@ struct Stage {
   T w[Scaled ? kParts<M> : 1][Scaled ? kChunk<T> : 1][kTileStride<T>];
 };
 
-// A block's shared memory.
+// The shared memory of a block.
 template <Metric M, bool Scaled, typename T>
 union Memory {
   alignas(16) Stage<M, Scaled, T> stage;
   T scores[kTile][kTileStride<T>];
 };
 
-// The rows of a tile in global memory. Offsets among them are 32 bits wide.
+// The rows of a tile in global memory. Offsets within them have 32 bits.
 template <typename Table>
 struct TileRows {
   using T = Accumulator<Table>;
@@ -132,7 +132,7 @@ struct TileRows {
   int last_c;
 };
 
-// A thread's part of a chunk of columns, between global and shared memory.
+// The part of a chunk of columns that a thread copies from global to shared memory.
 template <Metric M, bool Scaled, typename Table>
 struct Fetched {
   using T = Accumulator<Table>;
@@ -152,7 +152,7 @@ struct Fetched {
       const int at = part * term.columns + column + mine.column;
 #pragma unroll
       for (int i = 0; i < kCount; ++i) {
-        // Rows beyond the last repeat it; what comes of them is not counted.
+        // Rows beyond the last row repeat it; their scores are not counted.
         const int row = mine.row + i * ChunkPlace<T>::kStep;
         const unsigned q_row = row < rows.last_q ? row : rows.last_q;
         const unsigned c_row = row < rows.last_c ? row : rows.last_c;
@@ -178,7 +178,7 @@ struct Fetched {
   }
 };
 
-// Adds the first `n` staged columns to a thread's sums.
+// Adds the first `n` staged columns to the sums of a thread.
 template <Metric M, bool Scaled, typename T>
 __device__ __forceinline__ void add_columns(const Stage<M, Scaled, T>& stage, const TilePlace& mine,
                                             int n, T (&sum)[kOwn][kOwn]) {
@@ -209,7 +209,7 @@ __device__ __forceinline__ void add_columns(const Stage<M, Scaled, T>& stage, co
   }
 }
 
-// The sum over threads that look at the same query, or at the same target.
+// The sum over the threads of the same query, or of the same target.
 __device__ __forceinline__ int sum_together(int x) {
 #pragma unroll
   for (int offset = 1; offset < kTogether; offset *= 2) {
@@ -233,7 +233,7 @@ __device__ __forceinline__ void put_scores(const T (&score)[kOwn][kOwn], const T
   }
 }
 
-// How many scores of a query are not finite, in all threads that have scores of it.
+// The number of non-finite scores of a query, in all threads of the query.
 template <typename T>
 __device__ __forceinline__ int count_nonfinite(const T (*scores)[kTileStride<T>], int candidates) {
   const int of_query = static_cast<int>(threadIdx.x) / kTogether;
@@ -246,14 +246,14 @@ __device__ __forceinline__ int count_nonfinite(const T (*scores)[kTileStride<T>]
   return sum_together(bad);
 }
 
-// Compares the scores of a tile with those of its queries' targets [t0, t1).
+// Compares the scores of a tile with those of the targets [t0, t1) of its queries.
 template <typename Table, typename T>
 __device__ __forceinline__ void count_tile(const RankTask<Table>& task, const TargetRoom<T>& room,
                                            int64_t t0, int64_t t1,
                                            const T (*scores)[kTileStride<T>]) {
   const int of_target = static_cast<int>(threadIdx.x) / kTogether;
   const int part = static_cast<int>(threadIdx.x) % kTogether;
-  // All threads go round equally often, since they add up together.
+  // All threads have the same number of iterations, since they sum together.
   for (; t0 < t1; t0 += kTile) {
     const int64_t t = t0 + of_target;
     const bool inside = t < t1;
@@ -275,7 +275,7 @@ __device__ __forceinline__ void count_tile(const RankTask<Table>& task, const Ta
   }
 }
 
-// Sweeps a range of candidates with a tile of queries.
+// Scores a range of candidates against a tile of queries.
 template <Metric M, bool Scaled, typename Table>
 __global__ void __launch_bounds__(kTileThreads, sizeof(Accumulator<Table>) == 4 ? 2 : 1)
     sweep(const RankTask<Table> task, const Terms<Accumulator<Table>> terms,
@@ -309,7 +309,7 @@ __global__ void __launch_bounds__(kTileThreads, sizeof(Accumulator<Table>) == 4 
         __syncthreads();
         fetched.store(&memory.stage);
         __syncthreads();
-        // The chunk after this one arrives while this one is worked on.
+        // The next chunk is loaded during the work on this one.
         int term = i, from = column + kChunk<T>;
         if (from >= columns) {
           from = 0;

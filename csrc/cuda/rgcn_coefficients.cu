@@ -1,5 +1,6 @@
 // The gradient of the coefficients: sums over the edges of each relation, in double so that many
-// small terms keep their sum. Edges come sorted by relation; a warp sums a part of one.
+// small terms are summed accurately. Edges are sorted by relation; a warp sums a part of one
+// relation.
 #include "../common/mapping.h"
 #include "rgcn_propagate.h"
 #include "warp.h"
@@ -9,7 +10,7 @@ namespace {
 
 constexpr int kThreads = 128;
 
-// A lane's share of the terms at positions [begin, end).
+// The sum of a lane's terms at positions [begin, end).
 template <typename T>
 __device__ __forceinline__ double sum_terms(const CoefficientsTask<T>& task, int64_t basis,
                                             int64_t begin, int64_t end) {
@@ -45,7 +46,7 @@ __global__ void __launch_bounds__(kThreads) sum_relations(const CoefficientsTask
   const int64_t warp = warp_index(), relation = warp / task.bases;
   if (relation >= task.relations) return;
   const int64_t basis = warp - relation * task.bases;
-  // Even lanes look for the beginning, odd ones for the end.
+  // Even lanes search for the begin, odd lanes for the end.
   const int64_t bound = lower_bound(task.relation, task.edges, relation + lane_index() % 2);
   const int64_t begin = __shfl_sync(kAllLanes, bound, 0), end = __shfl_sync(kAllLanes, bound, 1);
   double sum = sum_terms(task, basis, begin, runs.head_end(begin, end));

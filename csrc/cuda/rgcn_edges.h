@@ -1,4 +1,4 @@
-// What the kernels of rgcn_propagate share: which edges a warp sums, and what a lane knows of one.
+// Shared parts of the kernels of rgcn_propagate: the edges of a warp, and the edge of a lane.
 #pragma once
 
 #include "check.h"
@@ -10,23 +10,23 @@ namespace mmkgc::cuda {
 
 inline constexpr int kEdgeThreads = 128;
 
-// Fills edges.owner; before any other kernel over these edges.
+// Fills edges.owner, which the other kernels over these edges need.
 template <typename T>
 void find_owners(const EdgeRows<T>& edges, void* stream);
 
-// Adds up the sums of rows that were cut, after all of their pieces: `out` is [rows, columns].
+// Adds the partial sums of rows with several pieces to `out` [rows, columns], after all pieces.
 template <typename S>
 void add_parts(const EdgeRows<Accumulator<S>>& edges, int64_t columns, S* out, void* stream);
 
 // Neighbouring edges that are summed by one warp.
 struct Piece {
-  int64_t row;    // -1: none of these edges is wanted
+  int64_t row;    // -1 if none of these edges is needed
   int64_t begin;
   int64_t end;
-  int64_t slot;   // of the partial sums, or -1: these are all edges of the row
+  int64_t slot;   // of the partial sum, or -1 if the piece has all edges of the row
 };
 
-// Parts before rows, so that long pieces do not come last.
+// Parts come before rows, so that long pieces do not start last.
 template <typename T>
 MMKGC_HD int64_t count_pieces(const EdgeRows<T>& edges) {
   return RunParts{kEdgePart}.count(edges.edges) + edges.own.count;
@@ -50,7 +50,7 @@ __device__ __forceinline__ Piece find_piece(const EdgeRows<T>& edges, int64_t in
 
 template <typename T>
 struct LaneEdge {
-  int64_t row;       // of the entity at the other end; -1 where it has none, or there is no edge
+  int64_t row;       // of the entity at the other end, or -1 without a row or an edge
   int64_t relation;
   T norm;
 };
@@ -66,18 +66,18 @@ __device__ __forceinline__ LaneEdge<T> look_up(const EdgeRows<T>& edges, int64_t
   return {edges.others.place ? edges.others.place[other] : other, relation, edges.norm[edge]};
 }
 
-// The weights of G bases from `basis` on; 0 for those that are not there.
+// The weights of G bases from `basis`; 0 beyond the last basis.
 template <int G, typename T>
 __device__ __forceinline__ void basis_weights(const LaneEdge<T>& edge, const T* coefficients,
                                               int64_t bases, int64_t basis, T (&weights)[G]) {
-  const T* of = coefficients + edge.relation * bases + basis;
+  const T* basis_row = coefficients + edge.relation * bases + basis;
 #pragma unroll
   for (int k = 0; k < G; ++k) {
-    weights[k] = edge.row >= 0 && basis + k < bases ? edge.norm * of[k] : T(0);
+    weights[k] = edge.row >= 0 && basis + k < bases ? edge.norm * basis_row[k] : T(0);
   }
 }
 
-// The smallest group of bases that holds them all, or 8, as a template argument.
+// The smallest group size for all bases, at most 8, as a template argument.
 template <typename Use>
 void with_group(int64_t bases, Use use) {
   if (bases <= 1) return use.template operator()<1>();

@@ -1,13 +1,13 @@
-// Aggregate, then transform: one gather of a neighbour's row feeds a group of bases, whose sums stay
-// in registers.
+// Aggregation before the transformation: one gather of a neighbour's row serves a group of bases,
+// with sums in registers.
 #include "rgcn_edges.h"
 
 namespace mmkgc::cuda {
 namespace {
 
-constexpr int kAtOnce = 4;  // gathers on their way
+constexpr int kAtOnce = 4;  // concurrent gathers
 
-// Of a multiprocessor at least, so that a thread has up to 128 registers, or 168, and none is spilled.
+// Minimum per multiprocessor, so that a thread has up to 128 or 168 registers without spilling.
 template <int Sums>
 inline constexpr int kBlocks = Sums > 32 ? 3 : 4;
 
@@ -27,11 +27,11 @@ __global__ void __launch_bounds__(kEdgeThreads, kBlocks<G * V>)
   const S* x = task.x + place.column;
   T sums[G][V] = {};
   for (int64_t at = piece.begin; at < piece.end; at += kWarp) {
-    // Each lane looks up one edge; all lanes then meet its source.
+    // Each lane reads one edge; all lanes then process its source.
     const LaneEdge<T> edge = look_up(task.into, at + lane, piece.end, "source", "relation");
     MMKGC_CHECK_VALUE("rgcn_propagate: ", edge.row >= 0 || at + lane >= piece.end, "entity ",
                       task.into.other[at + lane],
-                      " is a source of the rows, but not among sources");
+                      " has an edge into rows, but is missing from sources");
     const int64_t offset = edge.row >= 0 ? edge.row * task.width : -1;
     T weights[G];
     basis_weights(edge, task.coefficients, task.bases, basis, weights);
@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(kEdgeThreads, kBlocks<G * V>)
 #pragma unroll
       for (int u = 0; u < kAtOnce; ++u) {
         const int64_t from = __shfl_sync(kAllLanes, offset, i + u);
-        // Zeros where there is no edge: a weight of 0 alone would let infinity through.
+        // Zeros without an edge: with a weight of 0, infinity would become NaN.
         values[u] = {};
         if (from >= 0 && place.inside) values[u] = load_packed<V>(x + from);
       }

@@ -1,8 +1,8 @@
-// Sums of neighbours weighted by basis coefficients, and their gradients, on a GPU. S is what x is
-// stored in; all else, and what is summed in, is T = Accumulator<S>.
+// Sums over neighbours with basis coefficients, and their gradients, on a GPU. S is the dtype of x;
+// all other tensors and the sums are of type T = Accumulator<S>.
 //
-// Edges are cut where their positions are multiples of kEdgePart: the parts of a hub are summed by
-// warps of their own and added up afterwards, in order (see RunParts).
+// Edges are cut at positions that are multiples of kEdgePart. The parts of a hub are summed by
+// different warps and then added in order (see RunParts).
 #pragma once
 
 #include <cstdint>
@@ -16,14 +16,14 @@ inline constexpr int64_t kEdgePart = 256;
 
 inline int64_t count_edge_parts(int64_t edges) { return RunParts{kEdgePart}.count(edges); }
 
-// The entities that the rows of a table stand for: all in order where pointers are nullptr.
+// The entities of the rows of a table; all entities in order if the pointers are nullptr.
 struct TableRows {
   const int64_t* ids;    // [count]
-  const int64_t* place;  // [entities] row of each, -1 where it has none
+  const int64_t* place;  // [entities] row of each entity, or -1
   int64_t count;
 };
 
-// One direction of the graph: the rows that its edges are summed into, and those at the other ends.
+// One direction of the graph: the rows of the sums, and the rows at the other ends of the edges.
 template <typename T>
 struct EdgeRows {
   const int64_t* ptr;       // [entities + 1]
@@ -35,9 +35,9 @@ struct EdgeRows {
   int64_t relations;
   TableRows own;
   TableRows others;
-  // Room for what the kernels find and sum; parts = count_edge_parts(edges).
-  int64_t* owner;           // [parts] the entity that a part belongs to, or -1
-  T* partial;               // [2 * parts, columns of a sum] of the parts, then of heads before parts
+  // Temporary memory; parts = count_edge_parts(edges).
+  int64_t* owner;           // [parts] the entity of each part, or -1
+  T* partial;               // [2 * parts, columns] sums of parts, then of heads with parts
 };
 
 template <typename S>
@@ -61,16 +61,16 @@ struct PropagateBackwardTask {
   int64_t bases;
   int64_t width;
   S* d_x;                 // [sources, width], or nullptr
-  // [slices, edges, bases] products of x and the target's grad, to be summed by relation; or nullptr.
-  // Written for edges with a row at both ends.
+  // [slices, edges, bases] products of x and the gradient of the target, which are later summed by
+  // relation, or nullptr. Written for edges with a row at both ends.
   T* dots;
 };
 
-// The gradient of the coefficients from those.
+// The gradient of the coefficients from these products.
 template <typename T>
 struct CoefficientsTask {
   const int64_t* relation;  // [edges] ascending
-  const int64_t* order;     // [edges] the edge behind each
+  const int64_t* order;     // [edges] the edge at each position
   const T* norm;            // [edges]
   const T* dots;            // [slices, edges, bases]
   int64_t slices;
@@ -81,14 +81,14 @@ struct CoefficientsTask {
   T* out;                   // [relations, bases]
 };
 
-// place[ids[i]] = i; the rest of `place` stays. `sources` is for messages only.
+// Sets place[ids[i]] = i. `sources` is only used in messages.
 void place_rows(const int64_t* ids, int64_t count, int64_t entities, bool sources, int64_t* place,
                 void* stream);
 
 template <typename S>
 void propagate(const PropagateTask<S>& task, void* stream);
 
-// The slices of a row that dots are summed over.
+// The number of slices of a row, over which `dots` is summed.
 template <typename S>
 int64_t count_dot_slices(const PropagateBackwardTask<S>& task);
 

@@ -1,12 +1,12 @@
-// The same sums over transposed edges: one gather of a target's gradient feeds that of x and, by the
-// products that it has with x, that of the coefficients.
+// The sums over transposed edges: one gather of a target's gradient serves the gradient of x and,
+// by its products with x, that of the coefficients.
 #include "rgcn_edges.h"
 
 namespace mmkgc::cuda {
 namespace {
 
-constexpr int kAtOnce = 8;  // gathers on their way: of a group of bases for some edges
-constexpr int kBlocks = 4;  // of a multiprocessor at least: up to 128 registers a thread, no spills
+constexpr int kAtOnce = 8;  // concurrent gathers, of a group of bases for some edges
+constexpr int kBlocks = 4;  // minimum per multiprocessor: up to 128 registers without spilling
 
 template <typename S, int V, int G>
 __global__ void __launch_bounds__(kEdgeThreads, kBlocks)
@@ -20,7 +20,7 @@ __global__ void __launch_bounds__(kEdgeThreads, kBlocks)
   const RowSlices::Place place = map.place_by_slice(warp, lane);
   const Piece piece = find_piece(task.from, place.row);
   if (piece.row < 0) return;
-  // Which of the products of a step the lane writes.
+  // The edge and basis of the product that the lane writes.
   const int writes_edge = lane / kLanes / G, writes_basis = lane / kLanes % G;
   T* dots = task.dots;
   if (dots) dots += map.slice_by_slice(warp) * task.from.edges * task.bases;
@@ -31,13 +31,13 @@ __global__ void __launch_bounds__(kEdgeThreads, kBlocks)
   }
   T sum[V] = {};
   for (int64_t at = piece.begin; at < piece.end; at += kWarp) {
-    // Each lane looks up one edge; all lanes then meet the targets that have a row.
+    // Each lane reads one edge; all lanes then process the targets that have a row.
     const LaneEdge<T> edge =
         look_up(task.from, at + lane, piece.end, "back_target", "back_relation");
     const int64_t offset = edge.row >= 0 ? edge.row * task.bases * task.width : -1;
     const unsigned wanted = __ballot_sync(kAllLanes, edge.row >= 0);
-    // A lane that has none, for the last step; steps come out even where all lanes have one.
-    const int nobody = __ffs(~wanted) - 1;
+    // A lane without an edge, to fill up the last step. It is not needed if all lanes have one.
+    const int unused = __ffs(~wanted) - 1;
     for (int64_t basis = 0; basis < task.bases; basis += G) {
       T weights[G];
       basis_weights(edge, task.coefficients, task.bases, basis, weights);
@@ -48,13 +48,13 @@ __global__ void __launch_bounds__(kEdgeThreads, kBlocks)
 #pragma unroll
         for (int u = 0; u < kEdges; ++u) {
           full = full && left;
-          from[u] = left ? __ffs(left) - 1 : nobody;
+          from[u] = left ? __ffs(left) - 1 : unused;
           left &= left - 1;
           const int64_t row = __shfl_sync(kAllLanes, offset, from[u]);
           rows[u] = row >= 0 ? grad + row + basis * task.width : nullptr;
         }
         Packed<T, V> values[kEdges][G];
-        if (full) {  // without conditions, loads do not wait for each other
+        if (full) {  // unconditional loads can overlap
 #pragma unroll
           for (int u = 0; u < kEdges; ++u) {
 #pragma unroll
@@ -83,7 +83,7 @@ __global__ void __launch_bounds__(kEdgeThreads, kBlocks)
         }
         if (!dots) continue;
         T products[kAtOnce] = {};
-        int mine = nobody;
+        int mine = unused;
 #pragma unroll
         for (int u = 0; u < kEdges; ++u) {
           mine = writes_edge == u ? from[u] : mine;
@@ -92,7 +92,7 @@ __global__ void __launch_bounds__(kEdgeThreads, kBlocks)
             T& product = products[u * G + k];
 #pragma unroll
             for (int v = 0; v < V; ++v) product += to_float(x.x[v]) * values[u][k].x[v];
-            product = place.inside ? product : T(0);  // 0 times infinity is not
+            product = place.inside ? product : T(0);  // 0 times infinity is NaN
           }
         }
         const T product = warp_sums(products);
@@ -111,7 +111,7 @@ __global__ void __launch_bounds__(kEdgeThreads, kBlocks)
   }
 }
 
-// Columns that a lane moves at once: 16 bytes of a gradient, or one number.
+// The number of columns that a lane loads at once: 16 bytes of a gradient, or one column.
 template <typename S>
 int columns_at_once(const PropagateBackwardTask<S>& task) {
   constexpr int V = kWide<Accumulator<S>>;

@@ -1,3 +1,4 @@
+// RotatE's queries and the gradients of entities and phases.
 #include "rotate_score.h"
 
 #include "../common/gradient.h"
@@ -15,13 +16,13 @@ struct Complex {
   A re, im;
 };
 
-// x times a number of modulus 1.
+// A complex number times a number of modulus 1.
 template <typename A>
 __device__ __forceinline__ Complex<A> rotated(A re, A im, A cosine, A sine) {
   return {re * cosine - im * sine, re * sine + im * cosine};
 }
 
-// A thread a complex column of a positive.
+// One thread per complex column of a positive.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) make_queries(const RotateTask<T> task) {
   using A = Accumulator<T>;
@@ -60,7 +61,7 @@ __global__ void __launch_bounds__(kThreads)
   A* g0 = d_known + row;
   A* g1 = g0 + half;
   d_phase_rows[at] = g0[d] * q0[0] - g0[0] * q0[d] + g1[0] * q1[d] - g1[d] * q1[0];
-  // A rotation is undone by its conjugate, and that carries gradients back.
+  // The inverse of a rotation is its conjugate, which also maps gradients back.
   const auto head = rotated(g0[0], g0[d], cosine, -sine);
   const auto tail = rotated(g1[0], g1[d], cosine, sine);
   g0[0] = head.re;

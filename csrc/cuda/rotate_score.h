@@ -1,5 +1,5 @@
-// RotatE's queries and what their gradients mean for entities and phases, on a GPU; scoring itself is
-// sampled_task.h.
+// RotatE's queries, and the gradients of entities and phases from those of the queries, on a GPU.
+// The scores are computed by sampled_task.h.
 #pragma once
 
 #include <cstdint>
@@ -28,14 +28,14 @@ struct RotateTask {
 template <typename T>
 void rotate_queries(const RotateTask<T>& task, void* stream);
 
-// `d_known` [2, batch, 2 dim] holds the gradients of the queries and gets, in their place, those of
-// heads and tails; `d_phase_rows` [batch, dim] gets those of each positive's phases.
+// Replaces the gradients of the queries in `d_known` [2, batch, 2 dim] with those of heads and
+// tails, and writes the gradients of the phases of each positive to `d_phase_rows` [batch, dim].
 template <typename T>
 void rotate_backward(const RotateTask<T>& task, Accumulator<T>* d_known,
                      Accumulator<T>* d_phase_rows, void* stream);
 
-// Sums of `d_phase_rows` by relation, in the order of the batch. `order` sorts the positives by
-// relation, starts[r] says where r's begin.
+// Sums `d_phase_rows` by relation in the order of the batch. `order` sorts the positives by
+// relation; those of relation r start at starts[r].
 template <typename T>
 void rotate_sum_phases(const RotateTask<T>& task, const Accumulator<T>* d_phase_rows,
                        const int64_t* order, const int64_t* starts, Accumulator<T>* d_phases,

@@ -1,5 +1,6 @@
-// Scores: a warp takes four candidates of one positive. Each lane holds its columns of the query, of
-// both sides', and streams the candidates' past them: eight loads of 16 bytes are under way at once.
+// Scores: a warp works on four candidates of one positive. Each lane keeps its columns of the
+// queries of both sides and streams those of the candidates, with eight concurrent loads of 16
+// bytes.
 #include "../common/mapping.h"
 #include "../common/sampled_terms.h"
 #include "check.h"
@@ -8,9 +9,9 @@
 namespace mmkgc::cuda {
 namespace {
 
-constexpr int kGroup = 4;  // candidates of a warp
-constexpr int kWarps = 8;  // of a block
-// Of a multiprocessor at least: 128 registers a thread, or 255, so that none spills.
+constexpr int kGroup = 4;  // candidates per warp
+constexpr int kWarps = 8;  // per block
+// Minimum per multiprocessor: 128 or 255 registers per thread, without spilling.
 template <typename A>
 constexpr int kBlocks = sizeof(A) == 8 ? 1 : 2;
 
@@ -31,14 +32,14 @@ __global__ void __launch_bounds__(kWarps * kWarp, kBlocks<Accumulator<T>>)
     const int64_t i = place.first + g < task.n ? place.first + g : task.n - 1;
     const int64_t at = place.row * task.n + i, id = task.ids[at];
     MMKGC_CHECK_ID(task.op, "ids", at, id, task.entities);
-    MMKGC_CHECK_ID(task.op, "side", at, task.side[at], task.sides);
+    MMKGC_CHECK_ID(task.op, "corrupted_side", at, task.corrupted_side[at], task.sides);
     rows[g] = task.table + id * task.candidate_width;
-    second[g] = task.side[at] != 0;
+    second[g] = task.corrupted_side[at] != 0;
   }
   const int64_t of_second = task.sides == 2 ? task.batch : 0;
   const A* queries[2] = {task.queries + place.row * task.query_width,
                          task.queries + (of_second + place.row) * task.query_width};
-  A total[kGroup] = {}, rooted = 0;
+  A total[kGroup] = {}, total_of_roots = 0;
   for (int p = 0; p < task.terms.n; ++p) {
     const auto term = task.terms.term[p];
     const int columns = term.width / kParts;
@@ -82,19 +83,19 @@ __global__ void __launch_bounds__(kWarps * kWarp, kBlocks<Accumulator<T>>)
     }
     const A weight = M == Metric::dot ? term.weight : -term.weight;
     if constexpr (M == Metric::l2) {
-      rooted += weight * root(warp_sums<kGroup>(sum));
+      total_of_roots += weight * root(warp_sums<kGroup>(sum));
     } else {
 #pragma unroll
       for (int g = 0; g < kGroup; ++g) total[g] += weight * sum[g];
     }
   }
-  const A result = M == Metric::l2 ? rooted : warp_sums<kGroup>(total);
+  const A result = M == Metric::l2 ? total_of_roots : warp_sums<kGroup>(total);
   constexpr int kLanesEach = kWarp / kGroup;
   const int64_t i = place.first + lane / kLanesEach;
   if (lane % kLanesEach == 0 && i < task.n) scores[place.row * task.n + i] = result;
 }
 
-// A warp a candidate: l2 is rare, and this runs once a backward pass.
+// One warp per candidate: l2 is rare, and this runs once per backward pass.
 template <typename T>
 __global__ void __launch_bounds__(kWarps * kWarp, kBlocks<Accumulator<T>>)
     factor(const SampledTask<T> task, const Accumulator<T>* grad, Accumulator<T>* factors) {
@@ -102,8 +103,8 @@ __global__ void __launch_bounds__(kWarps * kWarp, kBlocks<Accumulator<T>>)
   const int64_t at = warp_index(), n = task.batch * task.n;
   if (at >= n) return;
   MMKGC_CHECK_ID(task.op, "ids", at, task.ids[at], task.entities);
-  MMKGC_CHECK_ID(task.op, "side", at, task.side[at], task.sides);
-  const int64_t where = task.side[at] * task.batch + at / task.n;
+  MMKGC_CHECK_ID(task.op, "corrupted_side", at, task.corrupted_side[at], task.sides);
+  const int64_t where = task.corrupted_side[at] * task.batch + at / task.n;
   const A* q = task.queries + where * task.query_width;
   const A* w = task.scale ? task.scale + where * task.candidate_width : nullptr;
   const T* c = task.table + task.ids[at] * task.candidate_width;

@@ -1,5 +1,5 @@
-// Scores of sampled candidates and their gradients on a GPU: plain pointers in, plain pointers out.
-// T is what the table is stored in, A = Accumulator<T> everything else.
+// Scores of sampled candidates and their gradients on a GPU, with pointer arguments. T is the dtype
+// of the table, A = Accumulator<T> that of all other tensors.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,7 @@
 
 namespace mmkgc::cuda {
 
-inline constexpr int kMaxPairs = 64;  // they travel in a kernel's parameters
+inline constexpr int kMaxPairs = 64;  // pairs are passed in the parameters of a kernel
 
 template <typename A>
 struct Terms {
@@ -31,7 +31,7 @@ struct SampledTask {
   const T* table;      // [entities, candidate_width]
   const A* scale;      // [sides, batch, candidate_width] or nullptr
   const int64_t* ids;  // [batch, n]
-  const int8_t* side;  // [batch, n]
+  const int8_t* corrupted_side;  // [batch, n]
   int64_t sides;
   int64_t batch;
   int64_t n;
@@ -39,7 +39,7 @@ struct SampledTask {
   int64_t query_width;
   int64_t candidate_width;
   Metric metric;
-  bool narrow;         // something else that is loaded beside these does not allow wide loads
+  bool narrow;         // another tensor does not allow wide loads
   Terms<A> terms;
 };
 
@@ -48,21 +48,21 @@ template <typename A>
 struct SortedCandidates {
   const int64_t* order;   // [n] positions
   const int32_t* entity;  // [n] ascending
-  const int32_t* where;   // [n] the query row (of sides * batch) that each meets
-  const int64_t* starts;  // [entities + 1] where each entity's begin
+  const int32_t* where;   // [n] the query row (of sides * batch) of each candidate
+  const int64_t* starts;  // [entities + 1] the start of each entity
   const A* grad;          // [n] d(loss) / d(score), in this order
-  const A* factors;       // [pairs, n] of l2, in the order of the candidates, or nullptr
+  const A* factors;       // [pairs, n] under l2, in the order of the ids, or nullptr
   int64_t n;
 };
 
-// d(loss) / d(score), and what it is times weight over distance under l2.
+// d(loss) / d(score), and under l2 this times the weight over the distance.
 template <typename A>
 struct ScoreGradient {
   const A* grad;     // [batch, n]
-  const A* factors;  // [pairs, batch * n] of l2, or nullptr
+  const A* factors;  // [pairs, batch * n] under l2, or nullptr
 };
 
-// Further gradient rows that belong to entities: those of entity e are order[i] for
+// Additional gradient rows of entities: those of entity e are order[i] for
 // starts[e] <= i < starts[e + 1].
 template <typename A>
 struct ExtraRows {
@@ -75,15 +75,15 @@ struct ExtraRows {
 template <typename A>
 struct AdamTask {
   AdamStep<A> step;
-  const AdamStep<A>* device_step;  // in its place, or nullptr
+  const AdamStep<A>* device_step;  // replaces `step`, or nullptr
   A* table;                        // [entities, width], the same memory as the task's `table`
   A* mean;
   A* square;
-  const A* dense;                  // [entities, width] of further gradients, or nullptr
-  double* squares;                 // [count_squares] room for sums of squares of gradients
+  const A* dense;                  // [entities, width] gradient to add, or nullptr
+  double* squares;                 // [count_squares] sums of squares of gradients
 };
 
-// How many candidates of a run are summed by one warp.
+// The number of candidates of a run that one warp sums.
 inline constexpr int64_t kPartLength = 128;
 
 template <typename T>
@@ -102,20 +102,20 @@ template <typename T>
 void scale_gradient(const SampledTask<T>& task, const ScoreGradient<Accumulator<T>>& grad,
                     Accumulator<T>* d_scale, void* stream);
 
-// `partial` is room for [divide_up(n, kPartLength), candidate_width].
+// `partial` is temporary memory of [divide_up(n, kPartLength), candidate_width].
 template <typename T>
 void table_gradient(const SampledTask<T>& task, const SortedCandidates<Accumulator<T>>& sorted,
                     const ExtraRows<Accumulator<T>>& extra, Accumulator<T>* partial, T* d_table,
                     void* stream);
 
-// The same, with each row stepped once its gradient is known. `gradient` is room for
-// [entities, candidate_width] where steps_in_two(task), where no warp has all that a column needs.
+// The same with an Adam step on each row after its gradient. If steps_in_two(task), no warp has all
+// values for a column, and `gradient` is temporary memory of [entities, candidate_width].
 template <typename A>
 void table_adam(const SampledTask<A>& task, const SortedCandidates<A>& sorted,
                 const ExtraRows<A>& extra, A* partial, A* gradient, const AdamTask<A>& adam,
                 double* squares, void* stream);
 
-// What a step comes to after as many as `counter`, a number on the device, says.
+// The Adam step that is `counter` steps later; `counter` is a number on the device.
 template <typename A>
 void adam_step_at(const char* op, const AdamSettings& settings, const int64_t* counter,
                   AdamStep<A>* step, void* stream);
@@ -123,17 +123,18 @@ void adam_step_at(const char* op, const AdamSettings& settings, const int64_t* c
 template <typename A>
 bool steps_in_two(const SampledTask<A>& task);
 
-// How many sums of squares the kernels of table_adam make at most.
+// The most sums of squares that the kernels of table_adam write.
 template <typename A>
 int64_t count_squares(const SampledTask<A>& task);
 
-// Fills `entity`, `where` and `sorted` of sorted candidates from `order` and `grad` [batch, n].
+// Fills `entity`, `where` and `sorted` (the gradients) of sorted candidates from `order` and `grad`
+// [batch, n].
 template <typename T>
 void describe_sorted(const SampledTask<T>& task, const int64_t* order, const Accumulator<T>* grad,
                      int32_t* entity, int32_t* where, Accumulator<T>* sorted, void* stream);
 
-// starts[i] = the first position of `sorted` whose value is not below i, for i in 0..ids. Where the
-// values stood before is in `order`; `name` is what messages call them.
+// starts[i] is the first position of `sorted` with a value of at least i, for i in 0..ids. `order`
+// has the unsorted positions of the values; `name` is their name in messages.
 template <typename Integer>
 void run_starts(const char* op, const char* name, const Integer* sorted, const int64_t* order,
                 int64_t n, int64_t ids, int64_t* starts, void* stream);

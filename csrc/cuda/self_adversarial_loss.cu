@@ -1,11 +1,10 @@
-#include "self_adversarial_loss.h"
-
+// The self-adversarial losses.
 #include "loss_rows.h"
 
 namespace mmkgc::cuda {
 namespace {
 
-// sum_i w_i softplus(s_i), its gradient times `scale`.
+// sum_i w_i softplus(s_i), and its gradient times `scale`.
 template <typename T>
 __device__ __forceinline__ T log_sigmoid_row(const LossRow<T>& row, T sum, T scale) {
   const T inverse = 1 / sum;
@@ -13,14 +12,14 @@ __device__ __forceinline__ T log_sigmoid_row(const LossRow<T>& row, T sum, T sca
   for (int64_t i = lane_index(); i < row.n; i += kWarp) {
     T slope;
     const T value = softplus(row.negative[i], &slope), weight = inverse * row.d[i];
-    const bool usable = row.is_usable(i);
-    loss += usable ? weight * value : T(0);
-    row.d[i] = usable ? scale * weight * slope : T(0);
+    const bool kept = row.is_kept(i);
+    loss += kept ? weight * value : T(0);
+    row.d[i] = kept ? scale * weight * slope : T(0);
   }
   return warp_sum(loss);
 }
 
-// sum_i w_i max(0, gap + s_i), its gradient times `scale`, and minus that of the positive.
+// sum_i w_i max(0, gap + s_i), and its gradient times `scale`.
 template <typename T>
 __device__ __forceinline__ T margin_inside_row(const LossRow<T>& row, T sum, T gap, T scale,
                                                T* d_positive) {
@@ -29,16 +28,16 @@ __device__ __forceinline__ T margin_inside_row(const LossRow<T>& row, T sum, T g
   for (int64_t i = lane_index(); i < row.n; i += kWarp) {
     T slope;
     const T value = hinge(gap + row.negative[i], &slope), weight = inverse * row.d[i];
-    const bool usable = row.is_usable(i);
-    loss += usable ? weight * value : T(0);
-    row.d[i] = usable ? scale * weight * slope : T(0);
+    const bool kept = row.is_kept(i);
+    loss += kept ? weight * value : T(0);
+    row.d[i] = kept ? scale * weight * slope : T(0);
     slopes += row.d[i];
   }
   *d_positive = -warp_sum(slopes);
   return warp_sum(loss);
 }
 
-// max(0, gap + sum_i w_i s_i), its gradient times `scale`, and that of the positive.
+// max(0, gap + sum_i w_i s_i), and its gradient times `scale`.
 template <typename T>
 __device__ __forceinline__ T margin_outside_row(const LossRow<T>& row, T sum, T gap, T scale,
                                                 T* d_positive) {
@@ -46,7 +45,7 @@ __device__ __forceinline__ T margin_outside_row(const LossRow<T>& row, T sum, T 
   T mean = 0;
   for (int64_t i = lane_index(); i < row.n; i += kWarp) {
     row.d[i] *= inverse;
-    mean += row.is_usable(i) ? row.d[i] * row.negative[i] : T(0);
+    mean += row.is_kept(i) ? row.d[i] * row.negative[i] : T(0);
   }
   T slope;
   const T loss = hinge(gap + warp_sum(mean), &slope);
@@ -65,7 +64,7 @@ __global__ void __launch_bounds__(kLossThreads, kLossBlocks)
   const T positive = rows.positive[b * rows.positive_stride], gap = task.margin - positive;
   const T scale = T(1) / static_cast<T>(rows.batch);
   const T sum = exponentials(row, task.temperature);
-  const bool none = sum == 0;  // usable: all of row.d is 0, and so is what negatives add
+  const bool none = sum == 0;  // unmasked: row.d is 0, and so is the term of the negatives
   T loss = 0, d_positive = 0;
   if (task.form == AdversarialForm::log_sigmoid) {
     T slope;
@@ -86,15 +85,6 @@ __global__ void __launch_bounds__(kLossThreads, kLossBlocks)
 
 }  // namespace
 
-template <typename T>
-void self_adversarial_loss(const char* op, const SelfAdversarialTask<T>& task, T* loss,
-                           void* stream) {
-  pass_over_rows(op, work_on_rows<T>, task, loss, stream);
-}
-
-template void self_adversarial_loss<float>(const char*, const SelfAdversarialTask<float>&, float*,
-                                           void*);
-template void self_adversarial_loss<double>(const char*, const SelfAdversarialTask<double>&,
-                                            double*, void*);
+MMKGC_LOSS_OF_ROWS(SelfAdversarialTask)
 
 }  // namespace mmkgc::cuda

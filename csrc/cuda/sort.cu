@@ -1,6 +1,6 @@
-// A sort by counting: a number's place is how many come before it. All of them are looked at for each,
-// but by a warp, at once, and a few thousand stay in the first cache: some microseconds, where a sort by
-// digits is made for millions.
+// A sort by counting: the place of a number is the number of smaller ones. A warp compares each
+// number with all others, of which a few thousand fit into the L1 cache, so that a sort takes some
+// microseconds. A radix sort is slower for so few.
 #include "sort.h"
 
 #include "../common/mapping.h"

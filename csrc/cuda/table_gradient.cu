@@ -1,7 +1,7 @@
-// The gradient of a table, entity by entity over candidates in sorted order, without atomics: a warp
-// takes a slice of one row, holds its columns, and streams by the queries that met it. Runs of many
-// candidates are cut into parts that warps of their own sum before. A row is written once, or stepped
-// by Adam at once.
+// The gradient of a table, entity by entity over candidates in sorted order, without atomics. A
+// warp works on a slice of one row, keeps its columns, and streams the queries of its candidates.
+// Long runs of candidates are cut into parts, which other warps sum before. A row is written, or
+// stepped by Adam, once.
 #include "../common/mapping.h"
 #include "check.h"
 #include "gradient_columns.h"
@@ -10,11 +10,11 @@ namespace mmkgc::cuda {
 namespace {
 
 constexpr int kWarps = 4;
-constexpr int kBlocks = 4;  // of a multiprocessor at least: 128 registers a thread, and no spills
+constexpr int kBlocks = 4;  // minimum per multiprocessor: 128 registers without spilling
 constexpr int kThreads = 256;
 constexpr int kSumThreads = 1024;
 
-// What all kernels of the pass read.
+// The input of all kernels of the pass.
 template <typename T>
 struct Pass {
   using A = Accumulator<T>;
@@ -52,11 +52,11 @@ __device__ __forceinline__ void sum_run(const Pass<T>& pass, int64_t entity, int
         A q[kAtOnce<V>][Mine::kParts][V], w[kAtOnce<V>][Mine::kParts][V], pulls[kAtOnce<V>];
 #pragma unroll
         for (int u = 0; u < kAtOnce<V>; ++u) {
-          const bool there = next + u < count;  // otherwise the last one again, for nothing
-          const int from = there ? next + u : count - 1;
+          const bool valid = next + u < count;  // otherwise the last query is repeated and not used
+          const int from = valid ? next + u : count - 1;
           const int64_t row = __shfl_sync(kAllLanes, where, from);
           const A pulled = __shfl_sync(kAllLanes, g, from);
-          pulls[u] = there ? pulled : A(0);
+          pulls[u] = valid ? pulled : A(0);
           Mine::load(queries + row * task.query_width, at.other, q[u]);
           Mine::fill(w[u], A(1));
           if constexpr (Scaled) {
@@ -66,7 +66,7 @@ __device__ __forceinline__ void sum_run(const Pass<T>& pass, int64_t entity, int
         }
 #pragma unroll
         for (int u = 0; u < kAtOnce<V>; ++u) {
-          Mine::template add<Of::candidate>(pulls[u], q[u], w[u], c, of_pair);
+          Mine::template add<Variable::candidate>(pulls[u], q[u], w[u], c, of_pair);
         }
       }
     }
@@ -90,7 +90,7 @@ __global__ void __launch_bounds__(kWarps * kWarp, kBlocks) sum_parts(const Pass<
   const RowSlices::Place place = map.place(warp, lane_index());
   const int64_t begin = place.row * parts.length, entity = pass.sorted.entity[begin];
   const int64_t start = pass.sorted.starts[entity], end = pass.sorted.starts[entity + 1];
-  if (!parts.belongs(place.row, start, end)) return;  // a run begins here: this is its head
+  if (!parts.belongs(place.row, start, end)) return;  // the head of a run
   A sum[Mine::kOwned][V] = {};
   sum_run<T, M, V, Whole, Scaled>(pass, entity, begin, parts.part_end(place.row, end), place.column,
                                   sum);
@@ -109,7 +109,7 @@ __device__ __forceinline__ void add_columns(const A* from, A (&to)[V]) {
   for (int v = 0; v < V; ++v) to[v] += x[v];
 }
 
-// Writes a row's columns out.
+// Writes the columns of a row.
 template <typename T>
 struct Write {
   T* d_table;
@@ -123,7 +123,7 @@ struct Write {
   __device__ __forceinline__ void done(int64_t, double) const {}
 };
 
-// Steps a row's columns; returns the sum of the squares of their gradients.
+// Steps the columns of a row; returns the sum of the squares of their gradients.
 template <typename A>
 struct Step {
   AdamTask<A> adam;
@@ -200,7 +200,7 @@ __global__ void __launch_bounds__(kWarps * kWarp, kBlocks)
   finish.done(warp, squares);
 }
 
-// Adam from a gradient in memory.
+// Adam with a gradient in memory.
 template <typename A>
 __global__ void __launch_bounds__(kThreads)
     step_rows(const A* gradient, int64_t n, const Step<A> step) {
@@ -216,7 +216,7 @@ __global__ void __launch_bounds__(kThreads)
 template <typename A>
 __global__ void __launch_bounds__(kWarp)
     make_step(const AdamSettings settings, const int64_t* counter, AdamStep<A>* step) {
-  if (threadIdx.x == 0) *step = settings.at<A>(*counter);
+  if (threadIdx.x == 0) *step = settings.after<A>(*counter);
 }
 
 // The sum of `n` numbers in a fixed order, by one block.
@@ -228,7 +228,7 @@ __global__ void __launch_bounds__(kSumThreads) sum_squares(const double* squares
   if (threadIdx.x == 0) *out = sum;
 }
 
-// Returns how many warps took rows.
+// Returns the number of warps with rows.
 template <typename T, typename Finish>
 int64_t run(const Pass<T>& pass, const ExtraRows<Accumulator<T>>& extra, const Finish& finish,
             void* stream) {
@@ -263,8 +263,8 @@ __global__ void __launch_bounds__(kThreads)
                         (task.ids[order[i - 1]] == task.ids[position] && order[i - 1] < position),
                     "order does not sort the ids at entry ", i, "");
   entity[i] = static_cast<int32_t>(task.ids[position]);
-  where[i] = static_cast<int32_t>(task.side[position] * task.batch + position / task.n);
-  sorted[i] = grad[position];  // looked up once, not by every slice of a row
+  where[i] = static_cast<int32_t>(task.corrupted_side[position] * task.batch + position / task.n);
+  sorted[i] = grad[position];  // read once here instead of by every slice of a row
 }
 
 template <typename Integer>
@@ -299,13 +299,13 @@ void adam_step_at(const char* op, const AdamSettings& settings, const int64_t* c
 
 template <typename A>
 bool steps_in_two(const SampledTask<A>& task) {
-  // A lane that looks at columns which another lane steps would find them stepped.
+  // A lane must not read columns after another lane has stepped them.
   return task.metric == Metric::modulus && !(is_whole(task) && !task.scale && allows(task, 2));
 }
 
 template <typename A>
 int64_t count_squares(const SampledTask<A>& task) {
-  // Of all widths of loads, one column makes the most slices.
+  // Loads of one column need the most slices.
   const RowSlices map{task.entities, task.candidate_width, 1};
   const int64_t in_two =
       blocks_for(task.entities * task.candidate_width, kThreads) * (kThreads / kWarp);
@@ -317,7 +317,7 @@ void table_adam(const SampledTask<A>& task, const SortedCandidates<A>& sorted,
                 const ExtraRows<A>& extra, A* partial, A* gradient, const AdamTask<A>& adam,
                 double* squares, void* stream) {
   const Pass<A> pass{task, sorted, partial};
-  int64_t warps;  // each of which leaves a sum of squares
+  int64_t warps;  // with one sum of squares each
   if (steps_in_two(task)) {
     run(pass, extra, Write<A>{gradient}, stream);
     const int64_t n = task.entities * task.candidate_width, blocks = blocks_for(n, kThreads);

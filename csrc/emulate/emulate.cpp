@@ -37,14 +37,14 @@ struct Fiber {
 };
 
 struct Warp {
-  // Two sets, so that a lane may come to the next exchange before another has read the last.
+  // Two sets, so that a lane may start the next exchange before another has read the previous one.
   uint64_t slots[2][kWarp];
 };
 
 struct Machine {
   std::vector<std::unique_ptr<Fiber>> fibers;
   std::vector<Warp> warps;
-  std::vector<int> turn;  // of each fiber: which set of slots is next
+  std::vector<int> turn;  // the next set of slots of each fiber
   std::vector<char> shared;
   const std::function<void()>* body = nullptr;
   int threads = 0;
@@ -58,13 +58,14 @@ struct Machine {
 
 Machine machine;
 
-// jmp_buf alone switches stacks fast; ucontext makes the first entry. The sanitizer is told of each.
-void leave(Fiber& fiber, bool for_good) {
+// jmp_buf switches stacks fast; ucontext is used for the first entry. The sanitizer is notified of
+// every switch.
+void leave(Fiber& fiber, bool finished) {
 #if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_start_switch_fiber(for_good ? nullptr : &fiber.fake_stack, machine.scheduler_bottom,
+  __sanitizer_start_switch_fiber(finished ? nullptr : &fiber.fake_stack, machine.scheduler_bottom,
                                  machine.scheduler_size);
 #else
-  (void)for_good;
+  (void)finished;
 #endif
   if (_setjmp(fiber.at) == 0) _longjmp(machine.scheduler, 1);
 #if defined(__SANITIZE_ADDRESS__)
@@ -85,7 +86,7 @@ void enter() {
       if (!machine.error) machine.error = std::current_exception();
     }
     fiber.state = State::done;
-    leave(fiber, false);  // and come back for the next block
+    leave(fiber, false);  // resumed for the next block
   }
 }
 
@@ -127,7 +128,7 @@ void wait(State state) {
   leave(fiber, false);
 }
 
-// Whether all of [begin, end) wait in `state`; then they may go on.
+// Makes the fibers [begin, end) ready if all of them wait in `state`; returns whether they do.
 bool release(int begin, int end, State state) {
   for (int i = begin; i < end; ++i) {
     if (machine.fibers[static_cast<std::size_t>(i)]->state != state) return false;
@@ -158,8 +159,8 @@ void run_block() {
     }
     moved |= release(0, n, State::at_block);
     if (!moved) {
-      throw std::runtime_error("emulated kernel: some threads wait at a barrier that others "
-                               "do not reach");
+      throw std::runtime_error("emulated kernel: only some threads of a block reach a "
+                               "barrier");
     }
   }
 }
@@ -191,7 +192,7 @@ void run(int64_t blocks, int threads, std::size_t shared, const std::function<vo
   machine.turn.assign(static_cast<std::size_t>(threads), 0);
   machine.error = nullptr;
   for (int64_t block = 0; block < blocks; ++block) {
-    // Fresh for each block, of exactly the size asked for, and full of NaN.
+    // New for each block, of exactly the requested size, and filled with NaN.
     machine.shared.assign(shared, static_cast<char>(0xff));
     machine.shared.shrink_to_fit();
     for (int i = 0; i < threads; ++i) {
@@ -205,7 +206,7 @@ void run(int64_t blocks, int threads, std::size_t shared, const std::function<vo
     try {
       run_block();
     } catch (...) {
-      machine.fibers.clear();  // whoever has not ended is given up, and its stack with it
+      machine.fibers.clear();  // discards unfinished fibers with their stacks
       throw;
     }
   }

@@ -1,8 +1,9 @@
-// Just enough of CUDA to run a kernel's body on the CPU, one block after another, for `make emulate`.
+// The subset of CUDA that is needed to run kernels on the CPU, one block after another (`make
+// emulate`).
 //
-// The threads of a block are fibers that run until they meet a barrier (`__syncthreads`, or a warp
-// function such as a shuffle), so that kernels are the same text here and on a GPU. What a GPU would
-// leave undefined is an error: a barrier that only some threads reach, or a shuffle by part of a warp.
+// The threads of a block are fibers that run until a barrier (`__syncthreads`, or a warp function
+// such as a shuffle), so that kernels have the same source here and on a GPU. Undefined behaviour
+// of a GPU is an error: a barrier that only some threads reach, or a shuffle by part of a warp.
 #pragma once
 
 #include <cstddef>
@@ -19,20 +20,20 @@ struct Thread {
   Index thread, block, block_size, grid_size;
 };
 
-// Of the fiber that runs now.
+// The thread of the running fiber.
 extern Thread* current;
 
 // Waits for all threads of the block.
 void sync_block();
 
-// Hands every lane's 8 bytes to every lane of the warp: slots[lane]. All 32 lanes must call.
+// Exchanges 8 bytes per lane within the warp: returns slots[lane]. All 32 lanes must call.
 const uint64_t* exchange(uint64_t mine);
 
-// Memory of the block, as asked for at launch.
+// The dynamic shared memory of the block.
 void* dynamic_shared();
 
-// Runs `body` once for each thread of each block. Throws std::runtime_error where a barrier is not
-// reached by all.
+// Runs `body` for each thread of each block. Throws std::runtime_error if only some threads reach a
+// barrier.
 void run(int64_t blocks, int threads, std::size_t shared, const std::function<void()>& body);
 
 template <typename T>
@@ -55,7 +56,7 @@ inline int lane() { return static_cast<int>(current->thread.x % 32); }
 #define __host__
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
-// Blocks run one at a time, so one copy is enough.
+// Blocks run one at a time, so that one copy is enough.
 #define __shared__ static
 #define threadIdx (::mmkgc::emulate::current->thread)
 #define blockIdx (::mmkgc::emulate::current->block)

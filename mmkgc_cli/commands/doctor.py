@@ -34,11 +34,11 @@ def doctor(as_json: JsonFlag = False) -> None:
         if value:
             out.print(f"  {key}: {value}")
     rows = [
-        [op, device, entry["path"], entry["why"]]
+        [op, device, entry["backend"], entry["why"]]
         for op, devices in report["ops"].items()
         for device, entry in devices.items()
     ]
-    out.print(table("ops", ["", "device", "path", "why"], rows))
+    out.print(table("ops", ["", "device", "backend", "why"], rows))
     out.print()
     out.print(f"devices: {', '.join(report['devices'])}; CPU threads: {report['threads']}")
     for name, folder in report["folders"].items():
@@ -89,7 +89,7 @@ def diagnose() -> dict[str, Any]:
         "native": {"loaded": library.loaded, "reason": library.reason, "build": library.build},
         "ops": {
             op: {
-                kind: dict(zip(("path", "why"), ops.path_of(op, kind), strict=True))
+                kind: dict(zip(("backend", "why"), ops.backend_of(op, kind), strict=True))
                 for kind in kinds
             }
             for op in ops.OPS

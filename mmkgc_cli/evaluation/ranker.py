@@ -99,7 +99,12 @@ def _count(
     prepared = ranking_rows(scorer, entities, relations, side, tables)
     if isinstance(prepared, BranchRows):
         return rank_candidates(
-            prepared.queries, prepared.table, *rows, prepared.metric, prepared.pairs, prepared.scale
+            prepared.queries,
+            prepared.table,
+            *rows,
+            metric=prepared.metric,
+            pairs=prepared.pairs,
+            scale=prepared.scale,
         )
     block = max(1, min(LANES, SCORES_AT_ONCE // scorer.n_entities))
     return rank_scores(prepared, block, *rows)

@@ -1,6 +1,6 @@
-"""Native ops with their torch twins: a file per op, wrapper, twin and fake together."""
+"""Native ops; one file holds the wrapper, the reference implementation and the fake of an op."""
 
-from mmkgc_cli.ops._native import library, path_of, without_kernels
+from mmkgc_cli.ops._native import backend_of, library, without_kernels
 from mmkgc_cli.ops.deferred import Deferred, DeferredGradient, DeferredRows, lookup
 from mmkgc_cli.ops.entropy_weighted_loss import (
     NegativeReduction,
@@ -49,6 +49,7 @@ __all__ = [
     "RowLoss",
     "SelfAdversarial",
     "SideChoice",
+    "backend_of",
     "dense_gradient",
     "entropy_cut",
     "entropy_weighted_loss",
@@ -57,7 +58,6 @@ __all__ = [
     "lookup",
     "loss_of_scores",
     "modulus",
-    "path_of",
     "rank_candidates",
     "rank_scores",
     "rgcn_propagate",

@@ -1,4 +1,4 @@
-"""What the ops share that score candidates and end in a loss."""
+"""Shared parts of the ops that score candidates and end in a loss."""
 
 from __future__ import annotations
 
@@ -9,69 +9,49 @@ from torch import Tensor
 
 from mmkgc_cli.ops import _losses, _native
 from mmkgc_cli.ops._arguments import Checks
-from mmkgc_cli.ops.deferred import Deferred, DeferredGradient, deferred_gradients
-from mmkgc_cli.ops.entropy_weighted_loss import twin as entropy_weighted
+from mmkgc_cli.ops.deferred import deferred_gradients
+from mmkgc_cli.ops.entropy_weighted_loss import reference as entropy_weighted
 from mmkgc_cli.ops.row_loss import RowLoss
-from mmkgc_cli.ops.self_adversarial_loss import twin as self_adversarial
+from mmkgc_cli.ops.self_adversarial_loss import reference as self_adversarial
 
 
-def is_fused(op: str, table: Tensor, loss: RowLoss) -> bool:
-    """Whether `op` may run: it makes no gradient of the table, which is left to the optimizer."""
-    if loss.native is None or not _native.has_kernel(op, table.device.type):
-        return False
-    return not table.requires_grad or deferred_gradients(table) is not None
+def packed_loss(op: str, table: Tensor, loss: RowLoss) -> tuple[int, list[float]] | None:
+    """`loss` in the form of the schemas; None where `op` cannot compute it.
+
+    The op returns no gradient of the table: it needs an optimizer that takes the deferred one, or
+    a frozen table.
+    """
+    if not _native.has_kernel(op, table.device.type):
+        return None
+    return None if table.requires_grad and deferred_gradients(table) is None else loss.native
 
 
-def twin_of_scores(
-    checks: Checks, scores: Tensor, usable: Tensor | None, kind: int, settings: Sequence[float]
-) -> Tensor:
-    """The same in torch, by kind and numbers."""
-    check_settings(checks, scores, usable, kind, settings)
-    negatives = None if usable is None else usable[:, 1:]
-    if kind == 0:
+def check_loss(
+    checks: Checks, ids: Tensor, mask: Tensor | None, loss: int, settings: Sequence[float]
+) -> _losses.Settings:
+    """Checks the mask and the settings; returns the settings."""
+    checks.require(
+        ids.shape[1] >= 1, "ids has no columns, expected the positives in the first column"
+    )
+    checks.mask(mask, "ids", ids)
+    return _losses.unpack(checks, loss, settings)
+
+
+def reference_loss(scores: Tensor, mask: Tensor | None, settings: _losses.Settings) -> Tensor:
+    """The loss of scores ``[B, 1 + N]``, the positives first, in torch."""
+    args = scores[:, 0], scores[:, 1:], None if mask is None else mask[:, 1:]
+    if isinstance(settings, _losses.SelfAdversarialSettings):
         temperature, form, margin = settings
-        return self_adversarial(
-            scores[:, 0], scores[:, 1:], negatives, temperature, int(form), margin
-        )
-    easy_above, hard_upto, *weights = settings[:5]
-    reduction, temperature, one_sided = settings[5:]
+        return self_adversarial(*args, temperature, int(form), margin)
+    s = settings
     return entropy_weighted(
-        scores[:, 0], scores[:, 1:], negatives, easy_above, hard_upto, weights, int(reduction),
-        temperature, bool(one_sided),
+        *args, s.easy_above, s.hard_upto, (s.easy, s.ambiguous, s.hard), int(s.reduction),
+        s.temperature, bool(s.one_sided),
     )  # fmt: skip
 
 
-def check_settings(
-    checks: Checks, ids: Tensor, usable: Tensor | None, kind: int, settings: Sequence[float]
-) -> None:
-    """The checks of ``checks/loss_settings.h``, word for word (a test compares them)."""
-    checks.require(ids.shape[1] >= 1, "ids has no columns, expected the positive in the first")
-    if usable is not None:
-        checks.require(usable.shape == ids.shape, "usable must have the shape of ids")
-        checks.require(usable.dtype == torch.bool, "usable must be bool")
-    checks.require(
-        kind in (0, 1), f"loss is {kind}, expected 0 (self_adversarial) or 1 (entropy_weighted)"
-    )
-    expected = 3 if kind == 0 else 8
-    checks.require(
-        len(settings) == expected,
-        f"settings holds {len(settings)} numbers, expected {expected}",
-    )
-    if kind == 0:
-        _losses.check_form(checks, settings[1])
-    else:
-        _losses.check_cuts(checks, settings[0], settings[1])
-        _losses.check_reduction(checks, settings[5])
-
-
 def scaled(grad: Tensor, *gradients: Tensor) -> tuple[Tensor, ...]:
-    """Gradients times that of the loss, which nearly always is 1."""
+    """`gradients` times the gradient of the loss, which nearly always is 1."""
     if grad.device.type == "cpu" and not torch.is_grad_enabled() and grad.item() == 1:
         return gradients
     return tuple(g * grad for g in gradients)
-
-
-def defer(deferred: list[Deferred] | None, gradient: DeferredGradient) -> None:
-    """Leaves the gradient of the table to the optimizer, if it wants one."""
-    if deferred is not None:
-        deferred.append(gradient)

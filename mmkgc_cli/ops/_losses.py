@@ -1,12 +1,13 @@
-"""What the losses share: their softmax weights, and how torch learns of their gradients.
+"""Shared parts of the losses: checks, softmax weights, settings in schemas, gradients.
 
-The native losses make the gradient of the scores together with the loss, so that backward only
-scales it. They have no second derivatives.
+The native losses compute the gradient of the scores together with the loss, so that the backward
+pass only scales it. They have no second derivatives.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,40 +16,95 @@ from mmkgc_cli.ops._arguments import Checks
 from mmkgc_cli.ops._autograd import first_order
 
 
-def adversarial_weights(negative: Tensor, usable: Tensor, temperature: float) -> Tensor:
-    """softmax(temperature * s) over the usable negatives of a row; all 0 where there are none."""
-    logits = (temperature * negative).masked_fill(~usable, -torch.inf)
-    # A row of -inf alone would come out of the softmax as NaN; real NaN must stay.
-    return torch.where(usable.any(1, keepdim=True), logits.softmax(1), 0)
+class SelfAdversarialSettings(NamedTuple):
+    """The settings of `self_adversarial_loss` in an op that ends in a loss."""
+
+    temperature: float
+    form: float
+    margin: float
+
+    def check(self, checks: Checks) -> None:
+        """The form is a value of `AdversarialForm`."""
+        checks.require(
+            self.form in (0, 1, 2),
+            f"form is {self.form:g}, expected 0 (log_sigmoid), 1 (margin_inside) or 2 "
+            "(margin_outside)",
+        )
+
+
+class EntropyWeightedSettings(NamedTuple):
+    """The settings of `entropy_weighted_loss` in an op that ends in a loss."""
+
+    easy_above: float
+    hard_upto: float
+    easy: float
+    ambiguous: float
+    hard: float
+    reduction: float
+    temperature: float
+    one_sided: float
+
+    def check(self, checks: Checks) -> None:
+        """The cuts are in their order, and the reduction is a value of `NegativeReduction`."""
+        checks.require(
+            self.easy_above >= self.hard_upto,
+            f"easy_above is {self.easy_above:g}, expected at least hard_upto, "
+            f"which is {self.hard_upto:g}",
+        )
+        checks.require(
+            self.reduction in (0, 1, 2),
+            f"reduction is {self.reduction:g}, expected 0 (mean), 1 (sum) or 2 (self_adversarial)",
+        )
+
+
+Settings = SelfAdversarialSettings | EntropyWeightedSettings
+_KINDS = (SelfAdversarialSettings, EntropyWeightedSettings)
+
+
+def pack(settings: Settings) -> tuple[int, list[float]]:
+    """`loss` and `settings` of the schemas."""
+    return _KINDS.index(type(settings)), [float(number) for number in settings]
+
+
+def unpack(checks: Checks, loss: int, numbers: Sequence[float]) -> Settings:
+    """The settings from `loss` and `settings` of the schemas, checked."""
+    checks.require(
+        loss in (0, 1), f"loss is {loss}, expected 0 (self_adversarial) or 1 (entropy_weighted)"
+    )
+    kind = _KINDS[loss]
+    expected = len(kind._fields)
+    checks.require(
+        len(numbers) == expected,
+        f"settings holds {len(numbers)} numbers, expected {expected}",
+    )
+    settings: Settings = kind(*numbers)
+    settings.check(checks)
+    return settings
+
+
+def check_scores(checks: Checks, positive: Tensor, negative: Tensor, mask: Tensor | None) -> None:
+    """Scores ``[B]`` of the positives and ``[B, N]`` of the negatives, and the mask."""
+    checks.dimensions("positive", positive, 1)
+    checks.real("positive", positive)
+    checks.matrix("negative", negative)
+    checks.same_dtype("negative", negative, "positive", positive)
+    checks.require(
+        negative.shape[0] == positive.shape[0],
+        f"negative has {negative.shape[0]} rows, expected {positive.shape[0]} (one per positive)",
+    )
+    checks.mask(mask, "negative", negative)
+
+
+def adversarial_weights(negative: Tensor, mask: Tensor, temperature: float) -> Tensor:
+    """softmax(temperature * s) over the unmasked negatives of a row; 0 in a row without any."""
+    logits = (temperature * negative).masked_fill(~mask, -torch.inf)
+    # The softmax of a row of -inf is NaN; NaN that comes from the scores must stay.
+    return torch.where(mask.any(1, keepdim=True), logits.softmax(1), 0)
 
 
 def mean_of_rows(losses: Tensor) -> Tensor:
-    """The mean; 0 for no rows, since a batch without triples teaches nothing."""
+    """The mean; 0 without rows, so that an empty batch has no effect."""
     return losses.sum() / max(1, losses.shape[0])
-
-
-def check_form(checks: Checks, form: float) -> None:
-    """One of the three, as ``csrc/bindings/checks/loss_checks.h`` has it."""
-    checks.require(
-        form in (0, 1, 2),
-        f"form is {form:g}, expected 0 (log_sigmoid), 1 (margin_inside) or 2 (margin_outside)",
-    )
-
-
-def check_cuts(checks: Checks, easy_above: float, hard_upto: float) -> None:
-    """In their order."""
-    checks.require(
-        easy_above >= hard_upto,
-        f"cuts are {easy_above:g} and {hard_upto:g}, expected the first no smaller than the second",
-    )
-
-
-def check_reduction(checks: Checks, reduction: float) -> None:
-    """One of the three."""
-    checks.require(
-        reduction in (0, 1, 2),
-        f"reduction is {reduction:g}, expected 0 (mean), 1 (sum) or 2 (self_adversarial)",
-    )
 
 
 def fake(positive: Tensor, negative: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -66,22 +122,22 @@ class _Loss(torch.autograd.Function):
         loss: Tensor
         loss, d_positive, d_negative = op(*args)
         ctx.save_for_backward(d_positive, d_negative, *args[:2])
-        ctx.others = len(args) - 2
+        ctx.settings = len(args) - 2
         return loss
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         d_positive, d_negative, *scores = ctx.saved_tensors
         scaled = (d_positive * grad, d_negative * grad)
-        made = first_order("a loss of scores", scaled, (grad, *scores))
-        return None, *made, *(None,) * ctx.others
+        gradients = first_order("a loss of scores", scaled, (grad, *scores))
+        return None, *gradients, *(None,) * ctx.settings
 
 
-def apply(op: Any, positive: Tensor, negative: Tensor, *rest: Any) -> Tensor:
-    """The loss that `op` makes, differentiable in both kinds of scores.
+def apply(op: Any, positive: Tensor, negative: Tensor, *settings: Any) -> Tensor:
+    """The loss that `op` computes, differentiable in both kinds of scores.
 
-    A function of autograd around the op, not a formula registered for it: that takes 40 us a call
-    longer, as long as the op itself on 1,024 x 32 scores.
+    This is an autograd function around the op. A formula registered for the op takes 40 us per
+    call longer, which is as long as the op itself on 1,024 x 32 scores.
     """
-    loss: Tensor = _Loss.apply(op, positive, negative, *rest)  # type: ignore[no-untyped-call]
+    loss: Tensor = _Loss.apply(op, positive, negative, *settings)  # type: ignore[no-untyped-call]
     return loss

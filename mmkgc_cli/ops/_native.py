@@ -1,4 +1,4 @@
-"""Finds the native library and says, per op and device, which path runs and why."""
+"""Loads the native library and reports the backend of each op and device."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import torch
 from mmkgc_cli import __version__
 
 SWITCH = "MMKGC_NATIVE"
-# Ops that are others run one after the other, where they have no kernel of their own.
+# Fused ops, which run as a scoring op and a loss on devices without a kernel for them.
 COMPOSED = {"rotate_loss": "rotate_score", "sampled_loss": "sampled_score"}
 
 
 @dataclass(frozen=True)
 class NativeLibrary:
-    """What came of loading ``mmkgc_cli._C``: its build information, or why it is not used."""
+    """The state of ``mmkgc_cli._C``: its build information, or the reason why it is not used."""
 
     loaded: bool
     reason: str
@@ -40,7 +40,7 @@ def library() -> NativeLibrary:
         return NativeLibrary(False, _why_missing(error), {})
     build: dict[str, str] = module.build_info()
     if build["version"] != __version__:
-        reason = f"built for mmkgc {build['version']}, this is {__version__}: build it again"
+        reason = f"built for mmkgc {build['version']}, not {__version__}: rebuild it"
         return NativeLibrary(False, reason, build)
     return NativeLibrary(True, "loaded", build)
 
@@ -54,27 +54,27 @@ def _why_missing(error: ImportError) -> str:
     except (OSError, ValueError, KeyError):
         pass
     if isinstance(error, ModuleNotFoundError):
-        return "not built: run `make build`, or `pip install --no-build-isolation .` again"
-    return f"does not load: {error}"
+        return "not built: run `make build` or `pip install --no-build-isolation .`"
+    return f"failed to load: {error}"
 
 
-_avoided = False
+_disabled = False
 
 
 @contextlib.contextmanager
 def without_kernels() -> Iterator[None]:
-    """Everything runs on the twins while it lasts, to hold one path against the other."""
-    global _avoided
-    before, _avoided = _avoided, True
+    """Runs all ops on their reference implementations, to compare the backends."""
+    global _disabled
+    before, _disabled = _disabled, True
     try:
         yield
     finally:
-        _avoided = before
+        _disabled = before
 
 
 def has_kernel(op: str, device_type: str) -> bool:
-    """Whether the loaded library holds a kernel of `op` for ``cpu`` or ``cuda`` tensors."""
-    return not _avoided and library().loaded and _is_registered(op, device_type)
+    """Whether the loaded library has a kernel of `op` for ``cpu`` or ``cuda`` tensors."""
+    return not _disabled and library().loaded and _is_registered(op, device_type)
 
 
 @functools.cache
@@ -86,12 +86,12 @@ def _is_registered(op: str, device_type: str) -> bool:
     return has
 
 
-def path_of(op: str, device_type: str) -> tuple[str, str]:
-    """Which path `op` takes on a device: ``("native" | "twin", why)``."""
+def backend_of(op: str, device_type: str) -> tuple[str, str]:
+    """The backend of `op` on a device, ``native`` or ``reference``, and the reason."""
     if not library().loaded:
-        return "twin", library().reason
+        return "reference", library().reason
     if has_kernel(op, device_type):
         return "native", "loaded"
     if op in COMPOSED and has_kernel(COMPOSED[op], device_type):
-        return "native", f"by {COMPOSED[op]} and the loss"
-    return "twin", f"no {device_type} kernel in this build"
+        return "native", f"as {COMPOSED[op]} and the loss"
+    return "reference", f"no {device_type} kernel in this build"

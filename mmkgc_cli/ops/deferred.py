@@ -1,11 +1,11 @@
-"""Gradients of tables that the scoring ops leave to an optimizer.
+"""Deferred gradients: gradients of tables that the scoring ops leave to an optimizer.
 
-The gradient of a table of entities is as large as the table: writing it out and reading it again
-costs a part of a training step. While a parameter has an attribute `deferred_gradients` (an
-optimizer sets it around forward and backward) it gets, in place of a gradient, what one can be made
-from: `sampled_score` and `rotate_score` append a `DeferredGradient` to that list, and the optimizer
-hands it to `table_adam`, which makes each row's gradient and steps the row at once. `lookup` does
-the same for rows that are read out of a table: queries are made from such.
+The gradient of an entity table is as large as the table, and writing and reading it takes a
+noticeable part of a training step. An optimizer may set the attribute `deferred_gradients` of a
+parameter, a list, around forward and backward. The parameter then gets no gradient: the scoring ops
+append a `DeferredGradient` to the list instead, and the optimizer passes it to `table_adam`, which
+computes the gradient of each row and steps the row in one pass. `lookup` does the same for rows
+read from a table, such as those of the queries.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from mmkgc_cli.ops import _native
 
 @dataclass(frozen=True)
 class DeferredGradient:
-    """The gradient of a table through the scores of sampled candidates, not yet made.
+    """The arguments from which the gradient of a table through sampled scores is computed.
 
-    The arguments of `sampled_score` in the form of its schema; `grad` ``[B, N]``, the gradient of
-    the scores; and `extra` ``[n, Dc]``, further gradient rows of the entities `extra_ids` ``[n]``.
-    `version` is that of the table when the gradient was deferred.
+    They are those of `sampled_score` in the form of its schema; `grad` ``[B, N]``, the gradient of
+    the scores; and `extra` ``[n, Dc]``, additional gradient rows of the entities `extra_ids`
+    ``[n]``. `version` is the version of the table when the gradient was deferred.
     """
 
     grad: Tensor
     queries: Tensor
     ids: Tensor
-    side: Tensor
+    corrupted_side: Tensor
     metric: int
     pairs: Sequence[int]
     weights: Sequence[float]
@@ -45,7 +45,7 @@ class DeferredGradient:
 
 @dataclass(frozen=True)
 class DeferredRows:
-    """Gradient rows `grad` ``[n, Dc]`` of the rows `ids` ``[n]`` of a table, not yet added up."""
+    """Gradient rows `grad` ``[n, Dc]`` of the rows `ids` ``[n]`` of a table, not yet summed."""
 
     grad: Tensor
     ids: Tensor
@@ -56,18 +56,18 @@ Deferred = DeferredGradient | DeferredRows
 
 
 def deferred_gradients(table: Tensor) -> list[Deferred] | None:
-    """Where to leave the gradient of `table`; None where it is to be made at once."""
-    wanted: list[Deferred] | None = getattr(table, "deferred_gradients", None)
-    if wanted is None or not (table.requires_grad and table.is_leaf and torch.is_grad_enabled()):
+    """The list for deferred gradients of `table`; None if its gradient must not be deferred."""
+    deferred: list[Deferred] | None = getattr(table, "deferred_gradients", None)
+    if deferred is None or not (table.requires_grad and table.is_leaf and torch.is_grad_enabled()):
         return None
-    return wanted if _native.has_kernel("table_adam", table.device.type) else None
+    return deferred if _native.has_kernel("table_adam", table.device.type) else None
 
 
 def lookup(table: Tensor, ids: Tensor | None) -> Tensor:
-    """Rows ``[*ids.shape, D]`` of `table` [E, D], as `torch.nn.functional.embedding`; None: all.
+    """Rows ``[*ids.shape, D]`` of `table` [E, D] as by `embedding` of torch; all when None.
 
-    Where an optimizer makes the gradient of the table, it gets these rows' too, and no gradient as
-    large as the table is written for them.
+    If an optimizer defers the gradient of the table, the gradient of these rows is deferred too, so
+    that no gradient as large as the table is written.
     """
     if ids is None:
         return table

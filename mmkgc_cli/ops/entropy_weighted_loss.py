@@ -1,4 +1,4 @@
-"""A log-sigmoid loss whose negatives weigh by how sure the model is of them (MoCME's EGNS)."""
+"""A log-sigmoid loss with negatives weighted by the model's certainty (EGNS of MoCME)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from torch.nn.functional import logsigmoid
 
 from mmkgc_cli.ops import _losses, _native
 from mmkgc_cli.ops._arguments import Checks
+from mmkgc_cli.ops._autograd import register
 
 NAME = "entropy_weighted_loss"
 _CHECKS = Checks(NAME)
 
 
 class NegativeReduction(IntEnum):
-    """How the negatives of a row add up; values as in the op's schema."""
+    """How the negatives of a row are reduced; the values are part of the schema."""
 
     mean = 0
     sum = 1
@@ -30,11 +31,11 @@ class NegativeReduction(IntEnum):
 def entropy_cut(bits: float) -> float:
     """The |s| above which the binary entropy of sigmoid(s) is below `bits`.
 
-    Entropy is even in s and falls as |s| grows, so a threshold on it is one on |s|, which needs no
-    logarithm and cannot overflow: infinity at 0 bits, 0 from 1 bit on.
+    Entropy is even in s and decreases with |s|, so a threshold on entropy is a threshold on |s|,
+    which needs no logarithm and cannot overflow: infinity at 0 bits, 0 from 1 bit on.
     """
     if math.isnan(bits):
-        raise RuntimeError(f"{NAME}: a threshold is NaN")
+        raise RuntimeError(f"{NAME}: thresholds must not be NaN")
     if bits <= 0:
         return math.inf
     if bits >= 1:
@@ -45,7 +46,7 @@ def entropy_cut(bits: float) -> float:
         a = math.exp(-s)
         return (math.log1p(a) + s * a / (1 + a)) / math.log(2)
 
-    low, high = 0.0, 750.0  # where e^-s is 0 in double precision
+    low, high = 0.0, 750.0  # e^-750 is 0 in double precision
     while low < (middle := (low + high) / 2) < high:
         if entropy(middle) > bits:
             low = middle
@@ -58,12 +59,13 @@ def entropy_cuts(thresholds: tuple[float, float]) -> tuple[float, float]:
     """The cuts of both thresholds, easy_above and hard_upto.
 
     Raises:
-        RuntimeError: when the thresholds are in the wrong order, or NaN.
+        RuntimeError: when the thresholds are in the wrong order or NaN.
     """
     easy, hard = thresholds
     if easy > hard:
         raise RuntimeError(
-            f"{NAME}: thresholds are {easy:g} and {hard:g} bits, expected the first no larger"
+            f"{NAME}: thresholds are {easy:g} and {hard:g} bits, expected the first at most the "
+            "second"
         )
     return entropy_cut(easy), entropy_cut(hard)
 
@@ -71,9 +73,10 @@ def entropy_cuts(thresholds: tuple[float, float]) -> tuple[float, float]:
 def entropy_weighted_loss(
     positive: Tensor,
     negative: Tensor,
-    usable: Tensor | None,
+    mask: Tensor | None,
     thresholds: tuple[float, float],
     weights: tuple[float, float, float],
+    *,
     reduction: NegativeReduction = NegativeReduction.mean,
     temperature: float = 1.0,
     one_sided: bool = False,
@@ -81,61 +84,41 @@ def entropy_weighted_loss(
     """mean_b [ -log sig(s+) - reduce_i lambda_i log sig(-s_i) ], lambda by the entropy of sig(s_i).
 
     With H the binary entropy in bits, a negative is easy where H < thresholds[0], ambiguous where
-    thresholds[0] <= H < thresholds[1], and hard otherwise. H is small on both sides: a negative
-    that the model is sure is true is easy as well, unless `one_sided`. lambda and softmax weights
-    are constants: no gradient goes through them.
+    thresholds[0] <= H < thresholds[1], and hard otherwise. H is small for large scores of either
+    sign: a negative that the model considers true with certainty is easy as well, unless
+    `one_sided`. lambda and the softmax weights are constants without gradients.
 
     Args:
         positive: ``[B]`` float32 or float64; scores already contain the margin.
         negative: ``[B, N]`` of the same dtype.
-        usable: ``[B, N]`` bool; the others have no part, whatever they are. None: all are.
-        thresholds: two numbers of bits, the first no larger.
+        mask: ``[B, N]`` bool; negatives with False are ignored, even if NaN. None keeps all.
+        thresholds: two numbers of bits, the first at most the second.
         weights: lambda of easy, ambiguous and hard negatives.
-        reduction: the mean over the usable negatives of a row, their sum, or a sum weighted by
-            softmax(temperature * s) over them.
+        reduction: the mean over the unmasked negatives of a row, their sum, or their sum weighted
+            by softmax(temperature * s).
         temperature: of that softmax.
-        one_sided: count a negative with s > 0 as hard whatever its entropy.
+        one_sided: treat negatives with s > 0 as hard whatever their entropy.
 
     Returns:
-        The loss, a scalar; NaN if a score that counts is NaN. A row without usable negatives
-        leaves its positive. Without rows the loss is 0.
+        The loss, a scalar; NaN if an unmasked score is NaN. A row without unmasked negatives has
+        the term of its positive only. Without rows the loss is 0.
 
     Raises:
-        RuntimeError: on wrong shapes, dtypes or thresholds, naming the argument.
+        RuntimeError: on wrong shapes, dtypes or thresholds; the message names the argument.
     """
     args = (
-        positive, negative, usable, *entropy_cuts(thresholds),
+        positive, negative, mask, *entropy_cuts(thresholds),
         [float(weight) for weight in weights], int(reduction), float(temperature), one_sided,
     )  # fmt: skip
     if _native.has_kernel(NAME, positive.device.type):
         return _losses.apply(torch.ops.mmkgc.entropy_weighted_loss.default, *args)
-    return twin(*args)
+    return reference(*args)
 
 
-def _check_arguments(
+def reference(
     positive: Tensor,
     negative: Tensor,
-    usable: Tensor | None,
-    easy_above: float,
-    hard_upto: float,
-    weights: Sequence[float],
-    reduction: int,
-) -> None:
-    """The checks of ``checks/entropy_weighted_arguments.h``, word for word; a test compares."""
-    c = _CHECKS
-    c.loss_scores(positive, negative, usable)
-    _losses.check_cuts(c, easy_above, hard_upto)
-    c.require(
-        len(weights) == 3,
-        f"weights holds {len(weights)} numbers, expected 3 (easy, ambiguous, hard)",
-    )
-    _losses.check_reduction(c, reduction)
-
-
-def twin(
-    positive: Tensor,
-    negative: Tensor,
-    usable: Tensor | None,
+    mask: Tensor | None,
     easy_above: float,
     hard_upto: float,
     weights: Sequence[float],
@@ -143,11 +126,18 @@ def twin(
     temperature: float = 1.0,
     one_sided: bool = False,
 ) -> Tensor:
-    """`entropy_weighted_loss` in torch, whose autograd makes the gradients; cuts are on |s|."""
-    _check_arguments(positive, negative, usable, easy_above, hard_upto, weights, reduction)
-    if usable is None:
-        usable = torch.ones_like(negative, dtype=torch.bool)
+    """`entropy_weighted_loss` in torch with autograd's gradients; the cuts are on |s|."""
+    _losses.check_scores(_CHECKS, positive, negative, mask)
+    _CHECKS.require(
+        len(weights) == 3,
+        f"weights holds {len(weights)} numbers, expected 3 (easy, ambiguous, hard)",
+    )
     easy, ambiguous, hard = weights
+    _losses.EntropyWeightedSettings(
+        easy_above, hard_upto, easy, ambiguous, hard, reduction, temperature, one_sided
+    ).check(_CHECKS)
+    if mask is None:
+        mask = torch.ones_like(negative, dtype=torch.bool)
     with torch.no_grad():
         size = negative.abs()
         factors = torch.full_like(negative, hard).masked_fill(size > hard_upto, ambiguous)
@@ -155,14 +145,13 @@ def twin(
         if one_sided:
             factors = factors.masked_fill(negative > 0, hard)
         if reduction == NegativeReduction.self_adversarial:
-            factors = factors * _losses.adversarial_weights(negative, usable, temperature)
+            factors = factors * _losses.adversarial_weights(negative, mask, temperature)
         elif reduction == NegativeReduction.mean:
-            factors = factors / usable.sum(1, keepdim=True).clamp_min(1)
-        factors = factors.masked_fill(~usable, 0)
-    # Masked before as well: 0 times the gradient at NaN would be NaN.
-    negatives = (factors * logsigmoid(-negative.masked_fill(~usable, 0))).sum(1)
+            factors = factors / mask.sum(1, keepdim=True).clamp_min(1)
+        factors = factors.masked_fill(~mask, 0)
+    # Scores are masked as well: 0 times the gradient at NaN would be NaN.
+    negatives = (factors * logsigmoid(-negative.masked_fill(~mask, 0))).sum(1)
     return -_losses.mean_of_rows(logsigmoid(positive) + negatives)
 
 
-if _native.library().loaded:
-    torch.library.register_fake(f"mmkgc::{NAME}")(_losses.fake)
+register(NAME, {"": _losses.fake})

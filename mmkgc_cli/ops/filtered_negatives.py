@@ -1,8 +1,9 @@
 """Negatives of a batch: corrupted triples that are not known to be true.
 
-Every draw is a function of the seed, the step, its position and the round, by Philox 4x32-10
-(Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): the native kernel and the twin
-draw the same negatives, on any device, with any number of threads, and a step can be drawn again.
+Every random number is a function of the seed, the step, its position and the round, by Philox
+4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): kernel and reference
+draw the same negatives on every device and with any number of threads, and any step can be
+repeated.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from mmkgc_cli.ops import _native
 from mmkgc_cli.ops._arguments import Checks
+from mmkgc_cli.ops._autograd import register
 
 NAME = "filtered_negatives"
 _CHECKS = Checks(NAME)
@@ -23,7 +25,7 @@ _MASK = 0xFFFFFFFF
 
 
 class SideChoice(IntEnum):
-    """How the side that a negative replaces is chosen; values as in the op's schema."""
+    """How the corrupted side is chosen; the values are part of the schema."""
 
     per_negative = 0
     per_positive = 1
@@ -32,7 +34,7 @@ class SideChoice(IntEnum):
 
 @dataclass(frozen=True)
 class KnownAnswers:
-    """True answers of one side, as rows of a ragged array.
+    """True answers of one side as rows of a ragged array.
 
     Row i belongs to ``keys[i]`` = relation x E + known entity, ascending, and holds
     ``answers[ptr[i]:ptr[i + 1]]``, ascending; all int64.
@@ -45,11 +47,11 @@ class KnownAnswers:
     @classmethod
     def from_pairs(cls, keys: Tensor, answers: Tensor, entities: int) -> KnownAnswers:
         """Groups pairs of a key and an answer, both ``[n]``; duplicates count once."""
-        both = torch.unique(keys * entities + answers)
-        keys = both // entities
+        pairs = torch.unique(keys * entities + answers)
+        keys = pairs // entities
         unique, counts = torch.unique_consecutive(keys, return_counts=True)
         ptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        return cls(unique, ptr, both % entities)
+        return cls(unique, ptr, pairs % entities)
 
 
 def filtered_negatives(
@@ -57,6 +59,7 @@ def filtered_negatives(
     head_share: Tensor,
     tails: KnownAnswers,
     heads: KnownAnswers,
+    *,
     entities: int,
     n: int,
     choice: SideChoice,
@@ -73,35 +76,34 @@ def filtered_negatives(
         head_share: ``[R]`` float32, the probability that the head is replaced.
         tails: true tails of (relation, head).
         heads: true heads of (relation, tail).
-        entities: how many there are.
-        n: negatives a positive.
-        choice: of the side, for each negative, once a positive, or tail and head in turn.
-        rounds: 1 to 255; how often a draw that hits a true triple is made before it is given up.
-        with_positive: put the positive's own tail before its negatives.
-        seed: of the stream, 64 bits.
-        step: which step of the stream.
-        counter: one int64 beside `positives`, added to `step`: on a GPU it is read when the kernel
-            runs, so that a captured CUDA graph draws anew whenever it is replayed.
+        entities: number of entities.
+        n: negatives per positive.
+        choice: how the corrupted side is chosen.
+        rounds: 1 to 255, the number of attempts to draw a triple that is not true.
+        with_positive: insert the positive's own tail as the first column.
+        seed: of the random stream, 64 bits.
+        step: of the random stream.
+        counter: one int64 on the device of `positives`, added to `step`. A CUDA kernel reads it
+            when it runs, so that each replay of a captured CUDA graph draws new negatives.
 
     Returns:
-        ``ids`` int64, ``side`` int8 (`sides.Side`) and ``usable`` bool, all ``[B, n]`` (one column
-        more with the positive), and ``order`` int64, the positions of `ids` sorted by id. What is
-        not usable is a true triple that could not be avoided.
+        ``ids`` int64, ``corrupted_side`` int8 (`sides.Side`) and ``mask`` bool, all ``[B, n]`` (one
+        more column with the positive), and ``order`` int64, the positions of `ids` sorted by id.
+        The mask is False where every attempt drew a true triple.
 
     Raises:
-        RuntimeError: on wrong shapes, dtypes or ids, naming the argument.
+        RuntimeError: on wrong shapes, dtypes or ids; the message names the argument.
     """
     args = (
         positives, head_share, tails.keys, tails.ptr, tails.answers, heads.keys, heads.ptr,
-        heads.answers, entities, n, int(choice), rounds, with_positive, seed, step,
-        counter,
+        heads.answers, entities, n, int(choice), rounds, with_positive, seed, step, counter,
     )  # fmt: skip
     with torch.no_grad():
         if _native.has_kernel(NAME, positives.device.type):
-            ids, side, usable, order = torch.ops.mmkgc.filtered_negatives(*args)
+            ids, corrupted_side, mask, order = torch.ops.mmkgc.filtered_negatives(*args)
         else:
-            ids, side, usable, order = twin(*args)
-    return ids, side, usable, order
+            ids, corrupted_side, mask, order = reference(*args)
+    return ids, corrupted_side, mask, order
 
 
 def philox(key: int, low: Tensor, high: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -119,7 +121,7 @@ def philox(key: int, low: Tensor, high: int) -> tuple[Tensor, Tensor, Tensor, Te
 
 
 def _product(x: Tensor, constant: int) -> tuple[Tensor, Tensor]:
-    """High and low 32 bits of products of 32-bit numbers, without leaving 63 bits."""
+    """High and low 32 bits of products of 32-bit numbers, within 63-bit integers."""
     by_high, by_low = x * (constant >> 16), x * (constant & 0xFFFF)
     low = (by_low + ((by_high & 0xFFFF) << 16)) & _MASK
     return (by_high + (by_low >> 16)) >> 16, low
@@ -133,13 +135,13 @@ def _check_arguments(
     positives: Tensor,
     head_share: Tensor,
     known: dict[str, KnownAnswers],
+    *,
     entities: int,
     n: int,
     choice: int,
     rounds: int,
     counter: Tensor | None,
 ) -> None:
-    """The checks of ``checks/negatives_arguments.h``, word for word (a test compares them)."""
     c = _CHECKS
     c.counter(counter)
     c.require(positives.dim() == 2 and positives.shape[1] == 3, "positives must be [B, 3]")
@@ -154,29 +156,29 @@ def _check_arguments(
         f"choice is {choice}, expected 0 (per negative), 1 (per positive) or 2 (alternating)",
     )
     c.require(1 <= rounds <= 255, f"rounds is {rounds}, expected 1..255")
-    c.require(entities > 0 or len(positives) == 0, "there are no entities to draw")
+    c.require(entities > 0 or len(positives) == 0, f"entities is {entities}, expected 1 or more")
     bounds = torch.tensor([entities, head_share.shape[0], entities], device=positives.device)
     bad = ((positives < 0) | (positives >= bounds)).flatten().nonzero().flatten()
     if bad.numel():
-        at = int(bad[0])
-        value, bound = int(positives.flatten()[at]), int(bounds[at % 3])
-        c.require(False, f"positives[{at}] is {value}, outside 0..{bound - 1}")
-    for name, of in known.items():
-        for index in (of.keys, of.ptr, of.answers):
+        i = int(bad[0])
+        value, bound = int(positives.flatten()[i]), int(bounds[i % 3])
+        c.require(False, f"positives[{i}] is {value}, outside 0..{bound - 1}")
+    for name, answers in known.items():
+        for index in (answers.keys, answers.ptr, answers.answers):
             c.index(name, index)
-        rows = of.keys.numel()
+        rows = answers.keys.numel()
         c.require(
-            of.ptr.numel() == rows + 1,
-            f"{name} has {of.ptr.numel()} row pointers, expected {rows + 1} (keys + 1)",
+            answers.ptr.numel() == rows + 1,
+            f"{name} has {answers.ptr.numel()} row pointers, expected {rows + 1} (keys + 1)",
         )
-        first, last = int(of.ptr[0]), int(of.ptr[-1])
+        first, last, count = int(answers.ptr[0]), int(answers.ptr[-1]), answers.answers.numel()
         c.require(
-            first == 0 and last == of.answers.numel(),
-            f"{name} rows run from {first} to {last}, expected 0 to {of.answers.numel()}",
+            first == 0 and last == count,
+            f"{name} rows run from {first} to {last}, expected 0 to {count}",
         )
 
 
-def twin(
+def reference(
     positives: Tensor,
     head_share: Tensor,
     tail_keys: Tensor,
@@ -194,12 +196,15 @@ def twin(
     step: int,
     counter: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """`filtered_negatives` in torch, draw for draw the same."""
+    """`filtered_negatives` in torch, with equal results."""
     known = {
         "tails": KnownAnswers(tail_keys, tail_ptr, tail_answers),
         "heads": KnownAnswers(head_keys, head_ptr, head_answers),
     }
-    _check_arguments(positives, head_share, known, entities, n, choice, rounds, counter)
+    _check_arguments(
+        positives, head_share, known, entities=entities, n=n, choice=choice, rounds=rounds,
+        counter=counter,
+    )  # fmt: skip
     if counter is not None:
         step += int(counter)
     head, relation, tail = positives.unbind(1)
@@ -213,61 +218,60 @@ def twin(
     side = (chance < head_share[relation][row].double()).long()
     if choice == SideChoice.alternating:
         side = (position % n if n else position) & 1
-    wanted = torch.where(
+    keys = torch.where(
         side == 1, (relation * entities + tail)[row], (relation * entities + head)[row]
     )
 
-    lookups = [_Lookup(of, wanted, entities) for of in known.values()]
+    lookups = [_Lookup(answers, keys, entities) for answers in known.values()]
 
-    def is_known(ids: Tensor, at: Tensor) -> Tensor:
-        hits = [lookup.holds(ids, at) for lookup in lookups]
-        return torch.where(side[at] == 1, hits[1], hits[0])
+    def is_known(ids: Tensor, positions: Tensor) -> Tensor:
+        of_tails, of_heads = (lookup.contains(ids, positions) for lookup in lookups)
+        return torch.where(side[positions] == 1, of_heads, of_tails)
 
     ids = torch.empty_like(position)
-    at = position  # draws that are still open
-    for round_ in range(rounds):
-        if round_:
-            bits = philox(seed, at, (step << 8) | round_)
-        drawn = (_unit_interval(bits[0], bits[1]) * entities).long().clamp_max(entities - 1)
-        ids[at] = drawn
-        at = at[is_known(drawn, at)]
-        if not at.numel():
+    pending = position  # where every attempt so far drew a true triple
+    for attempt in range(rounds):
+        if attempt:
+            bits = philox(seed, pending, (step << 8) | attempt)
+        scaled = _unit_interval(bits[0], bits[1]) * entities
+        candidates = scaled.long().clamp_max(entities - 1)
+        ids[pending] = candidates
+        pending = pending[is_known(candidates, pending)]
+        if not pending.numel():
             break
-    open_ = torch.zeros_like(position, dtype=torch.bool)
-    open_[at] = True
+    known_true = torch.zeros_like(position, dtype=torch.bool)
+    known_true[pending] = True
     shape = (batch, n)
-    ids, side, usable = ids.view(shape), side.to(torch.int8).view(shape), ~open_.view(shape)
+    ids, corrupted_side = ids.view(shape), side.to(torch.int8).view(shape)
+    mask = ~known_true.view(shape)
     if with_positive:
         ids = torch.cat([tail[:, None], ids], 1)
-        side = (
-            torch.cat([torch.zeros_like(side[:, :1]).expand(batch, 1), side], 1)
-            if n
-            else (torch.zeros(batch, 1, dtype=torch.int8, device=device))
-        )
-        usable = torch.cat([torch.ones(batch, 1, dtype=torch.bool, device=device), usable], 1)
-    return ids, side, usable, ids.flatten().argsort(stable=True)
+        corrupted_side = torch.cat([corrupted_side.new_zeros(batch, 1), corrupted_side], 1)
+        mask = torch.cat([mask.new_ones(batch, 1), mask], 1)
+    return ids, corrupted_side, mask, ids.flatten().argsort(stable=True)
 
 
 class _Lookup:
-    """Whether entities are known answers to fixed keys ``[n]``."""
+    """Membership of entities in the known answers of fixed keys ``[n]``."""
 
-    def __init__(self, of: KnownAnswers, keys: Tensor, entities: int) -> None:
-        self._empty = not of.keys.numel()
+    def __init__(self, known: KnownAnswers, keys: Tensor, entities: int) -> None:
+        self._empty = not known.keys.numel()
         if self._empty:
             return
         self._entities = entities
-        rows = torch.arange(of.keys.numel(), device=keys.device)
-        self._pairs = rows.repeat_interleave(of.ptr[1:] - of.ptr[:-1]) * entities + of.answers
-        self._row = torch.searchsorted(of.keys, keys).clamp_max_(of.keys.numel() - 1)
-        self._has_row = of.keys[self._row] == keys
+        rows = torch.arange(known.keys.numel(), device=keys.device)
+        row_of_answer = rows.repeat_interleave(known.ptr[1:] - known.ptr[:-1])
+        self._pairs = row_of_answer * entities + known.answers
+        self._row = torch.searchsorted(known.keys, keys).clamp_max_(known.keys.numel() - 1)
+        self._has_row = known.keys[self._row] == keys
 
-    def holds(self, ids: Tensor, at: Tensor) -> Tensor:
-        """Whether ``ids[i]`` is an answer to the key ``at[i]``."""
+    def contains(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """Whether ``ids[i]`` is an answer to the key at ``positions[i]``."""
         if self._empty:
             return torch.zeros_like(ids, dtype=torch.bool)
-        looked_for = self._row[at] * self._entities + ids
-        found = torch.searchsorted(self._pairs, looked_for).clamp_max_(self._pairs.numel() - 1)
-        result: Tensor = self._has_row[at] & (self._pairs[found] == looked_for)
+        pairs = self._row[positions] * self._entities + ids
+        nearest = torch.searchsorted(self._pairs, pairs).clamp_max_(self._pairs.numel() - 1)
+        result: Tensor = self._has_row[positions] & (self._pairs[nearest] == pairs)
         return result
 
 
@@ -282,6 +286,4 @@ def _fake(positives: Tensor, head_share: Tensor, *rest: Any) -> tuple[Tensor, ..
     )
 
 
-if _native.library().loaded:
-    # Draws carry no gradient, so there is no autograd formula to register.
-    torch.library.register_fake(f"mmkgc::{NAME}")(_fake)
+register(NAME, {"": _fake})

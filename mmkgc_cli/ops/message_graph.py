@@ -1,4 +1,4 @@
-"""The edges along which an R-GCN passes messages, sorted by receiver and by sender."""
+"""The edges of an R-GCN's messages, sorted by receiver and by sender."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class MessageGraph:
-    """Edges in compressed rows, and their transpose; all int64 but the norms.
+    """Edges in compressed rows and their transpose; all int64 except the norms.
 
     Attributes:
-        ptr: ``[E + 1]`` where the edges into each entity start.
-        source: ``[edges]`` the entity that an edge comes from.
+        ptr: ``[E + 1]`` start of the edges into each entity.
+        source: ``[edges]`` the sender of each edge.
         relation: ``[edges]``.
         norm: ``[edges]`` factor of an edge, 1 / |N_i^r| or 1.
-        back_ptr, back_target, back_relation, back_norm: the same edges by the entity that they
-            leave: where those start, and at the other end the receiver.
-        relations: how many relation ids there are, inverse and self relations included.
+        back_ptr, back_target, back_relation, back_norm: the same edges sorted by sender, with the
+            start of the edges out of each entity, and the receiver of each edge.
+        relations: number of relation ids, including inverse and self relations.
     """
 
     ptr: Tensor
@@ -47,27 +47,31 @@ class MessageGraph:
         self_relation: bool = False,
         dtype: torch.dtype = torch.float32,
     ) -> MessageGraph:
-        """Makes the graph of `triples` ``[n, 3]`` (head, relation, tail).
+        """Builds the graph of `triples` ``[n, 3]`` (head, relation, tail).
 
         A tail receives from the head under r and, with `inverse`, a head from the tail under
         r + R. N_i^r is a set (Schlichtkrull et al. 2018, eq. 2): repeated triples count once.
 
         Args:
-            triples: int64; those of the train split, or the graph would leak what is asked.
+            triples: int64; only train triples, since others would leak the answers.
             entities: E.
             relations: R.
-            inverse: adds the inverse relations R..2R-1.
-            normalize: 1 / |N_i^r| of the receiver; otherwise every edge counts 1, as in MACO's
-                released code.
-            self_relation: adds an edge of a last relation from each entity to itself (also there).
+            inverse: add the inverse relations R..2R-1.
+            normalize: use the norm 1 / |N_i^r| of the receiver; otherwise every norm is 1, as in
+                MACO's released code.
+            self_relation: add a last relation with an edge from each entity to itself, as in
+                MACO's released code.
             dtype: of the norms.
 
         Raises:
-            ValueError: when a triple holds an id out of range.
+            ValueError: when an id of a triple is out of range.
         """
         bounds = torch.tensor([entities, relations, entities], device=triples.device)
         if bool(((triples < 0) | (triples >= bounds)).any()):
-            raise ValueError(f"triples hold ids outside 0..{entities - 1} or 0..{relations - 1}")
+            raise ValueError(
+                f"triples contain ids outside 0..{entities - 1} (entities) or "
+                f"0..{relations - 1} (relations)"
+            )
         head, relation, tail = triples.long().unbind(1)
         target, source = tail, head
         total = relations
@@ -76,9 +80,9 @@ class MessageGraph:
             relation = torch.cat([relation, relation + relations])
             total += relations
         if self_relation:
-            every = torch.arange(entities, device=triples.device)
-            target, source = torch.cat([target, every]), torch.cat([source, every])
-            relation = torch.cat([relation, torch.full_like(every, total)])
+            loops = torch.arange(entities, device=triples.device)
+            target, source = torch.cat([target, loops]), torch.cat([source, loops])
+            relation = torch.cat([relation, torch.full_like(loops, total)])
             total += 1
         pairs, pair_of = torch.unique(target * total + relation, return_inverse=True)
         edge = torch.unique(pair_of * entities + source)  # ascending, so by target and relation
@@ -90,8 +94,8 @@ class MessageGraph:
         )
         back = source.argsort(stable=True)
 
-        def starts(of: Tensor) -> Tensor:
-            counts = torch.bincount(of, minlength=entities)
+        def starts(sorted_entities: Tensor) -> Tensor:
+            counts = torch.bincount(sorted_entities, minlength=entities)
             return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
         return cls(
@@ -101,16 +105,16 @@ class MessageGraph:
 
     @property
     def entities(self) -> int:
-        """E."""
+        """The number of entities."""
         return self.ptr.numel() - 1
 
     @property
     def edges(self) -> int:
-        """How many."""
+        """The number of edges."""
         return self.source.numel()
 
     def map(self, function: Callable[[Tensor], Tensor]) -> MessageGraph:
-        """With each tensor replaced, as `torch.nn.Module` replaces parameters to move them."""
+        """The graph with `function` applied to each tensor, such as a move to a device."""
         values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         for name, value in values.items():
             if isinstance(value, Tensor):
@@ -118,7 +122,7 @@ class MessageGraph:
         return MessageGraph(**values)
 
     def edges_into(self, rows: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Positions of the edges into `rows` ``[n]`` (all when None), and the row of each."""
+        """Positions of the edges into `rows` ``[n]`` (all when None), and the row of each edge."""
         start = self.ptr[:-1] if rows is None else self.ptr[rows]
         count = (self.ptr[1:] - self.ptr[:-1]) if rows is None else self.ptr[rows + 1] - start
         row = torch.repeat_interleave(
@@ -128,7 +132,7 @@ class MessageGraph:
         return start[row] + within, row
 
     def with_neighbours(self, rows: Tensor) -> Tensor:
-        """`rows` and the entities that they receive from, ascending: what they are made of."""
+        """`rows` and the entities with edges into them, ascending."""
         needed = torch.zeros(self.entities, dtype=torch.bool, device=rows.device)
         needed[rows] = True
         needed[self.source[self.edges_into(rows)[0]]] = True
@@ -136,7 +140,7 @@ class MessageGraph:
 
     @cached_property
     def by_relation(self) -> tuple[Tensor, Tensor, list[int]]:
-        """Edge positions by relation and receiver, those receivers, and where relations start."""
+        """Edge positions sorted by relation and receiver, their receivers, and relation starts."""
         order = self.relation.argsort(stable=True)
         counts = torch.bincount(self.relation, minlength=self.relations)
         starts = [0, *counts.cumsum(0).tolist()]

@@ -1,6 +1,6 @@
-"""The metrics between query rows and candidate rows, in plain torch.
+"""The metrics between query rows and candidate rows, in torch.
 
-This is the reference that the native ops are compared with, and what runs where they do not.
+The reference implementations of the scoring ops use these functions.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from torch import Tensor
 
 
 class Metric(IntEnum):
-    """How a query block meets a candidate block; values as in ``csrc/common/metric.h``.
+    """The term of a query block and a candidate block; values as in ``csrc/common/metric.h``.
 
-    ``dot`` is a similarity, the others are distances and enter scores negated. A block under
-    ``modulus`` is laid out ``[re | im]`` and its distance is the sum of the complex moduli.
+    ``dot`` is a similarity; the others are distances, which are negated in scores. A block under
+    ``modulus`` is laid out ``[re | im]``, and its distance is the sum of the complex moduli.
     """
 
     dot = 0
@@ -31,8 +31,8 @@ class Metric(IntEnum):
 class Pair:
     """One term of a score: ``weight * term(query block, candidate block)``.
 
-    The blocks are the ``width`` columns from ``query`` of the query row and from ``candidate`` of
-    the candidate row. Under ``l2`` each pair is a root of its own.
+    The blocks are ``width`` columns, which start at ``query`` in the query row and at ``candidate``
+    in the candidate row. Under ``l2`` each pair has its own root.
     """
 
     query: int
@@ -42,7 +42,7 @@ class Pair:
 
 
 def whole_row(width: int) -> tuple[Pair, ...]:
-    """The usual case: one pair that spans both rows."""
+    """One pair that spans both rows, the usual case."""
     return (Pair(0, 0, width),)
 
 
@@ -86,7 +86,7 @@ def score_rows(
         queries: ``[..., Dq]``.
         rows: ``[..., Dc]``, broadcast against ``queries`` over the leading dimensions.
         metric: shared by all pairs.
-        pairs: the terms to add up.
+        pairs: the terms, which are summed.
         scale: ``[..., Dc]`` multiplied into ``rows`` (PairRE), or None.
 
     Returns:
@@ -114,7 +114,7 @@ def score_rows(
 
 
 def _columns(rows: Tensor, start: int, width: int) -> Tensor:
-    # A slice of everything would cost a copy in backward.
+    # Slicing the whole row would cost a copy in the backward pass.
     return rows if start == 0 and width == rows.shape[-1] else rows[..., start : start + width]
 
 

@@ -1,24 +1,26 @@
 """Filtered ranking of targets among all candidates, without a score matrix.
 
-`rank_candidates` picks the native kernel or the twin; both give counts from which optimistic,
-realistic and pessimistic ranks follow (optimistic = 1 + better, pessimistic = optimistic + equal).
+The counts determine optimistic, realistic and pessimistic ranks: optimistic = 1 + better,
+pessimistic = optimistic + equal, and realistic is their mean.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mmkgc_cli.ops import _native
 from mmkgc_cli.ops._arguments import Checks, flat_pairs
+from mmkgc_cli.ops._autograd import register
 from mmkgc_cli.ops.metric import Metric, Pair, score_rows
 
 NAME = "rank_candidates"
 
-# Scores and differences the twin holds at once (elements, not bytes).
-TWIN_BUDGET = 1 << 24
+# Maximum number of scores or differences that the reference holds (elements, not bytes).
+REFERENCE_BUDGET = 1 << 24
 
 
 def rank_candidates(
@@ -28,34 +30,35 @@ def rank_candidates(
     target_ids: Tensor,
     filter_ptr: Tensor,
     filter_ids: Tensor,
+    *,
     metric: Metric,
     pairs: Sequence[Pair],
     scale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Counts, for every target, the candidates that score above it and the same as it.
+    """Counts, for every target, the candidates with a higher and with an equal score.
 
-    Several targets may share a query (all true tails of one head and relation), and then they
-    share its filter. Neither the target itself nor any filtered candidate is counted.
+    Several targets may share a query (all true tails of one head and relation) and with it the
+    filter. Neither the target itself nor a filtered candidate is counted.
 
     Args:
         queries: ``[Q, Dq]`` float32 or float64.
-        table: ``[E, Dc]`` candidate rows of the same dtype. The CUDA kernels also take float16 and
-            bfloat16 beside float32 queries; they compute in float32.
+        table: ``[E, Dc]`` candidate rows of the same dtype. The CUDA kernels also accept float16
+            and bfloat16 with float32 queries; they compute in float32.
         target_ptr: ``[Q + 1]`` int64 row pointer into `target_ids`.
-        target_ids: ``[T]`` int64 candidate ids, any number a query.
+        target_ids: ``[T]`` int64 candidate ids, any number per query.
         filter_ptr: ``[Q + 1]`` int64 row pointer into `filter_ids`.
         filter_ids: ``[F]`` int64 candidate ids, strictly ascending within a row.
         metric: of all pairs.
-        pairs: terms of the score; see `Pair`.
+        pairs: the terms of the score; see `Pair`.
         scale: ``[Q, Dc]`` multiplied into the candidates, or None.
 
     Returns:
-        ``better [T]``, ``equal [T]`` and ``nonfinite [Q]``, int64: candidates above the target,
-        other candidates level with it, and candidates (filtered ones included) whose score is NaN
-        or infinite. Counts of a query with non-finite scores mean nothing.
+        ``better [T]``, ``equal [T]`` and ``nonfinite [Q]``, int64: the candidates above the target,
+        the other candidates with the same score, and all candidates (including filtered ones) with
+        a NaN or infinite score. The counts of a query with non-finite scores are meaningless.
 
     Raises:
-        RuntimeError: on wrong shapes, dtypes, pointers or ids, naming the argument.
+        RuntimeError: on wrong shapes, dtypes, pointers or ids; the message names the argument.
     """
     flat, weights = flat_pairs(pairs)
     args = (queries, table, target_ptr, target_ids, filter_ptr, filter_ids, int(metric))
@@ -63,28 +66,34 @@ def rank_candidates(
         if _native.has_kernel(NAME, queries.device.type):
             better, equal, nonfinite = torch.ops.mmkgc.rank_candidates(*args, flat, weights, scale)
         else:
-            better, equal, nonfinite = twin(*args, flat, weights, scale)
+            better, equal, nonfinite = reference(*args, flat, weights, scale)
     return better, equal, nonfinite
 
 
 _CHECKS = Checks(NAME)
-_check = _CHECKS.require
 
 
 def _check_rows(ptr: Tensor, name: str, rows: int, ids: int) -> None:
-    _check(
+    _CHECKS.require(
         ptr.numel() == rows + 1,
         f"{name} has {ptr.numel()} entries, expected {rows + 1} (queries + 1)",
     )
     first, last = int(ptr[0]), int(ptr[-1])
-    _check(first == 0 and last == ids, f"{name} runs from {first} to {last}, expected 0 to {ids}")
-    steps = (ptr[1:] < ptr[:-1]).nonzero()
-    _check(
-        steps.numel() == 0, f"{name} decreases at entry {int(steps[0]) + 1 if len(steps) else 0}"
+    _CHECKS.require(
+        first == 0 and last == ids, f"{name} runs from {first} to {last}, expected 0 to {ids}"
     )
+    falls = (ptr[1:] < ptr[:-1]).nonzero()
+    if falls.numel():
+        _CHECKS.require(False, f"{name} decreases at entry {int(falls[0]) + 1}")
 
 
-def _check_arguments(
+def _row_of(ptr: Tensor) -> Tensor:
+    """The row of each entry of a ragged array."""
+    rows = torch.arange(ptr.numel() - 1, device=ptr.device)
+    return rows.repeat_interleave(ptr[1:] - ptr[:-1])
+
+
+def reference(
     queries: Tensor,
     table: Tensor,
     target_ptr: Tensor,
@@ -94,9 +103,9 @@ def _check_arguments(
     metric: int,
     pairs: Sequence[int],
     weights: Sequence[float],
-    scale: Tensor | None,
-) -> list[Pair]:
-    """The checks of ``checks/rank_arguments.h``, word for word (a test compares them)."""
+    scale: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`rank_candidates` in torch, in blocks of bounded memory."""
     c = _CHECKS
     c.matrix("queries", queries)
     c.matrix("table", table)
@@ -105,9 +114,9 @@ def _check_arguments(
     n, width, n_candidates = queries.shape[0], table.shape[1], table.shape[0]
     if scale is not None:
         c.matrix("scale", scale)
-        _check(
+        c.require(
             scale.dtype == queries.dtype and tuple(scale.shape) == (n, width),
-            f"scale must be [{n}, {width}] of the queries' dtype",
+            f"scale must be [{n}, {width}] with the dtype of queries",
         )
     for name, index in (
         ("target_ptr", target_ptr),
@@ -121,44 +130,18 @@ def _check_arguments(
     _check_rows(filter_ptr, "filter_ptr", n, filter_ids.numel())
     c.ids("target_ids", target_ids, n_candidates)
     c.ids("filter_ids", filter_ids, n_candidates)
-    row_of = _row_of(filter_ptr)
-    level = (row_of[1:] == row_of[:-1]) & (filter_ids[1:] <= filter_ids[:-1])
-    at = level.nonzero().flatten()
-    if at.numel():
-        row = int(row_of[int(at[0])])
-        _check(False, f"filter_ids of query {row} are not strictly ascending")
-    return terms
-
-
-def _row_of(ptr: Tensor) -> Tensor:
-    """The row of each entry behind a row pointer."""
-    rows = torch.arange(ptr.numel() - 1, device=ptr.device)
-    return rows.repeat_interleave(ptr[1:] - ptr[:-1])
-
-
-def twin(
-    queries: Tensor,
-    table: Tensor,
-    target_ptr: Tensor,
-    target_ids: Tensor,
-    filter_ptr: Tensor,
-    filter_ids: Tensor,
-    metric: int,
-    pairs: Sequence[int],
-    weights: Sequence[float],
-    scale: Tensor | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`rank_candidates` in torch, in blocks whose size does not depend on Q times E."""
-    terms = _check_arguments(
-        queries, table, target_ptr, target_ids, filter_ptr, filter_ids, metric, pairs, weights,
-        scale,
-    )  # fmt: skip
+    filter_row = _row_of(filter_ptr)
+    repeated = (filter_row[1:] == filter_row[:-1]) & (filter_ids[1:] <= filter_ids[:-1])
+    bad = repeated.nonzero().flatten()
+    if bad.numel():
+        query = int(filter_row[int(bad[0])])
+        c.require(False, f"filter_ids of query {query} are not strictly ascending")
 
     def scores_of(start: int, stop: int) -> Tensor:
         factor = None if scale is None else scale[start:stop]
         return _score_block(queries[start:stop], table, Metric(metric), terms, factor)
 
-    block = max(1, TWIN_BUDGET // max(1, 4 * table.shape[0]))
+    block = max(1, REFERENCE_BUDGET // max(1, 4 * table.shape[0]))
     return rank_scores(scores_of, block, target_ptr, target_ids, filter_ptr, filter_ids)
 
 
@@ -170,13 +153,16 @@ def rank_scores(
     filter_ptr: Tensor,
     filter_ids: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`rank_candidates` for scores that are made elsewhere, some queries at a time.
+    """`rank_candidates` for scores computed by a function, a block of queries at a time.
 
     Args:
-        scores_of: gives the scores ``[stop - start, E]`` of the queries `start` to `stop`; a
-            target's own is looked up among them.
-        block: queries asked for at once.
-        target_ptr: as in `rank_candidates`, and so on.
+        scores_of: returns the scores ``[stop - start, E]`` of the queries `start` to `stop`; the
+            scores of the targets are read from them.
+        block: number of queries per call.
+        target_ptr: see `rank_candidates`, as for the other arguments.
+        target_ids: ``[T]`` candidate ids.
+        filter_ptr: row pointer into `filter_ids`.
+        filter_ids: ``[F]`` candidate ids.
     """
     queries = target_ptr.numel() - 1
     better = torch.zeros_like(target_ids)
@@ -194,9 +180,9 @@ def rank_scores(
         target_scores = scores[target_row, ids]
         kept = torch.ones_like(scores, dtype=torch.bool)
         kept[filter_row, filter_ids[f0:f1]] = False
-        # The sweep meets the target itself unless the filter takes it out.
+        # The comparison below includes the target itself unless it is filtered.
         itself = kept[target_row, ids].to(torch.int64)
-        per_chunk = max(1, TWIN_BUDGET // max(1, scores.shape[1]))
+        per_chunk = max(1, REFERENCE_BUDGET // max(1, scores.shape[1]))
         for a in range(0, ids.numel(), per_chunk):
             b = min(a + per_chunk, ids.numel())
             rows = target_row[a:b]
@@ -209,9 +195,9 @@ def rank_scores(
 def _score_block(
     queries: Tensor, table: Tensor, metric: Metric, pairs: Sequence[Pair], scale: Tensor | None
 ) -> Tensor:
-    """All scores of a few queries, ``[b, E]``; differences are held a slice of E at a time."""
+    """All scores ``[b, E]`` of a block of queries; differences are held for a slice of E."""
     scores = queries.new_empty(queries.shape[0], table.shape[0])
-    step = max(1, TWIN_BUDGET // max(1, queries.shape[0] * table.shape[1]))
+    step = max(1, REFERENCE_BUDGET // max(1, queries.shape[0] * table.shape[1]))
     for start in range(0, table.shape[0], step):
         stop = min(start + step, table.shape[0])
         scores[:, start:stop] = score_rows(
@@ -225,16 +211,7 @@ def _score_block(
 
 
 def _fake(
-    queries: Tensor,
-    table: Tensor,
-    target_ptr: Tensor,
-    target_ids: Tensor,
-    filter_ptr: Tensor,
-    filter_ids: Tensor,
-    metric: int,
-    pairs: Sequence[int],
-    weights: Sequence[float],
-    scale: Tensor | None = None,
+    queries: Tensor, table: Tensor, target_ptr: Tensor, target_ids: Tensor, *_: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     return (
         torch.empty_like(target_ids),
@@ -243,6 +220,4 @@ def _fake(
     )
 
 
-if _native.library().loaded:
-    # Counts carry no gradient, so there is no autograd formula to register.
-    torch.library.register_fake(f"mmkgc::{NAME}")(_fake)
+register(NAME, {"": _fake})

@@ -1,8 +1,8 @@
 """The neighbour sums of an R-GCN with a full matrix for each relation, in torch.
 
-A relation at a time: its edges are summed by receiver, and one matrix product transforms the sums.
-The backward pass makes them again, so that memory holds the edges of one relation and never a
-message for each edge of the graph.
+Relations are processed one at a time: the edges of a relation are summed by receiver, and one
+matrix product transforms the sums. The backward pass recomputes the sums, so that memory holds the
+messages of one relation only.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor
 from mmkgc_cli.ops._arguments import Checks
 from mmkgc_cli.ops._autograd import first_order
 from mmkgc_cli.ops.message_graph import MessageGraph
+from mmkgc_cli.ops.rgcn_propagate import check_rows, missing_source
 
 _CHECKS = Checks("rgcn_transform")
 
@@ -32,9 +33,9 @@ def rgcn_transform(
     Args:
         x: ``[E, d]``, or ``[len(sources), d]``.
         weights: ``[R, d, d_out]``; R counts inverse relations.
-        graph: edges, their norms included.
-        rows: ``[n]`` int64, distinct: the entities wanted; all when None.
-        sources: ``[s]`` int64, distinct: what the rows of `x` stand for; all when None.
+        graph: edges with norms.
+        rows: ``[n]`` int64, distinct entities to compute; all when None.
+        sources: ``[s]`` int64, distinct entities of the rows of `x`; all when None.
 
     Returns:
         ``[n, d_out]``, differentiable in `x` and `weights`.
@@ -46,38 +47,35 @@ def rgcn_transform(
     c.matrix("x", x)
     c.require(
         weights.shape[:2] == (graph.relations, x.shape[1]) and weights.dim() == 3,
-        f"weights must be [{graph.relations}, {x.shape[1]}, d_out], not {list(weights.shape)}",
+        f"weights must be [{graph.relations}, {x.shape[1]}, d_out], got {list(weights.shape)}",
     )
-    c.chosen("rows", rows, graph.entities)
-    c.chosen("sources", sources, graph.entities)
-    expected = graph.entities if sources is None else sources.numel()
-    c.require(x.shape[0] == expected, f"x has {x.shape[0]} rows, expected {expected}")
+    check_rows(c, x, graph, rows, sources)
     out: Tensor = _Transform.apply(x, weights, graph, rows, sources)  # type: ignore[no-untyped-call]
     return out
 
 
-def _places(chosen: Tensor | None, graph: MessageGraph) -> Tensor | None:
-    """The row of each entity, -1 where it has none."""
-    if chosen is None:
+def _row_of_entity(entities: Tensor | None, graph: MessageGraph) -> Tensor | None:
+    """The row of each entity of the graph in a list of `entities`, -1 for the others."""
+    if entities is None:
         return None
-    place = torch.full((graph.entities,), -1, device=chosen.device)
-    place[chosen] = torch.arange(chosen.numel(), device=chosen.device)
-    return place
+    row = torch.full((graph.entities,), -1, device=entities.device)
+    row[entities] = torch.arange(entities.numel(), device=entities.device)
+    return row
 
 
 def _relations(
     graph: MessageGraph, rows: Tensor | None, sources: Tensor | None
 ) -> Iterator[tuple[int, Tensor, Tensor, Tensor, Tensor]]:
-    """Of each relation with edges: its id, their sources' rows, norms, sums, and the sums' rows."""
+    """For each relation with edges: id, source rows, norms, the sum of each edge, receiver rows."""
     order, targets, starts = graph.by_relation
-    row_of, source_of = _places(rows, graph), _places(sources, graph)
+    row_of, source_of = _row_of_entity(rows, graph), _row_of_entity(sources, graph)
     for relation in range(graph.relations):
         edges = order[starts[relation] : starts[relation + 1]]
         target = targets[starts[relation] : starts[relation + 1]]
         if row_of is not None:
             row = row_of[target]
-            wanted = row >= 0
-            edges, target = edges[wanted], row[wanted]
+            in_rows = row >= 0
+            edges, target = edges[in_rows], row[in_rows]
         if not edges.numel():
             continue
         source = graph.source[edges]
@@ -86,9 +84,7 @@ def _relations(
             missing = (source < 0).nonzero().flatten()
             if missing.numel():
                 entity = int(graph.source[edges[missing[0]]])
-                _CHECKS.require(
-                    False, f"entity {entity} is a source of the rows, but not among sources"
-                )
+                _CHECKS.require(False, missing_source(entity))
         into, group = torch.unique_consecutive(target, return_inverse=True)
         yield relation, source, graph.norm[edges], group, into
 
@@ -119,15 +115,15 @@ class _Transform(torch.autograd.Function):
         d_x = torch.zeros_like(x) if need_x else None
         d_weights = torch.zeros_like(weights) if need_weights else None
         for relation, source, norm, group, into in _relations(ctx.graph, ctx.rows, ctx.sources):
-            of_sums = grad[into]
+            d_sums = grad[into]
             if d_weights is not None:
                 sums = _sums(x, source, norm, group, into.numel())
-                d_weights[relation] = sums.T @ of_sums
+                d_weights[relation] = sums.T @ d_sums
             if d_x is not None:
-                back = of_sums @ weights[relation].T
+                back = d_sums @ weights[relation].T
                 d_x.index_add_(0, source, norm[:, None] * back[group])
-        made = first_order("rgcn_transform", (d_x, d_weights), (grad, x, weights))
-        return *made, None, None, None
+        gradients = first_order("rgcn_transform", (d_x, d_weights), (grad, x, weights))
+        return *gradients, None, None, None
 
 
 def _sums(x: Tensor, source: Tensor, norm: Tensor, group: Tensor, groups: int) -> Tensor:

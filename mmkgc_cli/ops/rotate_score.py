@@ -1,20 +1,20 @@
-"""RotatE's scores of sampled candidates straight from its two tables, with gradients.
+"""RotatE's scores of sampled candidates, computed from the two tables, with gradients.
 
-The same as making RotatE's queries and calling `sampled_score`, but the rotation, its gradient and
-the gradients of heads and tails are part of the two passes over the entity table.
+The result is that of `sampled_score` on RotatE's queries, but the rotation, its gradient and the
+gradients of heads and tails are part of the two passes over the entity table.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mmkgc_cli.ops import _native
 from mmkgc_cli.ops._arguments import Checks, flat_pairs
-from mmkgc_cli.ops._autograd import first_order
-from mmkgc_cli.ops.deferred import Deferred, DeferredGradient, deferred_gradients
+from mmkgc_cli.ops._autograd import first_order, register, score
+from mmkgc_cli.ops.deferred import DeferredGradient
 from mmkgc_cli.ops.metric import Metric, score_rows, whole_row
 
 NAME = "rotate_score"
@@ -27,61 +27,50 @@ def rotate_score(
     heads: Tensor,
     relations: Tensor,
     tails: Tensor,
+    *,
     ids: Tensor,
-    side: Tensor,
+    corrupted_side: Tensor,
     order: Tensor | None = None,
 ) -> Tensor:
-    """Minus the RotatE distance (Sun et al. 2019, eq. 2) of each candidate; no margin.
+    """Negated RotatE distances (Sun et al. 2019, eq. 2) of candidates, without a margin.
 
     Args:
-        table: ``[E, 2 d]`` entities, float32 or float64, laid out [re | im]. The kernels of a GPU
-            also take float16 and bfloat16, beside phases in float32, in which they compute.
+        table: ``[E, 2 d]`` entities, float32 or float64, laid out [re | im]. The CUDA kernels also
+            accept float16 and bfloat16; `phases` is then float32, and so is the arithmetic.
         phases: ``[R, d]`` angles of the relations, of the same dtype.
-        heads: ``[B]`` int64; with `relations` the query of candidates that stand for tails.
+        heads: ``[B]`` int64; with `relations`, the query of candidates that replace the tail.
         relations: ``[B]`` int64.
-        tails: ``[B]`` int64; with `relations` the query of candidates that stand for heads.
-        ids: ``[B, N]`` int64 candidates. The positives themselves are candidates like others.
-        side: ``[B, N]`` int8 (`sides.Side`): 0 replaces the tail, 1 the head.
-        order: ``[B * N]`` int64 positions of `ids` sorted by id; made when None.
+        tails: ``[B]`` int64; with `relations`, the query of candidates that replace the head.
+        ids: ``[B, N]`` int64 candidates, which may include the positives.
+        corrupted_side: ``[B, N]`` int8 (`sides.Side`): 0 replaces the tail, 1 the head.
+        order: ``[B * N]`` int64 positions of `ids` sorted by id; computed when None.
 
     Returns:
         Scores ``[B, N]``, differentiable in `table` and `phases`.
 
     Raises:
-        RuntimeError: on wrong shapes, dtypes or ids, naming the argument.
+        RuntimeError: on wrong shapes, dtypes or ids; the message names the argument.
     """
-    args = (table, phases, heads, relations, tails, ids, side, order)
-    deferred = deferred_gradients(table)
-    if deferred is not None:
-        deferring: Tensor = _Deferring.apply(deferred, *args)  # type: ignore[no-untyped-call]
-        return deferring
-    if _native.has_kernel(NAME, table.device.type):
-        result: Tensor = torch.ops.mmkgc.rotate_score(*args)
-        return result
-    return twin(*args)
+    args = (table, phases, heads, relations, tails, ids, corrupted_side, order)
+    return score(NAME, args, table, reference=reference, setup=_setup, backward=_deferred_backward)
 
 
-def check_arguments(
-    checks: Checks,
-    table: Tensor,
-    phases: Tensor,
-    heads: Tensor,
-    relations: Tensor,
-    tails: Tensor,
-    ids: Tensor,
-    side: Tensor,
-) -> None:
-    """The checks of ``checks/rotate_arguments.h``, word for word (a test compares them)."""
+def check_arguments(checks: Checks, *args: Tensor) -> None:
+    """The checks of the schema's arguments up to `corrupted_side`."""
+    table, phases, heads, relations, tails, ids, corrupted_side = args
     c = checks
     c.matrix("table", table)
     c.real("table", table)
     width = table.shape[1]
-    c.require(width % 2 == 0, f"table has odd width {width}, a complex row is [re | im]")
+    c.require(
+        width % 2 == 0,
+        f"table has odd width {width}, expected an even width for complex rows [re | im]",
+    )
     c.matrix("phases", phases)
     c.same_dtype("phases", phases, "table", table)
     c.require(
         2 * phases.shape[1] == width,
-        f"phases has width {phases.shape[1]}, expected {width // 2} (half a table row)",
+        f"phases has width {phases.shape[1]}, expected {width // 2} (half the width of table)",
     )
     batch = heads.shape[0] if heads.dim() else 0
     for name, known, bound in (
@@ -92,24 +81,24 @@ def check_arguments(
         c.index(name, known)
         c.require(
             known.shape[0] == batch,
-            f"{name} has {known.shape[0]} entries, expected {batch} (one a positive)",
+            f"{name} has {known.shape[0]} entries, expected {batch} (one per positive)",
         )
         c.ids(name, known, bound)
-    c.candidates(ids, side, batch, 2, table.shape[0])
+    c.candidates(ids, corrupted_side, batch, 2, table.shape[0])
 
 
-def twin(
+def reference(
     table: Tensor,
     phases: Tensor,
     heads: Tensor,
     relations: Tensor,
     tails: Tensor,
     ids: Tensor,
-    side: Tensor,
+    corrupted_side: Tensor,
     order: Tensor | None = None,
 ) -> Tensor:
-    """`rotate_score` in torch, whose autograd makes the gradients; `order` is only checked."""
-    check_arguments(_CHECKS, table, phases, heads, relations, tails, ids, side)
+    """`rotate_score` in torch with autograd's gradients; `order` is only checked."""
+    check_arguments(_CHECKS, table, phases, heads, relations, tails, ids, corrupted_side)
     _CHECKS.order(order, ids)
     embedding = torch.nn.functional.embedding
     theta = embedding(relations, phases)
@@ -121,39 +110,34 @@ def twin(
 
     queries = torch.stack([rotated(heads, sin), rotated(tails, -sin)])
     batch = torch.arange(ids.shape[0], device=ids.device)[:, None]
-    at = side.long() * ids.shape[0] + batch
-    chosen = embedding(at, queries.reshape(-1, table.shape[1]))
+    position = corrupted_side.long() * ids.shape[0] + batch
+    query_rows = embedding(position, queries.reshape(-1, table.shape[1]))
     rows = embedding(ids, table)
-    return score_rows(chosen, rows, Metric.modulus, whole_row(table.shape[1]))
+    return score_rows(query_rows, rows, Metric.modulus, whole_row(table.shape[1]))
 
 
-class _Deferring(torch.autograd.Function):
-    """The op for a table whose gradient the optimizer makes."""
+def deferred_gradient(
+    d_scores: Tensor,
+    queries: Tensor,
+    d_known: Tensor,
+    args: Sequence[Tensor],
+    order: Tensor | None,
+) -> DeferredGradient:
+    """The gradient of the entity table through RotatE's scores.
 
-    @staticmethod
-    def forward(ctx: Any, deferred: list[Deferred], *args: Any) -> Tensor:
-        ctx.deferred = deferred
-        _setup(ctx, args, args[0])
-        scores: Tensor = torch.ops.mmkgc.rotate_score(*args)
-        return scores
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (grad,) = grads
-        table, phases, heads, relations, tails, ids, side, order = ctx.saved_tensors
-        queries, d_known, d_phases = torch.ops.mmkgc.rotate_score_backward_queries(
-            grad, table, phases, heads, relations, tails, ids, side, order
-        )
-        numbers, weights = flat_pairs(whole_row(table.shape[1]))
-        ctx.deferred.append(
-            DeferredGradient(
-                grad.detach(), queries, ids, side, int(Metric.modulus), numbers, weights,
-                order=order, extra=d_known, extra_ids=torch.cat([heads, tails]),
-                version=table._version,
-            )
-        )  # fmt: skip
-        made = first_order(NAME, (d_phases,), (grad, *ctx.saved_tensors))
-        return None, None, *made, *[None] * 6
+    Args:
+        d_scores: ``[B, N]`` gradient of the scores.
+        queries: ``[2, B, 2 d]`` rotated heads and tails.
+        d_known: ``[2 B, 2 d]`` gradient of the rows of heads and tails.
+        args: the arguments of the op up to `corrupted_side`.
+        order: see `rotate_score`.
+    """
+    table, _, heads, _, tails, ids, corrupted_side = args
+    numbers, weights = flat_pairs(whole_row(table.shape[1]))
+    return DeferredGradient(
+        d_scores, queries, ids, corrupted_side, int(Metric.modulus), numbers, weights,
+        order=order, extra=d_known, extra_ids=torch.cat([heads, tails]), version=table._version,
+    )  # fmt: skip
 
 
 def _fake(table: Tensor, phases: Tensor, heads: Tensor, relations: Tensor, tails: Tensor,
@@ -186,12 +170,23 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         d_table, d_phases = torch.ops.mmkgc.rotate_score_backward(grad, *ctx.saved_tensors)
     else:
         *_, d_phases = torch.ops.mmkgc.rotate_score_backward_queries(grad, *ctx.saved_tensors)
-    made = first_order(NAME, (d_table, d_phases), (grad, *ctx.saved_tensors))
-    return *made, *[None] * 6
+    gradients = first_order(NAME, (d_table, d_phases), (grad, *ctx.saved_tensors))
+    return *gradients, *[None] * 6
 
 
-if _native.library().loaded:
-    torch.library.register_fake(f"mmkgc::{NAME}")(_fake)
-    torch.library.register_fake(f"mmkgc::{NAME}_backward")(_fake_backward)
-    torch.library.register_fake(f"mmkgc::{NAME}_backward_queries")(_fake_backward_queries)
-    torch.library.register_autograd(f"mmkgc::{NAME}", _backward, setup_context=_setup)
+def _deferred_backward(
+    ctx: Any, grad: Tensor
+) -> tuple[DeferredGradient, tuple[Tensor | None, ...]]:
+    *args, order = ctx.saved_tensors
+    queries, d_known, d_phases = torch.ops.mmkgc.rotate_score_backward_queries(grad, *args, order)
+    of_table = deferred_gradient(grad.detach(), queries, d_known, args, order)
+    gradients = first_order(NAME, (d_phases,), (grad, *ctx.saved_tensors))
+    return of_table, (None, *gradients, *[None] * 6)
+
+
+register(
+    NAME,
+    {"": _fake, "_backward": _fake_backward, "_backward_queries": _fake_backward_queries},
+    _backward,
+    _setup,
+)

@@ -1,4 +1,4 @@
-"""Losses over one positive and N negatives a row, as values that ops can take apart."""
+"""Losses over one positive and N negatives per row, as values that ops can read."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Protocol
 
 from torch import Tensor
 
+from mmkgc_cli.ops import _losses
 from mmkgc_cli.ops.entropy_weighted_loss import (
     NegativeReduction,
     entropy_cuts,
@@ -16,19 +17,19 @@ from mmkgc_cli.ops.self_adversarial_loss import AdversarialForm, self_adversaria
 
 
 class RowLoss(Protocol):
-    """The mean over positives of what each makes of its own score and its negatives'."""
+    """A mean over positives of a function of the scores of a positive and its negatives."""
 
-    def __call__(self, positive: Tensor, negative: Tensor, usable: Tensor | None) -> Tensor:
-        """The loss of scores ``[B]`` and ``[B, N]``; `usable` [B, N] bool says which count."""
+    def __call__(self, positive: Tensor, negative: Tensor, mask: Tensor | None, /) -> Tensor:
+        """The loss of scores ``[B]`` and ``[B, N]``; negatives with a False `mask` are ignored."""
 
     @property
     def native(self) -> tuple[int, list[float]] | None:
-        """Kind and numbers as the schemas take them; None: the kernels do not know it."""
+        """`loss` and `settings` of the schemas; None for a loss without native kernels."""
 
 
-def loss_of_scores(loss: RowLoss, scores: Tensor, usable: Tensor | None) -> Tensor:
-    """The loss of scores ``[B, 1 + N]``, the positive first; of `usable`, if any, all columns."""
-    return loss(scores[:, 0], scores[:, 1:], None if usable is None else usable[:, 1:])
+def loss_of_scores(loss: RowLoss, scores: Tensor, mask: Tensor | None) -> Tensor:
+    """The loss of scores ``[B, 1 + N]``, the positives first; `mask` has the same shape."""
+    return loss(scores[:, 0], scores[:, 1:], None if mask is None else mask[:, 1:])
 
 
 @dataclass(frozen=True)
@@ -39,16 +40,17 @@ class SelfAdversarial:
     form: AdversarialForm = AdversarialForm.log_sigmoid
     margin: float = 0.0
 
-    def __call__(self, positive: Tensor, negative: Tensor, usable: Tensor | None) -> Tensor:
+    def __call__(self, positive: Tensor, negative: Tensor, mask: Tensor | None) -> Tensor:
         """See `RowLoss`."""
         return self_adversarial_loss(
-            positive, negative, usable, self.temperature, self.form, self.margin
+            positive, negative, mask, self.temperature, form=self.form, margin=self.margin
         )
 
     @property
     def native(self) -> tuple[int, list[float]]:
         """See `RowLoss`."""
-        return 0, [float(self.temperature), float(self.form), float(self.margin)]
+        settings = _losses.SelfAdversarialSettings(self.temperature, self.form, self.margin)
+        return _losses.pack(settings)
 
 
 @dataclass(frozen=True)
@@ -61,16 +63,18 @@ class EntropyWeighted:
     temperature: float = 1.0
     one_sided: bool = False
 
-    def __call__(self, positive: Tensor, negative: Tensor, usable: Tensor | None) -> Tensor:
+    def __call__(self, positive: Tensor, negative: Tensor, mask: Tensor | None) -> Tensor:
         """See `RowLoss`."""
         return entropy_weighted_loss(
-            positive, negative, usable, self.thresholds, self.weights, self.reduction,
-            self.temperature, self.one_sided,
+            positive, negative, mask, self.thresholds, self.weights, reduction=self.reduction,
+            temperature=self.temperature, one_sided=self.one_sided,
         )  # fmt: skip
 
     @property
     def native(self) -> tuple[int, list[float]]:
         """See `RowLoss`."""
-        cuts = entropy_cuts(self.thresholds)
-        rest = [float(self.reduction), float(self.temperature), float(self.one_sided)]
-        return 1, [*cuts, *(float(weight) for weight in self.weights), *rest]
+        settings = _losses.EntropyWeightedSettings(
+            *entropy_cuts(self.thresholds), *self.weights, self.reduction, self.temperature,
+            self.one_sided,
+        )  # fmt: skip
+        return _losses.pack(settings)

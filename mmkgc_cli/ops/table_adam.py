@@ -1,7 +1,6 @@
-"""An Adam step on a table straight from the gradients of its sampled candidates' scores.
+"""An Adam step on a table, computed from the deferred gradient of its candidates' scores.
 
-Each row's gradient is made and the row stepped at once; see `ops.deferred` for where they come
-from.
+The gradient of each row is computed and the row is stepped in one pass; see `ops.deferred`.
 """
 
 from __future__ import annotations
@@ -14,30 +13,31 @@ from torch import Tensor
 
 from mmkgc_cli.ops import _native
 from mmkgc_cli.ops._arguments import Checks
+from mmkgc_cli.ops._autograd import register
 from mmkgc_cli.ops.deferred import DeferredGradient
-from mmkgc_cli.ops.sampled_score import twin as scores_in_torch
+from mmkgc_cli.ops.sampled_score import reference as reference_scores
 
 NAME = "table_adam"
 _CHECKS = Checks(NAME)
 
 
-def dense_gradient(of: DeferredGradient, table: Tensor) -> Tensor:
-    """The gradient itself, in the shape of `table`."""
+def dense_gradient(gradient: DeferredGradient, table: Tensor) -> Tensor:
+    """The gradient as a tensor of the shape of `table`."""
     if _native.has_kernel("sampled_score", table.device.type):
-        return _gradient(of, table, torch.ops.mmkgc.sampled_score)
-    return _gradient(of, table, scores_in_torch)
+        return _dense(gradient, table, torch.ops.mmkgc.sampled_score)
+    return _dense(gradient, table, reference_scores)
 
 
-def _gradient(of: DeferredGradient, table: Tensor, score: Callable[..., Tensor]) -> Tensor:
+def _dense(g: DeferredGradient, table: Tensor, score: Callable[..., Tensor]) -> Tensor:
     with torch.enable_grad():
         rows = table.detach().requires_grad_()
         scores = score(
-            of.queries.detach(), rows, of.ids, of.side, of.metric, of.pairs, of.weights,
-            None if of.scale is None else of.scale.detach(), of.order,
+            g.queries.detach(), rows, g.ids, g.corrupted_side, g.metric, g.pairs, g.weights,
+            None if g.scale is None else g.scale.detach(), g.order,
         )  # fmt: skip
-    (gradient,) = torch.autograd.grad(scores, rows, of.grad)
-    if of.extra is not None and of.extra_ids is not None:
-        gradient.index_add_(0, of.extra_ids, of.extra)
+    (gradient,) = torch.autograd.grad(scores, rows, g.grad)
+    if g.extra is not None and g.extra_ids is not None:
+        gradient.index_add_(0, g.extra_ids, g.extra)
     return gradient
 
 
@@ -48,6 +48,7 @@ def table_adam(
     gradient: DeferredGradient,
     step: int,
     lr: float,
+    *,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
     weight_decay: float = 0.0,
@@ -55,55 +56,55 @@ def table_adam(
     dense: Tensor | None = None,
     counter: Tensor | None = None,
 ) -> Tensor:
-    """One step of Adam, or of AdamW when `decoupled`, on all rows of `table`, in place.
+    """One step of Adam, or of AdamW if `decoupled`, on all rows of `table`, in place.
 
     Args:
         table: ``[E, Dc]`` float32 or float64, contiguous.
         exp_avg: ``[E, Dc]`` running mean of the gradient, changed in place.
         exp_avg_sq: ``[E, Dc]`` running mean of its square, changed in place.
         gradient: of the scores of sampled candidates.
-        step: 1 for the first.
+        step: 1 for the first step.
         lr: learning rate.
-        betas: decay of the two means.
-        eps: added to the root of the second.
+        betas: decay rates of the two means.
+        eps: added to the root of the second mean.
         weight_decay: as in `torch.optim.Adam` and `torch.optim.AdamW`.
-        decoupled: which of the two.
-        dense: ``[E, Dc]`` gradient from elsewhere, added.
-        counter: one int64 beside `table`, added to `step`: on a GPU it is read when the kernel
-            runs, so that a captured CUDA graph goes on counting.
+        decoupled: decay the weights as AdamW does.
+        dense: ``[E, Dc]`` gradient to add.
+        counter: one int64 on the device of `table`, added to `step`. A CUDA kernel reads it when it
+            runs, so that the steps of a replayed CUDA graph are counted.
 
     Returns:
         The squared L2 norm of the whole gradient, a float64 scalar.
 
     Raises:
-        RuntimeError: on wrong shapes, dtypes or ids, naming the argument.
+        RuntimeError: on wrong shapes, dtypes or ids; the message names the argument.
     """
     g = gradient
-    for name, read in (("queries", g.queries), ("scale", g.scale), ("extra", g.extra)):
-        shared = read is not None and read.untyped_storage().data_ptr()
+    for name, tensor in (("queries", g.queries), ("scale", g.scale), ("extra", g.extra)):
+        storage = tensor is not None and tensor.untyped_storage().data_ptr()
         _CHECKS.require(
-            not shared or shared != table.untyped_storage().data_ptr(),
-            f"{name} and table share memory, and table is changed",
+            not storage or storage != table.untyped_storage().data_ptr(),
+            f"{name} and table share memory, but table is changed in place",
         )
     args = (
-        g.grad, g.queries, table.detach(), exp_avg, exp_avg_sq, g.ids, g.side, g.metric, g.pairs,
-        g.weights, g.scale, g.order, g.extra, g.extra_ids, dense, lr, *betas, eps, weight_decay,
-        decoupled, step, counter,
+        g.grad, g.queries, table.detach(), exp_avg, exp_avg_sq, g.ids, g.corrupted_side, g.metric,
+        g.pairs, g.weights, g.scale, g.order, g.extra, g.extra_ids, dense, lr, *betas, eps,
+        weight_decay, decoupled, step, counter,
     )  # fmt: skip
     if _native.has_kernel(NAME, table.device.type):
         squares: Tensor = torch.ops.mmkgc.table_adam(*args)
         return squares
-    return twin(*args)
+    return reference(*args)
 
 
-def twin(
+def reference(
     grad: Tensor,
     queries: Tensor,
     table: Tensor,
     exp_avg: Tensor,
     exp_avg_sq: Tensor,
     ids: Tensor,
-    side: Tensor,
+    corrupted_side: Tensor,
     metric: int,
     pairs: Sequence[int],
     weights: Sequence[float],
@@ -121,17 +122,14 @@ def twin(
     step: int,
     counter: Tensor | None = None,
 ) -> Tensor:
-    """`table_adam` in torch: the gradient written out, then the formula of `torch.optim.Adam`."""
-    _check_arguments(
-        grad, queries, table, exp_avg, exp_avg_sq, ids, side, metric, pairs, weights, scale,
-        order, extra, extra_ids, dense, step, counter,
-    )  # fmt: skip
+    """`table_adam` in torch: the dense gradient, then the formula of `torch.optim.Adam`."""
+    deferred = DeferredGradient(
+        grad, queries, ids, corrupted_side, metric, pairs, weights, scale, order, extra, extra_ids
+    )
+    _check_arguments(deferred, table, exp_avg, exp_avg_sq, dense, step=step, counter=counter)
     if counter is not None:
         step += int(counter)
-    of = DeferredGradient(
-        grad, queries, ids, side, metric, pairs, weights, scale, order, extra, extra_ids
-    )
-    gradient = _gradient(of, table, scores_in_torch)
+    gradient = _dense(deferred, table, reference_scores)
     if dense is not None:
         gradient = gradient + dense
     squares = gradient.double().square().sum()
@@ -147,27 +145,17 @@ def twin(
 
 
 def _check_arguments(
-    grad: Tensor,
-    queries: Tensor,
+    g: DeferredGradient,
     table: Tensor,
     exp_avg: Tensor,
     exp_avg_sq: Tensor,
-    ids: Tensor,
-    side: Tensor,
-    metric: int,
-    pairs: Sequence[int],
-    weights: Sequence[float],
-    scale: Tensor | None,
-    order: Tensor | None,
-    extra: Tensor | None,
-    extra_ids: Tensor | None,
     dense: Tensor | None,
+    *,
     step: int,
     counter: Tensor | None,
 ) -> None:
-    """The checks of ``checks/adam_arguments.h``, word for word (a test compares them)."""
     c = _CHECKS
-    c.sampled(queries, table, ids, side, metric, pairs, weights, scale)
+    c.sampled(g.queries, table, g.ids, g.corrupted_side, g.metric, g.pairs, g.weights, g.scale)
     for name, state in (("table", table), ("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq)):
         c.same_dtype(name, state, "table", table)
         c.require(state.shape == table.shape, f"{name} must have the shape of table")
@@ -177,23 +165,23 @@ def _check_arguments(
     if dense is not None:
         c.require(dense.shape == table.shape, "dense must have the shape of table")
         c.same_dtype("dense", dense, "table", table)
-    c.require(grad.shape == ids.shape, "grad must have the shape of ids")
-    c.same_dtype("grad", grad, "queries", queries)
-    c.order(order, ids)
-    c.require((extra is None) == (extra_ids is None), "extra and extra_ids come together")
-    if extra is not None and extra_ids is not None:
-        c.matrix("extra", extra)
-        c.same_dtype("extra", extra, "table", table)
-        c.index("extra_ids", extra_ids)
-        shape = (extra_ids.numel(), table.shape[1])
-        c.require(tuple(extra.shape) == shape, f"extra must be [{shape[0]}, {shape[1]}]")
-        c.ids("extra_ids", extra_ids, table.shape[0])
+    c.require(g.grad.shape == g.ids.shape, "grad must have the shape of ids")
+    c.same_dtype("grad", g.grad, "queries", g.queries)
+    c.order(g.order, g.ids)
+    c.require(
+        (g.extra is None) == (g.extra_ids is None), "extra and extra_ids must be given together"
+    )
+    if g.extra is not None and g.extra_ids is not None:
+        c.matrix("extra", g.extra)
+        c.same_dtype("extra", g.extra, "table", table)
+        c.index("extra_ids", g.extra_ids)
+        shape = (g.extra_ids.numel(), table.shape[1])
+        c.require(tuple(g.extra.shape) == shape, f"extra must be [{shape[0]}, {shape[1]}]")
+        c.ids("extra_ids", g.extra_ids, table.shape[0])
 
 
 def _fake(grad: Tensor, queries: Tensor, table: Tensor, *_: Any) -> Tensor:
     return table.new_empty((), dtype=torch.float64)
 
 
-if _native.library().loaded:
-    # A step carries no gradient, so there is no autograd formula to register.
-    torch.library.register_fake(f"mmkgc::{NAME}")(_fake)
+register(NAME, {"": _fake})

@@ -170,7 +170,7 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "packages": {name: metadata.version(name) for name in ("torch", "numpy", "h5py")},
         "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "native": {name: ops.path_of(name, "cpu")[0] for name in ops.OPS},
+        "native": {name: ops.backend_of(name, "cpu")[0] for name in ops.OPS},
     }
 
 

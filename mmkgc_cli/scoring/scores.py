@@ -16,7 +16,7 @@ from mmkgc_cli.ops import (
     Metric,
     Pair,
     RowLoss,
-    path_of,
+    backend_of,
     sampled_loss,
     sampled_score,
     whole_row,
@@ -329,8 +329,8 @@ def sampled_scores(scorer: RowScorer, positives: Tensor, candidates: Candidates)
                 rows.corrupted_side,
                 metrics(scorer)[i],
                 terms(scorer, i, query.shape[-1], table.shape[-1]),
-                None if scale[0] is None else torch.stack(scale),
-                rows.order,
+                scale=None if scale[0] is None else torch.stack(scale),
+                order=rows.order,
             )
         )
     return scorer.margin + join(scorer, scores)
@@ -349,12 +349,12 @@ def sampled_loss_of(
         table,
         rows.ids,
         rows.corrupted_side,
-        rows.mask,
         metrics(scorer)[0],
         terms(scorer, 0, queries.shape[-1], table.shape[-1]),
-        loss,
-        scorer.margin,
-        rows.order,
+        mask=rows.mask,
+        loss=loss,
+        offset=scorer.margin,
+        order=rows.order,
     )
 
 
@@ -366,7 +366,7 @@ def _cast_for_op(queries: Tensor, table: Tensor) -> tuple[Tensor, Tensor]:
     if torch.bfloat16 not in (queries.dtype, table.dtype):
         return queries, table
     device = table.device.type
-    reads_bfloat16 = device == "cuda" and path_of("sampled_score", device)[0] == "native"
+    reads_bfloat16 = device == "cuda" and backend_of("sampled_score", device)[0] == "native"
     return queries.float(), table if reads_bfloat16 else table.float()
 
 
@@ -525,7 +525,9 @@ def _scores_by_id(rows: BranchRows, ids: Tensor) -> Tensor:
     q, table = _cast_for_op(rows.queries, rows.table)
     side = torch.zeros(ids.shape, dtype=torch.int8, device=ids.device)
     scale = None if rows.scale is None else rows.scale[None]
-    return sampled_score(q[None], table, ids.contiguous(), side, rows.metric, rows.pairs, scale)
+    return sampled_score(
+        q[None], table, ids.contiguous(), side, rows.metric, rows.pairs, scale=scale
+    )
 
 
 def _joined_block(scorer: RowScorer, rows: list[BranchRows]) -> Tensor:

@@ -157,9 +157,10 @@ class Adam(torch.optim.Adam):
         step, counter = (1, state["step"].long()) if on_device else (int(state["step"]) + 1, None)
         squares = table_adam(
             parameter, state["exp_avg"], state["exp_avg_sq"], gradient, step,
-            float(group["lr"]), tuple(float(b) for b in group["betas"]), group["eps"],  # type: ignore[arg-type]
-            group["weight_decay"], group.get("decoupled_weight_decay", False), parameter.grad,
-            counter,
+            float(group["lr"]), betas=tuple(float(b) for b in group["betas"]),  # type: ignore[arg-type]
+            eps=group["eps"], weight_decay=group["weight_decay"],
+            decoupled=group.get("decoupled_weight_decay", False), dense=parameter.grad,
+            counter=counter,
         )  # fmt: skip
         self.squares.append(squares)
         state["step"] += 1
@@ -234,7 +235,7 @@ class LazyAdam(Adam):
         dense = None if parameter.grad is None else parameter.grad[rows]
         squares = table_adam(
             weights, average, average_square, compact, int(state["step"]) + 1, float(group["lr"]),
-            tuple(float(b) for b in group["betas"]), group["eps"],  # type: ignore[arg-type]
+            betas=tuple(float(b) for b in group["betas"]), eps=group["eps"],  # type: ignore[arg-type]
             dense=dense,
         )  # fmt: skip
         self.squares.append(squares)

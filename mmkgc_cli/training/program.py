@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from mmkgc_cli.ops import path_of
+from mmkgc_cli.ops import backend_of
 from mmkgc_cli.scoring.contract import Batch, ParameterGroup, Scorer
 from mmkgc_cli.scoring.scores import extra_losses
 from mmkgc_cli.state.rng import generator
@@ -137,7 +137,7 @@ class ScorerProgram:
         if not self._auxiliaries.every_step:
             return "an auxiliary of the scorer is stepped in some steps only"
         for op in self.ops:
-            backend, reason = path_of(op, self.rows.device.type)
+            backend, reason = backend_of(op, self.rows.device.type)
             if backend != "native":
                 return f"{op} runs its reference implementation: {reason}"
         return self.optimization.why_not_captured()

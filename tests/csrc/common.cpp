@@ -1,5 +1,5 @@
-// Properties of what CPU and GPU share in csrc/common: which warp works on what, and 16-bit numbers.
-// Prints the first thing that does not hold and exits with 1.
+// Properties of csrc/common, which CPU and GPU share: the work of warps, and 16-bit numbers. Prints
+// the first property that does not hold and exits with 1.
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -62,7 +62,7 @@ void groups_cover_every_item_once() {
   }
 }
 
-// Heads and parts of all runs make up the sequence, and none is longer than it may be.
+// Heads and parts of all runs cover the sequence, and none is too long.
 void parts_cover_every_position_once() {
   for (const int64_t length : {1, 4, 128}) {
     const RunParts parts{length};
@@ -78,7 +78,7 @@ void parts_cover_every_position_once() {
           int64_t expected = parts.first(begin);
           for (int64_t part = 0; part < parts.count(n); ++part) {
             if (!parts.belongs(part, begin, end)) continue;
-            HOLDS(part == expected++);  // those that the head's warp adds up
+            HOLDS(part == expected++);  // the parts that the warp of the head adds
             for (int64_t i = part * length; i < parts.part_end(part, end); ++i) ++seen[static_cast<std::size_t>(i)];
           }
           HOLDS(expected * length >= end);
@@ -122,17 +122,17 @@ void all_numbers_of_16_bits_are_read_and_rounded(int exponent_bits, int mantissa
     const double value = value_of(bits, exponent_bits, mantissa_bits);
     const float read = to_float(x);
     if (std::isnan(value)) {
-      HOLDS(std::isnan(read) && std::isnan(to_float(From<T>::of(read))));
+      HOLDS(std::isnan(read) && std::isnan(to_float(RoundTo<T>::from(read))));
       continue;
     }
     HOLDS(static_cast<double>(read) == value);
-    HOLDS(From<T>::of(read).bits == bits);
-    // Between this and the next larger one: to the nearer, and from the middle to the even one.
+    HOLDS(RoundTo<T>::from(read).bits == bits);
+    // Between this number and the next: round to nearest, ties to even.
     const double next = value_of(bits + 1, exponent_bits, mantissa_bits);
     if ((bits & 0x7fffu) == 0x7fffu || !std::isfinite(next) || !std::isfinite(value)) continue;
     const auto middle = static_cast<float>((value + next) / 2);
-    const auto towards = [&](float to) { return From<T>::of(std::nextafterf(middle, to)).bits; };
-    HOLDS(From<T>::of(middle).bits == bits + (bits & 1));
+    const auto towards = [&](float to) { return RoundTo<T>::from(std::nextafterf(middle, to)).bits; };
+    HOLDS(RoundTo<T>::from(middle).bits == bits + (bits & 1));
     HOLDS(towards(static_cast<float>(value)) == bits);
     HOLDS(towards(static_cast<float>(next)) == bits + 1);
   }

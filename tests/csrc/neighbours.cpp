@@ -1,5 +1,5 @@
-// Whether results depend on where arrays lie: a loop whose arrays may overlap, for all the compiler
-// knows, has two versions, which round differently; which one runs depends on the distance in memory.
+// Checks that results do not depend on the addresses of arrays. If arrays may overlap, the compiler
+// emits two versions of a loop, which round differently and are selected by the distance in memory.
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
@@ -33,8 +33,8 @@ void hold(const char* what, int n, int gap, std::vector<float>& first, const std
 
 void losses(int n, bool by_entropy) {
   const std::vector<float> scores = normal(n + 1);
-  std::vector<uint8_t> usable(static_cast<size_t>(n), 1);
-  usable[1] = 0;
+  std::vector<uint8_t> mask(static_cast<size_t>(n), 1);
+  mask[1] = 0;
   RowLoss<float> loss{};
   loss.by_entropy = by_entropy;
   loss.adversarial = {{}, 1.0f, 0.0f, AdversarialForm::log_sigmoid};
@@ -45,7 +45,7 @@ void losses(int n, bool by_entropy) {
       float* s = room.data() + 1024;
       float* d = before ? s - (n + 1) - gap : s + (n + 1) + gap;
       std::memcpy(s, scores.data(), sizeof(float) * scores.size());
-      const double value = loss(s, s + 1, usable.data(), n, d, d + 1);
+      const double value = loss(s, s + 1, mask.data(), n, d, d + 1);
       std::vector<float> now(d, d + n + 1);
       now.push_back(static_cast<float>(value));
       hold(by_entropy ? "entropy-weighted" : "self-adversarial", n, gap, first, now);

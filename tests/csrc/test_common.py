@@ -12,7 +12,7 @@ from tests.conftest import ROOT
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
-def test_what_cpu_and_gpu_share_holds_its_properties(tmp_path: Path) -> None:
+def test_properties_of_the_code_shared_by_cpu_and_gpu(tmp_path: Path) -> None:
     """Each kernel's grid covers its output once; 16-bit numbers are read and rounded."""
     program = tmp_path / "common"
     command = ["g++", "-std=c++20", "-O1", "-Wall", "-Werror", "-fsanitize=undefined"]
@@ -24,7 +24,7 @@ def test_what_cpu_and_gpu_share_holds_its_properties(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
-def test_results_do_not_depend_on_what_lies_beside_them_in_memory(tmp_path: Path) -> None:
+def test_results_do_not_depend_on_the_distance_of_arrays(tmp_path: Path) -> None:
     program = tmp_path / "neighbours"
     sources = ["self_adversarial_loss", "entropy_weighted_loss", "rotate_score", "rows"]
     flags = re.search(r"^FLOAT_FLAGS = (\[.*\])$", (ROOT / "setup.py").read_text(), re.MULTILINE)

@@ -1,4 +1,4 @@
-"""What can be said of the CUDA kernels without a GPU: that they compile, and what they need."""
+"""Tests of the CUDA kernels without a GPU: compilation and resources."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ NVCC = BUILD.find_nvcc()
 KERNEL = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\([^;{]*?\)\s*)?(\w+)\(")
 
 
-def test_compiler_output_is_read_in_full() -> None:
-    said = """ptxas info    : 0 bytes gmem
+def test_compiler_output_is_parsed() -> None:
+    output = """ptxas info    : 0 bytes gmem
 ptxas info    : Compiling entry function '_Z1fPf' for 'sm_80'
 ptxas info    : Function properties for _Z1fPf
     8 bytes stack frame, 4 bytes spill stores, 12 bytes spill loads
@@ -37,7 +37,7 @@ ptxas info    : Function properties for _Z1gPf
     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
 ptxas info    : Used 8 registers, used 0 barriers
 """
-    rows = BUILD.read_resources(said)
+    rows = BUILD.read_resources(output)
     assert [tuple(row.values()) for row in rows] == [
         ("_Z1fPf", "80", 40, 8, 16, 512),
         ("_Z1gPf", "90", 8, 0, 0, 0),
@@ -55,10 +55,10 @@ ptxas info    : Used 8 registers, used 0 barriers
 def test_every_kernel_compiles_for_every_architecture_and_none_spills(
     architectures: tuple[str, ...],
 ) -> None:
-    kept = ROOT / "build" / "-".join(["cuda", *architectures])  # since it takes a while
-    found = BUILD.resources(NVCC, kept, architectures)
-    assert set(found) == {source.name for source in (ROOT / "csrc" / "cuda").glob("*.cu")}
-    for name, rows in found.items():
+    folder = ROOT / "build" / "-".join(["cuda", *architectures])  # since it takes a while
+    by_file = BUILD.resources(NVCC, folder, architectures)
+    assert set(by_file) == {source.name for source in (ROOT / "csrc" / "cuda").glob("*.cu")}
+    for name, rows in by_file.items():
         kernels = set(KERNEL.findall((ROOT / "csrc" / "cuda" / name).read_text()))
         assert kernels, name
         for architecture in architectures:
@@ -69,7 +69,7 @@ def test_every_kernel_compiles_for_every_architecture_and_none_spills(
         assert not spilled, spilled
 
 
-def test_kernels_include_neither_torch_nor_the_glue() -> None:
+def test_kernels_include_neither_torch_nor_bindings() -> None:
     for source in [*(ROOT / "csrc" / "cuda").glob("*.cu"), *(ROOT / "csrc" / "cuda").glob("*.h")]:
         for include in re.findall(r'#include [<"](.+?)[>"]', source.read_text()):
             known = include.startswith(("../common/", "../emulate/")) or "/" not in include
@@ -77,7 +77,7 @@ def test_kernels_include_neither_torch_nor_the_glue() -> None:
 
 
 def test_kernels_neither_allocate_nor_wait() -> None:
-    """So that a CUDA graph can capture them."""
+    """A CUDA graph can capture them."""
     for source in [*(ROOT / "csrc" / "cuda").glob("*.cu"), *(ROOT / "csrc" / "cuda").glob("*.h")]:
         text = source.read_text()
         called = re.findall(r"\bcuda[A-Z]\w+(?=\()", text)

@@ -13,11 +13,11 @@ from mmkgc_cli import ops
 from mmkgc_cli.ops import _native
 
 if os.environ.get("MMKGC_SANITIZE") == "1" and not ops.library().build.get("sanitizers"):
-    # As set by `make sanitize`: testing another library would prove nothing.
+    # Set by `make sanitize`, which must not test another library.
     raise RuntimeError(f"MMKGC_SANITIZE=1, but {ops.__file__} has no sanitized native library")
 
 if os.environ.get("MMKGC_EMULATE") == "1" and not ops.library().build.get("emulated"):
-    # As set by `make emulate`.
+    # Set by `make emulate`.
     raise RuntimeError(f"MMKGC_EMULATE=1, but {ops.__file__} has no emulated native library")
 
 native = pytest.mark.skipif(
@@ -25,23 +25,23 @@ native = pytest.mark.skipif(
 )
 
 EMULATED = bool(ops.library().build.get("emulated"))
-# Where the kernels of a GPU run: there, or on the CPU, emulated (`make emulate`).
+# The device of the CUDA kernels: a GPU, or the CPU in emulation (`make emulate`).
 DEVICE = torch.device("cpu" if EMULATED or not torch.cuda.is_available() else "cuda")
 if os.environ.get("MMKGC_GPU") == "1":
-    # As set by `make gpu`: tests that find no kernels would pass by being skipped.
+    # Set by `make gpu`, which must not skip tests for lack of kernels.
     for op in ops.OPS:
-        assert ops.path_of(op, "cuda")[0] == "native", f"{op}: {ops.path_of(op, 'cuda')[1]}"
+        assert ops.backend_of(op, "cuda")[0] == "native", f"{op}: {ops.backend_of(op, 'cuda')[1]}"
     assert DEVICE.type == "cuda", "torch sees no GPU"
 
 
 def on_gpu(test: Any) -> Any:
-    """Marks a test of the kernels of a GPU."""
+    """Marks a test of the CUDA kernels."""
     there = EMULATED or DEVICE.type == "cuda"
     return pytest.mark.cuda(pytest.mark.skipif(not there, reason="there is no GPU")(test))
 
 
 def to_device(x: Any, device: torch.device = DEVICE) -> Any:
-    """`x`, or the tensors within it, elsewhere: leaves that require gradients as before."""
+    """Copies of the tensors in `x` on a device, as leaves with the same `requires_grad`."""
     if isinstance(x, Tensor):
         return x.detach().to(device, copy=True).requires_grad_(x.requires_grad)
     if isinstance(x, dict):
@@ -54,19 +54,19 @@ def to_device(x: Any, device: torch.device = DEVICE) -> Any:
     return x
 
 
-# What kernels on a GPU do not look for: it would take a pass of its own, or reading on the host.
+# Errors that CUDA kernels do not detect, since this would need another pass or reading on the host.
 UNREAD = re.compile("runs? from|decreases|ascending|lists entity")
 
 
-def skip_unread(path: str, message: str) -> None:
-    """Skips what only a host that reads values can find, where the kernels are those of a GPU."""
-    if path == "native" and EMULATED and UNREAD.search(message):
+def skip_unread(backend: str, message: str) -> None:
+    """Skips errors that only the host can detect if the kernels are those of a GPU."""
+    if backend == "native" and EMULATED and UNREAD.search(message):
         pytest.skip("values on a GPU are not read by the host")
 
 
-@pytest.fixture(params=[pytest.param("native", marks=native), "twin"])
-def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Which path the ops take within the test."""
-    if request.param == "twin":
+@pytest.fixture(params=[pytest.param("native", marks=native), "reference"])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The backend of the ops within the test."""
+    if request.param == "reference":
         monkeypatch.setattr(_native, "has_kernel", lambda op, device: False)
     return str(request.param)

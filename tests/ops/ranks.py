@@ -1,4 +1,4 @@
-"""Problems for the tests of ranking, and whether two sets of counts are the same."""
+"""Problems for the tests of ranking, and the comparison of counts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def problem(
     dtype: torch.dtype = torch.float32,
     filtered: int = 7,
 ) -> dict[str, Any]:
-    """Random rows on a grid of eighths, where float sums are exact and ties are common."""
+    """Random rows of multiples of 1/8, for which float sums are exact and ties are common."""
     rng = torch.Generator().manual_seed(seed)
 
     def grid(*shape: int) -> Tensor:
@@ -57,7 +57,7 @@ def same(a: Counts, b: Counts) -> bool:
 
 
 def arguments(p: dict[str, Any]) -> tuple[Any, ...]:
-    """The problem as the schema takes it."""
+    """The arguments of the schema."""
     names = ("queries", "table", "target_ptr", "target_ids", "filter_ptr", "filter_ids")
     numbers, weights = flat_pairs(p["pairs"])
     return (*(p[name] for name in names), int(p["metric"]), numbers, weights, p.get("scale"))

@@ -1,4 +1,4 @@
-"""What holds for the gradients of all ops."""
+"""Properties of the gradients of all ops."""
 
 from __future__ import annotations
 
@@ -30,18 +30,20 @@ AT = torch.tensor([0, 1])
 
 
 def frozen_rows(x: Tensor) -> Tensor:
-    """Queries against a table that gets no gradient: there the op itself runs."""
+    """The fused loss with a frozen table, which runs the op itself."""
     loss, pairs = SelfAdversarial(), whole_row(4)
-    return sampled_loss(x[None, :2], x.detach(), IDS, SIDE, None, Metric.l2, pairs, loss)
+    return sampled_loss(x[None, :2], x.detach(), IDS, SIDE, Metric.l2, pairs, mask=None, loss=loss)
 
 
 def frozen_entities(x: Tensor) -> Tensor:
     loss = SelfAdversarial()
-    return rotate_loss(x.detach(), x[:2, :2], AT, AT, AT, IDS, SIDE, None, loss)
+    return rotate_loss(
+        x.detach(), x[:2, :2], AT, AT, AT, ids=IDS, corrupted_side=SIDE, mask=None, loss=loss
+    )
 
 
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "rotate_score": lambda x: rotate_score(x, x[:2, :2], AT, AT, AT, IDS, SIDE),
+    "rotate_score": lambda x: rotate_score(x, x[:2, :2], AT, AT, AT, ids=IDS, corrupted_side=SIDE),
     "sampled_score": lambda x: sampled_score(x[None, :2], x, IDS, SIDE, Metric.l2, whole_row(4)),
     "sampled_loss": frozen_rows,
     "rotate_loss": frozen_entities,
@@ -56,7 +58,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @native
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_second_derivatives_are_refused_not_zero(name: str) -> None:
+def test_second_derivatives_raise(name: str) -> None:
     x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
     (first,) = torch.autograd.grad(FUNCTIONS[name](x.sin()).sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="no second derivatives"):
@@ -66,7 +68,7 @@ def test_second_derivatives_are_refused_not_zero(name: str) -> None:
 @native
 @pytest.mark.parametrize("op", ["rotate_score", "sampled_score"])
 def test_a_frozen_table_costs_no_gradient(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Frozen features: only the queries, or the phases, get one, and it is the same."""
+    """The queries, or the phases, have the same gradient as with a trained table."""
     table = torch.randn(3, 4, dtype=torch.float64)
     other = torch.randn(1, 2, 4, dtype=torch.float64) if op == "sampled_score" else table[:2, :2]
 
@@ -75,16 +77,16 @@ def test_a_frozen_table_costs_no_gradient(op: str, monkeypatch: pytest.MonkeyPat
         if op == "sampled_score":
             scores = sampled_score(o, t, IDS, SIDE, Metric.l1, whole_row(4))
         else:
-            scores = rotate_score(t, o, AT, AT, AT, IDS, SIDE)
+            scores = rotate_score(t, o, AT, AT, AT, ids=IDS, corrupted_side=SIDE)
         return torch.autograd.grad(scores.sum(), o)[0]
 
     expected = gradient(True)
-    found = gradient(False)
-    assert torch.equal(found, expected)
+    actual = gradient(False)
+    assert torch.equal(actual, expected)
 
 
 @native
-def test_nan_reaches_the_gradients_that_it_concerns() -> None:
+def test_nan_reaches_the_gradients_of_its_terms() -> None:
     for metric in (Metric.l2, Metric.modulus):
         for dtype in (torch.float32, torch.float64):
             queries = torch.zeros(1, 1, 4, dtype=dtype)

@@ -1,6 +1,6 @@
-"""The kernels of a GPU against the twins on the CPU, which define what is right.
+"""The CUDA kernels against the reference implementations on the CPU.
 
-They run on a GPU, or emulated by `make emulate`; what only a GPU can show is in
+They run on a GPU or in emulation (`make emulate`); tests that need a GPU are in
 `test_cuda_graphs.py`.
 """
 
@@ -27,10 +27,10 @@ from mmkgc_cli.ops import (
 )
 from mmkgc_cli.ops._arguments import flat_pairs
 from mmkgc_cli.ops._native import COMPOSED
-from mmkgc_cli.ops.rank_candidates import twin as rank_twin
-from mmkgc_cli.ops.rgcn_propagate import twin as rgcn_twin
-from mmkgc_cli.ops.rotate_score import twin as rotate_twin
-from mmkgc_cli.ops.sampled_score import twin as sampled_twin
+from mmkgc_cli.ops.rank_candidates import reference as rank_reference
+from mmkgc_cli.ops.rgcn_propagate import reference as rgcn_reference
+from mmkgc_cli.ops.rotate_score import reference as rotate_reference
+from mmkgc_cli.ops.sampled_score import reference as sampled_reference
 from tests.ops import (
     losses,
     ranks,
@@ -47,14 +47,14 @@ pytestmark = [pytest.mark.cuda]
 DTYPES = [torch.float32, torch.float64]
 
 
-def close(found: Tensor, expected: Tensor, loose: float = 1e-4) -> bool:
-    """To rounding, that of sums of some hundred terms for float32."""
-    assert found.device.type == DEVICE.type
-    assert found.dtype == expected.dtype
+def close(actual: Tensor, expected: Tensor, loose: float = 1e-4) -> bool:
+    """Up to rounding, in float32 of sums of some hundred terms."""
+    assert actual.device.type == DEVICE.type
+    assert actual.dtype == expected.dtype
     expected = expected.detach()
-    bound = 1e-10 if found.dtype == torch.float64 else loose
+    bound = 1e-10 if actual.dtype == torch.float64 else loose
     scale = max(1.0, float(expected.abs().max())) if expected.numel() else 1.0
-    return torch.allclose(found.cpu(), expected, rtol=bound, atol=bound * scale)
+    return torch.allclose(actual.cpu(), expected, rtol=bound, atol=bound * scale)
 
 
 def weights_of(scores: Tensor) -> Tensor:
@@ -67,9 +67,12 @@ def gradients(scores: Tensor, inputs: list[Tensor]) -> list[Tensor]:
 
 @on_gpu
 @pytest.mark.parametrize("op", ops.OPS)
-def test_every_op_takes_its_kernel(op: str) -> None:
+def test_every_op_has_a_cuda_kernel(op: str) -> None:
     by = COMPOSED.get(op)
-    assert ops.path_of(op, DEVICE.type) == ("native", f"by {by} and the loss" if by else "loaded")
+    assert ops.backend_of(op, DEVICE.type) == (
+        "native",
+        f"as {by} and the loss" if by else "loaded",
+    )
 
 
 @on_gpu
@@ -82,15 +85,22 @@ def test_sampled_scores_and_gradients(
 ) -> None:
     p = test_sampled_score.problem(metric, 19, 5, 150, width, scaled=scaled, dtype=dtype)
     numbers, weights = flat_pairs(p["pairs"])
-    expected = sampled_twin(
-        p["queries"], p["table"], p["ids"], p["side"], int(metric), numbers, weights, p["scale"]
+    expected = sampled_reference(
+        p["queries"],
+        p["table"],
+        p["ids"],
+        p["corrupted_side"],
+        int(metric),
+        numbers,
+        weights,
+        p["scale"],
     )
     there = to_device(p)
-    found = sampled_score(**there)
-    assert close(found, expected)
+    actual = sampled_score(**there)
+    assert close(actual, expected)
     names = ["queries", "table", *(["scale"] if scaled else [])]
     for a, b in zip(
-        gradients(found, [there[n] for n in names]),
+        gradients(actual, [there[n] for n in names]),
         gradients(expected, [p[n] for n in names]),
         strict=True,
     ):
@@ -106,10 +116,10 @@ def test_rotate_scores_and_gradients(dtype: torch.dtype, dim: int, ordered: bool
     there = to_device(p)
     if ordered:
         there["order"] = there["ids"].flatten().argsort(stable=True)
-    found, expected = rotate_score(**there), rotate_twin(**p)
-    assert close(found, expected)
+    actual, expected = rotate_score(**there), rotate_reference(**p)
+    assert close(actual, expected)
     for a, b in zip(
-        gradients(found, [there["table"], there["phases"]]),
+        gradients(actual, [there["table"], there["phases"]]),
         gradients(expected, [p["table"], p["phases"]]),
         strict=True,
     ):
@@ -143,21 +153,19 @@ def test_losses_and_gradients(dtype: torch.dtype, name: str, batch: int, n: int)
     loss = losses.LOSSES[name]
     scores = losses.problem(batch, n, dtype)
     there = to_device(scores)
-    found = losses.with_gradients(loss.ours(*there), there[:2])
-    expected = losses.with_gradients(loss.twin(*scores), scores[:2])
-    assert all(close(a, b, 1e-5) for a, b in zip(found, expected, strict=True))
+    actual = losses.with_gradients(loss.ours(*there), there[:2])
+    expected = losses.with_gradients(loss.reference(*scores), scores[:2])
+    assert all(close(a, b, 1e-5) for a, b in zip(actual, expected, strict=True))
 
 
 @on_gpu
 @pytest.mark.parametrize("choice", SideChoice)
 @pytest.mark.parametrize("with_positive", [False, True])
-def test_negatives_are_those_of_the_cpu_draw_for_draw(
-    choice: SideChoice, with_positive: bool
-) -> None:
+def test_negatives_equal_those_of_the_cpu(choice: SideChoice, with_positive: bool) -> None:
     p, _ = test_filtered_negatives.problem(batch=40)
     p |= {"choice": choice, "with_positive": with_positive, "n": 37}
-    found, expected = filtered_negatives(**to_device(p)), filtered_negatives(**p)
-    assert all(torch.equal(a.cpu(), b) for a, b in zip(found, expected, strict=True))
+    actual, expected = filtered_negatives(**to_device(p)), filtered_negatives(**p)
+    assert all(torch.equal(a.cpu(), b) for a, b in zip(actual, expected, strict=True))
 
 
 @on_gpu
@@ -172,21 +180,19 @@ def test_ranks_are_equal(dtype: torch.dtype, metric: Metric, queries: int, candi
         rng = torch.Generator().manual_seed(2)
         for name in ("queries", "table"):
             p[name] = torch.randn(p[name].shape, generator=rng, dtype=dtype)
-    found = to_device(rank_candidates(**to_device(p)), torch.device("cpu"))
-    expected = rank_twin(*ranks.arguments(p))
+    actual = to_device(rank_candidates(**to_device(p)), torch.device("cpu"))
+    expected = rank_reference(*ranks.arguments(p))
     if exact or dtype == torch.float64:
-        assert ranks.same(found, expected)
+        assert ranks.same(actual, expected)
     else:  # two scores in some ten thousand may lie within a rounding
-        assert sum(int((a - b).abs().sum()) for a, b in zip(found, expected, strict=True)) <= 2
+        assert sum(int((a - b).abs().sum()) for a, b in zip(actual, expected, strict=True)) <= 2
 
 
 @on_gpu
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("metric", Metric)
 @pytest.mark.parametrize("scaled", [False, True])
-def test_equal_rows_tie_wherever_they_stand(
-    dtype: torch.dtype, metric: Metric, scaled: bool
-) -> None:
+def test_equal_rows_tie_at_any_position(dtype: torch.dtype, metric: Metric, scaled: bool) -> None:
     rng = torch.Generator().manual_seed(0)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     n, each, width = 70, 3, 46
@@ -222,19 +228,19 @@ def test_neighbour_sums_and_gradients(dtype: torch.dtype, bases: int, restricted
     if sources is not None:
         x = x.detach()[sources].requires_grad_()
     arguments = test_rgcn_propagate.arguments(graph)
-    expected = rgcn_twin(x, a, *arguments, rows, sources)
+    expected = rgcn_reference(x, a, *arguments, rows, sources)
     there: tuple[Tensor, Tensor, MessageGraph, Any, Any]
     there = to_device([x, a, graph, rows, sources])  # type: ignore[assignment]
-    found = rgcn_propagate(*there)
-    assert close(found, expected)
+    actual = rgcn_propagate(*there)
+    assert close(actual, expected)
     for left, right in zip(
-        gradients(found, [there[0], there[1]]), gradients(expected, [x, a]), strict=True
+        gradients(actual, [there[0], there[1]]), gradients(expected, [x, a]), strict=True
     ):
         assert close(left, right)
 
 
 @on_gpu
-def test_results_repeat_bit_by_bit() -> None:
+def test_results_are_bitwise_reproducible() -> None:
     p = to_device(test_rotate_score.problem(batch=40, n=70, dim=34, dtype=torch.float32))
     p["ids"][:, ::3] = 7  # one entity takes a third of all
     x, a, graph = to_device(list(test_rgcn_propagate.problem(30, 3, 700, 36, 2, torch.float32)))
@@ -256,7 +262,7 @@ def test_results_repeat_bit_by_bit() -> None:
 
 @on_gpu
 @pytest.mark.parametrize("metric", Metric)
-def test_gradients_are_those_of_finite_differences(metric: Metric) -> None:
+def test_gradients_equal_finite_differences(metric: Metric) -> None:
     p = to_device(test_sampled_score.problem(metric, entities=5, batch=3, n=5, width=4))
 
     def score(queries: Tensor, table: Tensor) -> Tensor:
@@ -267,7 +273,7 @@ def test_gradients_are_those_of_finite_differences(metric: Metric) -> None:
 
 @on_gpu
 @pytest.mark.parametrize("n", [0, 1, 33, 4096, 4097, 20000])
-def test_candidates_are_sorted_stably_whichever_sort_does_it(n: int) -> None:
+def test_both_sorts_of_candidates_are_stable(n: int) -> None:
     p, _ = test_filtered_negatives.problem(batch=max(n, 1), triples=3 * n + 60)
     p |= {"n": 1, "positives": p["positives"][:n]}
     ids, *_, order = to_device(filtered_negatives(**to_device(p)), torch.device("cpu"))
@@ -275,8 +281,8 @@ def test_candidates_are_sorted_stably_whichever_sort_does_it(n: int) -> None:
 
 
 @on_gpu
-def test_state_at_any_offset_is_stepped_alike() -> None:
-    """Views that begin between two multiples of 16 bytes."""
+def test_a_step_does_not_depend_on_the_alignment_of_the_state() -> None:
+    """Views at addresses that are not multiples of 16 bytes."""
     *state, g = to_device(test_table_adam.problem(width=8, dtype=torch.float32))
     expected = [x.clone() for x in state]
     table_adam(*expected, g, 1, 0.1)
@@ -287,7 +293,7 @@ def test_state_at_any_offset_is_stepped_alike() -> None:
 
 @on_gpu
 def test_each_op_runs_once() -> None:
-    """All kernels in one short run, for tools that look over their shoulders (`make gpu`)."""
+    """All kernels in one short run, for compute-sanitizer (`make gpu`)."""
     p = to_device(test_rotate_score.problem(40, 5, 12, 70, 36, torch.float32))
     scores = rotate_score(**p)
     gradients(scores, [p["table"], p["phases"]])

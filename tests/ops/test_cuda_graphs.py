@@ -1,4 +1,4 @@
-"""What only a GPU can show: steps captured in CUDA graphs, real sizes, two devices."""
+"""Tests that need a GPU: steps in CUDA graphs, real sizes, two devices."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ENTITIES, RELATIONS, DIM = 500, 7, 34
 
 
 class Training:
-    """Steps of RotatE with negatives, loss and Adam all on the device."""
+    """Steps of RotatE with negatives, loss and Adam on the device."""
 
     def __init__(self) -> None:
         rng = torch.Generator().manual_seed(0)
@@ -53,15 +53,17 @@ class Training:
         self.loss = torch.zeros((), device=DEVICE)
 
     def step(self) -> None:
-        ids, side, usable, order = filtered_negatives(
-            self.batch, self.share, *self.known, ENTITIES, 32, SideChoice.per_negative, 4, True,
-            5, 0, self.counter,
+        ids, corrupted_side, mask, order = filtered_negatives(
+            self.batch, self.share, *self.known, entities=ENTITIES, n=32,
+            choice=SideChoice.per_negative, rounds=4, with_positive=True, seed=5, step=0,
+            counter=self.counter,
         )  # fmt: skip
         with self.optimizer.deferring():
             scores = 6 + rotate_score(
-                self.table, self.phases, *self.batch.unbind(1), ids, side, order
-            )
-            loss = self_adversarial_loss(scores[:, 0], scores[:, 1:], usable[:, 1:], 1.0)
+                self.table, self.phases, *self.batch.unbind(1), ids=ids,
+                corrupted_side=corrupted_side, order=order,
+            )  # fmt: skip
+            loss = self_adversarial_loss(scores[:, 0], scores[:, 1:], mask[:, 1:], 1.0)
             loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -70,7 +72,7 @@ class Training:
 
 
 def replayed(step: Callable[[], None]) -> Callable[[], None]:
-    """Captures `step` after it has run thrice on the side, as torch asks."""
+    """Captures `step` after three runs on a side stream, as torch requires."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -109,60 +111,60 @@ def test_ranking_and_neighbour_sums_can_be_captured() -> None:
     rows = torch.randint(300, (2000, 3), generator=torch.Generator().manual_seed(0))
     rows[:, 1] %= 4
     graph = to_device(MessageGraph.from_triples(rows, 300, 4, self_relation=True))
-    found: dict[str, Any] = {}
+    actual: dict[str, Any] = {}
 
     def run() -> None:
-        found["ranks"] = rank_candidates(**p)
-        found["sums"] = rgcn_propagate(x, a, graph)
+        actual["ranks"] = rank_candidates(**p)
+        actual["sums"] = rgcn_propagate(x, a, graph)
 
     run()
-    expected = dict(found)
+    expected = dict(actual)
     replay = replayed(run)
-    for value in (*found["ranks"], found["sums"]):
+    for value in (*actual["ranks"], actual["sums"]):
         value.fill_(-7)
     replay()
-    assert ranks.same(found["ranks"], expected["ranks"])
-    assert torch.equal(found["sums"], expected["sums"])
+    assert ranks.same(actual["ranks"], expected["ranks"])
+    assert torch.equal(actual["sums"], expected["sums"])
 
 
 @pytest.mark.parametrize(("dim", "n"), [(128, 32), (250, 128)])
 def test_real_sizes_agree_with_the_cpu(dim: int, n: int) -> None:
     p = test_rotate_score.problem(14541, 237, 1024, n, dim, torch.float32)
     there = to_device(p)
-    found, expected = rotate_score(**there), rotate_score(**p)
-    assert torch.allclose(found.cpu(), expected, rtol=1e-4, atol=1e-3)
+    actual, expected = rotate_score(**there), rotate_score(**p)
+    assert torch.allclose(actual.cpu(), expected, rtol=1e-4, atol=1e-3)
     weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(0))
     for name in ("table", "phases"):
-        left = torch.autograd.grad(found, there[name], weights.to(DEVICE), retain_graph=True)[0]
+        left = torch.autograd.grad(actual, there[name], weights.to(DEVICE), retain_graph=True)[0]
         right = torch.autograd.grad(expected, p[name], weights, retain_graph=True)[0]
         assert torch.allclose(left.cpu(), right, rtol=1e-3, atol=1e-3)
 
 
 def test_many_ranks_agree_with_the_cpu() -> None:
     p = ranks.problem(3000, 14541, 64, 0)
-    found = to_device(rank_candidates(**to_device(p)), torch.device("cpu"))
-    assert ranks.same(found, rank_candidates(**p))
+    actual = to_device(rank_candidates(**to_device(p)), torch.device("cpu"))
+    assert ranks.same(actual, rank_candidates(**p))
     rng = torch.Generator().manual_seed(1)
     p |= {"metric": Metric.modulus, "pairs": whole_row(64)}
     p["queries"] = torch.randn(3000, 64, generator=rng)
     p["table"] = torch.randn(14541, 64, generator=rng)
     better, equal, nonfinite = to_device(rank_candidates(**to_device(p)), torch.device("cpu"))
     expected = rank_candidates(**p)
-    # Scores within a rounding of each other may change places.
+    # Scores that differ by rounding may be ordered differently.
     assert float((better - expected[0]).abs().double().mean()) < 0.5
-    # Among 40 million float32 scores a dozen are level by chance, others here than there.
+    # Of 40 million float32 scores a dozen are equal by chance, others on each device.
     assert int((equal - expected[1]).abs().sum()) <= 100
     assert torch.equal(nonfinite, expected[2])
 
 
-def test_tensors_on_two_devices_are_refused() -> None:
+def test_tensors_on_two_devices_raise() -> None:
     p = to_device(test_rotate_score.problem())
     with pytest.raises(RuntimeError, match="ids and table must be on the same device"):
         rotate_score(**{**p, "ids": p["ids"].cpu()})
 
 
-def test_a_side_stream_is_used() -> None:
-    """A kernel on another stream than its inputs' would read what is not there yet."""
+def test_kernels_run_on_the_current_stream() -> None:
+    """A kernel on another stream than its inputs would read them too early."""
     p = to_device(test_rotate_score.problem(2000, 5, 512, 64, 128, torch.float32))
     expected = rotate_score(**p)
     stream = torch.cuda.Stream()
@@ -170,6 +172,6 @@ def test_a_side_stream_is_used() -> None:
     with torch.cuda.stream(stream):
         torch.cuda._sleep(50_000_000)
         moved = {**p, "table": p["table"].detach() * 1.0}
-        found = rotate_score(**moved)
+        actual = rotate_score(**moved)
     stream.synchronize()
-    assert torch.equal(found, expected)
+    assert torch.equal(actual, expected)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from mmkgc_cli.ops import NegativeReduction, _losses, entropy_cut, entropy_weighted_loss
-from mmkgc_cli.ops.entropy_weighted_loss import twin
+from mmkgc_cli.ops.entropy_weighted_loss import reference
 from tests.ops.conftest import native
 from tests.ops.losses import THRESHOLDS, WEIGHTS, problem, with_gradients
 
@@ -19,13 +19,13 @@ REDUCTIONS = list(NegativeReduction)
 every_reduction = pytest.mark.parametrize("reduction", REDUCTIONS, ids=lambda kind: kind.name)
 
 
-def loss_of(positive: Tensor, negative: Tensor, usable: Tensor | None, **changes: Any) -> Tensor:
+def loss_of(positive: Tensor, negative: Tensor, mask: Tensor | None, **changes: Any) -> Tensor:
     settings = {"thresholds": THRESHOLDS, "weights": WEIGHTS, "temperature": 0.7, **changes}
-    return entropy_weighted_loss(positive, negative, usable, **settings)
+    return entropy_weighted_loss(positive, negative, mask, **settings)
 
 
 def entropy(s: float) -> float:
-    """In bits, of a probability."""
+    """The binary entropy of a probability in bits."""
     p = 1 / (1 + math.exp(-s))
     return -p * math.log2(p) - (1 - p) * math.log2(1 - p) if 0 < p < 1 else 0.0
 
@@ -33,14 +33,14 @@ def entropy(s: float) -> float:
 def by_definition(
     positive: Tensor,
     negative: Tensor,
-    usable: Tensor,
+    mask: Tensor,
     reduction: NegativeReduction,
     one_sided: bool = False,
 ) -> Tensor:
-    """The paper's formula, with the entropies themselves, a negative at a time."""
+    """The formula of the paper with entropies, one negative at a time."""
     losses = []
     for b in range(len(positive)):
-        own = usable[b].nonzero().flatten().tolist()
+        own = mask[b].nonzero().flatten().tolist()
         share = torch.softmax(0.7 * negative.detach()[b, own], 0)
         loss = -logsigmoid(positive[b])
         for i, softmax in zip(own, share, strict=True):
@@ -62,13 +62,13 @@ def by_definition(
 @every_reduction
 @pytest.mark.parametrize("one_sided", [False, True])
 def test_loss_and_gradients_are_those_of_the_definition(
-    path: str, reduction: NegativeReduction, one_sided: bool
+    backend: str, reduction: NegativeReduction, one_sided: bool
 ) -> None:
     positive, negative, mask = problem(8, 12)
     scores = (positive, negative)
-    found = loss_of(*scores, mask, reduction=reduction, one_sided=one_sided)
+    actual = loss_of(*scores, mask, reduction=reduction, one_sided=one_sided)
     expected = by_definition(*scores, mask, reduction, one_sided)
-    for a, b in zip(with_gradients(found, scores), with_gradients(expected, scores), strict=True):
+    for a, b in zip(with_gradients(actual, scores), with_gradients(expected, scores), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-15)
 
 
@@ -77,7 +77,7 @@ def test_cuts_of_the_published_thresholds() -> None:
     assert entropy_cut(0.8) == pytest.approx(1.136, abs=5e-4)
     assert entropy_cut(0.0) == entropy_cut(-1.0) == math.inf
     assert entropy_cut(1.0) == entropy_cut(2.0) == 0
-    with pytest.raises(RuntimeError, match="entropy_weighted_loss: a threshold is NaN"):
+    with pytest.raises(RuntimeError, match="entropy_weighted_loss: thresholds must not be NaN"):
         entropy_cut(math.nan)
 
 
@@ -95,33 +95,33 @@ def test_cuts_fall_as_thresholds_rise(bits: tuple[float, float]) -> None:
 
 
 def buckets(
-    values: list[float], cuts: tuple[float, float], one_sided: bool, path: str
+    values: list[float], cuts: tuple[float, float], one_sided: bool, backend: str
 ) -> list[str]:
-    """Each score's bucket, from the size of its gradient."""
+    """The bucket of each score, from the size of its gradient."""
     negative = torch.tensor([values]).requires_grad_()
     args = (torch.zeros(1), negative, None, *cuts, [1.0, 10.0, 100.0], 1, 1.0, one_sided)
-    if path == "native":
+    if backend == "native":
         loss = _losses.apply(torch.ops.mmkgc.entropy_weighted_loss.default, *args)
     else:
-        loss = twin(*args)
+        loss = reference(*args)
     (slopes,) = torch.autograd.grad(loss, negative)
     factors = (slopes / torch.sigmoid(negative.detach())).flatten().round().tolist()
     return [{1.0: "easy", 10.0: "ambiguous", 100.0: "hard"}[x] for x in factors]
 
 
-def test_buckets_by_size_with_the_cuts_on_the_unsure_side(path: str) -> None:
+def test_scores_on_a_cut_are_in_the_harder_bucket(backend: str) -> None:
     values = [-3.5, -3.0, -2.0, -1.0, -0.5, 0.0, 1.0, 2.0, 3.0, 3.5]
     half = ["easy", "ambiguous", "ambiguous", "hard", "hard"]
-    assert buckets(values, (3.0, 1.0), False, path) == half + half[::-1]
+    assert buckets(values, (3.0, 1.0), False, backend) == half + half[::-1]
     sure = ["hard"] * 4
-    assert buckets(values, (3.0, 1.0), True, path) == [*half, "hard", *sure]
+    assert buckets(values, (3.0, 1.0), True, backend) == [*half, "hard", *sure]
 
 
-def test_thresholds_at_their_ends_empty_a_bucket(path: str) -> None:
+def test_extreme_thresholds_leave_a_bucket_empty(backend: str) -> None:
     values = [-50.0, -2.0, -0.1]
-    assert buckets(values, (math.inf, 1.0), False, path) == ["ambiguous", "ambiguous", "hard"]
-    assert buckets(values, (3.0, 0.0), False, path) == ["easy", "ambiguous", "ambiguous"]
-    assert buckets(values, (1.0, 1.0), False, path) == ["easy", "easy", "hard"]
+    assert buckets(values, (math.inf, 1.0), False, backend) == ["ambiguous", "ambiguous", "hard"]
+    assert buckets(values, (3.0, 0.0), False, backend) == ["easy", "ambiguous", "ambiguous"]
+    assert buckets(values, (1.0, 1.0), False, backend) == ["easy", "easy", "hard"]
 
 
 @native
@@ -130,7 +130,7 @@ def test_gradcheck_away_from_the_cuts(reduction: NegativeReduction) -> None:
     positive, negative, mask = problem(3, 5)
     for cut in map(entropy_cut, THRESHOLDS):
         assert float((negative.detach().abs() - cut).abs().min()) > 1e-3
-    # Temperature 0: softmax weights that do not depend on the scores.
+    # At temperature 0 the softmax weights do not depend on the scores.
     assert torch.autograd.gradcheck(
         lambda p, n: loss_of(p, n, mask, reduction=reduction, temperature=0.0),
         (positive, negative),
@@ -138,14 +138,14 @@ def test_gradcheck_away_from_the_cuts(reduction: NegativeReduction) -> None:
 
 
 @every_reduction
-def test_a_row_without_usable_negatives_leaves_its_positive(
-    path: str, reduction: NegativeReduction
+def test_a_row_without_unmasked_negatives_has_the_term_of_its_positive(
+    backend: str, reduction: NegativeReduction
 ) -> None:
-    positive, negative, mask = problem(2, 3, usable=0.0)
+    positive, negative, mask = problem(2, 3, kept=0.0)
     for n in (3, 0):
-        found = loss_of(positive, negative[:, :n], mask[:, :n], reduction=reduction)
-        slopes = torch.autograd.grad(found, positive)[0]
-        assert found.item() == pytest.approx(float(-logsigmoid(positive).detach().mean()))
+        actual = loss_of(positive, negative[:, :n], mask[:, :n], reduction=reduction)
+        slopes = torch.autograd.grad(actual, positive)[0]
+        assert actual.item() == pytest.approx(float(-logsigmoid(positive).detach().mean()))
         assert torch.allclose(slopes, -torch.sigmoid(-positive.detach()) / 2)
 
 
@@ -162,18 +162,18 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "negative rows": (
         {"negative": torch.zeros(4, 3)},
-        r"negative has 4 rows, expected 2 \(one a positive\)",
+        r"negative has 4 rows, expected 2 \(one per positive\)",
     ),
-    "usable shape": (
-        {"usable": torch.ones(2, 2, dtype=torch.bool)},
-        "usable must have the shape of negative",
+    "mask shape": (
+        {"mask": torch.ones(2, 2, dtype=torch.bool)},
+        "mask must have the shape of negative",
     ),
-    "usable dtype": ({"usable": torch.ones(2, 3)}, "usable must be bool"),
+    "mask dtype": ({"mask": torch.ones(2, 3)}, "mask must be bool"),
     "thresholds": (
         {"thresholds": (0.8, 0.25)},
-        "thresholds are 0.8 and 0.25 bits, expected the first no larger",
+        "thresholds are 0.8 and 0.25 bits, expected the first at most",
     ),
-    "a threshold": ({"thresholds": (math.nan, 0.25)}, "a threshold is NaN"),
+    "a threshold": ({"thresholds": (math.nan, 0.25)}, "thresholds must not be NaN"),
     "weights": (
         {"weights": (1.0, 2.0)},
         r"weights holds 2 numbers, expected 3 \(easy, ambiguous, hard\)",
@@ -186,15 +186,15 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_wrong_arguments_are_named_alike_on_both_paths(path: str, what: str) -> None:
+def test_errors_of_arguments_are_equal_on_both_backends(backend: str, what: str) -> None:
     changes, message = WRONG[what]
-    right = {"positive": torch.zeros(2), "negative": torch.zeros(2, 3), "usable": None}
+    right = {"positive": torch.zeros(2), "negative": torch.zeros(2, 3), "mask": None}
     with pytest.raises(RuntimeError, match="entropy_weighted_loss: " + message):
         loss_of(**{**right, **changes})
 
 
 @pytest.mark.parametrize("cuts", [(1.0, 3.5), (math.nan, 1.0)])
-def test_cuts_in_the_wrong_order_are_refused(path: str, cuts: tuple[float, float]) -> None:
-    message = "entropy_weighted_loss: cuts are .* and .*, expected the first no smaller than the"
+def test_cuts_in_the_wrong_order_raise(backend: str, cuts: tuple[float, float]) -> None:
+    message = "entropy_weighted_loss: easy_above is .*, expected at least hard_upto, which is"
     with pytest.raises(RuntimeError, match=message):
-        buckets([0.0], cuts, False, path)
+        buckets([0.0], cuts, False, backend)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mmkgc_cli.ops import SideChoice, filtered_negatives
-from mmkgc_cli.ops.filtered_negatives import KnownAnswers, philox, twin
+from mmkgc_cli.ops.filtered_negatives import KnownAnswers, philox, reference
 from mmkgc_cli.sides import Side
 from tests.ops.conftest import native, skip_unread
 
@@ -17,7 +17,7 @@ from tests.ops.conftest import native, skip_unread
 def problem(
     entities: int = 9, relations: int = 3, triples: int = 60, batch: int = 7, seed: int = 0
 ) -> tuple[dict[str, Any], set[tuple[int, ...]]]:
-    """A crowded graph, so that draws do hit true triples."""
+    """A dense graph, in which draws are often true triples."""
     rng = torch.Generator().manual_seed(seed)
     bounds = torch.tensor([entities, relations, entities])
     rows = (torch.rand(triples, 3, generator=rng) * bounds).long()
@@ -38,15 +38,15 @@ def problem(
 
 
 def flat(p: dict[str, Any]) -> tuple[Any, ...]:
-    """The arguments as the schema takes them."""
+    """The arguments of the schema."""
     known = [x for of in (p["tails"], p["heads"]) for x in (of.keys, of.ptr, of.answers)]
     rest = [p[k] for k in ("entities", "n", "choice", "rounds", "with_positive", "seed", "step")]
     rest[2] = int(rest[2])
     return (p["positives"], p["head_share"], *known, *rest)
 
 
-def test_philox_gives_the_published_words() -> None:
-    # The known answers that Random123 is distributed with.
+def test_philox_returns_the_published_values() -> None:
+    # The test vectors of Random123.
     zeros = philox(0, torch.zeros(1, dtype=torch.int64), 0)
     assert [int(x) for x in zeros] == [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
     ones = philox(2**64 - 1, torch.full((1,), -1, dtype=torch.int64), 2**64 - 1)
@@ -66,33 +66,33 @@ def test_philox_gives_the_published_words() -> None:
     step=st.integers(0, 2**40),
 )
 @native
-def test_the_kernel_draws_what_the_twin_draws(
+def test_kernel_and_reference_draw_equal_negatives(
     entities: int, triples: int, batch: int, n: int, choice: SideChoice, rounds: int,
     with_positive: bool, seed: int, step: int,
 ) -> None:  # fmt: skip
     p, _ = problem(entities, 3, triples, batch, seed % 1000)
     p |= {"n": n, "choice": choice, "rounds": rounds, "with_positive": with_positive,
           "seed": seed, "step": step}  # fmt: skip
-    found, expected = filtered_negatives(**p), twin(*flat(p))
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    actual, expected = filtered_negatives(**p), reference(*flat(p))
+    assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
 
 
 @pytest.mark.parametrize("choice", SideChoice)
 @pytest.mark.parametrize("with_positive", [False, True])
-def test_usable_negatives_are_never_known_and_the_others_always(
-    path: str, choice: SideChoice, with_positive: bool
+def test_the_mask_is_false_exactly_for_known_triples(
+    backend: str, choice: SideChoice, with_positive: bool
 ) -> None:
     p, known = problem(batch=40)
     p |= {"choice": choice, "with_positive": with_positive, "n": 12, "rounds": 2}
-    ids, side, usable, order = filtered_negatives(**p)
+    ids, side, mask, order = filtered_negatives(**p)
     first = int(with_positive)
     for b, (h, r, t) in enumerate(p["positives"].tolist()):
         if with_positive:
-            assert (int(ids[b, 0]), int(side[b, 0]), bool(usable[b, 0])) == (t, Side.tail, True)
+            assert (int(ids[b, 0]), int(side[b, 0]), bool(mask[b, 0])) == (t, Side.tail, True)
         for i in range(first, ids.shape[1]):
             entity = int(ids[b, i])
             triple = (h, r, entity) if side[b, i] == Side.tail else (entity, r, t)
-            assert bool(usable[b, i]) == (triple not in known)
+            assert bool(mask[b, i]) == (triple not in known)
     drawn = side[:, first:]
     if choice is SideChoice.per_positive:
         assert (drawn == drawn[:, :1]).all()
@@ -101,7 +101,7 @@ def test_usable_negatives_are_never_known_and_the_others_always(
     assert torch.equal(order, ids.flatten().argsort(stable=True))
 
 
-def test_sides_and_entities_are_drawn_as_often_as_asked(path: str) -> None:
+def test_sides_and_entities_have_the_requested_frequencies(backend: str) -> None:
     p, _ = problem(entities=5, relations=2, triples=1)
     p["positives"] = torch.tensor([[0, 0, 1], [0, 1, 1]]).repeat(200, 1)
     p["head_share"] = torch.tensor([0.2, 0.75])
@@ -113,16 +113,16 @@ def test_sides_and_entities_are_drawn_as_often_as_asked(path: str) -> None:
     assert (share - 0.2).abs().max() < 0.006
 
 
-def test_more_rounds_leave_fewer_unusable(path: str) -> None:
+def test_more_rounds_leave_fewer_masked(backend: str) -> None:
     p, _ = problem(entities=10, relations=1, triples=60, batch=50)
     shares = []
     for rounds in (1, 2, 8):
-        usable = filtered_negatives(**{**p, "rounds": rounds, "n": 50})[2]
-        shares.append(usable.double().mean().item())
+        mask = filtered_negatives(**{**p, "rounds": rounds, "n": 50})[2]
+        shares.append(mask.double().mean().item())
     assert shares[0] < shares[1] < shares[2]
 
 
-def test_draws_depend_on_seed_and_step_and_on_nothing_else(path: str) -> None:
+def test_draws_depend_on_seed_and_step_only(backend: str) -> None:
     p, _ = problem(entities=1000)
     first = filtered_negatives(**p)[0]
     torch.set_num_threads(1)
@@ -139,7 +139,7 @@ def test_opcheck() -> None:
         torch.library.opcheck(torch.ops.mmkgc.filtered_negatives.default, flat(p))
 
 
-def test_an_empty_graph_filters_nothing(path: str) -> None:
+def test_an_empty_graph_filters_nothing(backend: str) -> None:
     p, _ = problem(batch=3)
     none = torch.empty(0, dtype=torch.int64)
     p["tails"] = p["heads"] = KnownAnswers(none, torch.zeros(1, dtype=torch.int64), none)
@@ -150,11 +150,11 @@ def long(*values: int) -> Tensor:
     return torch.tensor(values, dtype=torch.int64)
 
 
-def test_a_counter_moves_on_by_steps(path: str) -> None:
+def test_a_counter_is_added_to_the_step(backend: str) -> None:
     p, _ = problem()
     later = filtered_negatives(**{**p, "step": p["step"] + 3})
-    found = filtered_negatives(**p, counter=torch.tensor([3]))
-    assert all(torch.equal(a, b) for a, b in zip(found, later, strict=True))
+    actual = filtered_negatives(**p, counter=torch.tensor([3]))
+    assert all(torch.equal(a, b) for a, b in zip(actual, later, strict=True))
 
 
 WRONG = {
@@ -166,7 +166,7 @@ WRONG = {
     "n": ({"n": -1}, "n is -1, expected 0 or more"),
     "choice": ({"choice": 3}, "choice is 3, expected 0"),
     "rounds": ({"rounds": 0}, r"rounds is 0, expected 1..255"),
-    "entities": ({"entities": 0}, "there are no entities to draw"),
+    "entities": ({"entities": 0}, "entities is 0, expected 1 or more"),
     "tails dims": (
         {"tails": KnownAnswers(long(1)[None], long(0, 1), long(1))},
         "tails has 2 dimensions, expected 1",
@@ -183,16 +183,16 @@ WRONG = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_wrong_arguments_are_named_alike_on_both_paths(path: str, what: str) -> None:
+def test_errors_of_arguments_are_equal_on_both_backends(backend: str, what: str) -> None:
     changes, message = WRONG[what]
-    skip_unread(path, message)
+    skip_unread(backend, message)
     p, _ = problem()
     with pytest.raises(RuntimeError, match="filtered_negatives: " + message):
         filtered_negatives(**{**p, **changes})
 
 
 @native
-def test_pointers_that_run_wild_stay_inside() -> None:
+def test_invalid_row_pointers_do_not_read_out_of_bounds() -> None:
     p, _ = problem()
     ptr = p["tails"].ptr.clone()
     ptr[1:-1] = torch.tensor([10**12, -(10**12)]).repeat(len(ptr))[: len(ptr) - 2]

@@ -1,4 +1,4 @@
-"""Tables in float16 and bfloat16, which only the kernels of a GPU take."""
+"""Tables in float16 and bfloat16, which only CUDA kernels accept."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def float32(p: dict[str, Any]) -> dict[str, Any]:
     return to_device({name: changed(x) for name, x in p.items()})  # type: ignore[no-any-return]
 
 
-def agree(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
-    """A gradient is rounded once, to the dtype of what it is of."""
-    assert found.dtype == dtype
+def agree(actual: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
+    """A gradient is rounded once, to its dtype."""
+    assert actual.dtype == dtype
     bound = 1e-5 if dtype == torch.float32 else torch.finfo(dtype).eps
-    return torch.allclose(found.float(), expected, rtol=bound, atol=1e-4)
+    return torch.allclose(actual.float(), expected, rtol=bound, atol=1e-4)
 
 
 @on_gpu
@@ -35,7 +35,7 @@ def agree(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
 @pytest.mark.parametrize("metric", Metric)
 @pytest.mark.parametrize("width", [2, 8, 14, 16, 264, 272, 528])
 @pytest.mark.parametrize("scaled", [False, True])
-def test_scores_and_gradients_are_those_of_the_table_in_float32(
+def test_scores_and_gradients_equal_those_of_a_float32_table(
     dtype: torch.dtype, metric: Metric, width: int, scaled: bool
 ) -> None:
     p = float32(test_sampled_score.problem(metric, n=200, width=width, scaled=scaled))
@@ -43,10 +43,10 @@ def test_scores_and_gradients_are_those_of_the_table_in_float32(
         p["pairs"] = [Pair(0, 4, 4, 0.5), Pair(2, 2, 12, -1.0)]
     low = p["table"].detach().to(dtype).requires_grad_()
     exact = {**p, "table": low.detach().float().requires_grad_()}
-    found, expected = sampled_score(**{**p, "table": low}), sampled_score(**exact)
-    assert agree(found, expected, torch.float32)
+    actual, expected = sampled_score(**{**p, "table": low}), sampled_score(**exact)
+    assert agree(actual, expected, torch.float32)
     for a, b in zip(
-        test_sampled_score.gradients({**p, "table": low}, found),
+        test_sampled_score.gradients({**p, "table": low}, actual),
         test_sampled_score.gradients(exact, expected),
         strict=True,
     ):
@@ -56,14 +56,14 @@ def test_scores_and_gradients_are_those_of_the_table_in_float32(
 @on_gpu
 @pytest.mark.parametrize("dtype", LOW)
 @pytest.mark.parametrize("dim", [1, 8, 20, 130, 264])
-def test_rotate_on_such_a_table_is_that_on_it_in_float32(dtype: torch.dtype, dim: int) -> None:
+def test_rotate_score_equals_that_of_a_float32_table(dtype: torch.dtype, dim: int) -> None:
     p = float32(test_rotate_score.problem(dim=dim))
     low = p["table"].detach().to(dtype).requires_grad_()
     exact = {**p, "table": low.detach().float().requires_grad_()}
-    found, expected = rotate_score(**{**p, "table": low}), rotate_score(**exact)
-    assert agree(found, expected, torch.float32)
-    weights = torch.linspace(-1, 2, found.numel(), device=found.device).view(found.shape)
-    d_low, d_phases = torch.autograd.grad(found, [low, p["phases"]], weights)
+    actual, expected = rotate_score(**{**p, "table": low}), rotate_score(**exact)
+    assert agree(actual, expected, torch.float32)
+    weights = torch.linspace(-1, 2, actual.numel(), device=actual.device).view(actual.shape)
+    d_low, d_phases = torch.autograd.grad(actual, [low, p["phases"]], weights)
     d_table, expected_phases = torch.autograd.grad(
         expected, [exact["table"], exact["phases"]], weights
     )
@@ -72,12 +72,12 @@ def test_rotate_on_such_a_table_is_that_on_it_in_float32(dtype: torch.dtype, dim
 
 
 @on_gpu
-def test_everything_else_stays_float32() -> None:
+def test_other_tensors_must_be_float32() -> None:
     p = float32(test_sampled_score.problem(Metric.dot))
     p["table"] = p["table"].detach().half()
     with pytest.raises(RuntimeError, match="queries must be float32 or float64"):
         sampled_score(**{**p, "queries": p["queries"].half()})
     r = float32(test_rotate_score.problem())
     r["table"], r["phases"] = r["table"].detach().half(), r["phases"].detach().half()
-    with pytest.raises(RuntimeError, match="phases must be float32 beside a float16"):
+    with pytest.raises(RuntimeError, match="phases must be float32 with a float16"):
         rotate_score(**r)

@@ -27,8 +27,8 @@ def test_self_relations_and_plain_sums_as_in_released_code() -> None:
     assert graph.relation.tolist() == [1, 1, 0, 0, 1]
 
 
-def test_triples_out_of_range_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"outside 0\.\.2 or 0\.\.0"):
+def test_triples_out_of_range_raise() -> None:
+    with pytest.raises(ValueError, match=r"outside 0\.\.2 \(entities\) or 0\.\.0"):
         MessageGraph.from_triples(torch.tensor([[0, 1, 2]]), 3, 1)
 
 

@@ -35,14 +35,14 @@ def test_a_sum_of_pairs_is_the_sum_of_its_terms(metric: Metric) -> None:
     torch.testing.assert_close(score_rows(q, c, metric, pairs), parts[0] + parts[1])
 
 
-def test_l2_pairs_are_roots_of_their_own() -> None:
+def test_each_l2_pair_has_its_own_root() -> None:
     q, c = torch.tensor([[3.0, 4.0]]), torch.zeros(1, 2)
     assert score_rows(q, c, Metric.l2, [Pair(0, 0, 1), Pair(1, 1, 1)]).item() == -7
     assert score_rows(q, c, Metric.l2, whole_row(2)).item() == -5
 
 
 @pytest.mark.parametrize("metric", Metric)
-def test_gradients_are_right(metric: Metric) -> None:
+def test_gradcheck(metric: Metric) -> None:
     torch.manual_seed(0)
     q = torch.randn(3, 1, 6, dtype=torch.float64, requires_grad=True)
     c = torch.randn(3, 4, 6, dtype=torch.float64, requires_grad=True)

@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 ASK = """
 import json
 from mmkgc_cli import ops
-print(json.dumps([ops.library().loaded, ops.path_of("rank_candidates", "cpu")]))
+print(json.dumps([ops.library().loaded, ops.backend_of("rank_candidates", "cpu")]))
 """
 
 
@@ -29,44 +29,42 @@ def ask(**env: str) -> list[object]:
     return answer
 
 
-def test_the_native_path_can_be_switched_off() -> None:
-    assert ask(MMKGC_NATIVE="0") == [False, ["twin", "MMKGC_NATIVE=0 is set"]]
+def test_the_native_backend_can_be_switched_off() -> None:
+    assert ask(MMKGC_NATIVE="0") == [False, ["reference", "MMKGC_NATIVE=0 is set"]]
 
 
 def test_a_library_of_another_version_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     if not ops.library().loaded:
         pytest.skip(f"no native library: {ops.library().reason}")
     monkeypatch.setattr("mmkgc_cli.ops._native.__version__", "9.9.9")
-    found = ops._native.library.__wrapped__()
-    assert not found.loaded
-    assert (
-        found.reason == f"built for mmkgc {found.build['version']}, this is 9.9.9: build it again"
-    )
+    actual = ops._native.library.__wrapped__()
+    assert not actual.loaded
+    assert actual.reason == f"built for mmkgc {actual.build['version']}, not 9.9.9: rebuild it"
 
 
-def test_a_device_without_a_kernel_takes_the_twin() -> None:
-    path, why = ops.path_of("rank_candidates", "meta")
-    assert path == "twin"
+def test_a_device_without_a_kernel_uses_the_reference() -> None:
+    backend, why = ops.backend_of("rank_candidates", "meta")
+    assert backend == "reference"
     assert why in ("no meta kernel in this build", ops.library().reason)
 
 
-def test_an_op_without_a_kernel_that_others_make_up_is_native_by_them(
+def test_a_fused_op_without_a_kernel_is_native_by_its_scoring_op(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ops._native, "has_kernel", lambda op, device: op == "rotate_score")
     if ops.library().loaded:
-        assert ops.path_of("rotate_loss", "cuda") == ("native", "by rotate_score and the loss")
-        assert ops.path_of("sampled_loss", "cuda")[0] == "twin"
+        assert ops.backend_of("rotate_loss", "cuda") == ("native", "as rotate_score and the loss")
+        assert ops.backend_of("sampled_loss", "cuda")[0] == "reference"
 
 
-def test_native_sources_keep_their_distance() -> None:
-    """No torch header in CUDA sources, kernels or the module: they must compile without it."""
+def test_kernels_and_the_module_include_no_torch_header() -> None:
+    """CUDA sources, CPU kernels and the module must compile without torch."""
     kernels = [*(ROOT / "csrc").rglob("*.cu"), *(ROOT / "csrc" / "cpu").iterdir()]
     for path in [*kernels, ROOT / "csrc" / "bindings" / "module.cpp"]:
         assert "#include <torch" not in path.read_text(), path
 
 
-def test_every_op_in_the_schema_has_a_wrapper_a_twin_a_fake_and_a_test() -> None:
+def test_every_op_in_the_schema_has_a_wrapper_a_reference_a_fake_and_a_test() -> None:
     schema = (ROOT / "csrc" / "bindings" / "library.cpp").read_text()
     schemas = {}
     for definition in schema.split("m.def(")[1:]:
@@ -77,11 +75,13 @@ def test_every_op_in_the_schema_has_a_wrapper_a_twin_a_fake_and_a_test() -> None
     for op in ops.OPS:
         source = (Path(ops.__file__).parent / f"{op}.py").read_text()
         assert f"def {op}(" in source
-        assert "def twin(" in source
-        assert "register_fake" in source
-        # Gradients come from an op of their own, or, of a loss, with it.
-        assert (f"{op}_backward" in schemas) == ("register_autograd" in source)
-        around = "_losses.apply(" in source or "_Fused.apply(" in source
+        assert "def reference(" in source
+        assert "register(" in source
+        # Gradients come from a backward op or, for losses, together with the loss.
+        assert (f"{op}_backward" in schemas) == (
+            "    _backward,\n" in source or ", _backward, " in source
+        )
+        around = "_losses.apply(" in source or "deferring(" in source
         assert ("-> (Tensor loss, Tensor d_" in schemas[op]) == around
         assert (ROOT / "tests" / "ops" / f"test_{op}.py").is_file()
 

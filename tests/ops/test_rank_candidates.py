@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mmkgc_cli import ops
 from mmkgc_cli.ops import Metric, Pair, rank_candidates
-from mmkgc_cli.ops.rank_candidates import twin
+from mmkgc_cli.ops.rank_candidates import reference
 from tests.ops.conftest import native, skip_unread
 from tests.ops.ranks import Counts, problem, same
 
@@ -53,7 +53,7 @@ def by_hand(p: dict[str, Any]) -> Counts:
 @pytest.mark.parametrize("width", [2, 6, 130])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_counts_are_those_of_the_whole_score_matrix(
-    path: str, metric: Metric, n_candidates: int, width: int, dtype: torch.dtype
+    backend: str, metric: Metric, n_candidates: int, width: int, dtype: torch.dtype
 ) -> None:
     p = problem(17, n_candidates, width, seed=width + n_candidates, dtype=dtype)
     if metric is Metric.modulus:  # roots leave the grid: keep one axis so that they are exact
@@ -66,7 +66,7 @@ def test_counts_are_those_of_the_whole_score_matrix(
 
 
 @pytest.mark.parametrize("metric", [Metric.dot, Metric.l1, Metric.modulus])
-def test_repeated_blocks_and_weights_add_up(path: str, metric: Metric) -> None:
+def test_repeated_blocks_and_weights_add_up(backend: str, metric: Metric) -> None:
     p = problem(9, 70, 8, seed=3)
     p["metric"] = metric
     p["pairs"] = [Pair(0, 4, 4, 1.0), Pair(4, 0, 4, 0.5), Pair(2, 2, 2, 2.0)]
@@ -78,9 +78,7 @@ def test_repeated_blocks_and_weights_add_up(path: str, metric: Metric) -> None:
 
 
 @pytest.mark.parametrize("metric", Metric)
-def test_a_scale_of_its_own_multiplies_the_candidates_of_each_query(
-    path: str, metric: Metric
-) -> None:
+def test_the_scale_of_a_query_multiplies_its_candidates(backend: str, metric: Metric) -> None:
     p = problem(9, 70, 6, seed=4)
     p["metric"] = metric
     p["scale"] = torch.randint(-2, 3, (9, 6)).float()
@@ -95,24 +93,22 @@ def test_a_scale_of_its_own_multiplies_the_candidates_of_each_query(
     n=st.integers(1, 200), width=st.integers(1, 150).map(lambda w: 2 * w), seed=st.integers(0, 99)
 )
 @settings(max_examples=25)
-def test_equal_rows_tie_exactly_wherever_they_stand(
-    metric: Metric, n: int, width: int, seed: int
-) -> None:
+def test_equal_rows_tie_at_any_position(metric: Metric, n: int, width: int, seed: int) -> None:
     rng = torch.Generator().manual_seed(seed)
     row = torch.randn(1, width, generator=rng)
     queries = torch.randn(3, width, generator=rng)
     ids = torch.arange(n).repeat(3)
     ptr = torch.arange(4) * n
     none = torch.zeros(4, dtype=torch.int64)
-    p = (queries, row.expand(n, width), ptr, ids, none, ids[:0], metric, ops.whole_row(width))
-    better, equal, _ = rank_candidates(*p)
+    p = (queries, row.expand(n, width), ptr, ids, none, ids[:0])
+    better, equal, _ = rank_candidates(*p, metric=metric, pairs=ops.whole_row(width))
     assert better.tolist() == [0] * (3 * n)
     assert equal.tolist() == [n - 1] * (3 * n)
 
 
 @native
 @pytest.mark.parametrize("metric", Metric)
-def test_native_and_twin_agree_on_random_floats_but_for_rounding(metric: Metric) -> None:
+def test_native_and_reference_agree_up_to_rounding(metric: Metric) -> None:
     torch.manual_seed(0)
     p = problem(50, 400, 64, seed=5)
     p["queries"], p["table"], p["metric"] = torch.randn(50, 64), torch.randn(400, 64), metric
@@ -123,20 +119,21 @@ def test_native_and_twin_agree_on_random_floats_but_for_rounding(metric: Metric)
     assert equal.sum() == 0
 
 
-def test_the_target_is_never_counted_filtered_or_not(path: str) -> None:
+def test_the_target_is_never_counted_filtered_or_not(backend: str) -> None:
     p = problem(2, 5, 4, seed=0)
     p["queries"], p["table"] = torch.zeros(2, 4), torch.zeros(5, 4)
     p["target_ptr"], p["target_ids"] = torch.tensor([0, 2, 3]), torch.tensor([0, 3, 3])
     p["filter_ptr"], p["filter_ids"] = torch.tensor([0, 2, 2]), torch.tensor([1, 3])
     better, equal, _ = rank_candidates(**p)
     assert better.tolist() == [0, 0, 0]
-    # Query 0 drops 1 and 3: target 0 meets 2 and 4; target 3 meets 0, 2 and 4. Query 1: all others.
+    # Query 0 filters 1 and 3: target 0 is compared with 2 and 4, target 3 with 0, 2 and 4. Query 1
+    # filters nothing.
     assert equal.tolist() == [2, 3, 4]
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
 @pytest.mark.parametrize("metric", Metric)
-def test_scores_that_are_not_finite_are_counted(path: str, metric: Metric, bad: float) -> None:
+def test_non_finite_scores_are_counted(backend: str, metric: Metric, bad: float) -> None:
     p = problem(4, 70, 6, seed=1)
     p["metric"] = metric
     p["queries"] += 0.125 * (p["queries"] == 0)  # inf * 0 would be counted as well, as NaN
@@ -144,19 +141,19 @@ def test_scores_that_are_not_finite_are_counted(path: str, metric: Metric, bad: 
     assert rank_candidates(**p)[2].tolist() == [2, 2, 2, 2]
 
 
-def test_sums_that_overflow_are_counted_as_not_finite(path: str) -> None:
+def test_sums_that_overflow_are_counted_as_not_finite(backend: str) -> None:
     p = problem(2, 5, 4, seed=1)
     p["queries"], p["table"] = torch.full((2, 4), 1e38), torch.full((5, 4), 1e38)
     assert rank_candidates(**p)[2].tolist() == [5, 5]
 
 
 @pytest.mark.parametrize(("n_queries", "n_candidates", "width"), [(0, 5, 4), (3, 0, 4), (3, 5, 0)])
-def test_empty_inputs_are_fine(path: str, n_queries: int, n_candidates: int, width: int) -> None:
+def test_empty_inputs_are_fine(backend: str, n_queries: int, n_candidates: int, width: int) -> None:
     p = problem(n_queries, n_candidates, width, seed=0)
     assert same(rank_candidates(**p), by_hand(p))
 
 
-def test_strided_inputs_count_as_their_copies(path: str) -> None:
+def test_strided_inputs_count_as_their_copies(backend: str) -> None:
     p = problem(12, 80, 6, seed=2)
     strided = {
         key: torch.stack([value, value], -1)[..., 0] if isinstance(value, Tensor) else value
@@ -197,23 +194,26 @@ MISTAKES = [
         "filter_ids of query 1 are not strictly ascending",
     ),
     (change(pairs=[]), "pairs holds 0 numbers for 0 weights"),
-    (change(pairs=[Pair(0, 2, 5)]), r"pair 0 \(0, 2, 5\) reaches outside queries of width 6"),
-    (change(pairs=[Pair(2**63 - 1, 0, 1)]), r"pair 0 \(\d+, 0, 1\) reaches outside"),
-    (change(pairs=[Pair(0, 0, 2**63 - 1)]), r"pair 0 \(0, 0, \d+\) reaches outside"),
+    (change(pairs=[Pair(0, 2, 5)]), r"pair 0 \(0, 2, 5\) exceeds queries of width 6"),
+    (change(pairs=[Pair(2**63 - 1, 0, 1)]), r"pair 0 \(\d+, 0, 1\) exceeds"),
+    (change(pairs=[Pair(0, 0, 2**63 - 1)]), r"pair 0 \(0, 0, \d+\) exceeds"),
     (
         change(metric=Metric.modulus, pairs=[Pair(0, 0, 3)]),
-        r"pair 0 has odd width 3, a complex block is \[re \| im\]",
+        r"pair 0 has odd width 3, expected an even width",
     ),
     (change(metric=7), r"metric is 7, expected 0 \(dot\)"),
-    (lambda p: p.update(scale=torch.ones(5, 6)), r"scale must be \[6, 6\] of the queries' dtype"),
+    (
+        lambda p: p.update(scale=torch.ones(5, 6)),
+        r"scale must be \[6, 6\] with the dtype of queries",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("spoil", "message"), MISTAKES)
-def test_wrong_arguments_are_named_alike_on_both_paths(
-    path: str, spoil: Callable[[dict[str, Any]], None], message: str
+def test_errors_of_arguments_are_equal_on_both_backends(
+    backend: str, spoil: Callable[[dict[str, Any]], None], message: str
 ) -> None:
-    skip_unread(path, message)
+    skip_unread(backend, message)
     p = problem(6, 70, 6, seed=6)
     spoil(p)
     with pytest.raises(RuntimeError, match=f"rank_candidates: {message}"):
@@ -230,27 +230,27 @@ def test_counts_do_not_depend_on_the_number_of_threads(threads: int) -> None:
     assert same(rank_candidates(**p), expected)
 
 
-def test_the_twin_is_blocked_and_blocks_do_not_change_counts(
+def test_the_reference_uses_blocks_that_do_not_change_counts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     p = problem(30, 90, 8, seed=8)
     args = [p[k] for k in ("queries", "table", "target_ptr", "target_ids")]
     args += [p["filter_ptr"], p["filter_ids"], int(Metric.l1), [0, 0, 8], [1.0]]
-    expected = twin(*args)
-    # The function of the same name hides the module from plain attribute access.
-    monkeypatch.setattr(sys.modules[twin.__module__], "TWIN_BUDGET", 200)
-    assert same(twin(*args), expected)
+    expected = reference(*args)
+    # The function of the same name hides the module in attribute access.
+    monkeypatch.setattr(sys.modules[reference.__module__], "REFERENCE_BUDGET", 200)
+    assert same(reference(*args), expected)
 
 
 @native
-def test_torch_finds_nothing_to_object_to() -> None:
+def test_opcheck() -> None:
     p = problem(6, 70, 6, seed=9)
     args = [p[k] for k in ("queries", "table", "target_ptr", "target_ids")]
     args += [p["filter_ptr"], p["filter_ids"], int(p["metric"]), [0, 0, 6], [1.0]]
     torch.library.opcheck(torch.ops.mmkgc.rank_candidates.default, tuple(args))
 
 
-@pytest.mark.parametrize("switch", ["1", "0"], ids=["native", "twin"])
+@pytest.mark.parametrize("switch", ["1", "0"], ids=["native", "reference"])
 def test_memory_does_not_grow_with_queries_times_candidates(switch: str) -> None:
     code = """
 import resource, torch
@@ -261,8 +261,8 @@ rows = torch.randn(n, 2)
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 def rank(q):
-    rank_candidates(rows[:q], rows, ptr[:q + 1], ids[:q], none[:q + 1], ids[:0], Metric.l1,
-                    whole_row(2))
+    rank_candidates(rows[:q], rows, ptr[:q + 1], ids[:q], none[:q + 1], ids[:0],
+                    metric=Metric.l1, pairs=whole_row(2))
 rank(1000)
 before = peak()
 rank(n)
@@ -273,5 +273,5 @@ print(peak() - before)
         capture_output=True, text=True, check=True, env={**os.environ, "MMKGC_NATIVE": switch},
     )  # fmt: skip
     unit = 1 if sys.platform == "darwin" else 1024
-    # Twelve times the queries; the matrix of 12,000 x 12,000 scores alone would take 576 MB.
+    # The queries grow 12 times; the matrix of 12,000 x 12,000 scores alone would take 576 MB.
     assert int(done.stdout) * unit < 250e6

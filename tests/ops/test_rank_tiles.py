@@ -1,4 +1,4 @@
-"""What the tiles of the CUDA kernels could get wrong; the kernels of the CPU run the same tests."""
+"""Tests of the tiles of the CUDA kernels, which the CPU kernels run too."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmkgc_cli.ops import Metric, Pair, rank_candidates
-from mmkgc_cli.ops.rank_candidates import twin
+from mmkgc_cli.ops.rank_candidates import reference
 from tests.ops.conftest import DEVICE, EMULATED, native, on_gpu, to_device
 from tests.ops.ranks import Counts, arguments, problem, ragged, same
 
-# Around the rows of a tile and the columns that are in shared memory at once.
+# Near the number of rows of a tile and of its columns in shared memory.
 SIZES = st.sampled_from([0, 1, 15, 16, 17, 63, 64, 65, 129])
 BLOCKS = st.tuples(st.integers(0, 9), st.integers(0, 9), SIZES, st.sampled_from([1.0, 0.5, -2.0]))
 
 
-def by_twin(p: dict[str, Any]) -> Counts:
-    return twin(*arguments(p))
+def by_reference(p: dict[str, Any]) -> Counts:
+    return reference(*arguments(p))
 
 
 def keep_exact(p: dict[str, Any]) -> None:
-    """Sets to 0 whatever some pair takes for an imaginary part: roots of squares are exact."""
+    """Sets the imaginary parts of all pairs to 0, for which roots of squares are exact."""
     for side, first in (("queries", "query"), ("table", "candidate")):
         for pair in p["pairs"]:
             begin = getattr(pair, first)
@@ -42,7 +42,7 @@ def keep_exact(p: dict[str, Any]) -> None:
     seed=st.integers(0, 99),
 )
 @settings(max_examples=40)
-def test_tiles_of_any_size_count_as_the_twin_does(
+def test_counts_equal_the_reference_for_any_tile_size(
     metric: Metric,
     n_queries: int,
     n_candidates: int,
@@ -60,13 +60,13 @@ def test_tiles_of_any_size_count_as_the_twin_does(
         keep_exact(p)
     if scaled:
         p["scale"] = (p["queries"] * 8).remainder(5) - 2
-    assert same(rank_candidates(**p), by_twin(p))
+    assert same(rank_candidates(**p), by_reference(p))
 
 
 @pytest.mark.parametrize("metric", Metric)
 @pytest.mark.parametrize("scaled", [False, True])
-def test_copies_of_a_row_tie_in_whatever_tile_and_block_they_are(
-    path: str, metric: Metric, scaled: bool
+def test_copies_of_a_row_tie_in_all_tiles_and_blocks(
+    backend: str, metric: Metric, scaled: bool
 ) -> None:
     rng = torch.Generator().manual_seed(1)
     n_queries, n_rows, copies, width = 70, 30, 15, 46
@@ -81,8 +81,9 @@ def test_copies_of_a_row_tie_in_whatever_tile_and_block_they_are(
     filter_ptr, filter_ids = ragged(filters)
     pairs = [Pair(0, 0, 38, 0.7), Pair(20, 26, 20, 1.3)]  # weights whose products are rounded
     better, equal, _ = rank_candidates(
-        queries, table, target_ptr, target_ids, filter_ptr, filter_ids, metric, pairs, scale
-    )
+        queries, table, target_ptr, target_ids, filter_ptr, filter_ids, metric=metric, pairs=pairs,
+        scale=scale,
+    )  # fmt: skip
     for q, (row, filtered) in enumerate(zip(rows, filters, strict=True)):
         left = ~torch.isin(row, filtered)
         expected = left.sum() - left.long()  # a target that is left does not tie with itself
@@ -92,9 +93,7 @@ def test_copies_of_a_row_tie_in_whatever_tile_and_block_they_are(
 
 
 @pytest.mark.parametrize("metric", [Metric.dot, Metric.l1])
-def test_one_query_may_have_thousands_of_targets_and_the_next_none(
-    path: str, metric: Metric
-) -> None:
+def test_queries_may_have_thousands_of_targets_or_none(backend: str, metric: Metric) -> None:
     p = problem(68, 150, 20, seed=3, filtered=60)
     rng = torch.Generator().manual_seed(3)
     lengths = {1: 3000, 66: 1000}
@@ -102,14 +101,14 @@ def test_one_query_may_have_thousands_of_targets_and_the_next_none(
         [torch.randint(150, (lengths.get(q, 0),), generator=rng) for q in range(68)]
     )
     p["metric"] = metric
-    assert same(rank_candidates(**p), by_twin(p))
+    assert same(rank_candidates(**p), by_reference(p))
 
 
 @on_gpu
 @pytest.mark.parametrize("metric", Metric)
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_tables_of_16_bits_count_as_the_same_numbers_in_float32(
+def test_counts_of_16_bit_tables_equal_those_of_float32_tables(
     metric: Metric, scaled: bool, dtype: torch.dtype
 ) -> None:
     p = problem(70, 200, 50, seed=5)
@@ -119,11 +118,11 @@ def test_tables_of_16_bits_count_as_the_same_numbers_in_float32(
     if scaled:
         p["scale"] = (p["queries"] * 8).remainder(5) - 2
     assert torch.equal(p["table"].to(dtype).float(), p["table"])
-    expected = by_twin(p)
+    expected = by_reference(p)
     p = to_device({**p, "table": p["table"].to(dtype)})
     if EMULATED or metric in (Metric.dot, Metric.l1):  # the root of a GPU is not exact for squares
         assert same(to_device(rank_candidates(**p), torch.device("cpu")), expected)
-    # And where nothing is exact, as the same kernel counts.
+    # With inexact scores, compare with the same kernel in float32.
     rng = torch.Generator().manual_seed(5)
     p["queries"] = torch.randn(70, 50, generator=rng).to(DEVICE)
     p["table"] = torch.randn(200, 50, generator=rng).to(DEVICE, dtype)
@@ -131,7 +130,7 @@ def test_tables_of_16_bits_count_as_the_same_numbers_in_float32(
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_a_table_of_16_bits_needs_queries_of_float32(path: str, dtype: torch.dtype) -> None:
+def test_a_16_bit_table_needs_float32_queries(backend: str, dtype: torch.dtype) -> None:
     p = problem(3, 5, 4, seed=0, dtype=torch.float64)
     p["table"] = p["table"].to(dtype)
     with pytest.raises(RuntimeError, match="rank_candidates: table and queries must have the same"):
@@ -139,7 +138,7 @@ def test_a_table_of_16_bits_needs_queries_of_float32(path: str, dtype: torch.dty
 
 
 @on_gpu
-def test_more_than_the_kernels_hold_is_refused() -> None:
+def test_too_many_pairs_or_columns_raise() -> None:
     p = to_device(problem(3, 5, 4, seed=0))
     p["pairs"] = 65 * [Pair(0, 0, 1)]
     with pytest.raises(RuntimeError, match="rank_candidates: there are 65 pairs, at most 64 on"):

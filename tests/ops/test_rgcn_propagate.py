@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mmkgc_cli.ops import MessageGraph, rgcn_propagate, rgcn_transform
-from mmkgc_cli.ops.rgcn_propagate import twin
+from mmkgc_cli.ops.rgcn_propagate import reference
 from tests.ops.conftest import native, skip_unread
 
 
 @pytest.fixture(params=["index_add", "torch-scatter"])
 def reduction(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """How the twin sums rows."""
+    """Selects the sum of rows in the reference."""
     if request.param == "torch-scatter":
         pytest.importorskip("torch_scatter", reason="torch-scatter is not installed")
     else:
@@ -29,7 +29,7 @@ def reduction(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 def triples(entities: int, relations: int, n: int, seed: int = 0) -> Tensor:
     rng = torch.Generator().manual_seed(seed)
     draw = torch.rand(n, 3, generator=rng, dtype=torch.float64)
-    # Squared, so that a few entities are hubs.
+    # Squares make a few entities hubs.
     bounds = torch.tensor([entities, relations, entities], dtype=torch.float64)
     return (draw.square() * bounds).long()
 
@@ -82,21 +82,21 @@ def gradients(out: Tensor, *of: Tensor) -> tuple[Tensor, ...]:
     return torch.autograd.grad(out, of, weights)
 
 
-def test_sums_and_gradients_are_those_of_the_adjacency_matrices(path: str) -> None:
+def test_sums_and_gradients_are_those_of_the_adjacency_matrices(backend: str) -> None:
     x, a, graph = problem()
-    found = rgcn_propagate(x, a, graph)
+    actual = rgcn_propagate(x, a, graph)
     expected = by_definition(x, a, triples(11, 3, 40), 3)
-    assert torch.allclose(found, expected, atol=1e-12)
-    for left, right in zip(gradients(found, x, a), gradients(expected, x, a), strict=True):
+    assert torch.allclose(actual, expected, atol=1e-12)
+    for left, right in zip(gradients(actual, x, a), gradients(expected, x, a), strict=True):
         assert torch.allclose(left, right, atol=1e-12)
 
 
-def test_both_ways_to_sum_in_the_twin_agree(reduction: str) -> None:
+def test_both_sums_of_the_reference_agree(reduction: str) -> None:
     x, a, graph = problem(entities=40, n=500)
-    found = twin(x, a, *arguments(graph))
+    actual = reference(x, a, *arguments(graph))
     expected = by_definition(x, a, triples(40, 3, 500), 3)
-    assert torch.allclose(found, expected, atol=1e-12)
-    for left, right in zip(gradients(found, x, a), gradients(expected, x, a), strict=True):
+    assert torch.allclose(actual, expected, atol=1e-12)
+    for left, right in zip(gradients(actual, x, a), gradients(expected, x, a), strict=True):
         assert torch.allclose(left, right, atol=1e-11)
 
 
@@ -111,7 +111,7 @@ def test_both_ways_to_sum_in_the_twin_agree(reduction: str) -> None:
     inverse=st.booleans(),
     seed=st.integers(0, 100),
 )
-def test_float32_agrees_with_the_twin(
+def test_float32_agrees_with_the_reference(
     entities: int, n: int, width: int, bases: int, restricted: bool, inverse: bool, seed: int
 ) -> None:
     x, a, graph = problem(entities, 4, n, width, bases, torch.float32, seed, inverse=inverse)
@@ -121,30 +121,30 @@ def test_float32_agrees_with_the_twin(
         rows = torch.randperm(entities, generator=rng)[: entities // 2]
         sources = graph.with_neighbours(rows)
         x = x.detach()[sources].requires_grad_()
-    found = rgcn_propagate(x, a, graph, rows, sources)
-    expected = twin(x, a, *arguments(graph), rows, sources)
-    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4)
+    actual = rgcn_propagate(x, a, graph, rows, sources)
+    expected = reference(x, a, *arguments(graph), rows, sources)
+    assert torch.allclose(actual, expected, rtol=1e-4, atol=1e-4)
     if bases:
-        for left, right in zip(gradients(found, x, a), gradients(expected, x, a), strict=True):
+        for left, right in zip(gradients(actual, x, a), gradients(expected, x, a), strict=True):
             assert torch.allclose(left, right, rtol=1e-3, atol=1e-3 * max(1.0, n) ** 0.5)
 
 
 @native
-def test_a_hub_longer_than_a_segment_is_summed_whole() -> None:
-    """2,500 entities that all send to and receive from one: its row is cut into three."""
+def test_a_hub_longer_than_a_segment_is_summed() -> None:
+    """An entity with edges to and from 2,500 entities: its row is cut into three segments."""
     spokes = torch.arange(1, 2501)
     rows = torch.stack([spokes, spokes % 3, torch.zeros_like(spokes)], 1)
     graph = MessageGraph.from_triples(rows, 2501, 3, dtype=torch.float64)
     x = torch.randn(2501, 4, dtype=torch.float64).requires_grad_()
     a = torch.randn(6, 3, dtype=torch.float64).requires_grad_()
-    found, expected = rgcn_propagate(x, a, graph), twin(x, a, *arguments(graph))
-    assert torch.allclose(found, expected, atol=1e-12)
-    for left, right in zip(gradients(found, x, a), gradients(expected, x, a), strict=True):
+    actual, expected = rgcn_propagate(x, a, graph), reference(x, a, *arguments(graph))
+    assert torch.allclose(actual, expected, atol=1e-12)
+    for left, right in zip(gradients(actual, x, a), gradients(expected, x, a), strict=True):
         assert torch.allclose(left, right, atol=1e-10)
 
 
 def edges_of(degrees: list[int]) -> Tensor:
-    """Triples that give entity i `degrees[i]` neighbours, drawn from all entities."""
+    """Triples in which entity i has `degrees[i]` random neighbours."""
     rng = torch.Generator().manual_seed(len(degrees))
     rows = [
         torch.stack([torch.randperm(len(degrees), generator=rng)[:n], torch.full((n,), i)], 1)
@@ -155,16 +155,16 @@ def edges_of(degrees: list[int]) -> Tensor:
     return torch.cat([ends[:, :1], relation, ends[:, 1:]], 1)
 
 
-# Rows that begin and end where a GPU's kernels cut them (every 256 edges), and everywhere else.
+# Rows that start and end near the cuts of the CUDA kernels (every 256 edges), and elsewhere.
 DEGREES = [256, 256, 0, 512, 1, 255, 257, 0, 900, 123, 1, 256, 600, *[0] * 900, 33, 32, 31]
 
 
 @native
 @pytest.mark.parametrize("receive", [True, False])
 @pytest.mark.parametrize("restricted", [False, True])
-def test_rows_of_any_length_and_beginning_are_summed_whole(receive: bool, restricted: bool) -> None:
+def test_rows_of_any_length_and_start_are_summed(receive: bool, restricted: bool) -> None:
     rows = edges_of(DEGREES)
-    # As receivers they are cut by the forward pass, as senders by the backward one.
+    # The forward pass cuts the rows of receivers, the backward pass those of senders.
     graph = MessageGraph.from_triples(
         rows if receive else rows.flip(1), len(DEGREES), 3, inverse=False, dtype=torch.float64
     )
@@ -178,10 +178,10 @@ def test_rows_of_any_length_and_beginning_are_summed_whole(receive: bool, restri
     n = len(DEGREES) if sources is None else len(sources)
     x = torch.randn(n, 3, generator=rng, dtype=torch.float64).requires_grad_()
     a = torch.randn(3, 2, generator=rng, dtype=torch.float64).requires_grad_()
-    found = rgcn_propagate(x, a, graph, chosen, sources)
-    expected = twin(x, a, *arguments(graph), chosen, sources)
-    assert torch.allclose(found, expected, atol=1e-12)
-    for left, right in zip(gradients(found, x, a), gradients(expected, x, a), strict=True):
+    actual = rgcn_propagate(x, a, graph, chosen, sources)
+    expected = reference(x, a, *arguments(graph), chosen, sources)
+    assert torch.allclose(actual, expected, atol=1e-12)
+    for left, right in zip(gradients(actual, x, a), gradients(expected, x, a), strict=True):
         assert torch.allclose(left, right, atol=1e-11)
 
 
@@ -196,18 +196,18 @@ def test_rows_of_any_length_and_beginning_are_summed_whole(receive: bool, restri
 @pytest.mark.parametrize("bases", range(10))
 def test_any_width_and_number_of_bases(dtype: torch.dtype, width: int, bases: int) -> None:
     x, a, graph = problem(6, 2, 25, width, bases, dtype)
-    found, expected = rgcn_propagate(x, a, graph), twin(x, a, *arguments(graph))
+    actual, expected = rgcn_propagate(x, a, graph), reference(x, a, *arguments(graph))
     atol = 1e-5 if dtype is torch.float32 else 1e-13
-    assert torch.allclose(found, expected, atol=atol)
+    assert torch.allclose(actual, expected, atol=atol)
     if bases:
-        for left, right in zip(gradients(found, x, a), gradients(expected, x, a), strict=True):
+        for left, right in zip(gradients(actual, x, a), gradients(expected, x, a), strict=True):
             assert torch.allclose(left, right, rtol=1e-4, atol=20 * atol)
     else:
-        assert not torch.any(gradients(found, x)[0])
+        assert not torch.any(gradients(actual, x)[0])
 
 
-def test_infinity_stays_with_the_edges_that_have_it(path: str) -> None:
-    """An entity that nobody asked for, and a source of nothing, spoil no sum."""
+def test_infinity_reaches_only_rows_with_its_edges(backend: str) -> None:
+    """Entities outside of `rows` and sources without edges do not change other sums."""
     rows = torch.tensor([[0, 0, 1], [2, 1, 3], [2, 0, 4]])
     graph = MessageGraph.from_triples(rows, 5, 3, inverse=False, dtype=torch.float64)
     x = torch.ones(5, 40, dtype=torch.float64)
@@ -237,7 +237,7 @@ def test_opcheck_and_gradcheck(restricted: bool) -> None:
 
 
 @pytest.mark.parametrize("op", [rgcn_propagate, rgcn_transform])
-def test_restricted_rows_are_rows_of_the_whole(op: Callable[..., Tensor], path: str) -> None:
+def test_restricted_rows_are_rows_of_the_whole(op: Callable[..., Tensor], backend: str) -> None:
     x, a, graph = problem(entities=30, n=60)
     weights = a if op is rgcn_propagate else torch.randn(6, 5, 4, dtype=x.dtype)
     whole = op(x, weights, graph)
@@ -256,8 +256,8 @@ def test_restricted_rows_are_rows_of_the_whole(op: Callable[..., Tensor], path: 
 
 
 @native
-def test_results_do_not_depend_on_threads_and_repeat_bit_by_bit() -> None:
-    # A hub with more edges than a segment holds, and everything else.
+def test_results_are_bitwise_equal_for_any_number_of_threads() -> None:
+    # A hub with more edges than a segment, and other entities.
     rows = torch.cat(
         [triples(3000, 5, 6000), torch.arange(3000)[:, None] * torch.tensor([1, 0, 0])]
     )
@@ -274,18 +274,18 @@ def test_results_do_not_depend_on_threads_and_repeat_bit_by_bit() -> None:
 
 
 @pytest.mark.parametrize("wanted", [(True, False), (False, True)])
-def test_gradients_that_nobody_asks_for_are_left_out(wanted: tuple[bool, bool], path: str) -> None:
+def test_gradients_that_are_not_needed_are_omitted(wanted: tuple[bool, bool], backend: str) -> None:
     x, a, graph = problem()
     both = gradients(rgcn_propagate(x, a, graph), x, a)
     for asked, one, expected in zip(wanted, (x, a), both, strict=True):
         one.requires_grad_(asked)
         if asked:
             only = expected
-    (found,) = gradients(rgcn_propagate(x, a, graph), *[t for t in (x, a) if t.requires_grad])
-    assert torch.allclose(found, only, atol=1e-13)
+    (actual,) = gradients(rgcn_propagate(x, a, graph), *[t for t in (x, a) if t.requires_grad])
+    assert torch.allclose(actual, only, atol=1e-13)
 
 
-def test_dense_and_strided_inputs_give_the_same(path: str) -> None:
+def test_dense_and_strided_inputs_have_equal_results(backend: str) -> None:
     x, a, graph = problem()
     wide = torch.zeros(22, 10, dtype=x.dtype)
     wide[::2, ::2] = x.detach()
@@ -293,13 +293,15 @@ def test_dense_and_strided_inputs_give_the_same(path: str) -> None:
                        rgcn_propagate(x, a, graph))  # fmt: skip
 
 
-def test_a_basis_for_each_relation_is_a_full_matrix_for_each(path: str) -> None:
+def test_one_basis_per_relation_equals_full_matrices(backend: str) -> None:
     x, _, graph = problem()
     weights = torch.randn(6, 5, 4, dtype=x.dtype).requires_grad_()
     whole = rgcn_propagate(x, torch.eye(6, dtype=x.dtype), graph) @ weights.flatten(0, 1)
-    found = rgcn_transform(x, weights, graph)
-    assert torch.allclose(found, whole, atol=1e-12)
-    for left, right in zip(gradients(found, x, weights), gradients(whole, x, weights), strict=True):
+    actual = rgcn_transform(x, weights, graph)
+    assert torch.allclose(actual, whole, atol=1e-12)
+    for left, right in zip(
+        gradients(actual, x, weights), gradients(whole, x, weights), strict=True
+    ):
         assert torch.allclose(left, right, atol=1e-12)
 
 
@@ -333,25 +335,25 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "edges": (
         {"graph": change(BASE[2], relation=BASE[2].relation[1:])},
-        r"source has \d+ edges, and relations or norms of another number",
+        r"source has \d+ edges, expected as many relations and norms",
     ),
     "back": (
         {"graph": change(BASE[2], back_ptr=BASE[2].back_ptr[1:])},
-        "the edges by source are not as many as those by receiver",
+        "back_ptr and back_target must have the lengths of ptr and source",
     ),
     "rows": ({"rows": torch.tensor([3, 11])}, r"rows\[1\] is 11, outside 0..10"),
     "twice": ({"rows": torch.tensor([3, 1, 3])}, "rows lists entity 3 twice"),
     "missing": (
         {"x": torch.zeros(1, 5, dtype=torch.float64), "sources": torch.tensor([10])},
-        "entity 0 is a source of the rows, but not among sources",
+        "entity 0 has an edge into rows, but is missing from sources",
     ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_wrong_arguments_are_named_alike_on_both_paths(path: str, what: str) -> None:
+def test_errors_of_arguments_are_equal_on_both_backends(backend: str, what: str) -> None:
     changes, message = WRONG[what]
-    skip_unread(path, message)
+    skip_unread(backend, message)
     x, coefficients, graph = BASE
     given: dict[str, Any] = {"x": x, "coefficients": coefficients, "graph": graph}
     with pytest.raises(RuntimeError, match="rgcn_propagate: " + message):
@@ -363,11 +365,11 @@ def test_wrong_arguments_are_named_alike_on_both_paths(path: str, what: str) -> 
     ("rows", "message"),
     [([2, 1, 2], "rows lists entity 2 twice"), ([-1], r"rows\[0\] is -1, outside 0..10")],
 )
-def test_both_forms_want_distinct_rows(
-    op: Callable[..., Tensor], rows: list[int], message: str, path: str
+def test_rows_must_be_distinct_and_in_range(
+    op: Callable[..., Tensor], rows: list[int], message: str, backend: str
 ) -> None:
     if op is rgcn_propagate:
-        skip_unread(path, message)
+        skip_unread(backend, message)
     x, a, graph = problem()
     weights = a if op is rgcn_propagate else torch.randn(6, 5, 4, dtype=x.dtype)
     with pytest.raises(RuntimeError, match=message):

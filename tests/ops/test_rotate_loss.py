@@ -7,61 +7,63 @@ import torch
 from torch import Tensor
 
 from mmkgc_cli.ops import RowLoss, rotate_loss, rotate_score
-from mmkgc_cli.ops.rotate_loss import twin
+from mmkgc_cli.ops.rotate_loss import reference
 from mmkgc_cli.training.optimizers import Adam
 from tests.ops.test_rotate_score import WRONG, problem
 from tests.ops.test_sampled_loss import ROW_LOSSES, every_loss, fused
 
 
 def with_gradients(p: dict[str, Any], loss: RowLoss, **more: Any) -> tuple[Tensor, ...]:
-    """The loss and its gradients, where an optimizer takes that of the table."""
+    """The loss and its gradients with a deferred gradient of the table."""
     table, phases = (p[name].detach().clone().requires_grad_() for name in ("table", "phases"))
     optimizer = Adam([table, phases])
     with optimizer.deferring():
-        made = rotate_loss(**{**p, "table": table, "phases": phases}, loss=loss, offset=3.0, **more)
-        made.backward()
+        value = rotate_loss(
+            **{**p, "table": table, "phases": phases}, loss=loss, offset=3.0, **more
+        )
+        value.backward()
     optimizer.materialize()
-    return made.detach(), table.grad, phases.grad
+    return value.detach(), table.grad, phases.grad
 
 
 def some(dtype: torch.dtype = torch.float64, **sizes: int) -> dict[str, Any]:
     p = problem(dtype=dtype, **sizes)
     p["table"] = (0.4 * p["table"].detach()).requires_grad_()
     rng = torch.Generator().manual_seed(5)
-    return {**p, "usable": torch.rand(p["ids"].shape, generator=rng) < 0.8}
+    return {**p, "mask": torch.rand(p["ids"].shape, generator=rng) < 0.8}
 
 
 @every_loss
-def test_it_is_the_loss_of_the_scores(path: str, loss: RowLoss) -> None:
+def test_it_equals_the_loss_of_the_scores(backend: str, loss: RowLoss) -> None:
     p = some()
-    usable = p["usable"]
-    scores = 3.0 + rotate_score(**{k: v for k, v in p.items() if k != "usable"})
-    apart = loss(scores[:, 0], scores[:, 1:], usable[:, 1:])
+    mask = p["mask"]
+    scores = 3.0 + rotate_score(**{k: v for k, v in p.items() if k != "mask"})
+    apart = loss(scores[:, 0], scores[:, 1:], mask[:, 1:])
     gradients = torch.autograd.grad(apart, [p["table"], p["phases"]])
     order = p["ids"].flatten().argsort(stable=True)
     for more in ({}, {"order": order}):
-        found = with_gradients(p, loss, **more)
-        for a, b in zip(found, (apart.detach(), *gradients), strict=True):
+        actual = with_gradients(p, loss, **more)
+        for a, b in zip(actual, (apart.detach(), *gradients), strict=True):
             assert torch.allclose(a, b, rtol=1e-11, atol=1e-13)
 
 
 @fused
 @pytest.mark.parametrize("dim", [1, 15, 16, 31, 128])
-def test_float32_agrees_with_the_twin(dim: int) -> None:
+def test_float32_agrees_with_the_reference(dim: int) -> None:
     loss = ROW_LOSSES["log_sigmoid"]
     assert loss.native is not None
     single = some(torch.float32, dim=dim, batch=33, n=70, entities=50)
     double = {k: v.detach().double() if v.is_floating_point() else v for k, v in single.items()}
     for name in ("table", "phases"):
         double[name].requires_grad_()
-    made = twin(*double.values(), 3.0, *loss.native)
-    gradients = torch.autograd.grad(made, [double["table"], double["phases"]])
-    for a, b in zip(with_gradients(single, loss), (made, *gradients), strict=True):
+    value = reference(*double.values(), 3.0, *loss.native)
+    gradients = torch.autograd.grad(value, [double["table"], double["phases"]])
+    for a, b in zip(with_gradients(single, loss), (value, *gradients), strict=True):
         assert torch.allclose(a.double(), b, rtol=1e-3, atol=1e-5)
 
 
 @fused
-def test_results_do_not_depend_on_threads_and_repeat_bit_by_bit() -> None:
+def test_results_are_bitwise_equal_for_any_number_of_threads() -> None:
     p = some(torch.float32, entities=60, relations=5, batch=90, n=50, dim=33)
     p["ids"][:, ::4] = 3
     results = []
@@ -77,15 +79,15 @@ def test_results_do_not_depend_on_threads_and_repeat_bit_by_bit() -> None:
 @fused
 def test_opcheck() -> None:
     p = [x.detach() for x in some(entities=5, relations=2, batch=3, n=4, dim=2).values()]
-    # Gradients are taken around the op, not through it.
+    # Gradients come from an autograd function around the op.
     torch.library.opcheck(torch.ops.mmkgc.rotate_loss.default, (*p, 3.0, 0, [1.0, 0.0, 0.0]))
 
 
 @fused
 @pytest.mark.parametrize("what", WRONG)
-def test_wrong_arguments_are_named_alike_on_both_paths(what: str) -> None:
+def test_errors_of_arguments_are_equal_on_both_backends(what: str) -> None:
     changes, message = WRONG[what]
     args = {**some(), **changes, "offset": 0.0, "loss": 0, "settings": [1.0, 0.0, 0.0]}
-    for call in (torch.ops.mmkgc.rotate_loss, twin):
+    for call in (torch.ops.mmkgc.rotate_loss, reference):
         with pytest.raises(RuntimeError, match="rotate_loss: " + message):
             call(*args.values())

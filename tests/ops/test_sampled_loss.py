@@ -22,7 +22,7 @@ from mmkgc_cli.ops import (
 )
 from mmkgc_cli.ops._arguments import flat_pairs
 from mmkgc_cli.ops._native import has_kernel
-from mmkgc_cli.ops.sampled_loss import twin
+from mmkgc_cli.ops.sampled_loss import reference
 from mmkgc_cli.training.optimizers import Adam
 
 ROW_LOSSES: dict[str, RowLoss] = {
@@ -35,7 +35,7 @@ ROW_LOSSES: dict[str, RowLoss] = {
 }
 every_loss = pytest.mark.parametrize("loss", ROW_LOSSES.values(), ids=ROW_LOSSES)
 fused = pytest.mark.skipif(not has_kernel("sampled_loss", "cpu"), reason="no kernel in this build")
-# Repeated blocks, as IKRL has them, and a weight.
+# Repeated blocks as in IKRL, and a weight.
 CROSSED = [Pair(0, 0, 4, 1.0), Pair(0, 4, 4, 0.5), Pair(4, 4, 4, 2.0)]
 
 
@@ -48,7 +48,7 @@ def problem(
     dtype: torch.dtype = torch.float64,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Arguments up to `usable`; scores come out on both sides of 0 with an offset of 4."""
+    """Arguments up to `mask`; with an offset of 4, scores have both signs."""
     rng = torch.Generator().manual_seed(seed)
     scale = 1.5 / max(1, width) ** 0.5
     queries = scale * torch.randn(sides, batch, width, generator=rng, dtype=dtype)
@@ -57,48 +57,48 @@ def problem(
         "queries": queries.requires_grad_(),
         "table": table.requires_grad_(),
         "ids": torch.randint(entities, (batch, n), generator=rng),
-        "side": torch.randint(sides, (batch, n), generator=rng).to(torch.int8),
-        "usable": torch.rand(batch, n, generator=rng) < 0.8,
+        "corrupted_side": torch.randint(sides, (batch, n), generator=rng).to(torch.int8),
+        "mask": torch.rand(batch, n, generator=rng) < 0.8,
     }
 
 
 def with_gradients(
     p: dict[str, Any], metric: Metric, pairs: list[Pair], loss: RowLoss, scale: float = 1.0
 ) -> tuple[Tensor, ...]:
-    """The loss and its gradients, where an optimizer takes that of the table."""
+    """The loss and its gradients with a deferred gradient of the table."""
     queries, table = (p[name].detach().clone().requires_grad_() for name in ("queries", "table"))
     optimizer = Adam([table])
     with optimizer.deferring():
-        made = sampled_loss(
+        value = sampled_loss(
             **{**p, "queries": queries, "table": table}, metric=metric, pairs=pairs, loss=loss,
             offset=1.5,
         )  # fmt: skip
-        (scale * made).backward()
+        (scale * value).backward()
     optimizer.materialize()
-    return made.detach(), queries.grad, table.grad
+    return value.detach(), queries.grad, table.grad
 
 
 def expected(
     p: dict[str, Any], metric: Metric, pairs: list[Pair], loss: RowLoss
 ) -> tuple[Tensor, ...]:
     assert loss.native is not None
-    made = twin(*p.values(), int(metric), *flat_pairs(pairs), 1.5, *loss.native)
-    return made.detach(), *torch.autograd.grad(made, [p["queries"], p["table"]])
+    value = reference(*p.values(), int(metric), *flat_pairs(pairs), 1.5, *loss.native)
+    return value.detach(), *torch.autograd.grad(value, [p["queries"], p["table"]])
 
 
 @every_loss
 @pytest.mark.parametrize("metric", Metric)
 @pytest.mark.parametrize("pairs", [whole_row(8), CROSSED], ids=["whole", "crossed"])
-def test_it_is_the_loss_of_the_scores(
-    path: str, metric: Metric, pairs: list[Pair], loss: RowLoss
+def test_it_equals_the_loss_of_the_scores(
+    backend: str, metric: Metric, pairs: list[Pair], loss: RowLoss
 ) -> None:
     for sides in (1, 2):
         p = problem(sides=sides)
         scores = 1.5 + sampled_score(*list(p.values())[:4], metric, pairs)
-        apart = loss(scores[:, 0], scores[:, 1:], p["usable"][:, 1:])
+        apart = loss(scores[:, 0], scores[:, 1:], p["mask"][:, 1:])
         gradients = torch.autograd.grad(apart, [p["queries"], p["table"]])
-        found = with_gradients(p, metric, list(pairs), loss)
-        for a, b in zip(found, (apart.detach(), *gradients), strict=True):
+        actual = with_gradients(p, metric, list(pairs), loss)
+        for a, b in zip(actual, (apart.detach(), *gradients), strict=True):
             assert torch.allclose(a, b, rtol=1e-11, atol=1e-13)
 
 
@@ -114,7 +114,7 @@ def test_it_is_the_loss_of_the_scores(
     loss=st.sampled_from(list(ROW_LOSSES.values())),
     seed=st.integers(0, 100),
 )
-def test_float32_agrees_with_the_twin(
+def test_float32_agrees_with_the_reference(
     entities: int, batch: int, n: int, width: int, sides: int, metric: Metric, loss: RowLoss,
     seed: int,
 ) -> None:  # fmt: skip
@@ -122,20 +122,20 @@ def test_float32_agrees_with_the_twin(
     double = {k: v.detach().double() if v.is_floating_point() else v for k, v in single.items()}
     for name in ("queries", "table"):
         double[name].requires_grad_()
-    if isinstance(loss, EntropyWeighted):  # a score may lie on a cut within rounding
+    if isinstance(loss, EntropyWeighted):  # a score may be on a cut up to rounding
         cuts = loss.native[1][:2]
         score = sampled_score(*list(double.values())[:4], metric, whole_row(width)).detach() + 1.5
         assume(not any(((score.abs() - cut).abs() < 1e-4).any() for cut in cuts))
-    # So may a hinge at its corner; the grid in float64 has them.
+    # A score may also be near the corner of a hinge, which the tests in float64 cover.
     assume(not (isinstance(loss, SelfAdversarial) and loss.form))
-    found = with_gradients(single, metric, list(whole_row(width)), loss)
-    for a, b in zip(found, expected(double, metric, list(whole_row(width)), loss), strict=True):
+    actual = with_gradients(single, metric, list(whole_row(width)), loss)
+    for a, b in zip(actual, expected(double, metric, list(whole_row(width)), loss), strict=True):
         assert a.dtype == torch.float32
         assert torch.allclose(a.double(), b, rtol=1e-3, atol=2e-5)
 
 
 @fused
-def test_results_do_not_depend_on_threads_and_repeat_bit_by_bit() -> None:
+def test_results_are_bitwise_equal_for_any_number_of_threads() -> None:
     p = problem(60, 90, 51, 66, dtype=torch.float32)
     p["ids"][:, ::4] = 3
     results = []
@@ -150,7 +150,7 @@ def test_results_do_not_depend_on_threads_and_repeat_bit_by_bit() -> None:
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
-def test_gradients_scale_with_that_of_the_loss(path: str) -> None:
+def test_gradients_scale_with_that_of_the_loss(backend: str) -> None:
     p, loss = problem(), ROW_LOSSES["log_sigmoid"]
     _, *once = with_gradients(p, Metric.l1, list(whole_row(8)), loss)
     _, *thrice = with_gradients(p, Metric.l1, list(whole_row(8)), loss, scale=-3.0)
@@ -158,32 +158,32 @@ def test_gradients_scale_with_that_of_the_loss(path: str) -> None:
         assert torch.allclose(-3 * a, b, rtol=1e-13)
 
 
-def test_without_an_optimizer_that_takes_it_the_table_has_its_gradient(path: str) -> None:
+def test_without_deferring_the_table_has_its_gradient(backend: str) -> None:
     p, loss = problem(), ROW_LOSSES["log_sigmoid"]
-    made = sampled_loss(**p, metric=Metric.l2, pairs=whole_row(8), loss=loss, offset=1.5)
-    found = made.detach(), *torch.autograd.grad(made, [p["queries"], p["table"]])
-    for a, b in zip(found, expected(p, Metric.l2, list(whole_row(8)), loss), strict=True):
+    value = sampled_loss(**p, metric=Metric.l2, pairs=whole_row(8), loss=loss, offset=1.5)
+    actual = value.detach(), *torch.autograd.grad(value, [p["queries"], p["table"]])
+    for a, b in zip(actual, expected(p, Metric.l2, list(whole_row(8)), loss), strict=True):
         assert torch.allclose(a, b, rtol=1e-11)
 
 
-def test_a_frozen_table_costs_no_gradient(path: str) -> None:
+def test_a_frozen_table_costs_no_gradient(backend: str) -> None:
     p, loss = problem(), ROW_LOSSES["log_sigmoid"]
     _, d_queries, _ = expected(p, Metric.dot, list(whole_row(8)), loss)
     p["table"] = p["table"].detach()
-    made = sampled_loss(**p, metric=Metric.dot, pairs=whole_row(8), loss=loss, offset=1.5)
-    assert torch.allclose(torch.autograd.grad(made, p["queries"])[0], d_queries, rtol=1e-11)
+    value = sampled_loss(**p, metric=Metric.dot, pairs=whole_row(8), loss=loss, offset=1.5)
+    assert torch.allclose(torch.autograd.grad(value, p["queries"])[0], d_queries, rtol=1e-11)
 
 
 @every_loss
-def test_what_unusable_negatives_score_does_not_matter(path: str, loss: RowLoss) -> None:
+def test_scores_of_masked_negatives_do_not_matter(backend: str, loss: RowLoss) -> None:
     p = problem()
     p["table"].detach()[16] = 1e6
     p["ids"][:, 0] = 3
-    p["usable"] = p["ids"] != 16
+    p["mask"] = p["ids"] != 16
     metric, pairs = Metric.l1, list(whole_row(8))
-    found = with_gradients(p, metric, pairs, loss)
+    actual = with_gradients(p, metric, pairs, loss)
     p["table"].detach()[16] = 1.0
-    for a, b in zip(found, with_gradients(p, metric, pairs, loss), strict=True):
+    for a, b in zip(actual, with_gradients(p, metric, pairs, loss), strict=True):
         assert torch.equal(a, b)
 
 
@@ -193,35 +193,38 @@ def test_opcheck() -> None:
     op = torch.ops.mmkgc.sampled_loss.default
     for loss in (ROW_LOSSES["log_sigmoid"], ROW_LOSSES["entropy, one-sided"]):
         assert loss.native is not None
-        for usable in (p[4], None):
-            # Gradients are taken around the op, not through it.
+        for mask in (p[4], None):
+            # Gradients come from an autograd function around the op.
             rest = (int(Metric.l1), *flat_pairs(whole_row(8)), 1.5, *loss.native)
-            torch.library.opcheck(op, (*p[:4], usable, *rest))
+            torch.library.opcheck(op, (*p[:4], mask, *rest))
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "queries": ({"queries": torch.zeros(6, 8)}, r"queries must be \[1 or 2, B, Dq\]"),
     "id": ({"ids": torch.full((6, 8), 17)}, r"ids\[0\] is 17, outside 0..16"),
-    "side": ({"side": torch.full((6, 8), 2, dtype=torch.int8)}, r"side\[0\] is 2, outside 0..1"),
+    "corrupted_side": (
+        {"corrupted_side": torch.full((6, 8), 2, dtype=torch.int8)},
+        r"corrupted_side\[0\] is 2, outside 0..1",
+    ),
     "columns": (
         {
             "ids": torch.zeros(6, 0, dtype=torch.int64),
-            "side": torch.zeros(6, 0, dtype=torch.int8),
-            "usable": None,
+            "corrupted_side": torch.zeros(6, 0, dtype=torch.int8),
+            "mask": None,
         },
-        "ids has no columns, expected the positive in the first",
+        "ids has no columns, expected the positives in the first column",
     ),
-    "usable shape": (
-        {"usable": torch.ones(6, 7, dtype=torch.bool)},
-        "usable must have the shape of ids",
+    "mask shape": (
+        {"mask": torch.ones(6, 7, dtype=torch.bool)},
+        "mask must have the shape of ids",
     ),
-    "usable dtype": ({"usable": torch.ones(6, 8)}, "usable must be bool"),
+    "mask dtype": ({"mask": torch.ones(6, 8)}, "mask must be bool"),
     "loss": ({"loss": 2}, r"loss is 2, expected 0 \(self_adversarial\) or 1 \(entropy_weighted\)"),
     "settings": ({"settings": [1.0]}, "settings holds 1 numbers, expected 3"),
     "form": ({"settings": [1.0, 0.5, 0.0]}, r"form is 0.5, expected 0 \(log_sigmoid\), 1"),
     "cuts": (
         {"loss": 1, "settings": [1.0, 2.0, *(1.0,) * 3, 0.0, 1.0, 0.0]},
-        "cuts are 1 and 2, expected the first no smaller than the second",
+        "easy_above is 1, expected at least hard_upto, which is 2",
     ),
     "reduction": (
         {"loss": 1, "settings": [2.0, 1.0, *(1.0,) * 3, 3.0, 1.0, 0.0]},
@@ -232,11 +235,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 @fused
 @pytest.mark.parametrize("what", WRONG)
-def test_wrong_arguments_are_named_alike_on_both_paths(what: str) -> None:
+def test_errors_of_arguments_are_equal_on_both_backends(what: str) -> None:
     changes, message = WRONG[what]
     numbers, weights = flat_pairs(whole_row(8))
     terms = {"metric": 1, "pairs": numbers, "weights": weights, "offset": 0.0}
     args = {**problem(), **terms, "loss": 0, "settings": [1.0, 0.0, 0.0], **changes}
-    for call in (torch.ops.mmkgc.sampled_loss, twin):
+    for call in (torch.ops.mmkgc.sampled_loss, reference):
         with pytest.raises(RuntimeError, match="sampled_loss: " + message):
             call(*args.values())

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmkgc_cli.ops import Metric, Pair, sampled_score, score_rows
 from mmkgc_cli.ops._arguments import flat_pairs
-from mmkgc_cli.ops.sampled_score import twin
+from mmkgc_cli.ops.sampled_score import reference
 from tests.ops.conftest import EMULATED, native
 
 
@@ -35,7 +35,7 @@ def problem(
         "queries": normal(sides, batch, width),
         "table": normal(entities, width),
         "ids": ids.long(),
-        "side": torch.randint(sides, tuple(ids.shape), generator=rng, dtype=torch.int8),
+        "corrupted_side": torch.randint(sides, tuple(ids.shape), generator=rng, dtype=torch.int8),
         "metric": metric,
         "pairs": [Pair(0, 0, width)],
         "scale": normal(sides, batch, width) if scaled else None,
@@ -43,11 +43,11 @@ def problem(
 
 
 def by_hand(p: dict[str, Any]) -> Tensor:
-    """Each score by itself."""
+    """One score at a time."""
     rows = []
     for b in range(p["ids"].shape[0]):
         for i in range(p["ids"].shape[1]):
-            side = int(p["side"][b, i])
+            side = int(p["corrupted_side"][b, i])
             scale = None if p["scale"] is None else p["scale"][side, b]
             row = p["table"][p["ids"][b, i]]
             rows.append(score_rows(p["queries"][side, b], row, p["metric"], p["pairs"], scale))
@@ -65,13 +65,13 @@ def gradients(p: dict[str, Any], scores: Tensor) -> list[Tensor]:
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("sides", [1, 2])
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 9])
-def test_scores_and_gradients_are_those_of_each_candidate_by_itself(
-    path: str, metric: Metric, scaled: bool, sides: int, n: int
+def test_scores_and_gradients_equal_those_of_single_candidates(
+    backend: str, metric: Metric, scaled: bool, sides: int, n: int
 ) -> None:
     p = problem(metric, n=n, sides=sides, scaled=scaled)
-    found, expected = sampled_score(**p), by_hand(p)
-    assert torch.allclose(found, expected, atol=1e-12)
-    for a, b in zip(gradients(p, found), gradients(p, expected), strict=True):
+    actual, expected = sampled_score(**p), by_hand(p)
+    assert torch.allclose(actual, expected, atol=1e-12)
+    for a, b in zip(gradients(p, actual), gradients(p, expected), strict=True):
         assert torch.allclose(a, b, atol=1e-12)
 
 
@@ -86,25 +86,34 @@ def test_scores_and_gradients_are_those_of_each_candidate_by_itself(
     scaled=st.booleans(),
     seed=st.integers(0, 100),
 )
-def test_float32_agrees_with_the_twin(
+def test_float32_agrees_with_the_reference(
     metric: Metric, entities: int, batch: int, n: int, half: int, scaled: bool, seed: int
 ) -> None:
     p = problem(metric, entities, batch, n, 2 * half, 2, scaled, torch.float32, seed)
     numbers, weights = flat_pairs(p["pairs"])
-    args = p["queries"], p["table"], p["ids"], p["side"], int(metric), numbers, weights, p["scale"]
-    found, expected = sampled_score(**p), twin(*args)
-    assert torch.allclose(found, expected, rtol=1e-5, atol=1e-4)
-    for a, b in zip(gradients(p, found), gradients(p, expected), strict=True):
+    args = (
+        p["queries"],
+        p["table"],
+        p["ids"],
+        p["corrupted_side"],
+        int(metric),
+        numbers,
+        weights,
+        p["scale"],
+    )
+    actual, expected = sampled_score(**p), reference(*args)
+    assert torch.allclose(actual, expected, rtol=1e-5, atol=1e-4)
+    for a, b in zip(gradients(p, actual), gradients(p, expected), strict=True):
         assert torch.allclose(a, b, rtol=1e-4, atol=1e-3 * max(1.0, n) ** 0.5)
 
 
 @pytest.mark.parametrize("metric", [Metric.dot, Metric.l1, Metric.modulus])
-def test_repeated_and_overlapping_blocks_add_up(path: str, metric: Metric) -> None:
+def test_repeated_and_overlapping_blocks_add_up(backend: str, metric: Metric) -> None:
     p = problem(metric, width=8)
     p["pairs"] = [Pair(0, 4, 4, 0.5), Pair(0, 0, 4, 2.0), Pair(2, 2, 6, -1.0)]
-    found, expected = sampled_score(**p), by_hand(p)
-    assert torch.allclose(found, expected, atol=1e-12)
-    for a, b in zip(gradients(p, found), gradients(p, expected), strict=True):
+    actual, expected = sampled_score(**p), by_hand(p)
+    assert torch.allclose(actual, expected, atol=1e-12)
+    for a, b in zip(gradients(p, actual), gradients(p, expected), strict=True):
         assert torch.allclose(a, b, atol=1e-12)
 
 
@@ -112,7 +121,7 @@ def test_repeated_and_overlapping_blocks_add_up(path: str, metric: Metric) -> No
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("n", [1, 4])
 def test_the_gradient_at_distance_0_is_0(
-    path: str, metric: Metric, dtype: torch.dtype, n: int
+    backend: str, metric: Metric, dtype: torch.dtype, n: int
 ) -> None:
     p = problem(metric, entities=3, batch=1, n=n, dtype=dtype)
     row = p["table"].detach()[1]
@@ -130,8 +139,8 @@ def test_opcheck_and_gradcheck(metric: Metric, scaled: bool) -> None:
     p = problem(metric, entities=5, batch=3, n=5, width=4, scaled=scaled)
     numbers, weights = flat_pairs(p["pairs"])
     args = (
-        p["queries"], p["table"], p["ids"], p["side"], int(metric), numbers, weights, p["scale"],
-        None,
+        p["queries"], p["table"], p["ids"], p["corrupted_side"], int(metric), numbers, weights,
+        p["scale"], None,
     )  # fmt: skip
     torch.library.opcheck(torch.ops.mmkgc.sampled_score.default, args)
     inputs = [x for x in (p["queries"], p["table"], p["scale"]) if x is not None]
@@ -145,7 +154,7 @@ def test_opcheck_and_gradcheck(metric: Metric, scaled: bool) -> None:
 
 @native
 @pytest.mark.parametrize("metric", Metric)
-def test_results_do_not_depend_on_threads_and_repeat_bit_by_bit(metric: Metric) -> None:
+def test_results_are_bitwise_equal_for_any_number_of_threads(metric: Metric) -> None:
     p = problem(metric, entities=50, batch=40, n=70, width=34, dtype=torch.float32)
     p["ids"][:, ::3] = 7  # one entity takes a third of all
     results = []
@@ -158,7 +167,7 @@ def test_results_do_not_depend_on_threads_and_repeat_bit_by_bit(metric: Metric) 
 
 
 @pytest.mark.parametrize(("entities", "batch", "n"), [(4, 0, 3), (4, 3, 0), (0, 3, 0), (1, 1, 1)])
-def test_empty_inputs_are_fine(path: str, entities: int, batch: int, n: int) -> None:
+def test_empty_inputs_are_fine(backend: str, entities: int, batch: int, n: int) -> None:
     p = problem(Metric.modulus, entities, batch, n)
     scores = sampled_score(**p)
     assert scores.shape == (batch, n)
@@ -167,21 +176,21 @@ def test_empty_inputs_are_fine(path: str, entities: int, batch: int, n: int) -> 
         assert n or not grad.any()
 
 
-def test_strided_inputs_score_as_dense_ones(path: str) -> None:
+def test_strided_and_dense_inputs_have_equal_scores(backend: str) -> None:
     p = problem(Metric.l1, n=6)
     expected = sampled_score(**p)
     p["queries"] = p["queries"].detach().transpose(0, 2).contiguous().transpose(0, 2)
     p["table"] = torch.cat([p["table"].detach()] * 2, 1)[:, :6]
-    p["ids"], p["side"] = p["ids"].T.contiguous().T, p["side"].T.contiguous().T
+    p["ids"], p["corrupted_side"] = p["ids"].T.contiguous().T, p["corrupted_side"].T.contiguous().T
     assert torch.allclose(sampled_score(**p), expected, atol=1e-12)
 
 
-def test_a_given_order_gives_the_same_gradients(path: str) -> None:
+def test_a_given_order_gives_the_same_gradients(backend: str) -> None:
     p = problem(Metric.modulus, n=20)
     order = p["ids"].flatten().argsort(stable=True)
     expected = gradients(p, sampled_score(**p))
-    found = gradients(p, sampled_score(**p, order=order))
-    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    actual = gradients(p, sampled_score(**p, order=order))
+    assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
 
 
 WRONG = {
@@ -191,24 +200,33 @@ WRONG = {
     "table dtype": ({"table": torch.zeros(19, 6)}, "table and queries must have the same dtype"),
     "scale": (
         {"scale": torch.zeros(2, 5, 7, dtype=torch.float64)},
-        r"scale must be \[2, 5, 6\] of the queries' dtype",
+        r"scale must be \[2, 5, 6\] with the dtype of queries",
     ),
     "metric": ({"metric": 4}, "metric is 4, expected 0"),
     "pairs": ({"pairs": []}, "pairs holds 0 numbers for 0 weights"),
-    "pair outside": ({"pairs": [Pair(3, 0, 4)]}, r"pair 0 \(3, 0, 4\) reaches outside"),
+    "pair outside": ({"pairs": [Pair(3, 0, 4)]}, r"pair 0 \(3, 0, 4\) exceeds"),
     "odd pair": ({"pairs": [Pair(0, 0, 3)]}, "pair 0 has odd width 3"),
     "ids rows": ({"ids": torch.zeros(4, 9, dtype=torch.int64)}, r"ids must be \[5, N\]"),
     "ids dtype": ({"ids": torch.zeros(5, 9, dtype=torch.int32)}, "ids must be int64"),
     "id": ({"ids": torch.full((5, 9), 19)}, r"ids\[0\] is 19, outside 0..18"),
     "negative id": ({"ids": torch.full((5, 9), -1)}, r"ids\[0\] is -1, outside 0..18"),
-    "side shape": ({"side": torch.zeros(5, 8, dtype=torch.int8)}, "side must have the shape of"),
-    "side dtype": ({"side": torch.zeros(5, 9, dtype=torch.int64)}, "side must be int8"),
-    "side": ({"side": torch.full((5, 9), 2, dtype=torch.int8)}, r"side\[0\] is 2, outside 0..1"),
+    "side shape": (
+        {"corrupted_side": torch.zeros(5, 8, dtype=torch.int8)},
+        "corrupted_side must have the shape of",
+    ),
+    "side dtype": (
+        {"corrupted_side": torch.zeros(5, 9, dtype=torch.int64)},
+        "corrupted_side must be int8",
+    ),
+    "corrupted_side": (
+        {"corrupted_side": torch.full((5, 9), 2, dtype=torch.int8)},
+        r"corrupted_side\[0\] is 2, outside 0..1",
+    ),
 }
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_wrong_arguments_are_named_alike_on_both_paths(path: str, what: str) -> None:
+def test_errors_of_arguments_are_equal_on_both_backends(backend: str, what: str) -> None:
     changes, message = WRONG[what]
     with pytest.raises(RuntimeError, match="sampled_score: " + message):
         sampled_score(**{**problem(Metric.modulus), **changes})
@@ -224,9 +242,7 @@ def test_wrong_arguments_are_named_alike_on_both_paths(path: str, what: str) -> 
         (torch.arange(45), r"order does not sort the ids at entry \d"),
     ],
 )
-def test_a_wrong_order_is_an_error_and_no_wrong_gradient(
-    path: str, order: Tensor, message: str
-) -> None:
+def test_a_wrong_order_raises(backend: str, order: Tensor, message: str) -> None:
     p = problem(Metric.dot)
     with pytest.raises(RuntimeError, match=message):
         sampled_score(**p, order=order).sum().backward()
@@ -235,14 +251,16 @@ def test_a_wrong_order_is_an_error_and_no_wrong_gradient(
 @native
 @pytest.mark.parametrize("metric", [Metric.dot, Metric.l2])
 def test_more_candidates_than_a_tile_holds(metric: Metric) -> None:
-    """Many pairs make many blocks, and a tile then holds 65,536 candidates: here there are two."""
+    """With many pairs there are many blocks, and a tile holds 65,536 candidates: two tiles."""
     if EMULATED:
-        pytest.skip("only the kernels of the CPU have such tiles, and this takes minutes")
+        pytest.skip("only the CPU kernels have such tiles")
     p = problem(metric, entities=50, batch=10, n=10_000, width=2)
     p["pairs"] = [Pair(i % 2, i % 2, 1, 1 / 64) for i in range(64)]
     numbers, weights = flat_pairs(p["pairs"])
-    found = sampled_score(**p)
-    expected = twin(p["queries"], p["table"], p["ids"], p["side"], int(metric), numbers, weights)
-    assert torch.allclose(found, expected, atol=1e-12)
-    for a, b in zip(gradients(p, found), gradients(p, expected), strict=True):
+    actual = sampled_score(**p)
+    expected = reference(
+        p["queries"], p["table"], p["ids"], p["corrupted_side"], int(metric), numbers, weights
+    )
+    assert torch.allclose(actual, expected, atol=1e-12)
+    for a, b in zip(gradients(p, actual), gradients(p, expected), strict=True):
         assert torch.allclose(a, b, atol=1e-9)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from mmkgc_cli.ops import AdversarialForm, self_adversarial_loss
-from mmkgc_cli.ops.self_adversarial_loss import twin
+from mmkgc_cli.ops.self_adversarial_loss import reference
 from tests.ops.conftest import native
 from tests.ops.losses import problem, with_gradients
 
@@ -22,13 +22,13 @@ def loss_of(
     form: AdversarialForm = AdversarialForm.log_sigmoid,
     temperature: float = TEMPERATURE,
 ) -> Tensor:
-    return self_adversarial_loss(*scores, temperature, form, MARGIN)
+    return self_adversarial_loss(*scores, temperature, form=form, margin=MARGIN)
 
 
 def with_held_weights(
     positive: Tensor, negative: Tensor, weights: Tensor, form: AdversarialForm
 ) -> Tensor:
-    """The papers' formulas, row by row."""
+    """The formulas of the papers, row by row."""
     losses = []
     for p, row, w in zip(positive, negative, weights, strict=True):
         if form == AdversarialForm.log_sigmoid:
@@ -41,60 +41,62 @@ def with_held_weights(
 
 
 @every_form
-def test_closed_form_with_weights_that_carry_no_gradient(path: str, form: AdversarialForm) -> None:
+def test_closed_form_with_weights_that_carry_no_gradient(
+    backend: str, form: AdversarialForm
+) -> None:
     positive, negative, _ = problem(40, 4)
     positive = (positive.detach() + 3).requires_grad_()
     weights = torch.softmax(TEMPERATURE * negative.detach(), 1)
-    found = with_gradients(loss_of((positive, negative, None), form), (positive, negative))
+    actual = with_gradients(loss_of((positive, negative, None), form), (positive, negative))
     expected = with_held_weights(positive, negative, weights, form)
-    for a, b in zip(found, with_gradients(expected, (positive, negative)), strict=True):
+    for a, b in zip(actual, with_gradients(expected, (positive, negative)), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-15)
-    # Hinges of both kinds were met.
-    assert (found[1] != 0).any()
-    assert (found[1] == 0).any() == (form != AdversarialForm.log_sigmoid)
+    # Both branches of the hinge occur.
+    assert (actual[1] != 0).any()
+    assert (actual[1] == 0).any() == (form != AdversarialForm.log_sigmoid)
 
 
 @pytest.mark.parametrize("form", FORMS[1:], ids=lambda form: form.name)
-def test_the_slope_of_a_hinge_at_zero_is_zero(path: str, form: AdversarialForm) -> None:
+def test_the_gradient_of_a_hinge_at_zero_is_zero(backend: str, form: AdversarialForm) -> None:
     positive = torch.tensor([MARGIN + 1]).requires_grad_()
     negative = torch.ones(1, 3).requires_grad_()
-    found = with_gradients(loss_of((positive, negative, None), form), (positive, negative))
-    assert not any(x.any() for x in found)
+    actual = with_gradients(loss_of((positive, negative, None), form), (positive, negative))
+    assert not any(x.any() for x in actual)
 
 
 @native
 @every_form
 def test_gradcheck_where_weights_are_constant(form: AdversarialForm) -> None:
-    # Temperature 0 makes weights that do not depend on the scores.
+    # At temperature 0 the weights do not depend on the scores.
     positive, negative, mask = problem(4, 5)
     assert torch.autograd.gradcheck(
         lambda p, n: loss_of((p, n, mask), form, temperature=0.0), (positive, negative)
     )
 
 
-def test_temperature_zero_weighs_all_alike(path: str) -> None:
+def test_temperature_zero_gives_equal_weights(backend: str) -> None:
     positive, negative, _ = problem()
     expected = -0.5 * (logsigmoid(positive) + logsigmoid(-negative).mean(1)).mean()
-    found = loss_of((positive, negative, None), temperature=0.0)
-    assert found.item() == pytest.approx(expected.item(), rel=1e-12)
+    actual = loss_of((positive, negative, None), temperature=0.0)
+    assert actual.item() == pytest.approx(expected.item(), rel=1e-12)
 
 
 @every_form
-def test_a_row_without_usable_negatives(path: str, form: AdversarialForm) -> None:
-    positive, negative, mask = problem(2, 3, usable=1.0)
+def test_a_row_without_unmasked_negatives(backend: str, form: AdversarialForm) -> None:
+    positive, negative, mask = problem(2, 3, kept=1.0)
     mask[0] = False
-    found = with_gradients(loss_of((positive, negative, mask), form), (positive, negative))
+    actual = with_gradients(loss_of((positive, negative, mask), form), (positive, negative))
     alone = (positive[1:], negative[1:], mask[1:])
     rest, *_ = with_gradients(loss_of(alone, form), (positive, negative))
     left = -0.5 * logsigmoid(positive[0].detach()) if form == AdversarialForm.log_sigmoid else 0.0
-    assert found[0].item() == pytest.approx(float((rest + left) / 2), rel=1e-12)
-    assert (found[1][0] != 0) == (form == AdversarialForm.log_sigmoid)
-    assert not found[2][0].any()
+    assert actual[0].item() == pytest.approx(float((rest + left) / 2), rel=1e-12)
+    assert (actual[1][0] != 0) == (form == AdversarialForm.log_sigmoid)
+    assert not actual[2][0].any()
 
 
 @every_form
-def test_no_negatives_are_like_none_usable(path: str, form: AdversarialForm) -> None:
-    positive, negative, mask = problem(3, 4, usable=0.0)
+def test_no_negatives_equal_all_masked(backend: str, form: AdversarialForm) -> None:
+    positive, negative, mask = problem(3, 4, kept=0.0)
     expected = loss_of((positive, negative, mask), form)
     assert loss_of((positive, negative[:, :0], None), form) == expected
 
@@ -112,13 +114,13 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "negative rows": (
         {"negative": torch.zeros(4, 3)},
-        r"negative has 4 rows, expected 2 \(one a positive\)",
+        r"negative has 4 rows, expected 2 \(one per positive\)",
     ),
-    "usable shape": (
-        {"usable": torch.ones(3, 2, dtype=torch.bool)},
-        "usable must have the shape of negative",
+    "mask shape": (
+        {"mask": torch.ones(3, 2, dtype=torch.bool)},
+        "mask must have the shape of negative",
     ),
-    "usable dtype": ({"usable": torch.ones(2, 3)}, "usable must be bool"),
+    "mask dtype": ({"mask": torch.ones(2, 3)}, "mask must be bool"),
     "form": (
         {"form": 3},
         r"form is 3, expected 0 \(log_sigmoid\), 1 \(margin_inside\) or 2 \(margin_outside\)",
@@ -127,34 +129,34 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_wrong_arguments_are_named_alike_on_both_paths(path: str, what: str) -> None:
+def test_errors_of_arguments_are_equal_on_both_backends(backend: str, what: str) -> None:
     changes, message = WRONG[what]
     right = {
         "positive": torch.zeros(2),
         "negative": torch.zeros(2, 3),
-        "usable": None,
+        "mask": None,
         "temperature": 1.0,
     }
     with pytest.raises(RuntimeError, match="self_adversarial_loss: " + message):
         self_adversarial_loss(**{**right, **changes})
 
 
-def test_the_twin_is_what_training_took_before() -> None:
+def test_the_reference_equals_the_formula_with_masked_logits() -> None:
     positive, negative, mask = problem()
     with torch.no_grad():
         logits = (0.7 * negative).masked_fill(~mask, -torch.inf)
         weights = logits.softmax(1)
     expected = -0.5 * (logsigmoid(positive) + (weights * logsigmoid(-negative)).sum(1)).mean()
-    assert torch.allclose(twin(positive, negative, mask, 0.7), expected, rtol=1e-14)
+    assert torch.allclose(reference(positive, negative, mask, 0.7), expected, rtol=1e-14)
 
 
 @pytest.mark.parametrize("temperature", [1.3, 0.9, -0.7])
 @pytest.mark.parametrize("size", [1e9, 1e12, 1e30])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_scores_of_any_size_keep_their_weights(
-    path: str, dtype: torch.dtype, size: float, temperature: float
+    backend: str, dtype: torch.dtype, size: float, temperature: float
 ) -> None:
-    """Weights add up to 1, and so a run that diverged shows in its loss."""
+    """Weights sum to 1, so that the loss of a diverged run is large."""
     rng = torch.Generator().manual_seed(0)
     negative = size * torch.rand(50, 7, generator=rng, dtype=dtype)
     positive = torch.zeros(50, dtype=dtype)

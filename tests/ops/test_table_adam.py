@@ -55,7 +55,7 @@ def torch_adam(
     table: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, gradient: Tensor, step: int,
     lr: float, decoupled: bool = False, **options: Any,
 ) -> nn.Parameter:  # fmt: skip
-    """The same step by torch's own optimizer."""
+    """The same step by the optimizer of torch."""
     parameter = nn.Parameter(table.clone())
     kind = torch.optim.AdamW if decoupled else torch.optim.Adam
     optimizer = kind([parameter], lr=lr, **{"weight_decay": 0.0, **options})
@@ -71,8 +71,8 @@ def torch_adam(
 
 @pytest.mark.parametrize("options", OPTIONS, ids=["adam", "penalty", "decoupled"])
 @pytest.mark.parametrize("metric", list(Metric))
-def test_a_step_is_that_of_torch_with_the_gradient_written_out(
-    path: str, metric: Metric, options: dict[str, Any]
+def test_a_step_equals_that_of_torch_with_the_dense_gradient(
+    backend: str, metric: Metric, options: dict[str, Any]
 ) -> None:
     table, exp_avg, exp_avg_sq, gradient = problem(metric=metric)
     dense = torch.randn_like(table)
@@ -84,7 +84,7 @@ def test_a_step_is_that_of_torch_with_the_gradient_written_out(
 
 
 @pytest.mark.parametrize("metric", list(Metric))
-def test_a_counter_moves_on_by_steps(path: str, metric: Metric) -> None:
+def test_a_counter_is_added_to_the_step(backend: str, metric: Metric) -> None:
     *state, gradient = problem(metric=metric)
     later = [x.clone() for x in state]
     table_adam(*later, gradient, 5, 0.01)
@@ -104,18 +104,18 @@ def test_a_counter_moves_on_by_steps(path: str, metric: Metric) -> None:
     extra=st.sampled_from([0, 5]),
     seed=st.integers(0, 100),
 )
-def test_float32_agrees_with_the_twin(
+def test_float32_agrees_with_the_reference(
     entities: int, batch: int, n: int, width: int, metric: Metric, scaled: bool, extra: int,
     seed: int,
 ) -> None:  # fmt: skip
-    twins = problem(entities, batch, n, width, metric, torch.float64, seed, scaled, extra)
-    single = [t.float() for t in twins[:3]]
-    g = twins[3]
+    references = problem(entities, batch, n, width, metric, torch.float64, seed, scaled, extra)
+    single = [t.float() for t in references[:3]]
+    g = references[3]
     cast = {name: value.float() for name, value in vars(g).items()
             if isinstance(value, Tensor) and value.is_floating_point()}  # fmt: skip
-    found = DeferredGradient(**{**vars(g), **cast})
-    table_adam(*single, found, 2, 0.01)
-    expected = torch_adam(*twins[:3], dense_gradient(g, twins[0]), 2, 0.01)
+    actual = DeferredGradient(**{**vars(g), **cast})
+    table_adam(*single, actual, 2, 0.01)
+    expected = torch_adam(*references[:3], dense_gradient(g, references[0]), 2, 0.01)
     assert torch.allclose(single[0].double(), expected.detach(), rtol=1e-4, atol=2e-4)
 
 
@@ -124,14 +124,14 @@ def test_opcheck() -> None:
     table, exp_avg, exp_avg_sq, g = problem(dtype=torch.float32)
     torch.library.opcheck(
         torch.ops.mmkgc.table_adam.default,
-        (g.grad, g.queries, table, exp_avg, exp_avg_sq, g.ids, g.side, g.metric, g.pairs,
+        (g.grad, g.queries, table, exp_avg, exp_avg_sq, g.ids, g.corrupted_side, g.metric, g.pairs,
          g.weights, g.scale, g.order, g.extra, g.extra_ids, None, 0.01, 0.9, 0.999, 1e-8, 0.0,
          False, 1),
     )  # fmt: skip
 
 
 @native
-def test_results_do_not_depend_on_threads_and_repeat_bit_by_bit() -> None:
+def test_results_are_bitwise_equal_for_any_number_of_threads() -> None:
     results = []
     for threads in (1, 2, 3, 2):
         torch.set_num_threads(threads)
@@ -153,19 +153,19 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "dense": ({"dense": torch.zeros(17, 9, dtype=torch.float64)}, "dense must have the shape"),
     "grad": ({"grad": torch.zeros(6, 8, dtype=torch.float64)}, "grad must have the shape of ids"),
     "order": ({"order": torch.zeros(42, dtype=torch.int64)}, "order does not sort the ids"),
-    "extra": ({"extra": None}, "extra and extra_ids come together"),
+    "extra": ({"extra": None}, "extra and extra_ids must be given together"),
     "extra shape": (
         {"extra": torch.zeros(4, 9, dtype=torch.float64)}, r"extra must be \[4, 10\]",
     ),
     "extra ids": ({"extra_ids": torch.full((4,), 17)}, r"extra_ids\[0\] is 17, outside 0..16"),
     "ids": ({"ids": torch.full((6, 7), -1)}, r"ids\[0\] is -1, outside 0..16"),
-    "counter": ({"counter": torch.zeros(2, dtype=torch.int64)}, "counter must be one int64"),
-    "pairs": ({"pairs": [0, 0, 12]}, r"pair 0 \(0, 0, 12\) reaches outside"),
+    "counter": ({"counter": torch.zeros(2).long()}, "counter must hold one int64 value"),
+    "pairs": ({"pairs": [0, 0, 12]}, r"pair 0 \(0, 0, 12\) exceeds"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("what", WRONG)
-def test_wrong_arguments_are_named_alike_on_both_paths(path: str, what: str) -> None:
+def test_errors_of_arguments_are_equal_on_both_backends(backend: str, what: str) -> None:
     changes, message = WRONG[what]
     table, exp_avg, exp_avg_sq, gradient = problem()
     own = {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq, "step": 1, "dense": None,
@@ -179,8 +179,8 @@ def test_wrong_arguments_are_named_alike_on_both_paths(path: str, what: str) -> 
     assert torch.equal(table, before)
 
 
-def test_pairs_are_all_there() -> None:
-    """Two pairs that share a candidate block: both reach its gradient."""
+def test_all_pairs_contribute_to_the_gradient() -> None:
+    """Two pairs share a candidate block."""
     table, exp_avg, exp_avg_sq, gradient = problem(width=8, metric=Metric.l1, extra=0)
     pairs = [Pair(0, 0, 4, 1.0), Pair(4, 0, 4, 2.0)]
     numbers = [n for p in pairs for n in (p.query, p.candidate, p.width)]

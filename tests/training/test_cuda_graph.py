@@ -176,7 +176,7 @@ def test_scorers_references_and_settings_can_prevent_a_capture(
     monkeypatch.setattr(type(program.scorer), "capturable", False)
     assert with_cuda_graph(program, "auto", reasons.append, Recorded) is program
     monkeypatch.undo()
-    monkeypatch.setattr(programs, "path_of", lambda *_: ("twin", "no cuda kernel"))
+    monkeypatch.setattr(programs, "backend_of", lambda *_: ("reference", "no cuda kernel"))
     assert with_cuda_graph(program, "auto", reasons.append, Recorded) is program
     assert reasons == [
         "training.cuda_graph is off",

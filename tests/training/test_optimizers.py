@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from mmkgc_cli.ops import Metric, lookup, rotate_score, sampled_score
 from mmkgc_cli.ops.metric import whole_row
 from mmkgc_cli.training.optimizers import Adam, LazyAdam
-from tests.ops.conftest import native, path
+from tests.ops.conftest import backend, native
 
-__all__ = ["path"]  # a fixture
+__all__ = ["backend"]  # a fixture
 
 
 def batch(entities: int, relations: int, seed: int) -> tuple[Tensor, ...]:
@@ -29,7 +29,9 @@ def loss_of(table: Tensor, phases: Tensor, op: str = "rotate", calls: int = 1) -
     for call in range(calls):
         heads, relations, tails, ids, side = batch(len(table), len(phases), call)
         if op == "rotate":
-            scores = rotate_score(table, phases, heads, relations, tails, ids, side)
+            scores = rotate_score(
+                table, phases, heads, relations, tails, ids=ids, corrupted_side=side
+            )
         else:
             # Queries depend on the table, so its gradient has a second source.
             row = lookup if op == "lookup" else lambda t, i: nn.functional.embedding(i, t)
@@ -66,7 +68,7 @@ def same(parameters: list[nn.Parameter], expected: list[nn.Parameter]) -> bool:
 @pytest.mark.parametrize("calls", [1, 2])
 @pytest.mark.parametrize("materialize", [False, True])
 def test_steps_are_identical_to_those_of_torch(
-    path: str, op: str, calls: int, materialize: bool
+    backend: str, op: str, calls: int, materialize: bool
 ) -> None:
     trained = parameters()
     optimizer = Adam(trained, lr=0.01, weight_decay=0.01)
@@ -148,7 +150,7 @@ def test_second_derivatives_of_deferred_lookups_are_an_error() -> None:
             torch.autograd.grad(rows.sin().sum(), table, create_graph=True, allow_unused=True)
 
 
-def test_gradients_outside_the_context_are_those_of_torch(path: str) -> None:
+def test_gradients_outside_the_context_are_those_of_torch(backend: str) -> None:
     """Also after the optimizer was copied or deleted."""
     trained = parameters()
     optimizer = Adam(trained, lr=0.01)
@@ -166,7 +168,7 @@ def test_gradients_outside_the_context_are_those_of_torch(path: str) -> None:
     assert torch.allclose(gradient, trained[0].grad, atol=1e-12)
 
 
-def test_a_group_may_be_added_later(path: str) -> None:
+def test_a_group_may_be_added_later(backend: str) -> None:
     table, phases = trained = parameters()
     optimizer = Adam([phases], lr=0.01)
     optimizer.add_param_group({"params": [table]})
@@ -177,7 +179,7 @@ def test_a_group_may_be_added_later(path: str) -> None:
     assert same(trained, torch_step())
 
 
-def test_states_of_torch_and_ours_are_interchangeable(path: str) -> None:
+def test_states_of_torch_and_ours_are_interchangeable(backend: str) -> None:
     trained = parameters()
     classes: list[type[torch.optim.Adam]] = [torch.optim.Adam, Adam, torch.optim.Adam]
     state = None
@@ -196,7 +198,7 @@ def test_states_of_torch_and_ours_are_interchangeable(path: str) -> None:
     assert same(trained, torch_step(steps=3))
 
 
-def test_parameters_used_as_queries_are_read_before_they_are_stepped(path: str) -> None:
+def test_parameters_used_as_queries_are_read_before_they_are_stepped(backend: str) -> None:
     """Two tables that are queries of each other, and one that is its own query."""
 
     def loss(a: Tensor, b: Tensor) -> Tensor:
@@ -234,7 +236,7 @@ def test_a_parameter_changed_before_its_step_is_an_error() -> None:
         optimizer.step()
 
 
-def test_hooks_on_gradients_are_called_with_gradients(path: str) -> None:
+def test_hooks_on_gradients_are_called_with_gradients(backend: str) -> None:
     trained = parameters()
     trained[0].register_hook(lambda g: 2 * g)
     optimizer = Adam(trained, lr=0.01)
@@ -255,7 +257,7 @@ def test_hooks_on_steps_are_called_once() -> None:
     assert calls == [1]
 
 
-def test_column_major_parameters_are_stepped(path: str) -> None:
+def test_column_major_parameters_are_stepped(backend: str) -> None:
     table, phases = parameters()
     table = nn.Parameter(table.detach().T.contiguous().T)
     optimizer = Adam([table, phases], lr=0.01)
@@ -265,7 +267,7 @@ def test_column_major_parameters_are_stepped(path: str) -> None:
     assert same([table, phases], torch_step())
 
 
-def test_scoring_without_gradients_defers_nothing(path: str) -> None:
+def test_scoring_without_gradients_defers_nothing(backend: str) -> None:
     trained = parameters()
     optimizer = Adam(trained, lr=0.01)
     with optimizer.deferring(), torch.no_grad():

@@ -1,7 +1,8 @@
-// The passes of sampled scoring on all threads: scores, gradients of the queries, of the table.
+// The passes of sampled scoring on all threads: scores, gradients of queries and of the table.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
 
 #include <algorithm>
 #include <cmath>
@@ -10,6 +11,7 @@
 
 #include "../../cpu/sampled_blocks.h"
 #include "../../cpu/sampled_score.h"
+#include "../arguments.h"
 
 namespace mmkgc {
 
@@ -29,7 +31,7 @@ std::vector<int64_t> even_runs(const cpu::SampledTask<T>& task, int64_t first, i
   return bounds;
 }
 
-// Packed columns of one block after another, in memory that is asked for once.
+// Packed columns of one block at a time, in memory that is allocated once.
 template <typename T>
 class Packing {
  public:
@@ -39,7 +41,7 @@ class Packing {
         queries_(columns()),
         scales_(task.scale ? columns() : nullptr) {}
 
-  // A block's share of the task, valid until the next one is asked for.
+  // The task of a block, valid until the next call.
   cpu::BlockTask<T> operator()(const cpu::Block& block) {
     cpu::pack_rows(whole_.queries, rows_, whole_.query_width, block, false, queries_.get());
     if (whole_.scale) {
@@ -49,7 +51,7 @@ class Packing {
             whole_.runs,  whole_.where,           queries_.get(), scales_.get()};
   }
 
-  // Room for the packed columns of all query rows.
+  // Memory for the packed columns of all query rows.
   std::unique_ptr<T[]> columns() const {
     return std::make_unique_for_overwrite<T[]>(static_cast<size_t>(rows_ * cpu::kBlock));
   }
@@ -60,7 +62,7 @@ class Packing {
   std::unique_ptr<T[]> queries_, scales_;
 };
 
-// What the blocks add to the sums of their pairs, for a tile of the candidates in sorted order.
+// The terms of the blocks in the sums of their pairs, for a tile of candidates in sorted order.
 template <typename T>
 struct Tile {
   int64_t begin, end;
@@ -79,13 +81,13 @@ struct Tile {
   }
 };
 
-// Calls `use(tile)` for tiles of whole runs, which hold no more than some tens of megabytes.
+// Calls `use(tile)` for tiles of whole runs, which have at most some tens of megabytes.
 template <typename T, typename Use>
 void each_tile(const cpu::SampledTask<T>& task, const std::vector<cpu::Block>& blocks, Use use) {
   const auto n_blocks = static_cast<int64_t>(blocks.size());
   const int64_t wanted =
       std::max<int64_t>(1 << 16, (int64_t{1} << 22) / std::max<int64_t>(1, n_blocks));
-  // Narrow rows have few blocks: those are cut by candidates as well, so that threads have work.
+  // Narrow rows have few blocks, which are also cut by candidates, so that all threads have work.
   const int64_t parts = n_blocks >= 8 || n_blocks == 0 ? 1 : (7 + n_blocks) / n_blocks;
   std::unique_ptr<T[]> terms;
   int64_t room = -1;
@@ -113,7 +115,8 @@ void each_tile(const cpu::SampledTask<T>& task, const std::vector<cpu::Block>& b
 }
 
 template <typename T>
-void run_forward(const cpu::SampledTask<T>& task) {
+void run_forward(cpu::SampledTask<T> task, const Tensor& scores) {
+  task.scores = scores.mutable_data_ptr<T>();
   const std::vector<cpu::Block> blocks =
       cpu::make_blocks(task.pairs, task.n_pairs, task.metric);
   each_tile(task, blocks, [&](const Tile<T>& tile) {
@@ -157,7 +160,7 @@ void run_backward_queries(const cpu::SampledTask<T>& task) {
   }
   std::fill_n(task.d_queries, rows * task.query_width, T(0));
   if (scaled) std::fill_n(task.d_scale, rows * task.candidate_width, T(0));
-  // Blocks of one pair have no column in common; pairs may have, and so come one after another.
+  // Blocks of one pair have no common columns. Pairs may have, and are processed one after another.
   size_t first = 0;
   for (int64_t pair = 0; pair < task.n_pairs; ++pair) {
     size_t last = first;
@@ -182,8 +185,8 @@ void run_backward_queries(const cpu::SampledTask<T>& task) {
   }
 }
 
-// Calls `work(part, first, last)` for ranges of entities of equal work, so that entities which many
-// candidates share do not hold up a thread. The ranges do not depend on the number of threads.
+// Calls `work(part, first, last)` for ranges of entities with equal work, so that entities with many
+// candidates do not delay a thread. The ranges do not depend on the number of threads.
 inline constexpr int64_t kTableParts = 128;
 
 template <typename T, typename Work>

@@ -1,4 +1,4 @@
-// Candidates in sorted order on the CPU, and the tasks made from them.
+// Candidates in sorted order on the CPU, and the tasks of the passes over them.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -8,13 +8,12 @@
 #include <optional>
 #include <vector>
 
-#include "../checks/candidates.h"
 #include "../../cpu/sampled_score.h"
-#include "../checks/sampled_arguments.h"
+#include "../scoring.h"
 
 namespace mmkgc {
 
-// Positions sorted by id, and where each id starts.
+// Positions sorted by id, and the start of each id.
 struct IdOrder {
   std::vector<int64_t> order, starts;  // [n], [n_ids + 1]
 
@@ -24,21 +23,22 @@ struct IdOrder {
   }
 };
 
-// Candidates in the order of their ids, equal ids by position: made here, or checked where given.
+// Candidates in the order of their ids, equal ids by position. A given order is checked.
 struct SortedCandidates {
   Tensor order;                      // [n] int64 positions
-  std::unique_ptr<int32_t[]> where;  // [n] the query row (of sides * batch) that each one meets
-  std::vector<cpu::Run> runs;        // of one entity each
+  std::unique_ptr<int32_t[]> where;  // [n] the query row of each candidate, of sides * batch
+  std::vector<cpu::Run> runs;        // one per entity
 
-  SortedCandidates(const char* op, const Candidates& candidates, int64_t entities,
-                   const std::optional<Tensor>& given) {
-    const Tensor& ids = candidates.ids;
+  SortedCandidates(const Scoring& scoring, const std::optional<Tensor>& given) {
+    const char* op = scoring.op;
+    const Tensor& ids = scoring.candidates.ids;
+    const int64_t entities = scoring.table.size(0);
     const int64_t n = ids.numel(), batch = ids.size(0), columns = ids.size(1);
     const int64_t* id = ids.const_data_ptr<int64_t>();
     if (given) {
       check_index(op, "order", *given);
       STD_TORCH_CHECK(given->size(0) == n, op, "order has ", given->size(0),
-                      " entries, expected ", n, " (one a candidate)");
+                      " entries, expected ", n, " (one per candidate)");
       order = torch::stable::contiguous(*given);
       check_ids(op, "order", order, n);
     } else {
@@ -49,9 +49,9 @@ struct SortedCandidates {
     where = std::make_unique_for_overwrite<int32_t[]>(static_cast<size_t>(n));
     const auto sorted = std::make_unique_for_overwrite<int64_t[]>(static_cast<size_t>(n));
     const int64_t* o = order.const_data_ptr<int64_t>();
-    const int8_t* side = candidates.side.const_data_ptr<int8_t>();
+    const int8_t* side = scoring.candidates.corrupted_side.const_data_ptr<int8_t>();
     torch::stable::parallel_for(0, n, 4096, [&](int64_t begin, int64_t end) {
-      const auto width = static_cast<uint32_t>(columns);  // positions fit: a division costs less
+      const auto width = static_cast<uint32_t>(columns);  // 32-bit division is faster
       for (int64_t i = begin; i < end; ++i) {
         const int64_t position = o[i];
         const int64_t row = n <= UINT32_MAX ? static_cast<uint32_t>(position) / width
@@ -60,7 +60,7 @@ struct SortedCandidates {
         where[i] = static_cast<int32_t>(side[position] * batch + row);
       }
     });
-    // Ascending by id and, for equal ids, by position: then no position can be there twice.
+    // Ascending by id and, for equal ids, by position, so that no position is repeated.
     const auto in_order = [&](int64_t i) {
       return (sorted[i - 1] < sorted[i]) | ((sorted[i - 1] == sorted[i]) & (o[i - 1] < o[i]));
     };
@@ -69,7 +69,7 @@ struct SortedCandidates {
     for (int64_t i = 1; !ascending && i < n; ++i) {
       STD_TORCH_CHECK(in_order(i), op, "order does not sort the ids at entry ", i);
     }
-    // Without a branch that depends on the ids: whether a run ends is anybody's guess.
+    // Without a branch on the ids, which would be mispredicted often.
     const auto ends = std::make_unique_for_overwrite<int64_t[]>(static_cast<size_t>(n));
     size_t count = 0;
     for (int64_t i = 0; i + 1 < n; ++i) {
@@ -82,35 +82,29 @@ struct SortedCandidates {
       runs[r] = {sorted[ends[r] - 1], r ? ends[r - 1] : 0, ends[r]};
     }
   }
-
-  // Tells a task about it.
-  template <typename T>
-  void describe(cpu::SampledTask<T>& task) const {
-    task.order = order.const_data_ptr<int64_t>();
-    task.where = where.get();
-    task.runs = runs.data();
-    task.n_runs = static_cast<int64_t>(runs.size());
-  }
 };
 
 template <typename T>
-cpu::SampledTask<T> sampled_task(const SampledArguments& arguments, const SortedCandidates& order) {
-  const Tensor& queries = arguments.queries;
-  const Tensor& table = arguments.table;
+cpu::SampledTask<T> sampled_task(const Scoring& scoring, const SortedCandidates& sorted) {
+  const Tensor& queries = scoring.queries;
+  const Tensor& table = scoring.table;
   cpu::SampledTask<T> task{};
-  order.describe(task);
   task.queries = queries.const_data_ptr<T>();
   task.table = table.const_data_ptr<T>();
-  task.scale = arguments.scale ? arguments.scale->const_data_ptr<T>() : nullptr;
+  task.scale = scoring.scale ? scoring.scale->const_data_ptr<T>() : nullptr;
   task.sides = queries.size(0);
   task.batch = queries.size(1);
-  task.n = arguments.candidates.ids.size(1);
+  task.n = scoring.candidates.ids.size(1);
   task.entities = table.size(0);
   task.query_width = queries.size(2);
   task.candidate_width = table.size(1);
-  task.metric = arguments.metric;
-  task.pairs = arguments.pairs.data();
-  task.n_pairs = static_cast<int64_t>(arguments.pairs.size());
+  task.metric = scoring.metric;
+  task.pairs = scoring.pairs.data();
+  task.n_pairs = static_cast<int64_t>(scoring.pairs.size());
+  task.order = sorted.order.const_data_ptr<int64_t>();
+  task.where = sorted.where.get();
+  task.runs = sorted.runs.data();
+  task.n_runs = static_cast<int64_t>(sorted.runs.size());
   return task;
 }
 

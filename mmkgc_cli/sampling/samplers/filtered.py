@@ -46,14 +46,14 @@ class FilteredSampler(Sampler):
                 self._head_probability,
                 self._tails,
                 self._heads,
-                self.task.n_entities,
-                self.task.negatives,
-                self.task.choice,
-                ROUNDS,
-                True,
-                self.task.seed,
-                0,
-                self.counter,
+                entities=self.task.n_entities,
+                n=self.task.negatives,
+                choice=self.task.choice,
+                rounds=ROUNDS,
+                with_positive=True,
+                seed=self.task.seed,
+                step=0,
+                counter=self.counter,
             )
         )
 

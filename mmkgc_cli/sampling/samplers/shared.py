@@ -75,13 +75,13 @@ class SharedSampler(Sampler):
             self._chunk_head_probability(positives, chunks),
             self._no_answers,
             self._no_answers,
-            task.n_entities,
-            task.negatives,
-            SideChoice.per_positive,
-            1,
-            False,
-            task.seed,
-            self.step,
+            entities=task.n_entities,
+            n=task.negatives,
+            choice=SideChoice.per_positive,
+            rounds=1,
+            with_positive=False,
+            seed=task.seed,
+            step=self.step,
         )
         # Their order is arbitrary; ascending ids are looked up faster.
         ids = ids.sort(1).values

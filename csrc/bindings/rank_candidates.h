@@ -1,29 +1,24 @@
-// The arguments of rank_candidates, checked, and where its results go: for either device.
+// mmkgc::rank_candidates for either device; `Kernels` counts.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
 #include <optional>
+#include <tuple>
 #include <vector>
 
+#include "../common/ranking.h"
 #include "arguments.h"
-#include "../../common/ranking.h"
 
 namespace mmkgc {
 
-// Row pointers of one row a query.
+// Row pointers with one row per query.
 inline void check_rows(const char* op, const char* name, const Tensor& ptr, int64_t rows,
                        int64_t ids) {
   STD_TORCH_CHECK(ptr.size(0) == rows + 1, op, name, " has ", ptr.size(0), " entries, expected ",
                   rows + 1, " (queries + 1)");
-  if (!is_readable(ptr)) return;
-  const int64_t* p = ptr.const_data_ptr<int64_t>();
-  STD_TORCH_CHECK(p[0] == 0 && p[rows] == ids, op, name, " runs from ", p[0], " to ", p[rows],
-                  ", expected 0 to ", ids);
-  for (int64_t i = 0; i < rows; ++i) {
-    STD_TORCH_CHECK(p[i] <= p[i + 1], op, name, " decreases at entry ", i + 1);
-  }
+  check_pointers(op, name, " runs from ", ptr, ids);
 }
 
 inline void check_ascending(const char* op, const Tensor& ptr, const Tensor& ids) {
@@ -38,6 +33,7 @@ inline void check_ascending(const char* op, const Tensor& ptr, const Tensor& ids
   }
 }
 
+// The arguments, checked and contiguous, and room for the results.
 struct RankArguments {
   Tensor queries, table;
   std::optional<Tensor> scale;
@@ -60,7 +56,8 @@ struct RankArguments {
       check_matrix(op, "scale", *scale_in);
       STD_TORCH_CHECK(scale_in->scalar_type() == queries_in.scalar_type() &&
                           scale_in->size(0) == n && scale_in->size(1) == table_in.size(1),
-                      op, "scale must be [", n, ", ", table_in.size(1), "] of the queries' dtype");
+                      op, "scale must be [", n, ", ", table_in.size(1),
+                      "] with the dtype of queries");
       scale = torch::stable::contiguous(*scale_in);
     }
     check_index(op, "target_ptr", target_ptr_in);
@@ -87,7 +84,7 @@ struct RankArguments {
     nonfinite = torch::stable::new_empty(target_ids, {n});
   }
 
-  // Points into what is held here. `Table` stands for the table's dtype.
+  // The task points into the tensors of this struct. `Table` is the dtype of the table.
   template <typename Table>
   RankTask<Table> task() const {
     using T = Accumulator<Table>;
@@ -110,6 +107,34 @@ struct RankArguments {
             metric,
             pairs.data(),
             static_cast<int64_t>(pairs.size())};
+  }
+};
+
+// `Kernels` has the static function count(arguments).
+template <typename Kernels>
+struct RankCandidates {
+  static std::tuple<Tensor, Tensor, Tensor> count(
+      const Tensor& queries, const Tensor& table, const Tensor& target_ptr,
+      const Tensor& target_ids, const Tensor& filter_ptr, const Tensor& filter_ids, int64_t metric,
+      const std::vector<int64_t>& pairs, const std::vector<double>& weights,
+      std::optional<Tensor> scale) {
+    constexpr const char* kOp = "rank_candidates: ";
+    check_devices(kOp,
+                  {{"table", table},
+                   {"target_ptr", target_ptr},
+                   {"target_ids", target_ids},
+                   {"filter_ptr", filter_ptr},
+                   {"filter_ids", filter_ids},
+                   {"scale", scale}},
+                  "queries", queries);
+    const RankArguments arguments(kOp, queries, table, target_ptr, target_ids, filter_ptr,
+                                  filter_ids, metric, pairs, weights, scale);
+    Kernels::count(arguments);
+    return {arguments.better, arguments.equal, arguments.nonfinite};
+  }
+
+  static void add_to(auto& library) {
+    library.impl("rank_candidates", TORCH_BOX(&RankCandidates::count));
   }
 };
 

@@ -1,17 +1,18 @@
-// The arguments of filtered_negatives, checked, and where its results go: for either device.
+// mmkgc::filtered_negatives for either device; `Kernels` draws.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
 #include <optional>
+#include <tuple>
 
+#include "../common/negatives.h"
 #include "arguments.h"
-#include "../../common/negatives.h"
 
 namespace mmkgc {
 
-// The arrays of one side, kept alive while the task points into them.
+// The known answers of one side; the task points into these tensors.
 struct Known {
   Tensor keys, ptr, answers;
 
@@ -38,17 +39,18 @@ struct Known {
   }
 };
 
-// What the schema has besides tensors.
+// The arguments that are not tensors.
 struct NegativesSettings {
   int64_t entities, n, choice, rounds;
   bool with_positive;
   int64_t seed, step;
 };
 
+// The arguments, checked and contiguous, and room for the results.
 struct NegativesArguments {
   Tensor positives, head_share;
   Known tails, heads;
-  Tensor ids, side, usable;
+  Tensor ids, corrupted_side, mask;
   NegativesTask task;
 
   NegativesArguments(const char* op, const Tensor& positives_in, const Tensor& head_share_in,
@@ -67,7 +69,8 @@ struct NegativesArguments {
     positives = torch::stable::contiguous(positives_in);
     head_share = torch::stable::contiguous(head_share_in);
     const int64_t batch = positives.size(0);
-    STD_TORCH_CHECK(s.entities > 0 || batch == 0, op, "there are no entities to draw");
+    STD_TORCH_CHECK(s.entities > 0 || batch == 0, op, "entities is ", s.entities,
+                    ", expected 1 or more");
     const int64_t* p = positives.const_data_ptr<int64_t>();
     for (int64_t i = 0; is_readable(positives) && i < 3 * batch; ++i) {
       const int64_t bound = i % 3 == 1 ? head_share.size(0) : s.entities;
@@ -76,8 +79,8 @@ struct NegativesArguments {
     }
     const int64_t columns = s.n + (s.with_positive ? 1 : 0);
     ids = torch::stable::new_empty(positives, {batch, columns});
-    side = torch::stable::new_empty(positives, {batch, columns}, ScalarType::Char);
-    usable = torch::stable::new_empty(positives, {batch, columns}, ScalarType::Bool);
+    corrupted_side = torch::stable::new_empty(positives, {batch, columns}, ScalarType::Char);
+    mask = torch::stable::new_empty(positives, {batch, columns}, ScalarType::Bool);
     task = {p,
             head_share.const_data_ptr<float>(),
             tails.view(),
@@ -92,8 +95,42 @@ struct NegativesArguments {
             static_cast<uint64_t>(s.seed),
             static_cast<uint64_t>(s.step),
             ids.mutable_data_ptr<int64_t>(),
-            side.mutable_data_ptr<int8_t>(),
-            usable.mutable_data_ptr<bool>()};
+            corrupted_side.mutable_data_ptr<int8_t>(),
+            mask.mutable_data_ptr<bool>()};
+  }
+};
+
+// `Kernels` has the static function draw(op, arguments, counter), which returns the order.
+template <typename Kernels>
+struct FilteredNegatives {
+  static std::tuple<Tensor, Tensor, Tensor, Tensor> draw(
+      const Tensor& positives, const Tensor& head_share, const Tensor& tail_keys,
+      const Tensor& tail_ptr, const Tensor& tail_answers, const Tensor& head_keys,
+      const Tensor& head_ptr, const Tensor& head_answers, int64_t entities, int64_t n,
+      int64_t choice, int64_t rounds, bool with_positive, int64_t seed, int64_t step,
+      std::optional<Tensor> counter) {
+    constexpr const char* kOp = "filtered_negatives: ";
+    check_devices(kOp,
+                  {{"head_share", head_share},
+                   {"tails", tail_keys},
+                   {"tails", tail_ptr},
+                   {"tails", tail_answers},
+                   {"heads", head_keys},
+                   {"heads", head_ptr},
+                   {"heads", head_answers},
+                   {"counter", counter}},
+                  "positives", positives);
+    check_counter(kOp, counter);
+    const NegativesArguments arguments(kOp, positives, head_share,
+                                       {kOp, "tails", tail_keys, tail_ptr, tail_answers},
+                                       {kOp, "heads", head_keys, head_ptr, head_answers},
+                                       {entities, n, choice, rounds, with_positive, seed, step});
+    const Tensor order = Kernels::draw(kOp, arguments, counter);
+    return {arguments.ids, arguments.corrupted_side, arguments.mask, order};
+  }
+
+  static void add_to(auto& library) {
+    library.impl("filtered_negatives", TORCH_BOX(&FilteredNegatives::draw));
   }
 };
 

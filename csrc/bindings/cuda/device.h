@@ -1,4 +1,4 @@
-// What the glue of the CUDA kernels shares: device, stream, sorting, arguments on one device.
+// Shared parts of the bindings on CUDA: device, stream, pointers and sorting.
 #pragma once
 
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
@@ -11,11 +11,11 @@
 #include <optional>
 #include <utility>
 
-#include "../checks/arguments.h"
 #include "../../common/low_precision.h"
 #include "../../cuda/sort.h"
+#include "../arguments.h"
 
-// Emulated kernels stand in for those of the CPU, so that the same tests run them.
+// Emulated kernels replace those of the CPU, so that the same tests run them.
 #if defined(MMKGC_EMULATE)
 #define MMKGC_CUDA_KEY CPU
 #else
@@ -24,7 +24,7 @@
 
 namespace mmkgc {
 
-// Makes the device of a tensor the current one, and knows its current stream.
+// Makes the device of a tensor the current device, and has its current stream.
 class OnDevice {
  public:
 #if defined(MMKGC_EMULATE)
@@ -44,20 +44,7 @@ class OnDevice {
   void* stream_ = nullptr;
 };
 
-// `x` lies where `y` does: a kernel cannot read across.
-inline void check_device(const char* op, const char* name, const Tensor& x, const char* like,
-                         const Tensor& y) {
-  const auto device = x.device(), expected = y.device();
-  STD_TORCH_CHECK(device.type() == expected.type() && device.index() == expected.index(), op, name,
-                  " and ", like, " must be on the same device");
-}
-
-inline void check_device(const char* op, const char* name, const std::optional<Tensor>& x,
-                         const char* like, const Tensor& y) {
-  if (x) check_device(op, name, *x, like, y);
-}
-
-// Calls `use` with the type that a tensor of real numbers is stored in.
+// Calls `use` with the dtype of a tensor of real numbers, including the low-precision ones.
 template <typename Use>
 void with_stored(const Tensor& x, Use use) {
   switch (x.scalar_type()) {
@@ -78,7 +65,7 @@ T* write_as(const Tensor& x) {
   return static_cast<T*>(x.mutable_data_ptr());
 }
 
-// Values ascending and the positions that they had, equal values in order, by torch's own sort.
+// Sorted values and their positions by torch's stable sort.
 inline std::pair<Tensor, Tensor> sort_many(const Tensor& x) {
   std::array<StableIValue, 4> stack{
       torch::stable::detail::from(x), torch::stable::detail::from(std::optional<bool>(true)),
@@ -88,7 +75,7 @@ inline std::pair<Tensor, Tensor> sort_many(const Tensor& x) {
   return {torch::stable::detail::to<Tensor>(stack[0]), torch::stable::detail::to<Tensor>(stack[1])};
 }
 
-// The same of contiguous ids, those of `second` behind those of `first`.
+// Sorted ids and their positions in the concatenation of the contiguous `first` and `second`.
 inline std::pair<Tensor, Tensor> stable_sort(const char* op, const Tensor& first,
                                              const std::optional<Tensor>& second, void* stream) {
   const int64_t n = first.numel(), m = second ? second->numel() : 0;

@@ -1,10 +1,11 @@
-// The arguments of rgcn_propagate and its backward, checked, and where results go: for either device.
+// mmkgc::rgcn_propagate and its backward op for either device; `Kernels` sums.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
 #include <optional>
+#include <tuple>
 
 #include "arguments.h"
 
@@ -12,11 +13,11 @@ namespace mmkgc {
 
 inline constexpr const char* kPropagate = "rgcn_propagate: ";
 
-// All but x is of the type that x is summed in.
+// All tensors but x have the dtype in which x is summed.
 inline void check_summed(const char* name, const Tensor& tensor, const Tensor& x) {
   if (!is_low(x)) return check_same_dtype(kPropagate, name, tensor, "x", x);
   STD_TORCH_CHECK(tensor.scalar_type() == ScalarType::Float, kPropagate, name,
-                  " must be float32, as x is float16 or bfloat16");
+                  " must be float32 with float16 or bfloat16 x");
 }
 
 inline void check_row_count(const char* name, const Tensor& x, int64_t expected) {
@@ -52,39 +53,29 @@ struct GraphDirection {
     STD_TORCH_CHECK(ptr_in.size(0) >= 1, kPropagate, name, " has no row pointers");
     STD_TORCH_CHECK(relation_in.size(0) == edges && norm_in.dim() == 1 && norm_in.size(0) == edges,
                     kPropagate, name, " has ", edges,
-                    " edges, and relations or norms of another number");
+                    " edges, expected as many relations and norms");
     check_summed("norm", norm_in, tables.x);
     ptr = torch::stable::contiguous(ptr_in);
     other = torch::stable::contiguous(other_in);
     relation = torch::stable::contiguous(relation_in);
     norm = torch::stable::contiguous(norm_in);
     entities = ptr.size(0) - 1;
-    if (is_readable(ptr)) check_rows(name);
+    check_pointers(kPropagate, name, " rows run from ", ptr, edges);
     check_ids(kPropagate, name, other, entities);
     check_ids(kPropagate, relation_name, relation, tables.coefficients.size(0));
   }
-
- private:
-  void check_rows(const char* name) const {
-    const int64_t* p = ptr.const_data_ptr<int64_t>();
-    STD_TORCH_CHECK(p[0] == 0 && p[entities] == edges, kPropagate, name, " rows run from ", p[0],
-                    " to ", p[entities], ", expected 0 to ", edges);
-    for (int64_t i = 0; i < entities; ++i) {
-      STD_TORCH_CHECK(p[i] <= p[i + 1], kPropagate, name, " decreases at entry ", i + 1);
-    }
-  }
 };
 
-// Which entities the rows of a table stand for: all in order, or those that are listed.
+// The entities of the rows of a table: all in order, or a list.
 struct EntityList {
   std::optional<Tensor> ids;
   int64_t count;
 
-  EntityList(const char* name, const std::optional<Tensor>& given, int64_t entities)
+  EntityList(const char* name, const std::optional<Tensor>& list, int64_t entities)
       : count(entities) {
-    if (!given) return;
-    check_index(kPropagate, name, *given);
-    ids = torch::stable::contiguous(*given);
+    if (!list) return;
+    check_index(kPropagate, name, *list);
+    ids = torch::stable::contiguous(*list);
     check_ids(kPropagate, name, *ids, entities);
     count = ids->size(0);
   }
@@ -107,7 +98,7 @@ struct PropagateArguments : PropagateTables {
         sources("sources", sources_in, graph.entities) {
     check_row_count("x", x, sources.count);
     STD_TORCH_CHECK(back_ptr.numel() == ptr.numel() && back_target.numel() == source.numel(),
-                    kPropagate, "the edges by source are not as many as those by receiver");
+                    kPropagate, "back_ptr and back_target must have the lengths of ptr and source");
     out = torch::stable::new_empty(coefficients, {rows.count, coefficients.size(1) * x.size(1)});
   }
 };
@@ -141,6 +132,60 @@ struct PropagateBackwardArguments : PropagateTables {
     d_x = need_x ? torch::stable::empty_like(x) : torch::stable::new_empty(x, {0});
     d_coefficients = need_coefficients ? torch::stable::empty_like(coefficients)
                                        : torch::stable::new_empty(coefficients, {0});
+  }
+};
+
+// `Kernels` has the static functions sum(arguments) and gradients(arguments).
+template <typename Kernels>
+struct RgcnPropagate {
+  using Optional = std::optional<Tensor>;
+
+  static Tensor forward(const Tensor& x, const Tensor& coefficients, const Tensor& ptr,
+                        const Tensor& source, const Tensor& relation, const Tensor& norm,
+                        const Tensor& back_ptr, const Tensor& back_target, const Tensor&,
+                        const Tensor&, Optional rows, Optional sources) {
+    check_devices(kPropagate,
+                  {{"coefficients", coefficients},
+                   {"source", ptr},
+                   {"source", source},
+                   {"relation", relation},
+                   {"norm", norm},
+                   {"rows", rows},
+                   {"sources", sources}},
+                  "x", x);
+    const PropagateArguments arguments(x, coefficients, ptr, source, relation, norm, back_ptr,
+                                       back_target, rows, sources);
+    Kernels::sum(arguments);
+    return arguments.out;
+  }
+
+  static std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& x,
+                                             const Tensor& coefficients, const Tensor& back_ptr,
+                                             const Tensor& back_target,
+                                             const Tensor& back_relation,
+                                             const Tensor& back_norm, Optional rows,
+                                             Optional sources, bool need_x,
+                                             bool need_coefficients) {
+    check_devices(kPropagate,
+                  {{"grad", grad},
+                   {"coefficients", coefficients},
+                   {"back_target", back_ptr},
+                   {"back_target", back_target},
+                   {"back_relation", back_relation},
+                   {"back_norm", back_norm},
+                   {"rows", rows},
+                   {"sources", sources}},
+                  "x", x);
+    const PropagateBackwardArguments arguments(grad, x, coefficients, back_ptr, back_target,
+                                               back_relation, back_norm, rows, sources, need_x,
+                                               need_coefficients);
+    Kernels::gradients(arguments);
+    return {arguments.d_x, arguments.d_coefficients};
+  }
+
+  static void add_to(auto& library) {
+    library.impl("rgcn_propagate", TORCH_BOX(&RgcnPropagate::forward));
+    library.impl("rgcn_propagate_backward", TORCH_BOX(&RgcnPropagate::backward));
   }
 };
 

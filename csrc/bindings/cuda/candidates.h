@@ -1,4 +1,4 @@
-// Arguments of sampled scoring as the kernels of a GPU take them, with what they need room for.
+// The tasks of the CUDA kernels over sampled candidates, and their temporary memory.
 #pragma once
 
 #include <array>
@@ -6,24 +6,23 @@
 #include <utility>
 #include <vector>
 
-#include "../checks/candidates.h"
 #include "../../cuda/sampled_task.h"
-#include "cuda_glue.h"
+#include "../scoring.h"
+#include "device.h"
 
 namespace mmkgc {
 
-// All tensors are dense. `queries` [sides, B, Dq] decides what is computed in.
 template <typename T>
-cuda::SampledTask<T> device_task(const char* op, const Tensor& queries, const Tensor& table,
-                                 const std::optional<Tensor>& scale, const Candidates& candidates,
-                                 Metric metric, const std::vector<Pair>& pairs) {
+cuda::SampledTask<T> device_task(const Scoring& scoring) {
+  const auto& [op, queries, table, scale, metric, pairs, candidates] = scoring;
   using A = Accumulator<T>;
   const auto limit = static_cast<size_t>(cuda::kMaxPairs);
   STD_TORCH_CHECK(pairs.size() <= limit, op, "there are ", pairs.size(), " pairs, at most ", limit,
-                  " run on a GPU");
+                  " on CUDA");
   const int64_t rows = queries.size(0) * queries.size(1);
   for (const int64_t size : {rows, table.size(0), queries.size(2), table.size(1)}) {
-    STD_TORCH_CHECK(size <= INT32_MAX, op, "too large for a GPU: ", size, " rows or columns");
+    STD_TORCH_CHECK(size <= INT32_MAX, op, "there are ", size, " rows or columns, at most ",
+                    INT32_MAX, " on CUDA");
   }
   cuda::SampledTask<T> task{};
   task.op = op;
@@ -31,7 +30,7 @@ cuda::SampledTask<T> device_task(const char* op, const Tensor& queries, const Te
   task.table = read_as<T>(table);
   task.scale = scale ? read_as<A>(*scale) : nullptr;
   task.ids = read_as<int64_t>(candidates.ids);
-  task.side = read_as<int8_t>(candidates.side);
+  task.corrupted_side = read_as<int8_t>(candidates.corrupted_side);
   task.sides = queries.size(0);
   task.batch = queries.size(1);
   task.n = candidates.ids.size(1);
@@ -48,7 +47,7 @@ cuda::SampledTask<T> device_task(const char* op, const Tensor& queries, const Te
   return task;
 }
 
-// Under l2, weight * grad / distance of each pair and candidate; nothing otherwise.
+// Under l2, weight * grad / distance of each pair and candidate; otherwise empty.
 template <typename T>
 Tensor device_factors(const cuda::SampledTask<T>& task, const Tensor& grad, void* stream) {
   if (task.metric != Metric::l2) return torch::stable::new_empty(grad, {0});
@@ -63,7 +62,7 @@ cuda::ScoreGradient<A> device_gradient(const Tensor& grad, const Tensor& factors
   return {read_as<A>(grad), factors.numel() ? read_as<A>(factors) : nullptr};
 }
 
-// Where the values of each of 0..ids-1 begin among sorted ones.
+// The start of each of the values 0..ids-1 among sorted values.
 inline Tensor device_starts(const char* op, const char* name,
                             const std::pair<Tensor, Tensor>& sorted, int64_t ids, void* stream) {
   const Tensor starts = torch::stable::new_empty(sorted.first, {ids + 1});
@@ -72,7 +71,7 @@ inline Tensor device_starts(const char* op, const char* name,
   return starts;
 }
 
-// Candidates in the order of their ids: as given, or sorted here; with the gradients of their scores.
+// Candidates in the order of their ids, with the gradients of their scores.
 struct DeviceOrder {
   Tensor order, entity, where, starts, gradient, partial;
   Tensor factors;
@@ -87,8 +86,8 @@ struct DeviceOrder {
     if (given) {
       check_index(task.op, "order", *given);
       STD_TORCH_CHECK(given->size(0) == n, task.op, "order has ", given->size(0),
-                      " entries, expected ", n, " (one a candidate)");
-      check_device(task.op, "order", *given, "table", ids);
+                      " entries, expected ", n, " (one per candidate)");
+      check_devices(task.op, {{"order", *given}}, "table", ids);
       order = torch::stable::contiguous(*given);
     } else {
       order = stable_sort(task.op, torch::stable::flatten(ids), std::nullopt, stream).second;
@@ -118,7 +117,7 @@ struct DeviceOrder {
   }
 };
 
-// Gradient rows of listed entities, those of `second` behind those of `first`, by entity.
+// Gradient rows of the entities `first` and then `second`, sorted by entity.
 struct DeviceExtra {
   Tensor rows, order, starts;
 
