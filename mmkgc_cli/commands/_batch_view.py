@@ -6,13 +6,13 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.live import Live
-from rich.table import Table
-
 from mmkgc_cli.commands._shell import log, out, print_json, printable, say, table
 from mmkgc_cli.text import counted
 
 if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.table import Table
+
     from mmkgc_cli.runs.batches.folder import BatchFolder, Ending
     from mmkgc_cli.runs.batches.plan import Job
     from mmkgc_cli.runs.batches.summary import Gain
@@ -141,20 +141,27 @@ class Display:
         self._running: dict[str, tuple[str, float]] = {}
         self._ended = self._failed = 0
         self._waited = False
-        self._live = Live(self._table(), console=log, transient=True, auto_refresh=False)
+        self._drawn = 0
+        self._live: Live | None = None
+        if log.is_terminal:
+            from rich.live import Live
+
+            table = self._table()
+            self._live = Live(table, console=log.console, transient=True, auto_refresh=False)
 
     def __enter__(self) -> Display:
-        if log.is_terminal:
+        if self._live:
             self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._live.stop()
+        if self._live:
+            self._live.stop()
 
     def started(self, job: Job, step: str) -> None:
         """Shows a command that has begun."""
         self._running[job.name] = step, time.monotonic()
-        if not log.is_terminal:
+        if not self._live:
             say(f"{job.name}: {step}")
 
     def ended(self, job: Job, ending: Ending) -> None:
@@ -174,7 +181,7 @@ class Display:
 
     def tick(self) -> None:
         """Draws the table again, twice a second at most."""
-        if log.is_terminal and int(2 * time.monotonic()) != getattr(self, "_drawn", None):
+        if self._live and int(2 * time.monotonic()) != self._drawn:
             self._drawn = int(2 * time.monotonic())
             self._live.update(self._table(), refresh=True)
 

@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from rich.cells import cell_len
-
 from mmkgc_cli.commands._runs_advice import advice
 from mmkgc_cli.commands._shell import out, printable, say, table
 from mmkgc_cli.text import counted
@@ -96,6 +94,8 @@ def _epochs(run: Run) -> str:
 
 def _fitting(rows: Sequence[dict[str, str]], width: int) -> list[str]:
     """The columns that fit into `width`."""
+    from rich.cells import cell_len
+
     shown = list(COLUMNS)
     for column in ("", *EXPENDABLE):
         shown = [name for name in shown if name != column]
@@ -150,15 +150,15 @@ def _settings(run: Run) -> dict[str, tuple[Any, Any]]:
     from mmkgc_cli.errors import MmkgcError
     from mmkgc_cli.runs import completion_config
     from mmkgc_cli.runs.config import unlike_defaults
-    from mmkgc_cli.scoring import load_scorer
+    from mmkgc_cli.scoring.registry import SCORERS
 
     if run.completes is not None:
         return completion_config.unlike_defaults(run.config)
     try:
-        model_class = load_scorer(run.scorer).Config if run.scorer else None
+        settings: Any = SCORERS.declared_settings(run.scorer) if run.scorer else None
     except MmkgcError:  # a plugin that is no longer installed
-        model_class = None
-    return unlike_defaults(run.config, model_class)
+        settings = None
+    return unlike_defaults(run.config, settings)
 
 
 def _section(run: Run, name: str) -> dict[str, Any]:

@@ -34,14 +34,14 @@ Name = Annotated[str, typer.Argument(help="Of the scorer.")]
 def list_(as_json: JsonFlag = False) -> None:
     """List the built-in scorers, those of installed packages, of ./scorers and of MMKGC_SCORERS.
 
-    Their files are read and not run: what only running one would show, `mmkgc scorers show` says.
+    Files are read, not imported; what a file does not show as a literal is left out.
     """
     from mmkgc_cli.plugins import discover
-    from mmkgc_cli.scoring.describe import listed
+    from mmkgc_cli.scoring.describe import list_scorers
     from mmkgc_cli.scoring.registry import SCORERS
 
     catalogue = discover(SCORERS)
-    entries = listed(catalogue)
+    entries = list_scorers(catalogue)
     if as_json:
         print_json({"scorers": entries, "problems": catalogue.problems})
         return
@@ -75,22 +75,27 @@ def _columns(rows: list[list[str]], width: int) -> list[str]:
 @app.command("show")
 def show(name: Name, as_json: JsonFlag = False) -> None:
     """Show whom to cite for a scorer, how it scores, and its settings."""
-    from mmkgc_cli.scoring.describe import described
+    from mmkgc_cli.scoring.describe import describe_scorer, scores_triples_only
 
-    about = described(name)
+    about = describe_scorer(name)
     if as_json:
         print_json(about)
         return
     out.print(printable(f"{name}: {about['summary']}"))
+    two_way = {True: "yes: head and tail queries score a triple alike", False: "no"}
+    modalities = about["modalities"]
     lines = {
         "file": f"{about['file']} ({about['origin']})",
         "cite": about["citation"],
-        "metric": about["metric"] or "none: scores whole triples",
-        "two-way": "yes: head and tail queries score a triple alike" if about["two_way"] else "no",
-        "modalities": ", ".join(about["modalities"] or ()) or "none but the graph",
+        "metric": about["metric"],
+        "two-way": two_way.get(about["two_way"]),
+        "modalities": None if modalities is None else ", ".join(modalities) or "none but the graph",
     }
+    if scores_triples_only(name):
+        lines["metric"] = "none: scores whole triples"
     for title, text in lines.items():
-        out.print(printable(f"  {title:<12} {text}"))
+        if text is not None:  # the source shows it
+            out.print(printable(f"  {title:<12} {text}"))
     rows = [
         [key, setting["type"], _default(setting), setting["range"] or "", setting["help"]]
         for key, setting in about["settings"].items()

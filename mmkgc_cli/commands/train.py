@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mmkgc_cli.commands._features_flag import FeaturesOption, stores
 from mmkgc_cli.commands._shell import Device, JsonFlag, log, out, print_json, say
 from mmkgc_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from mmkgc_cli.kg.graph import Graph
     from mmkgc_cli.runs.directory import RunDirectory
     from mmkgc_cli.runs.estimate import Estimate
@@ -245,6 +246,14 @@ class Display:
         self._progress: Progress | None = None
         self._task: Any = None
         if log.is_terminal:
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeRemainingColumn,
+            )
+
             self._progress = Progress(
                 TextColumn("epoch"),
                 BarColumn(),
@@ -252,7 +261,7 @@ class Display:
                 TextColumn("{task.fields[note]}"),
                 TextColumn("ETA"),
                 TimeRemainingColumn(),
-                console=log,
+                console=log.console,
                 transient=True,
             )
 

@@ -16,7 +16,7 @@ from mmkgc_cli.evaluation.metrics import side_metrics
 from mmkgc_cli.evaluation.ranker import rank
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import load_graph
-from mmkgc_cli.plugins import blame
+from mmkgc_cli.plugins import convert_error
 from mmkgc_cli.runs.assembly import Prepared, prepare, replayed, valid_triples
 from mmkgc_cli.runs.checkpointing import RunKeeper
 from mmkgc_cli.runs.config import to_toml, values_of
@@ -190,7 +190,7 @@ def _train(
         try:
             outcome = _drive(config, graph, prepared, keeper, watcher, stop, state)
         except Exception as error:
-            if known := blame(error):
+            if known := convert_error(error):
                 with contextlib.suppress(DataError):  # the disk may be what failed
                     trace.write("error", message=str(known))
             raise

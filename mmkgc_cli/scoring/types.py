@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.nn.embeddings import Features
+from mmkgc_cli.plugins.settings import PluginSettings
 from mmkgc_cli.scoring.faults import shape
 
 # Rows of a scorer, or a list with the rows of each branch.
 Rows = Tensor | list[Tensor]
 
 
-class ScorerConfig(BaseModel):
+class ScorerConfig(PluginSettings):
     """Hyper-parameters of a scorer; subclasses add typed fields with defaults and help."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)

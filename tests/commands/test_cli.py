@@ -13,8 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import typer
 
 from mmkgc_cli import ops
+from mmkgc_cli.app import COMMANDS, app
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import load_graph, write_graph
 from mmkgc_cli.state.trace import read_trace
@@ -301,13 +303,60 @@ def test_a_killed_prepare_leaves_the_old_graph_or_the_new_one(
     assert {p.name for p in (tmp_path / "g").iterdir()} == {"graph.h5", "audit.json"}
 
 
-def test_help_needs_no_heavy_import() -> None:
+HEAVY = ("torch", "h5py", "numpy", "rich")  # typer imports pydantic itself
+
+
+def imported(*arguments: str | Path, cwd: Path | None = None) -> tuple[int, set[str]]:
+    """The exit code of a command, and which heavy packages it imported."""
     code = (
-        "import sys; from mmkgc_cli.app import app; "
-        "print([m for m in ('torch', 'h5py', 'numpy', 'pydantic') if m in sys.modules])"
+        f"import atexit, sys; heavy = {set(HEAVY)}; "
+        "atexit.register(lambda: print(*heavy.intersection(sys.modules))); "
+        "from mmkgc_cli.app import main; main()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=cwd, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    return done.returncode, set(done.stdout.splitlines()[-1].split())
+
+
+def test_help_of_all_commands_needs_no_heavy_import() -> None:
+    assert imported("--help") == (0, set())
+    assert imported("nonsense") == (2, set())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_a_command_needs_no_heavy_import(name: str) -> None:
+    assert imported(name, "--help") == (0, set())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_listed_help_is_the_first_line_of_the_help_of_the_command(name: str) -> None:
+    group = typer.main.get_command(app)
+    with group.make_context("mmkgc", ["doctor"]) as context:
+        command = group.get_command(context, name)
+        assert command.name == name
+        assert command.help.partition("\n")[0] == COMMANDS[name].help
+        assert name in group.list_commands(context)
+
+
+def test_shell_completion_offers_commands_and_options() -> None:
+    def complete(line: str) -> list[str]:
+        variables = {
+            "_MMKGC_COMPLETE": "complete_bash", "COMP_WORDS": line,
+            "COMP_CWORD": str(len(line.split(" ")) - 1), "_TYPER_COMPLETE_ARGS": line,
+        }  # fmt: skip
+        code = "import sys; sys.argv[0] = 'mmkgc'; from mmkgc_cli.app import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False,
+            env=os.environ | variables,
+        )  # fmt: skip
+        return done.stdout.split()
+
+    assert complete("mmkgc pr") == ["prepare", "profile"]
+    assert "--resume" in complete("mmkgc train --res")
+    assert complete("mmkgc runs sh") == ["show"]
 
 
 def test_listing_fifty_scorers_runs_none_and_needs_no_heavy_import(tmp_path: Path) -> None:
