@@ -70,7 +70,7 @@ COMMANDS = {
     "batch": Entry(
         "batch",
         "app",
-        "Run the jobs of a recipe: mmkgc batch RECIPE. Finished ones are left alone.",
+        "Run the jobs of a recipe: mmkgc batch RECIPE. Finished jobs are skipped.",
     ),
     "runs": Entry("runs", "app", "List runs, show one, make room."),
     "inspect": Entry(

@@ -142,8 +142,8 @@ def guarded(app: typer.Typer) -> None:
                   "negatives")  # fmt: skip
         first = (str(error).splitlines() or [""])[0]
         _fail(
-            error, 1, f"internal error: {type(error).__name__}: {first} "
-            f"; report it with the output of the same command under {DEBUG}=1",
+            error, 1, f"internal error: {type(error).__name__}: {first}; "
+            f"report it with the output of the same command under {DEBUG}=1",
         )  # fmt: skip
 
 

@@ -26,9 +26,12 @@ def inspect(
     triples: easy, ambiguous and hard by the entropy thresholds of the run.
     """
     from mmkgc_cli.runs.directory import RunDirectory
+
+    directory = RunDirectory(run)
+    directory.require()  # before torch is imported
     from mmkgc_cli.runs.inspection import learnt
 
-    found = learnt(RunDirectory(run), graph)
+    found = learnt(directory, graph)
     if as_json:
         print_json(dataclasses.asdict(found))
         return

@@ -33,7 +33,6 @@ def profile(
 ) -> None:
     """Time the parts of a training step against what memory alone would take; writes nothing."""
     from mmkgc_cli.kg.storage import load_graph
-    from mmkgc_cli.runs import profiling
     from mmkgc_cli.runs.config import resolve
     from mmkgc_cli.runs.toml_file import NO_FILE, read_toml
     from mmkgc_cli.scoring import load_scorer
@@ -55,6 +54,8 @@ def profile(
         lines=file.lines,
     )
     loaded = load_graph(graph)
+    from mmkgc_cli.runs import profiling  # torch: after the settings are checked
+
     try:
         found = profiling.profile(resolved, loaded, steps)
     except profiling.NothingToTrain:

@@ -105,7 +105,6 @@ def train(
     from mmkgc_cli.runs.loggers import Loggers
     from mmkgc_cli.runs.plugins import names_taken
     from mmkgc_cli.runs.toml_file import NO_FILE, read_toml
-    from mmkgc_cli.runs.training import resume_training, run_training
     from mmkgc_cli.scoring import load_scorer
 
     loggers = Loggers([name.value for name in dict.fromkeys(log_to or [])], say)
@@ -119,6 +118,8 @@ def train(
                 "--resume takes its settings from the run; only --epochs, --graph, --features and "
                 "--log go with it"
             )
+        from mmkgc_cli.runs.training import resume_training
+
         directory = RunDirectory(resume)
         with Display() as display:
             resumed = resume_training(directory, graph, display, epochs, loggers, stores(features))
@@ -158,6 +159,8 @@ def train(
 
         say_estimate(estimate(resolved, load_graph(graph), directory.path), as_json)
         return
+    from mmkgc_cli.runs.training import run_training  # torch: after the settings are checked
+
     with Display() as display:
         trained = run_training(resolved, graph, directory, overwrite, display, loggers)
         report(directory, trained, as_json)

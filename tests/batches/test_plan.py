@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from mmkgc_cli.runs.config import resolve
+from mmkgc_cli.completion import strategies
+from mmkgc_cli.runs.batches import recipe
+from mmkgc_cli.runs.config import resolve, values_of
 from mmkgc_cli.scoring import load_scorer
 from tests.batches.small import jobs_of, problems_of, write_graph
 
@@ -80,7 +82,7 @@ def test_a_job_is_trained_as_its_configuration_says(tmp_path: Path) -> None:
     for job in jobs_of(text):
         if job.scorer == "rotate":
             again = resolve("rotate", load_scorer("rotate").Config, job.values, "", {}, [])
-            assert again == job.config
+            assert values_of(again) == values_of(job.config)
             assert job.config.model.model_dump()["margin"] == 2.0
             assert job.config.model.model_dump()["dim"] in (4, 8)
 
@@ -145,3 +147,8 @@ def test_a_selector_that_means_no_job_is_a_mistake() -> None:
 )
 def test_what_is_no_recipe_says_what_was_expected(text: str, said: str) -> None:
     assert any(line.startswith(said) for line in problems_of(text))
+
+
+def test_the_names_of_strategies_are_those_of_completion() -> None:
+    assert tuple(strategies.STRATEGIES) == recipe.STRATEGIES
+    assert strategies.TRAINED == recipe.TRAINED

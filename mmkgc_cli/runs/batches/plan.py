@@ -12,9 +12,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from mmkgc_cli.completion.maco.settings import MacoSettings
-from mmkgc_cli.completion.strategies import STRATEGIES, TRAINED
 from mmkgc_cli.errors import DataError, MmkgcError, nearest
+from mmkgc_cli.plugins import declaration, require
 from mmkgc_cli.runs.batches.recipe import (
+    STRATEGIES,
+    TRAINED,
     Chosen,
     Recipe,
     Selector,
@@ -26,7 +28,7 @@ from mmkgc_cli.runs.batches.stores import Completed, Masked, digest_of
 from mmkgc_cli.runs.config import resolve
 from mmkgc_cli.runs.sections import FeaturesConfig, RunConfig
 from mmkgc_cli.runs.toml_file import Keys, TomlFile, read_toml
-from mmkgc_cli.scoring import Scorer, load_scorer
+from mmkgc_cli.scoring.registry import SCORERS
 
 # Characters of a name that are left of its settings; the rest is told by the digest.
 LONGEST = 100
@@ -181,11 +183,11 @@ class _Planner:
             put(section, key, value, keys)
         put("training", "seed", seed, ("batch", "seeds"))
         try:
-            scorer_class = load_scorer(scorer)
+            settings_class = _settings_of(scorer)
         except MmkgcError as error:
             self.problem(f"{file.at('batch', 'scorers')}: {error}")
             return None
-        modalities = _modalities_of(scorer_class, values.get("model", {}))
+        modalities = _modalities_of(scorer, values.get("model", {}))
         for key in [k for k in values.get("features", {}) if k not in FeaturesConfig.model_fields]:
             # A recipe has scorers that take other modalities, or none.
             if key not in modalities:
@@ -199,7 +201,7 @@ class _Planner:
         if strategy is not None and not completed:
             strategy = NONE  # a scorer without vectors has one job, whatever is made of them
         try:
-            config = resolve(scorer, scorer_class.Config, values, file.name, {}, [], lines=lines)
+            config = resolve(scorer, settings_class, values, file.name, {}, [], lines=lines)
         except DataError as error:
             for line in str(error).splitlines():
                 self.problem(line)
@@ -229,7 +231,7 @@ class _Planner:
                     base = read_toml(Path(name))
                     known = {k: v for k, v in base.values.items() if k != "features"}
                     resolve(
-                        scorer, load_scorer(scorer).Config, known, base.name, {}, [],
+                        scorer, _settings_of(scorer), known, base.name, {}, [],
                         lines=base.lines,
                     )  # fmt: skip
                     self._bases[scorer] = base
@@ -324,11 +326,29 @@ class _Planner:
                     )
 
 
-def _modalities_of(scorer: type[Scorer], model: Mapping[str, Any]) -> tuple[str, ...]:
-    """Which a scorer takes with these settings; all it may take where they are wrong, as `resolve`
-    is about to say.
+def _settings_of(scorer: str) -> Any:
+    """The class of a scorer's settings; the scorer is imported only where validators need it.
+
+    Raises:
+        UsageError: for an unknown name.
+        DataError: when the scorer has to be imported and is broken.
     """
+    declared = declaration(require(SCORERS, scorer), SCORERS)
+    if declared.settings is None or declared.has_validators:
+        return SCORERS.load(scorer).Config
+    return declared.settings
+
+
+def _modalities_of(scorer: str, model: Mapping[str, Any]) -> Sequence[str]:
+    """The modalities that a scorer takes with these settings; all of its modalities if the settings
+    are invalid, which `resolve` reports.
+    """
+    declared = declaration(require(SCORERS, scorer), SCORERS)
+    modalities = declared.values.get("modalities")
+    if isinstance(modalities, tuple) and not declared.defines("modalities_of"):
+        return modalities
+    scorer_class = SCORERS.load(scorer)
     try:
-        return scorer.modalities_of(scorer.Config(**model))
+        return scorer_class.modalities_of(scorer_class.Config(**model))
     except ValidationError:
-        return scorer.modalities
+        return scorer_class.modalities

@@ -12,11 +12,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mmkgc_cli.completion.maco.settings import PRESETS
-from mmkgc_cli.completion.strategies import TRAINED
 from mmkgc_cli.errors import DataError, nearest
 from mmkgc_cli.runs.config import SECTIONS
 from mmkgc_cli.runs.toml_file import TomlFile, read_toml
 
+# Names of strategies as in `completion.strategies`, which imports torch.
+STRATEGIES = (
+    "random", "one", "zero", "mean", "neighbours", "propagation", "ridge", "kernel"
+)  # fmt: skip
+TRAINED = ("maco",)
 # Values of settings by section and key, as in a configuration.
 Settings = dict[str, dict[str, Any]]
 
