@@ -175,7 +175,9 @@ def test_steps_of_the_server_give_the_files_and_logs_of_new_processes(tmp_path: 
     for value in ("1", "0"):
         folder = tmp_path / value
         folder.mkdir()
-        write_batch(folder, "rotate", "broken")
+        write_batch(folder, "rotate", "broken", epochs=3)
+        recipe = folder / "r.toml"
+        recipe.write_text(recipe.read_text().replace("[0, 1]", "[0]"))
         # A module of the working directory is never imported.
         (folder / "h5py.py").write_text("raise RuntimeError('imported')")
         done = subprocess.run(
@@ -183,7 +185,7 @@ def test_steps_of_the_server_give_the_files_and_logs_of_new_processes(tmp_path: 
             env=os.environ | {SWITCH: value}, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 4, done.stderr
-        check_each_job_ran_once(folder, 2)
+        check_each_job_ran_once(folder, 1)
         jobs = folder / "batches" / "r" / "jobs"
         names = ("model.safetensors", "ranks-test.tsv")
         files = {p.relative_to(jobs): p.read_bytes() for n in names for p in jobs.glob(f"*/*/{n}")}
