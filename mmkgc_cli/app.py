@@ -72,7 +72,7 @@ COMMANDS = {
         "app",
         "Run the jobs of a recipe: mmkgc batch RECIPE. Finished jobs are skipped.",
     ),
-    "runs": Entry("runs", "app", "List runs, show one, make room."),
+    "runs": Entry("runs", "app", "List runs, show one, and remove files that are not needed."),
     "inspect": Entry(
         "inspect",
         "inspect",

@@ -49,7 +49,8 @@ class Output:
     @property
     def width(self) -> int:
         """Columns of a line."""
-        return self.console.width if self.file.isatty() else UNLIMITED
+        needs_console = self.file.isatty() or "console" in vars(self)
+        return self.console.width if needs_console else UNLIMITED
 
     @functools.cached_property
     def console(self) -> Console:

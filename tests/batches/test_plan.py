@@ -93,7 +93,7 @@ def test_every_mistake_is_shown_at_once_with_its_line_and_the_nearest_key() -> N
     assert problems_of(text) == [
         "r.toml:5: no key batch.sedes; did you mean 'seeds'?",
         "r.toml:7: no section 'setings'; did you mean 'settings'?",
-        "r.toml:14: grid.model.dim: expected a list of values to try, got 4",
+        "r.toml:14: grid.model.dim: expected a list of values to try, got 4; write dim = [4]",
     ]
 
 
@@ -127,7 +127,7 @@ def test_features_are_those_that_a_scorer_takes_with_its_settings() -> None:
 def test_a_selector_that_means_no_job_is_a_mistake() -> None:
     text = WHOLE.replace('scorer = "transe"\nmodel', 'scorer = "distmult"\nmodel')
     (said,) = problems_of(text)
-    assert said.endswith("[[exclude]] means no job of this batch")
+    assert "[[exclude]] matches no job of this batch; correct" in said
     assert problems_of(WHOLE.replace('"rotate"]', '"rotat"]'))[0] == (
         "r.toml:4: no scorer is called 'rotat'; did you mean 'rotate'?"
     )
@@ -137,10 +137,13 @@ def test_a_selector_that_means_no_job_is_a_mistake() -> None:
     ("text", "said"),
     [
         ("[batch]\n", "r.toml:1: batch.graphs is missing: folders of prepared graphs"),
-        ("batch = 3\n", "r.toml:1: 'batch' is not a section: write [batch]"),
+        ("batch = 3\n", "r.toml:1: 'batch' is not a section; write [batch]"),
         ("[settings]\nlr = 3\n", "r.toml:2: no section 'lr' of settings; known: features, model"),
-        ("[settings]\nmodel = 3\n", "r.toml:2: 'model' is a section: write model.KEY = 3"),
-        ("[include]\nseed = 3\n", "r.toml:1: write [[include]], once for each"),
+        ("[settings]\nmodel = 3\n", "r.toml:2: 'model' is a section; write model.KEY = 3"),
+        (
+            "[include]\nseed = 3\n",
+            "r.toml:1: 'include' is a list of tables; write [[include]], once",
+        ),
         ("[[expect]]\nvalue = 3\n", "r.toml:1: expect.tolerance is missing"),
         ("[mask]\nrates = [1.5]\n", "r.toml:2: mask.rates.0: input should be less than 1, got 1.5"),
     ],

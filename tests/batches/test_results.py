@@ -115,7 +115,7 @@ def test_states_are_seen_from_outside(mmkgc: Run, recipe: Path) -> None:
     plan = json.loads(mmkgc("batch", recipe.name, "--dry-run", "--json").out)
     assert [job["state"] for job in plan["jobs"]] == ["finished", "waiting"]
     measured = mmkgc("batch", recipe.name, "--dry-run", "--measure")
-    assert "in all some" in measured.err
+    assert "in total, one after the other" in measured.err
 
 
 @pytest.mark.slow

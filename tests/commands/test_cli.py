@@ -5,22 +5,27 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 
 from mmkgc_cli import ops
 from mmkgc_cli.app import COMMANDS, app
+from mmkgc_cli.features.metadata import About
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import load_graph, write_graph
 from mmkgc_cli.state.trace import read_trace
 from tests.conftest import ROOT, Outcome, command, random_graph
+from tests.features.small import write
 
 Run = Callable[..., Outcome]
 QUICK = ["--epochs", "2", "--set", "model.dim=4"]
@@ -357,6 +362,60 @@ def test_shell_completion_offers_commands_and_options() -> None:
     assert complete("mmkgc pr") == ["prepare", "profile"]
     assert "--resume" in complete("mmkgc train --res")
     assert complete("mmkgc runs sh") == ["show"]
+
+
+# Commands that compute nothing, and what ends with a usage error: arguments and exit code.
+WITHOUT_TORCH = {
+    "runs list": 0,
+    "runs show r": 0,
+    "runs clean": 0,
+    "features show image.h5 --graph graph": 0,
+    "features check image.h5 --graph graph": 0,
+    "scorers list": 0,
+    "scorers show mocme": 0,
+    "scorers show typo": 2,
+    "datasets": 0,
+    "audit graph": 0,
+    "batch status batch": 0,
+    "batch results batch": 0,
+    "eval typo": 3,
+    "inspect typo": 3,
+    "train typo --graph graph": 2,
+    "train rotate": 2,
+    "train rotate --graph graph --set model.dmi=1": 3,
+    "train rotate --graph graph --set model.dim=0": 3,
+    "train rotate --graph graph --set optimizer.lrr=1": 3,
+    "profile typo --graph graph": 2,
+    "complete image --graph graph --resume r": 2,
+}
+# These read settings, whose classes still import torch where there is no such module.
+READ_SETTINGS = ("runs show r", "train", "profile")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a graph, a store, a run and a batch."""
+    folder = tmp_path_factory.mktemp("finished")
+    graph = random_graph(40, 5, 300, seed=0)
+    write_graph(graph, folder / "graph")
+    vectors = np.ones((40, 3), dtype=np.float32)
+    write(folder / "image.h5", list(graph.entities), vectors, about=About("image"))
+    recipe = '[batch]\ngraphs = ["graph"]\nscorers = ["frequency"]\n'
+    (folder / "r.toml").write_text(recipe)
+    subprocess.run(command("batch", "r.toml", "--out", "batch"), cwd=folder, check=True)
+    run = next(folder.glob("batch/jobs/*/run"))
+    shutil.copytree(run, folder / "r")
+    (folder / "runs").mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("line", WITHOUT_TORCH)
+def test_a_command_that_computes_nothing_does_not_import_torch(line: str, finished: Path) -> None:
+    if line.startswith(READ_SETTINGS) and not find_spec("mmkgc_cli.training.settings"):
+        pytest.skip("the settings of training import torch")
+    code, packages = imported(*line.split(), cwd=finished)
+    assert code == WITHOUT_TORCH[line]
+    assert "torch" not in packages
 
 
 def test_listing_fifty_scorers_runs_none_and_needs_no_heavy_import(tmp_path: Path) -> None:
