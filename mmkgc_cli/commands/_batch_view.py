@@ -1,4 +1,4 @@
-"""How batches are shown: plans, jobs as they run, results."""
+"""How `mmkgc batch` shows plans, running jobs and results."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.live import Live
-from rich.table import Table
-
 from mmkgc_cli.commands._shell import log, out, print_json, printable, say, table
 from mmkgc_cli.text import counted
 
 if TYPE_CHECKING:
+    from rich.live import Live
+    from rich.table import Table
+
     from mmkgc_cli.runs.batches.folder import BatchFolder, Ending
     from mmkgc_cli.runs.batches.plan import Job
     from mmkgc_cli.runs.batches.summary import Gain
@@ -32,7 +32,7 @@ def duration(seconds: float) -> str:
 def print_plan(
     folder: BatchFolder, jobs: Sequence[Job], seconds: Mapping[str, float], as_json: bool
 ) -> None:
-    """Says which jobs there are and, where it was measured, how long they would take."""
+    """Prints the jobs and, where it was measured, how long they would take."""
     listed: list[dict[str, Any]] = [
         {
             "job": job.name, **job.axes, "varied": dict(job.varied),
@@ -56,11 +56,11 @@ def print_plan(
     say(f"{counted(len(jobs), 'job')}, {len(left)} to run, into {folder.path}")
     if seconds:
         total = sum(row["seconds"] for row in left)
-        say(f"in all some {duration(total)} one after the other, if none stops early")
+        say(f"about {duration(total)} in total, one after the other, without early stopping")
 
 
 def print_status(rows: Sequence[Mapping[str, Any]]) -> None:
-    """A line a job."""
+    """Prints a line for each job."""
     shown = [
         [
             printable(row["job"]),
@@ -81,19 +81,19 @@ def print_status(rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def print_results(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Means over seeds."""
+    """Prints means over seeds."""
     from mmkgc_cli.runs.batches.summary import groups, shown
 
-    found = groups(rows)
-    if not found:
+    results = groups(rows)
+    if not results:
         say("no results yet")
         return
-    varied = list(dict.fromkeys(key for group in found for key, _ in group.varied))
-    with_rates = any(group.rate for group in found)
-    with_strategies = any(group.strategy for group in found)
+    varied = list(dict.fromkeys(key for group in results for key, _ in group.varied))
+    with_rates = any(group.rate for group in results)
+    with_strategies = any(group.strategy for group in results)
     lines = []
-    for group in found:
-        own = dict(group.varied)
+    for group in results:
+        values = dict(group.varied)
         cells = []
         for metric in METRICS:
             mean = shown(metric, group.mean[metric])
@@ -103,7 +103,7 @@ def print_results(rows: Sequence[Mapping[str, Any]]) -> None:
         lines.append(
             [
                 printable(group.graph), printable(group.scorer),
-                *(str(own.get(key, "")) for key in varied),
+                *(str(values.get(key, "")) for key in varied),
                 *([f"{group.rate:g}"] if with_rates else []),
                 *([group.strategy] if with_strategies else []), str(group.seeds), *cells,
             ]
@@ -114,67 +114,74 @@ def print_results(rows: Sequence[Mapping[str, Any]]) -> None:
     out.print(table("", [*header, *names], lines, texts=2))
 
 
-def print_gains(found: Sequence[Gain], against: str) -> None:
-    """What strategies of completion have over one of them."""
-    varied = list(dict.fromkeys(key for gain in found for key, _ in gain.varied))
+def print_gains(gains: Sequence[Gain], against: str) -> None:
+    """Prints the gains of completion strategies over the strategy `against`."""
+    varied = list(dict.fromkeys(key for gain in gains for key, _ in gain.varied))
     lines = []
-    for gain in found:
-        own = dict(gain.varied)
+    for gain in gains:
+        values = dict(gain.varied)
         error = "" if gain.error is None else f" ± {100 * gain.error:.2f}"
         lines.append(
             [
                 printable(gain.graph), printable(gain.scorer),
-                *(str(own.get(key, "")) for key in varied), f"{gain.rate:g}", gain.strategy,
+                *(str(values.get(key, "")) for key in varied), f"{gain.rate:g}", gain.strategy,
                 str(gain.seeds), f"{100 * gain.mean:+.2f}{error}", gain.verdict,
             ]
         )  # fmt: skip
     header = ["graph", "scorer", *varied, "rate", "strategy", "seeds", "MRR %", "which is"]
-    title = f"against {against}, by seed: mean and standard error; below two of those it is none"
+    title = f"gain over {against} by seed: mean ± standard error; below two errors it is none"
     out.print(table(title, header, lines, texts=2))
 
 
 class Display:
-    """A live table on a terminal, a line an event elsewhere."""
+    """Progress: a live table on a terminal, otherwise a line for each event."""
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self._total = len(jobs)
         self._running: dict[str, tuple[str, float]] = {}
         self._ended = self._failed = 0
         self._waited = False
-        self._live = Live(self._table(), console=log, transient=True, auto_refresh=False)
+        self._drawn = 0
+        self._live: Live | None = None
+        if log.is_terminal:
+            from rich.live import Live
+
+            table = self._table()
+            self._live = Live(table, console=log.console, transient=True, auto_refresh=False)
 
     def __enter__(self) -> Display:
-        if log.is_terminal:
+        if self._live:
             self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._live.stop()
+        if self._live:
+            self._live.stop()
 
     def started(self, job: Job, step: str) -> None:
-        """Shows a command that has begun."""
+        """Shows a step that was started."""
         self._running[job.name] = step, time.monotonic()
-        if not log.is_terminal:
+        if not self._live:
             say(f"{job.name}: {step}")
 
     def ended(self, job: Job, ending: Ending) -> None:
-        """Counts a job that has ended."""
+        """Counts a job that ended."""
         self._ended += 1
         self._failed += ending.state.value == "failed"
         began = self._running.pop(job.name, None)
         if began or ending.message:
-            said = f": {ending.message}" if ending.message else ""
-            say(f"{job.name}: {ending.state.value} after {duration(ending.seconds)}{said}")
+            reason = f": {ending.message}" if ending.message else ""
+            say(f"{job.name}: {ending.state.value} after {duration(ending.seconds)}{reason}")
 
     def waiting(self, jobs: Sequence[Job]) -> None:
-        """Says so once."""
+        """Prints once that all jobs that are left run elsewhere."""
         if not self._waited:
             self._waited = True
             say(f"waiting for {counted(len(jobs), 'job')} of another process")
 
     def tick(self) -> None:
-        """Draws the table again, twice a second at most."""
-        if log.is_terminal and int(2 * time.monotonic()) != getattr(self, "_drawn", None):
+        """Updates the table, at most twice a second."""
+        if self._live and int(2 * time.monotonic()) != self._drawn:
             self._drawn = int(2 * time.monotonic())
             self._live.update(self._table(), refresh=True)
 

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TransferSpeedColumn,
-)
 
 from mmkgc_cli.commands._shell import log, say
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 OfflineFlag = Annotated[
     bool,
@@ -52,13 +47,21 @@ class Downloads:
                 self._name, self._printed_at = name, now
             return
         if self._bar is None:
+            from rich.progress import (
+                BarColumn,
+                DownloadColumn,
+                Progress,
+                TextColumn,
+                TransferSpeedColumn,
+            )
+
             columns: list[Any] = [
                 TextColumn("{task.description}"),
                 BarColumn(),
                 DownloadColumn(),
                 TransferSpeedColumn(),
             ]
-            self._bar = Progress(*columns, console=log, transient=True)
+            self._bar = Progress(*columns, console=log.console, transient=True)
             self._bar.start()
         if name != self._name or self._task is None:
             if self._task is not None:

@@ -1,4 +1,4 @@
-"""What to do next with a run."""
+"""Suggests the next commands for a run."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
 
 
 def advice(run: Run) -> list[str]:
-    """Commands that make sense now, the likeliest first."""
+    """The commands that make sense now, the most likely first."""
     where = shlex.quote(str(run.path))
     if run.completes is not None and run.state.value != "running":
-        return _of_completion(run, where)
+        return _completion_advice(run, where)
     resume, evaluate = f"mmkgc train --resume {where}", f"mmkgc eval {where}"
-    # What came before the first validation is hardly worth to be evaluated.
+    # Weights from before the first validation are not worth evaluating.
     evaluations = [evaluate] if run.valid_mrr is not None and run.test_mrr is None else []
     match run.state.value:
         case "running":
@@ -27,15 +27,15 @@ def advice(run: Run) -> list[str]:
             return [f"{resume} --epochs {2 * run.epochs}"] if longer else []
         case "interrupted" | "failed":
             return [resume, *evaluations]
-    usable = []
-    if run.scorer and run.epochs_asked:  # its settings can be read
-        usable += [resume] if any(not c.problem for c in run.checkpoints) else []
-        usable += [evaluate] if run.weights_epoch is not None else []
+    commands = []
+    if run.scorer and run.epochs_asked:  # the settings are readable
+        commands += [resume] if any(not c.problem for c in run.checkpoints) else []
+        commands += [evaluate] if run.weights_epoch is not None else []
     again = f"mmkgc train {run.scorer or 'SCORER'} --graph GRAPH --run {where} --overwrite"
-    return usable or [again]
+    return commands or [again]
 
 
-def _of_completion(run: Run, where: str) -> list[str]:
+def _completion_advice(run: Run, where: str) -> list[str]:
     resume = f"mmkgc complete --resume {where}"
     match run.state.value:
         case "finished":

@@ -1,4 +1,4 @@
-"""How `mmkgc runs` prints runs."""
+"""How `mmkgc runs` shows runs."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import signal
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-
-from rich.cells import cell_len
 
 from mmkgc_cli.commands._runs_advice import advice
 from mmkgc_cli.commands._shell import out, printable, say, table
@@ -21,10 +19,10 @@ if TYPE_CHECKING:
 COLUMNS = (
     "run", "scorer", "graph", "state", "epochs", "valid MRR", "test MRR", "size", "touched"
 )  # fmt: skip
-TEXTS = 4  # that many of them
-# What a narrow terminal goes without, in this order.
+TEXTS = 4  # the first columns, which are texts
+# Columns that a narrow terminal leaves out, in this order.
 EXPENDABLE = ("graph", "size", "scorer", "valid MRR", "touched", "test MRR")
-NAME_WIDTH = 20  # a longer name is cut before columns that nobody would miss are kept
+NAME_WIDTH = 20  # longer names are cut before a column is left out
 
 
 def as_object(run: Run) -> dict[str, Any]:
@@ -50,11 +48,11 @@ def as_object(run: Run) -> dict[str, Any]:
 
 
 def print_list(runs: Sequence[Run], now: float) -> None:
-    """A table as wide as there is room for, and below it what is wrong with which run."""
+    """Prints a table that fits the terminal, and below it the problems of damaged runs."""
     rows = [
         {
             "run": printable(run.name),
-            "scorer": printable(_who(run.scorer, run.strategy, run.completes)),
+            "scorer": printable(_model(run.scorer, run.strategy, run.completes)),
             "graph": printable(run.graph or "?"),
             "state": run.state.value,
             "epochs": _epochs(run),
@@ -68,7 +66,7 @@ def print_list(runs: Sequence[Run], now: float) -> None:
     shown = _fitting(rows, out.width)
     cells = [[row[column] for column in shown] for row in rows]
     out.print(table("", shown, cells, texts=len([c for c in COLUMNS[:TEXTS] if c in shown])))
-    # How far an interrupted run came is in the table.
+    # The table already shows how far an interrupted run came.
     notes = [_note(run) for run in runs if run.state.value in ("damaged", "failed")]
     if notes:
         out.print()
@@ -78,7 +76,7 @@ def print_list(runs: Sequence[Run], now: float) -> None:
         say(f"no room for: {', '.join(missing)}")
 
 
-def _who(scorer: str | None, strategy: str | None, completes: str | None) -> str:
+def _model(scorer: str | None, strategy: str | None, completes: str | None) -> str:
     return scorer or (f"{strategy} ({completes})" if strategy else "?")
 
 
@@ -90,12 +88,14 @@ def _epochs(run: Run) -> str:
     if not run.epochs_asked or run.epochs == run.epochs_asked:
         return f"{run.epochs:,}"
     if run.state.value == "finished" and not run.epochs:
-        return "0"  # a scorer that has nothing to train
+        return "0"  # a scorer without parameters
     return f"{run.epochs:,}/{run.epochs_asked:,}"
 
 
 def _fitting(rows: Sequence[dict[str, str]], width: int) -> list[str]:
     """The columns that fit into `width`."""
+    from rich.cells import cell_len
+
     shown = list(COLUMNS)
     for column in ("", *EXPENDABLE):
         shown = [name for name in shown if name != column]
@@ -109,8 +109,8 @@ def _fitting(rows: Sequence[dict[str, str]], width: int) -> list[str]:
 
 
 def details(run: Run) -> dict[str, Any]:
-    """Everything `show` prints, as one object."""
-    known = run.environment.get
+    """Everything that `show` prints, as one object."""
+    record = run.environment.get
     return {
         **as_object(run),
         "problems": run.problems,
@@ -120,7 +120,7 @@ def details(run: Run) -> dict[str, Any]:
         },
         "features": _section(run, "stores"),
         "environment": {
-            key: known(key)
+            key: record(key)
             for key in ("mmkgc", "commit", "changed_files", "python", "platform", "packages",
                         "processors", "threads", "cuda", "command")
         },
@@ -148,90 +148,94 @@ def details(run: Run) -> dict[str, Any]:
 
 def _settings(run: Run) -> dict[str, tuple[Any, Any]]:
     from mmkgc_cli.errors import MmkgcError
-    from mmkgc_cli.runs import completion_config
-    from mmkgc_cli.runs.config import unlike_defaults
-    from mmkgc_cli.scoring import load_scorer
+    from mmkgc_cli.scoring.registry import SCORERS
 
     if run.completes is not None:
+        from mmkgc_cli.runs import completion_config
+
         return completion_config.unlike_defaults(run.config)
+    from mmkgc_cli.runs.config import unlike_defaults
+
     try:
-        model_class = load_scorer(run.scorer).Config if run.scorer else None
+        settings: Any = SCORERS.declared_settings(run.scorer) if run.scorer else None
     except MmkgcError:  # a plugin that is no longer installed
-        model_class = None
-    return unlike_defaults(run.config, model_class)
+        settings = None
+    return unlike_defaults(run.config, settings)
 
 
 def _section(run: Run, name: str) -> dict[str, Any]:
-    found = run.config.get(name)
-    return found if isinstance(found, dict) else {}
+    section = run.config.get(name)
+    return section if isinstance(section, dict) else {}
 
 
 def _metrics(run: Run) -> dict[str, dict[str, float]]:
-    """Realistic metrics over both sides by split; numbers alone, of whatever the file holds."""
-    found: dict[str, dict[str, float]] = {}
+    """Realistic metrics over both sides by split; entries that are no numbers are left out."""
+    metrics: dict[str, dict[str, float]] = {}
     splits = (run.results or {}).get("metrics")
     for split, value in splits.items() if isinstance(splits, dict) else ():
         for key in ("both", "realistic"):
             value = value.get(key) if isinstance(value, dict) else None
         if isinstance(value, dict):
             numbers = {k: v for k, v in value.items() if _plain(v) == v and type(v) in (int, float)}
-            found[split] = numbers
-    return found
+            metrics[split] = numbers
+    return metrics
 
 
-def print_details(about: dict[str, Any], now: float) -> None:
-    """One run, a block for each question."""
-    why = f": {about['why']}" if about["why"] else ""
-    out.print(printable(f"{about['run']}: {about['state']}{why}"))
-    for problem in about["problems"]:
-        if problem != about["why"]:
+def print_details(details: dict[str, Any], now: float) -> None:
+    """Prints what `details` returns."""
+    why = f": {details['why']}" if details["why"] else ""
+    out.print(printable(f"{details['run']}: {details['state']}{why}"))
+    for problem in details["problems"]:
+        if problem != details["why"]:
             _line("", f"also: {problem}")
-    if about["strategy"]:
-        _line("completes", f"{about['completes']} by {about['strategy']}")
+    if details["strategy"]:
+        _line("completes", f"{details['completes']} by {details['strategy']}")
     else:
-        _line("scorer", about["scorer"] or "?")
-    _line("graph", about["graph"] or "?")
-    for i, (name, setting) in enumerate(about["settings"].items()):
+        _line("scorer", details["scorer"] or "?")
+    _line("graph", details["graph"] or "?")
+    for i, (name, setting) in enumerate(details["settings"].items()):
         default = "" if setting["default"] is None else f"  (default {setting['default']})"
         _line("" if i else "settings", f"{name} = {setting['value']}{default}")
-    if not about["settings"]:
+    if not details["settings"]:
         _line("settings", "all defaults")
-    for i, (modality, store) in enumerate(about["features"].items()):
+    for i, (modality, store) in enumerate(details["features"].items()):
         _line("" if i else "features", f"{modality}: {_store(store)}")
-    _print_environment(about["environment"], about["device"])
-    _print_progress(about)
-    for i, checkpoint in enumerate(about["checkpoints"]):
-        at = f"step {checkpoint['step']:,}"
+    _print_environment(details["environment"], details["device"])
+    _print_progress(details)
+    for i, checkpoint in enumerate(details["checkpoints"]):
+        position = f"step {checkpoint['step']:,}"
         if checkpoint["epoch"] is not None:
-            at += _position(checkpoint)
+            position += _position(checkpoint)
         age = ago(now - datetime.fromisoformat(checkpoint["touched"]).timestamp())
-        text = f"{at}, {age}, {size(checkpoint['bytes'])}"
+        text = f"{position}, {age}, {size(checkpoint['bytes'])}"
         _line("" if i else "checkpoints", checkpoint["problem"] or text)
-    if not about["checkpoints"]:
+    if not details["checkpoints"]:
         _line("checkpoints", "none")
-    for split, metrics in about["metrics"].items():
+    for split, metrics in details["metrics"].items():
         shown = [f"{name} {_metric(name, metrics[name])}" for name in
                  ("mrr", "mr", "hits@1", "hits@3", "hits@10") if name in metrics]  # fmt: skip
-        old = "  (of earlier weights)" if about["outdated_results"] else ""
+        old = "  (of earlier weights)" if details["outdated_results"] else ""
         _line(split, ", ".join(shown) + old)
-    if not about["metrics"]:
+    if not details["metrics"]:
         _line("results", "none")
-    _line("size", f"{size(about['bytes'])}, last touched {_local(about['touched'])}")
-    for i, line in enumerate(about["next"]):
+    _line("size", f"{size(details['bytes'])}, last touched {_local(details['touched'])}")
+    for i, line in enumerate(details["next"]):
         _line("" if i else "next", line)
 
 
 def _store(store: Any) -> str:
-    """What a run was given of a modality, as far as its record can be read."""
-    known = store.get if isinstance(store, dict) else {}.get
-    had, missing = (known("observed", 0), known("generated", 0)), known("missing", 0)
-    if not all(type(count) is int for count in (*had, missing)):
+    """The record of one feature store as a line; ``?`` for a damaged record."""
+    record = store.get if isinstance(store, dict) else {}.get
+    observed, generated = record("observed", 0), record("generated", 0)
+    missing = record("missing", 0)
+    if not all(type(count) is int for count in (observed, generated, missing)):
         return "?"
-    text = f"{sum(had):,} of {counted(sum(had) + missing, 'entity')}"
-    text += f", {had[1]:,} of them generated" if had[1] else ""
-    text += f", {known('fill')} for {missing:,}" if missing and known("fill") != "none" else ""
-    who = f", {known('encoder')}" if known("encoder") else ""
-    return f"{text}, {known('use')}{who}, SHA-256 {str(known('sha256'))[:12]}…"
+    present = observed + generated
+    text = f"{present:,} of {counted(present + missing, 'entity')}"
+    text += f", {generated:,} of them generated" if generated else ""
+    text += f", {record('fill')} for {missing:,}" if missing and record("fill") != "none" else ""
+    encoder = f", {record('encoder')}" if record("encoder") else ""
+    return f"{text}, {record('use')}{encoder}, SHA-256 {str(record('sha256'))[:12]}…"
 
 
 def _position(checkpoint: dict[str, Any]) -> str:
@@ -262,22 +266,23 @@ def _print_environment(environment: dict[str, Any], device: Any) -> None:
         _line("command", shlex.join(map(str, environment["command"])))
 
 
-def _print_progress(about: dict[str, Any]) -> None:
-    asked = f" of {about['epochs_asked']:,}" if about["epochs_asked"] else ""
-    how = about["stopped"] if about["state"] in ("finished", "interrupted") else None
-    _line("epochs", f"{about['epochs']:,}{asked}{f'; {_ending(how)}' if how else ''}")
-    if about["valid_mrr"] is not None:
-        epoch = f" at epoch {about['best_epoch']:,}" if about["best_epoch"] else ""
-        _line("best", f"valid MRR {_percent(about['valid_mrr'])}{epoch}")
-    if about["seconds"] is not None:
-        rate = about["triples_per_second"]
+def _print_progress(details: dict[str, Any]) -> None:
+    planned = f" of {details['epochs_asked']:,}" if details["epochs_asked"] else ""
+    stopped = details["stopped"] if details["state"] in ("finished", "interrupted") else None
+    _line("epochs", f"{details['epochs']:,}{planned}{f'; {_ending(stopped)}' if stopped else ''}")
+    if details["valid_mrr"] is not None:
+        epoch = f" at epoch {details['best_epoch']:,}" if details["best_epoch"] else ""
+        _line("best", f"valid MRR {_percent(details['valid_mrr'])}{epoch}")
+    if details["seconds"] is not None:
+        rate = details["triples_per_second"]
         _line(
-            "time", f"{_duration(about['seconds'])}" + (f", {rate:,.0f} triples/s" if rate else "")
+            "time",
+            f"{_duration(details['seconds'])}" + (f", {rate:,.0f} triples/s" if rate else ""),
         )
 
 
 def _ending(stopped: str) -> str:
-    """``signal 2`` by the name that people know."""
+    """``stopped by SIGINT`` for ``signal 2``."""
     number = stopped.removeprefix("signal ")
     try:
         return f"stopped by {signal.Signals(int(number)).name}"
@@ -286,7 +291,7 @@ def _ending(stopped: str) -> str:
 
 
 def removal_object(removal: Removal) -> dict[str, Any]:
-    """What goes from one run, for `--json`."""
+    """A removal for `--json`."""
     return {
         "run": str(removal.run.path),
         "state": removal.run.state.value,
@@ -299,7 +304,7 @@ def removal_object(removal: Removal) -> dict[str, Any]:
 
 
 def print_removals(removals: Sequence[Removal]) -> None:
-    """One line a run, as the files have names that say no more."""
+    """Prints one line for each run."""
     for removal in removals:
         what = "the whole run: " if removal.whole else ""
         why = " and ".join(removal.why)
@@ -321,7 +326,7 @@ def size(count: int) -> str:
 
 
 def ago(seconds: float) -> str:
-    """How long ago, in the largest unit that fits: ``just now``, ``5 min ago``, ``3 days ago``."""
+    """``just now``, ``5 min ago``, ``3 days ago``: in the largest unit that fits."""
     for unit, length in (("days", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= length:
             count = int(seconds // length)
@@ -346,7 +351,7 @@ def _metric(name: str, value: float) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON can hold it: TOML knows dates, NaN and infinity too."""
+    """The value as JSON allows it; TOML also has dates, NaN and infinity."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float) and value - value == 0:

@@ -1,8 +1,9 @@
-"""What all commands share: consoles, tables, exit codes, errors without tracebacks."""
+"""What all commands share: output, tables, exit codes, errors without tracebacks."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -12,28 +13,74 @@ import traceback
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from types import FrameType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from mmkgc_cli import __version__
 from mmkgc_cli.errors import Interrupted, MmkgcError, is_out_of_memory
 
-DEBUG = "MMKGC_TRACEBACK"
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
-# Results go to stdout, everything said on the way to stderr.
-# Tables are cut to the width of a terminal, never on their way into a file.
-out = Console(
-    highlight=False,
-    markup=False,
-    emoji=False,
-    soft_wrap=True,
-    width=None if sys.stdout.isatty() else 1000,
-)
-log = Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+DEBUG = "MMKGC_TRACEBACK"
+# Columns of output that does not go to a terminal: tables are never cut in a file or a pipe.
+UNLIMITED = 1000
+
+
+class Output:
+    """A stream of the process. Only tables and colours import rich."""
+
+    def __init__(self, stderr: bool) -> None:
+        self._stderr = stderr
+
+    @property
+    def file(self) -> TextIO:
+        """Where the output goes now."""
+        return sys.stderr if self._stderr else sys.stdout
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether rich may move the cursor and use colours."""
+        return _may_be_terminal(self.file) and self.console.is_terminal
+
+    @property
+    def width(self) -> int:
+        """Columns of a line."""
+        needs_console = self.file.isatty() or "console" in vars(self)
+        return self.console.width if needs_console else UNLIMITED
+
+    @functools.cached_property
+    def console(self) -> Console:
+        """The stream for rich."""
+        from rich.console import Console
+
+        cut = self._stderr or self.file.isatty()
+        return Console(
+            stderr=self._stderr, highlight=False, markup=False, emoji=False, soft_wrap=True,
+            width=None if cut else UNLIMITED,
+        )  # fmt: skip
+
+    def print(self, value: Any = "") -> None:
+        """Writes a line of text, or anything that rich can render."""
+        plain = isinstance(value, str) and all(map(str.isprintable, value.split("\n")))
+        # A console that exists may be drawing a progress bar, which only it can move.
+        if plain and "console" not in vars(self):
+            self.file.write(f"{value}\n")
+            self.file.flush()
+        else:
+            self.console.print(value)
+
+
+def _may_be_terminal(file: TextIO) -> bool:
+    # Rich treats other streams as terminals where these are set.
+    return file.isatty() or any(map(os.environ.get, ("FORCE_COLOR", "TTY_COMPATIBLE")))
+
+
+# Results go to stdout, messages to stderr.
+out, log = Output(stderr=False), Output(stderr=True)
 
 
 class Device(StrEnum):
@@ -76,70 +123,77 @@ def guarded(app: typer.Typer) -> None:
     except KeyboardInterrupt as error:
         _fail(error, 130, "interrupted")
     except SystemExit as error:
-        if error.code == 130:  # typer has turned Ctrl-C into an exit without a word
+        if error.code == 130:  # typer turns Ctrl-C into an exit without a message
             _fail(error, 130, "interrupted")
         raise
     except BrokenPipeError:
-        # The reader of a pipe went away; Python would complain once more at exit.
+        # The reader closed the pipe; without this, Python reports it again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
         where = "the output" if error.filename is None else str(error.filename)
         _fail(error, 3, f"{where}: {error.strerror or error}")
     except Exception as error:
-        from mmkgc_cli.plugins import blame
+        from mmkgc_cli.plugins import convert_error
 
-        if fault := blame(error):
-            _fail(error, fault.exit_code, str(fault))
+        if converted := convert_error(error):
+            _fail(error, converted.exit_code, str(converted))
         if is_out_of_memory(error):
-            _fail(error, 1, "not enough memory; lower model.dim, training.batch_size or "
-                  "negatives.count")  # fmt: skip
+            _fail(error, 1, "not enough memory; lower model.dim, the batch size or the number of "
+                  "negatives")  # fmt: skip
         first = (str(error).splitlines() or [""])[0]
         _fail(
-            error, 1, f"internal error: {type(error).__name__}: {first} "
-            f"(please report it; {DEBUG}=1 shows where)",
+            error, 1, f"internal error: {type(error).__name__}: {first}; "
+            f"report it with the output of the same command under {DEBUG}=1",
         )  # fmt: skip
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Interrupted("terminated", number)
+    raise Interrupted("terminated by a signal", number, fix="run the same command again")
 
 
 def _fail(error: BaseException, code: int, message: str | None = None) -> None:
     with contextlib.suppress(BrokenPipeError):
         for line in (message or str(error)).splitlines():
-            log.print(
-                Text("error: ", style="bold red").append(Text(line, style="not bold default"))
-            )
+            log.print(_in_colour(line) if log.is_terminal else f"error: {line}")
         if os.environ.get(DEBUG):
             traceback.print_exception(error)
     sys.exit(code)
 
 
+def _in_colour(line: str) -> Text:
+    from rich.text import Text
+
+    return Text("error: ", style="bold red").append(Text(line, style="not bold default"))
+
+
 def say(message: str) -> None:
-    """Tells something on the way, on stderr."""
-    log.print(Text(message))
+    """Prints a message on stderr."""
+    log.print(message)
 
 
 def print_json(value: Any) -> None:
     """Prints one JSON object on stdout."""
-    # Escapes for streams that could not show a character; their own would not be JSON.
-    plain = (sys.stdout.encoding or "").casefold() not in ("utf-8", "utf8")
-    sys.stdout.write(json.dumps(value, ensure_ascii=plain, allow_nan=False) + "\n")
+    # JSON escapes where the stream cannot encode a character; those of Python are no JSON.
+    ascii_only = (sys.stdout.encoding or "").casefold() not in ("utf-8", "utf8")
+    sys.stdout.write(json.dumps(value, ensure_ascii=ascii_only, allow_nan=False) + "\n")
 
 
 def printable(text: str) -> str:
-    """A text for a line of a terminal: what would move its cursor or colour it is escaped."""
+    """The text with control characters escaped, so that it stays on one line of a terminal."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def table(
     title: str, header: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1
 ) -> Table:
-    """A table whose first column is text, shortened where there is no room; the others never are.
+    """A table; only its first column is shortened on a narrow terminal.
 
-    The first `texts` columns are aligned to the left, the rest, numbers, to the right.
+    The first `texts` columns are aligned to the left, the others (numbers) to the right.
     """
+    from rich.table import Table
+    from rich.text import Text
+
     rows = list(rows)
     result = Table(
         title=Text(title) if title else None, title_justify="left", box=None, pad_edge=False

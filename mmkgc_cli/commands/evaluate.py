@@ -31,9 +31,11 @@ def evaluate(
 ) -> None:
     """Rank head and tail of every triple, filtered; write results.json and the ranks."""
     from mmkgc_cli.runs.directory import RunDirectory
-    from mmkgc_cli.runs.evaluation import run_evaluation
 
     directory = RunDirectory(run)
+    directory.require()  # before torch is imported
+    from mmkgc_cli.runs.evaluation import run_evaluation
+
     results = run_evaluation(directory, graph, split.value, device.value)
     if change := results["model"]["plugin"]["change"]:
         say(f"warning: {change}; the results record this")

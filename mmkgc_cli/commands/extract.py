@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mmkgc_cli.commands._shell import (
     Device,
@@ -25,6 +24,8 @@ from mmkgc_cli.commands.features import CompressionOption, Dtype, GraphOption, O
 from mmkgc_cli.text import counted
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from mmkgc_cli.extraction.driver import ExtractionResult
     from mmkgc_cli.extraction.registry import Modality
 
@@ -176,13 +177,15 @@ class ExtractDisplay:
         self._progress: Progress | None = None
         self._task: Any = None
         if log.is_terminal:
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
             self._progress = Progress(
                 TextColumn(modality_entry.name),
                 BarColumn(),
                 TextColumn("{task.fields[note]}"),
                 TextColumn("ETA"),
                 TimeRemainingColumn(),
-                console=log,
+                console=log.console,
                 transient=True,
             )
 

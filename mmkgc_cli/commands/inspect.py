@@ -26,9 +26,12 @@ def inspect(
     triples, which the entropy thresholds of the run divide into easy, ambiguous and hard.
     """
     from mmkgc_cli.runs.directory import RunDirectory
+
+    directory = RunDirectory(run)
+    directory.require()  # before torch is imported
     from mmkgc_cli.runs.inspection import inspect_run
 
-    report = inspect_run(RunDirectory(run), graph)
+    report = inspect_run(directory, graph)
     if as_json:
         print_json(dataclasses.asdict(report))
         return

@@ -36,27 +36,25 @@ def profile(
 ) -> None:
     """Time the parts of a training step, compared with the time for memory access alone."""
     from mmkgc_cli.kg.storage import load_graph
-    from mmkgc_cli.runs import profiling
-    from mmkgc_cli.runs.config import resolve
+    from mmkgc_cli.runs.config import resolve_plugins
     from mmkgc_cli.runs.toml_file import NO_FILE, read_toml
-    from mmkgc_cli.scoring import load_scorer
 
     flags: dict[tuple[str, str], Any] = {
         ("features", modality): path for modality, path in stores(features).items()
     }
     if device is not None:
         flags["training", "device"] = device.value
-    scorer_class = load_scorer(scorer)
     file = read_toml(config) if config else NO_FILE
-    resolved = resolve(
+    resolved = resolve_plugins(
         scorer,
-        scorer_class.Config,
         file=file,
         flags=flags,
         overrides=overrides or [],
         warn=lambda line: say(f"warning: {line}"),
     )
     loaded = load_graph(graph)
+    from mmkgc_cli.runs import profiling  # torch: after the settings are checked
+
     try:
         report = profiling.profile(resolved, loaded, steps)
     except profiling.NothingToTrain:

@@ -1,4 +1,4 @@
-"""``mmkgc runs``: which runs there are, what became of them, and what can go."""
+"""``mmkgc runs``: lists runs, shows one, and removes files that are not needed."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     from mmkgc_cli.runs.cleaning import Removal
 
 app = typer.Typer(
-    help="List runs, show one, make room.",
+    help="List runs, show one, and remove files that are not needed.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-Folder = Annotated[Path, typer.Argument(help="Where the runs are.")]
+Folder = Annotated[Path, typer.Argument(help="Folder that contains the runs.")]
 
 
 @app.command("list")
 def list_(
     folder: Folder = Path("runs"),
-    scorer: Annotated[str | None, typer.Option(help="Only runs of this scorer.")] = None,
-    graph: Annotated[str | None, typer.Option(help="Only runs on the graph of this name.")] = None,
+    scorer: Annotated[str | None, typer.Option(help="List only runs of this scorer.")] = None,
+    graph: Annotated[str | None, typer.Option(help="List only runs on this graph (name).")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """List the runs below FOLDER, the one last touched first: state, epochs, MRR, size."""
+    """List the runs below FOLDER, last changed first: state, epochs, MRR, size."""
     from mmkgc_cli.runs.listing import list_runs
 
     runs = [
@@ -52,48 +52,49 @@ def list_(
     elif runs:
         print_list(runs, time.time())
     else:
-        such = "" if scorer is None and graph is None else " of that scorer and graph"
-        say(f"no runs{such} below {printable(str(folder))}")
+        filtered = "" if scorer is None and graph is None else " of that scorer and graph"
+        say(f"no runs{filtered} below {printable(str(folder))}")
 
 
 @app.command("show")
 def show(
     run: Annotated[Path, typer.Argument(help="Run directory.")], as_json: JsonFlag = False
 ) -> None:
-    """Show how RUN was set up, how far it came, what it scored, and what to do next."""
+    """Show the settings, progress and results of RUN, and what to do next."""
     from mmkgc_cli.errors import DataError
     from mmkgc_cli.runs.status import inspect, is_run
 
     if not is_run(run):
-        raise DataError(f"{run}: no run there; mmkgc runs list FOLDER shows where there are some")
-    about = details(inspect(run))
+        raise DataError(
+            f"{run}: not a run directory", fix="list the runs of a folder: mmkgc runs list FOLDER"
+        )
+    description = details(inspect(run))
     if as_json:
-        print_json(about)
+        print_json(description)
     else:
-        print_details(about, time.time())
+        print_details(description, time.time())
 
 
 @app.command("clean")
 def clean(
     folder: Folder = Path("runs"),
     yes: Annotated[
-        bool, typer.Option("--yes", help="Remove it; without, it is only shown.")
+        bool, typer.Option("--yes", help="Remove the files; the default only shows them.")
     ] = False,
     failed: Annotated[
         bool,
         typer.Option(
             "--failed",
-            help="Also whole runs that failed, or stopped without a checkpoint, before they had "
-            "weights.",
+            help="Also remove failed runs, and stopped runs without a checkpoint or weights.",
         ),
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show what finished runs below FOLDER no longer need, and remove it with --yes.
+    """Show what finished runs below FOLDER no longer need; remove it with --yes.
 
-    Checkpoints of finished runs go, and temporary files of dead processes; weights, results,
-    traces and settings stay. Without its checkpoints a finished run can be evaluated, but not be
-    trained for longer. Runs that are in training, or can go on, are left alone.
+    This removes checkpoints of finished runs and temporary files of dead processes, and keeps
+    weights, results, traces and settings. A finished run without checkpoints can be evaluated, but
+    not trained for longer. Runs that are training or can be resumed are not changed.
     """
     from mmkgc_cli.errors import DataError
     from mmkgc_cli.runs.cleaning import plan, remove
@@ -116,4 +117,4 @@ def clean(
             out.print(f"would remove: {files}, {size(total)}")
             say("nothing has been removed; --yes does it")
     if problems := [problem for removal in removals for problem in removal.problems]:
-        raise DataError("\n".join(map(printable, problems)))
+        raise DataError.joined(map(printable, problems))

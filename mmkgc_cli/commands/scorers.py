@@ -34,14 +34,14 @@ Name = Annotated[str, typer.Argument(help="Name of the scorer.")]
 def list_(as_json: JsonFlag = False) -> None:
     """List scorers: built-in, from installed packages, from ./scorers and from MMKGC_SCORERS.
 
-    The files are parsed but not executed; `mmkgc scorers show` executes one and shows the rest.
+    Files are read, not imported; what a file does not show as a literal is left out.
     """
     from mmkgc_cli.plugins import discover
-    from mmkgc_cli.scoring.describe import listed
+    from mmkgc_cli.scoring.describe import list_scorers
     from mmkgc_cli.scoring.registry import SCORERS
 
     catalogue = discover(SCORERS)
-    entries = listed(catalogue)
+    entries = list_scorers(catalogue)
     if as_json:
         print_json({"scorers": entries, "problems": catalogue.problems})
         return
@@ -75,24 +75,27 @@ def _columns(rows: list[list[str]], width: int) -> list[str]:
 @app.command("show")
 def show(name: Name, as_json: JsonFlag = False) -> None:
     """Show the citation of a scorer, how it scores, and its settings."""
-    from mmkgc_cli.scoring.describe import described
+    from mmkgc_cli.scoring.describe import describe_scorer, scores_triples_only
 
-    description = described(name)
+    description = describe_scorer(name)
     if as_json:
         print_json(description)
         return
     out.print(printable(f"{name}: {description['summary']}"))
+    two_way = {True: "yes: head and tail queries give a triple the same score", False: "no"}
+    modalities = description["modalities"]
     lines = {
         "file": f"{description['file']} ({description['origin']})",
         "cite": description["citation"],
-        "metric": description["metric"] or "none: scores whole triples",
-        "two-way": "yes: head and tail queries give a triple the same score"
-        if description["two_way"]
-        else "no",
-        "modalities": ", ".join(description["modalities"] or ()) or "none",
+        "metric": description["metric"],
+        "two-way": two_way.get(description["two_way"]),
+        "modalities": None if modalities is None else ", ".join(modalities) or "none",
     }
+    if scores_triples_only(name):
+        lines["metric"] = "none: scores whole triples"
     for title, text in lines.items():
-        out.print(printable(f"  {title:<12} {text}"))
+        if text is not None:  # the source shows it
+            out.print(printable(f"  {title:<12} {text}"))
     rows = [
         [key, setting["type"], _default(setting), setting["range"] or "", setting["help"]]
         for key, setting in description["settings"].items()

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mmkgc_cli.commands._features_flag import FeaturesOption, stores
 from mmkgc_cli.commands._shell import Device, JsonFlag, log, out, print_json, say
@@ -17,6 +16,8 @@ from mmkgc_cli.errors import UsageError
 from mmkgc_cli.training.loop import Callback
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from mmkgc_cli.kg.graph import Graph
     from mmkgc_cli.runs.directory import RunDirectory
     from mmkgc_cli.runs.estimate import Estimate
@@ -99,13 +100,11 @@ def train(
     as_json: JsonFlag = False,
 ) -> None:
     """Train SCORER, keep the weights that rank valid best, and leave a run directory."""
-    from mmkgc_cli.runs.config import resolve
+    from mmkgc_cli.runs.config import resolve_plugins
     from mmkgc_cli.runs.directory import RunDirectory
     from mmkgc_cli.runs.loggers import Loggers
     from mmkgc_cli.runs.plugins import names_taken
     from mmkgc_cli.runs.toml_file import NO_FILE, read_toml
-    from mmkgc_cli.runs.training import resume_training, run_training
-    from mmkgc_cli.scoring import load_scorer
 
     loggers = Loggers([name.value for name in dict.fromkeys(log_to or [])], say)
     if resume is not None:
@@ -118,6 +117,8 @@ def train(
                 "--resume takes its settings from the run; only --epochs, --graph, --features and "
                 "--log go with it"
             )
+        from mmkgc_cli.runs.training import resume_training
+
         directory = RunDirectory(resume)
         with TrainingDisplay() as display:
             resumed = resume_training(
@@ -141,9 +142,8 @@ def train(
         **{("features", modality): path for modality, path in stores(features).items()},
     }
     file = read_toml(config) if config else NO_FILE
-    resolved = resolve(
+    resolved = resolve_plugins(
         scorer,
-        load_scorer(scorer).Config,
         file=file,
         flags={key: value for key, value in flags.items() if value is not None},
         overrides=overrides or [],
@@ -159,6 +159,8 @@ def train(
 
         say_estimate(estimate(resolved, load_graph(graph), directory.path), as_json)
         return
+    from mmkgc_cli.runs.training import run_training  # torch: after the settings are checked
+
     with TrainingDisplay() as display:
         trained = run_training(resolved, graph, directory, [display, loggers], overwrite=overwrite)
         report(directory, trained, as_json)
@@ -249,6 +251,14 @@ class TrainingDisplay(Callback):
         self._progress: Progress | None = None
         self._task: Any = None
         if log.is_terminal:
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeRemainingColumn,
+            )
+
             self._progress = Progress(
                 TextColumn("epoch"),
                 BarColumn(),
@@ -256,7 +266,7 @@ class TrainingDisplay(Callback):
                 TextColumn("{task.fields[note]}"),
                 TextColumn("ETA"),
                 TimeRemainingColumn(),
-                console=log,
+                console=log.console,
                 transient=True,
             )
 

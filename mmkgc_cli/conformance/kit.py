@@ -11,7 +11,7 @@ from mmkgc_cli.conformance import agreement, construction, losses, values
 from mmkgc_cli.conformance.findings import Failed, Finding, Property, Skipped
 from mmkgc_cli.conformance.subject import Subject
 from mmkgc_cli.errors import MmkgcError
-from mmkgc_cli.plugins.tracebacks import place_in, said
+from mmkgc_cli.plugins.tracebacks import describe, locate
 from mmkgc_cli.scoring import Scorer, ScorerConfig
 
 CONSTRUCTED = ("constructor",)
@@ -244,8 +244,8 @@ def _describe(scorer_class: type[Scorer], error: Exception) -> str:
         file = inspect.getsourcefile(scorer_class)
     except TypeError:
         file = None
-    place = place_in(error, file) if file else None
+    place = locate(error, file) if file else None
     if file is None or place is None:
-        return f"{scorer_class.__name__}: {said(error)}"
+        return f"{scorer_class.__name__}: {describe(error)}"
     shown = os.path.relpath(file) if Path(file).is_relative_to(Path.cwd()) else file
-    return f"{shown}:{place[0]}: {place[1]}: {said(error)}"
+    return f"{shown}:{place[0]}: {place[1]}: {describe(error)}"

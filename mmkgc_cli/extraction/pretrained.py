@@ -24,7 +24,7 @@ _WEIGHTS = re.compile(r"(?:model|adapter).*\.safetensors")
 _PICKLED = re.compile(r"pytorch_model.*\.bin")
 _OTHERS = re.compile(r".*\.(?:json|txt|model|jinja)")
 _HUB_NAME = re.compile(r"[\w.-]+(?:/[\w.-]+)?")
-_INSTALL = "run `pip install 'mmkgc[extract]'`"
+_INSTALL = "run `pip install transformers`"
 _OTHER = "choose another model with --encoder"
 
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.features.format import Floats, Mask
 from mmkgc_cli.features.store import FeatureStore
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.text import counted
+
+if TYPE_CHECKING:  # torch is imported where vectors are turned into tensors
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +64,8 @@ class AlignedFeatures:
         Raises:
             DataError: the store is damaged.
         """
+        import torch
+
         table = torch.empty((len(self.rows), self.store.width), device=device)
         # In file order, so that each chunk is read once.
         entities = np.argsort(self.rows, kind="stable")
@@ -127,6 +131,8 @@ class RowCache:
         Raises:
             DataError: the store is damaged.
         """
+        import torch
+
         store = self._features.store
         rows = self._features.rows[entities.cpu().numpy().reshape(-1)]
         chunks, offsets = np.divmod(rows, store.chunk_rows)

@@ -1,4 +1,4 @@
-"""Checks of the class of a plugin that kinds have in common."""
+"""Checks of plugin classes that all kinds share."""
 
 from __future__ import annotations
 
@@ -8,34 +8,41 @@ from typing import Any
 from mmkgc_cli.plugins.kinds import Complaint
 
 
-def takes(of: type, name: str, arguments: tuple[str, ...]) -> Complaint | None:
-    """Whether the method `name` can be called with `arguments` by position."""
+def check_arguments(plugin: type, name: str, arguments: tuple[str, ...]) -> Complaint | None:
+    """Checks that the method `name` can be called with positional `arguments`."""
     try:
-        signature = inspect.signature(getattr(of, name))
+        signature = inspect.signature(getattr(plugin, name))
     except (TypeError, ValueError):  # not written in Python
         return None
     try:
         signature.bind(None, *arguments)
     except TypeError:
-        wanted = ", ".join(("self", *arguments))
+        expected = ", ".join(("self", *arguments))
         got = ", ".join(map(str, signature.parameters))
-        return Complaint(name, f"expected the arguments ({wanted}), got ({got})")
+        return Complaint(
+            name, f"expected the arguments ({expected}), got ({got})",
+            f"define it as def {name}({expected})",
+        )  # fmt: skip
     return None
 
 
-def described(of: type, config_base: type) -> Complaint | None:
-    """Whether it says whom to cite, and has settings of the right kind."""
-    citation: Any = getattr(of, "citation", None)
+def check_description(plugin: type, config_base: type) -> Complaint | None:
+    """Checks `citation` and `Config`."""
+    citation: Any = getattr(plugin, "citation", None)
     if not isinstance(citation, str) or not citation.strip():
-        what = "expected a text that says whom to cite"
-        return Complaint("citation", f"{what}, got {shown(citation)}")
-    config: Any = getattr(of, "Config", None)
+        return Complaint(
+            "citation", f"expected a text that says whom to cite, got {shown(citation)}",
+            'set citation = "AUTHORS. TITLE. VENUE, YEAR."',
+        )  # fmt: skip
+    config: Any = getattr(plugin, "Config", None)
     if not (isinstance(config, type) and issubclass(config, config_base)):
-        what = f"expected a subclass of {config_base.__name__}"
-        return Complaint("Config", f"{what}, got {shown(config)}")
+        return Complaint(
+            "Config", f"expected a subclass of {config_base.__name__}, got {shown(config)}",
+            f"derive the class of settings from {config_base.__name__}",
+        )  # fmt: skip
     return None
 
 
 def shown(value: object) -> str:
-    """A value as a complaint names it."""
+    """A value as a message shows it."""
     return "none" if value is None else repr(value)

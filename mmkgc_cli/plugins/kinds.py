@@ -1,15 +1,19 @@
-"""What a kind of plugin is, and a plugin that was found."""
+"""Kinds of plugins (scorers, samplers), and a plugin file that was found."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from mmkgc_cli.errors import DataError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 T = TypeVar("T")
 BUILT_IN = "built in"
@@ -17,42 +21,104 @@ BUILT_IN = "built in"
 
 @dataclass(frozen=True)
 class Complaint:
-    """What is wrong with a class: which member, what was expected and what is there."""
+    """What is wrong with a class: the member, what was expected and what came, and the fix."""
 
     member: str
     text: str
+    fix: str
 
 
 @dataclass(frozen=True)
 class PluginKind(Generic[T]):
-    """What plugins of one kind are called, where they are looked for, and what they must be.
+    """One kind of plugin: its noun, where files are searched, and what a class must define.
 
-    `base` and `check` are functions, so that what they need is imported only for loading a plugin.
+    The base class is named, not imported, since it needs torch: listing plugins does not.
     """
 
     noun: str
     package: str  # of the built-in ones
     group: str  # of entry points
     folder: str  # in the working directory
-    variable: str  # more folders, separated as in PATH
-    attribute: str  # of the module, which holds the class
-    base: Callable[[], type[T]]
-    check: Callable[[type[T]], Complaint | None]
+    variable: str  # lists more folders, separated as in PATH
+    attribute: str  # of the module; names the class
+    base: str  # MODULE:CLASS; its attribute `Config` is the base of settings
+    # Positional arguments (without self) of the methods that mmkgc calls.
+    calls: Mapping[str, tuple[str, ...]]
+    # What this kind checks in addition: class and base class.
+    check: Callable[[type[T], type[T]], Complaint | None]
+
+    def base_class(self) -> type[T]:
+        """Imports the base class."""
+        module, _, name = self.base.partition(":")
+        return cast("type[T]", getattr(importlib.import_module(module), name))
+
+    def load(self, name: str) -> type[T]:
+        """The class of the plugin `name`; no other plugin is imported.
+
+        Raises:
+            UsageError: for an unknown name.
+            DataError: for a broken plugin: file and line, member, expected and got.
+        """
+        from mmkgc_cli.plugins.discovery import require
+        from mmkgc_cli.plugins.loading import load_plugin
+
+        return load_plugin(self, require(self, name))
+
+    def load_file(self, file: Path) -> type[T]:
+        """The class of the plugin in `file`, which may be in any folder.
+
+        Raises:
+            DataError: as `load`.
+        """
+        from mmkgc_cli.plugins.loading import load_plugin
+
+        return load_plugin(self, Plugin(file.stem, str(file.parent), file.absolute()))
+
+    def declared_settings(self, name: str) -> type[BaseModel] | None:
+        """The settings of the plugin `name`, read from its source; see `declarations`.
+
+        Raises:
+            UsageError: for an unknown name.
+        """
+        from mmkgc_cli.plugins.declarations import declared_settings
+        from mmkgc_cli.plugins.discovery import require
+
+        return declared_settings(require(self, name), self)
+
+    def settings(self, name: str, *, validated: bool = True) -> type[BaseModel]:
+        """The class of the settings of the plugin `name`.
+
+        The plugin is imported only where its source does not suffice: where it does not show a
+        field, or, if `validated`, where settings have validators.
+
+        Raises:
+            UsageError: for an unknown name.
+            DataError: when the plugin has to be imported and is broken.
+        """
+        from mmkgc_cli.plugins.declarations import declaration
+        from mmkgc_cli.plugins.discovery import require
+
+        declared = declaration(require(self, name), self)
+        if declared.settings is None or (validated and declared.has_validators):
+            plugin: Any = self.load(name)
+            settings: type[BaseModel] = plugin.Config
+            return settings
+        return declared.settings
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """A plugin that was found, not imported yet."""
+    """A plugin that was found; it may not be imported yet."""
 
     name: str
     origin: str
-    file: Path | None  # absolute; None where an entry point leads nowhere
-    module: str = ""  # to import by; empty for a file that belongs to no package
+    file: Path | None  # absolute; None for an entry point without a module
+    module: str = ""  # dotted name; empty for a file that belongs to no package
     attribute: str = ""
 
     @property
     def where(self) -> str:
-        """The file as a message names it: from the working directory where it is in there."""
+        """The file for messages, relative to the working directory where possible."""
         if self.file is None:
             return f"{self.origin}: {self.module}"
         with contextlib.suppress(ValueError, OSError):
@@ -60,21 +126,24 @@ class Plugin:
         return str(self.file)
 
     def sha256(self) -> str:
-        """Of the file; empty where there is none.
+        """The SHA-256 of the file; empty without a file.
 
         Raises:
-            DataError: when it cannot be read.
+            DataError: when the file cannot be read.
         """
         return hashlib.sha256(self.read()).hexdigest() if self.file else ""
 
     def read(self) -> bytes:
-        """What is in the file, which there must be.
+        """The bytes of the file, which must not be None.
 
         Raises:
-            DataError: when it cannot be read.
+            DataError: when the file cannot be read.
         """
         assert self.file is not None
         try:
             return self.file.read_bytes()
         except OSError as error:
-            raise DataError(f"{self.where}: cannot be read: {error.strerror}") from error
+            raise DataError(
+                f"{self.where}: cannot be read: {error.strerror}",
+                fix=f"make it readable: chmod u+r {self.where}",
+            ) from error

@@ -1,4 +1,4 @@
-"""Loads a plugin: runs its file, and holds the class in it against what the core will call."""
+"""Imports a plugin and checks its class."""
 
 from __future__ import annotations
 
@@ -7,74 +7,70 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from mmkgc_cli.errors import DataError
-from mmkgc_cli.plugins.discovery import require
-from mmkgc_cli.plugins.kinds import Plugin, PluginKind, T
+from mmkgc_cli.plugins.checks import check_arguments, check_description
+from mmkgc_cli.plugins.kinds import Complaint, Plugin, PluginKind, T
 from mmkgc_cli.plugins.source import import_failure, line_of
-from mmkgc_cli.plugins.tracebacks import remember
-
-
-def load(kind: PluginKind[T], name: str) -> type[T]:
-    """The class of the plugin `name`; no other plugin is imported.
-
-    Raises:
-        UsageError: when there is none of that name; lists the nearest.
-        DataError: when it is broken: file and line, member, expected and got.
-    """
-    return load_plugin(kind, require(kind, name))
-
-
-def load_file(kind: PluginKind[T], file: Path) -> type[T]:
-    """The class of the plugin in `file`, wherever that is.
-
-    Raises:
-        DataError: as `load`.
-    """
-    return load_plugin(kind, Plugin(file.stem, str(file.parent), file.absolute()))
+from mmkgc_cli.plugins.tracebacks import register
 
 
 def load_plugin(kind: PluginKind[T], plugin: Plugin) -> type[T]:
     """The class of a plugin that was found.
 
     Raises:
-        DataError: as `load`.
+        DataError: for a broken plugin: file and line, member, expected and got.
     """
     source = b"" if plugin.module else plugin.read()
-    remember(plugin)
+    register(plugin)
     try:
-        # A plugin that prints must not end up in a command's output.
+        # The output of a command is not the place for what a plugin prints.
         with contextlib.redirect_stdout(sys.stderr):
             module = _import(plugin, source)
     except (Exception, SystemExit) as error:
-        raise DataError(import_failure(plugin, error)) from error
-    attribute = plugin.attribute or kind.attribute
-    base = kind.base()
-    expected = f"expected a subclass of {base.__module__}.{base.__qualname__}"
-    if not hasattr(module, attribute):
         raise DataError(
-            f"{plugin.where}: {attribute}: {expected}, got nothing; end the file with "
-            f"{attribute} = YourClass"
-        )
+            import_failure(plugin, error), fix=f"correct the file of the {kind.noun}"
+        ) from error
+    attribute = plugin.attribute or kind.attribute
+    base = kind.base_class()
+    expected = f"expected a subclass of {base.__module__}.{base.__qualname__}"
+    fix = f"end the file with {attribute} = YourClass"
+    if not hasattr(module, attribute):
+        raise DataError(f"{plugin.where}: {attribute}: {expected}, got nothing", fix=fix)
     value = getattr(module, attribute)
     if not (isinstance(value, type) and issubclass(value, base)) or value is base:
         line = line_of(plugin, attribute)
-        raise DataError(f"{plugin.where}{line}: {attribute}: {expected}, got {_short(value)}")
-    if complaint := kind.check(value):
+        raise DataError(
+            f"{plugin.where}{line}: {attribute}: {expected}, got {_short(value)}", fix=fix
+        )
+    if complaint := _check(kind, value, base):
         line = line_of(plugin, value.__name__, complaint.member)
         raise DataError(
-            f"{plugin.where}{line}: {value.__name__}.{complaint.member}: {complaint.text}"
+            f"{plugin.where}{line}: {value.__name__}.{complaint.member}: {complaint.text}",
+            fix=complaint.fix,
         )
     return value
+
+
+def _check(kind: PluginKind[T], plugin: type[T], base: type[T]) -> Complaint | None:
+    """The first thing that is wrong with a class."""
+    if complaint := kind.check(plugin, base):
+        return complaint
+    for name, arguments in kind.calls.items():
+        called = name == "__init__" or getattr(plugin, name) is not getattr(base, name)
+        if called and (complaint := check_arguments(plugin, name, arguments)):
+            return complaint
+    config: Any = getattr(base, "Config")  # noqa: B009
+    return check_description(plugin, config)
 
 
 def _import(plugin: Plugin, source: bytes) -> ModuleType:
     if plugin.module:
         return importlib.import_module(plugin.module)
-    # What runs is what has this checksum: no bytecode of an earlier version gets in between. The
-    # name tells files of one name apart, and files that were edited while the process runs.
+    # Compiled from the bytes that have the recorded checksum, not from cached bytecode. The digest
+    # in the name separates files of equal names, and versions of a file that is edited meanwhile.
     assert plugin.file is not None
     digest = hashlib.sha256(str(plugin.file).encode() + b"\0" + source).hexdigest()
     name = f"mmkgc_plugin_{plugin.name}_{digest[:16]}"
@@ -83,7 +79,7 @@ def _import(plugin: Plugin, source: bytes) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, plugin.file)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # pydantic looks annotations up there
+    sys.modules[name] = module  # where pydantic resolves annotations
     try:
         exec(compile(source, str(plugin.file), "exec", dont_inherit=True), module.__dict__)
     except BaseException:

@@ -1,117 +1,109 @@
-"""What the file of a plugin says without being run."""
+"""Reads the source of a plugin without running it."""
 
 from __future__ import annotations
 
 import ast
-import contextlib
+import hashlib
 import warnings
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from mmkgc_cli.errors import MmkgcError
 from mmkgc_cli.plugins.kinds import Plugin
-from mmkgc_cli.plugins.tracebacks import place_in, said
+from mmkgc_cli.plugins.tracebacks import describe, locate
+
+# Parsed files of this process by SHA-256. All built-in plugins and what they import parse in less
+# than 50 ms, so nothing is cached on the disk.
+_parsed: dict[bytes, ast.Module] = {}
 
 
 @dataclass(frozen=True)
 class Outline:
-    """What a file says of itself without being run; `problem` is one line, empty if none shows."""
+    """What the source shows: `summary`, and `problem`, one line or empty."""
 
     summary: str = ""
-    constants: dict[str, Any] = field(default_factory=dict)  # literal attributes of the class
     problem: str = ""
 
 
 def outline(plugin: Plugin, attribute: str) -> Outline:
-    """What the file of a plugin says without being run: a summary, and what is plainly wrong."""
+    """The summary of a plugin, and whether its file is evidently broken."""
     if plugin.file is None:
         return Outline(problem=f"{plugin.where}: no such module")
     try:
-        tree = _parse(plugin)
+        tree = parse(plugin.read(), str(plugin.file))
     except MmkgcError as error:
         return Outline(problem=str(error))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return Outline(problem=import_failure(plugin, error))
     summary = (ast.get_docstring(tree) or "").strip().partition("\n")[0]
     attribute = plugin.attribute or attribute
-    if not _binds(tree, attribute):
-        return Outline(summary, problem=f"{plugin.where}: {attribute} is defined nowhere")
-    return Outline(summary, _constants(tree, attribute))
+    if not _may_define(tree, attribute):
+        return Outline(summary, f"{plugin.where}: {attribute} is defined nowhere")
+    return Outline(summary)
 
 
-def _parse(plugin: Plugin) -> ast.Module:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # said again when it is loaded
-        return ast.parse(plugin.read(), str(plugin.file))
+def parse(source: bytes, file: str) -> ast.Module:
+    """The syntax tree of a file.
+
+    Raises:
+        SyntaxError, ValueError, RecursionError, MemoryError: when it is not valid Python.
+    """
+    digest = hashlib.sha256(source).digest()
+    if digest not in _parsed:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python shows them when the file is imported
+            _parsed[digest] = ast.parse(source, file)
+    return _parsed[digest]
 
 
 def import_failure(plugin: Plugin, error: BaseException) -> str:
     """One line on why a plugin cannot be imported, with the line of its file."""
-    here = str(plugin.file)
-    if isinstance(error, SyntaxError) and error.filename in (here, None, "<unknown>"):
+    file = str(plugin.file)
+    if isinstance(error, SyntaxError) and error.filename in (file, None, "<unknown>"):
         line = f":{error.lineno}" if error.lineno else ""
         return f"{plugin.where}{line}: not valid Python: {error.msg}"
-    place = place_in(error, here)
+    place = locate(error, file)
     line = f":{place[0]}" if place else ""
-    return f"{plugin.where}{line}: cannot be imported: {said(error)}"
+    return f"{plugin.where}{line}: cannot be imported: {describe(error)}"
 
 
 def line_of(plugin: Plugin, name: str, member: str = "") -> str:
-    """``:12`` for the top-level `name`, or for `member` where that class defines it."""
+    """``:12``, the line of the top-level `name`, or of `member` where that class defines it."""
     try:
-        tree = _parse(plugin) if plugin.file else ast.Module([], [])
+        tree = parse(plugin.read(), str(plugin.file)) if plugin.file else ast.Module([], [])
     except (MmkgcError, SyntaxError, ValueError):
         return ""
-    found = ""
+    line = ""
     for node in tree.body:
-        if name in _names(node):
-            found = f":{node.lineno}"
-            for part in node.body if isinstance(node, ast.ClassDef) else ():
-                if member in _names(part):
-                    found = f":{part.lineno}"
-    return found
+        if name in bound_names(node):
+            line = f":{node.lineno}"
+            for statement in node.body if isinstance(node, ast.ClassDef) else ():
+                if member in bound_names(statement):
+                    line = f":{statement.lineno}"
+    return line
 
 
-def _names(node: ast.stmt) -> set[str]:
-    """What a statement of a module or class binds, as far as one sees."""
+def bound_names(node: ast.stmt) -> set[str]:
+    """The names that a statement evidently binds in its module or class."""
     if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
         return {node.name}
     if isinstance(node, ast.Import | ast.ImportFrom):
         return {alias.asname or alias.name for alias in node.names}
     return {
-        part.id
-        for part in ast.walk(node)
-        if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)
+        child.id
+        for child in ast.walk(node)
+        if isinstance(child, ast.Name) and isinstance(child.ctx, ast.Store)
     }
 
 
-def _binds(tree: ast.Module, name: str) -> bool:
-    """Whether running a module may define `name`, in whatever way."""
+def _may_define(tree: ast.Module, name: str) -> bool:
+    """Whether running a module may define `name` in any way."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import | ast.ImportFrom | ast.ClassDef | ast.FunctionDef):
-            named = bool(_names(node) & {name, "*", "__getattr__"})
+            matches = bool(bound_names(node) & {name, "*", "__getattr__"})
         elif isinstance(node, ast.Name | ast.Constant):
-            named = name == (node.id if isinstance(node, ast.Name) else node.value)
+            matches = name == (node.id if isinstance(node, ast.Name) else node.value)
         else:
-            named = False
-        if named:
+            matches = False
+        if matches:
             return True
     return False
-
-
-def _constants(tree: ast.Module, attribute: str) -> dict[str, Any]:
-    """Literal attributes of the class that `attribute` stands for."""
-    target = attribute
-    for node in tree.body:
-        if isinstance(node, ast.Assign | ast.AnnAssign) and attribute in _names(node):
-            target = node.value.id if isinstance(node.value, ast.Name) else target
-    found: dict[str, Any] = {}
-    for node in tree.body:
-        if not (isinstance(node, ast.ClassDef) and node.name == target):
-            continue
-        for part in node.body:
-            if isinstance(part, ast.Assign | ast.AnnAssign) and part.value is not None:
-                with contextlib.suppress(ValueError, TypeError):
-                    value = ast.literal_eval(part.value)
-                    found |= dict.fromkeys(_names(part), value)
-    return found

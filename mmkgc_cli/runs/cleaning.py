@@ -1,4 +1,4 @@
-"""Makes room: what runs no longer need, shown before it goes."""
+"""Finds and removes files that runs no longer need."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from mmkgc_cli.text import counted
 
 @dataclass
 class Removal:
-    """What goes from one run, and why."""
+    """The files to remove from one run, and why."""
 
     run: Run
     files: list[File]
     why: list[str]
     whole: bool = False
-    problems: list[str] = field(default_factory=list)  # why some of it stayed
+    problems: list[str] = field(default_factory=list)  # why files were kept
 
     @property
     def bytes(self) -> int:
-        """How much room it frees."""
+        """The size of the files."""
         return sum(file.bytes for file in self.files)
 
 
 def plan(folder: Path, failed: bool) -> list[Removal]:
-    """What `clean` would remove below a folder; changes nothing.
+    """The removals of `clean` below a folder; changes nothing.
 
     Args:
-        folder: where the runs are.
-        failed: also whole runs that never got weights.
+        folder: contains the runs.
+        failed: whether to remove runs that never got weights.
 
     Raises:
         DataError: when the folder cannot be read.
@@ -44,15 +44,15 @@ def plan(folder: Path, failed: bool) -> list[Removal]:
 
 
 def removal_of(run: Run, failed: bool) -> Removal:
-    """What can go from a run; nothing from one that is running.
+    """The files that one run does not need; none of a running run.
 
-    A run that was interrupted keeps its checkpoints: it can go on. So does one that is damaged,
-    where they may be all that is left.
+    An interrupted run keeps its checkpoints, since it can be resumed; so does a damaged run, where
+    they may be all that is left.
     """
-    # Behind a link lies what is not of this run alone, its lock included.
+    # A linked folder may belong to another run, and so may its lock.
     if run.state is State.running or RunDirectory(run.path).checkpoints.is_symlink():
         return Removal(run, [], [])
-    if failed and _came_to_nothing(run):
+    if failed and _has_nothing(run):
         reason = "failed before it had weights"
         if run.state is State.interrupted:
             reason = "stopped before it had weights or a checkpoint"
@@ -69,17 +69,17 @@ def removal_of(run: Run, failed: bool) -> Removal:
     return Removal(run, files, why)
 
 
-def _came_to_nothing(run: Run) -> bool:
+def _has_nothing(run: Run) -> bool:
     if run.has_weights:
         return False
     return run.state is State.failed or (run.state is State.interrupted and not run.checkpoints)
 
 
 def remove(planned: Removal, failed: bool) -> Removal:
-    """Removes what `plan` found, as far as it still holds while no process trains the run.
+    """Removes what `plan` found and the run, now locked, still does not need.
 
     Returns:
-        What is gone now, and what stayed for which reason.
+        The files that were removed, and problems with the others.
     """
     directory = RunDirectory(planned.run.path)
     done = Removal(planned.run, [], planned.why, planned.whole)
@@ -88,7 +88,10 @@ def remove(planned: Removal, failed: bool) -> Removal:
         with directory.locked():
             now = removal_of(inspect(directory.path, planned.run.name, ask_lock=False), failed)
             if now.whole != planned.whole:
-                raise DataError(f"{directory.path}: has changed meanwhile; look at it again")
+                raise DataError(
+                    f"{directory.path}: has changed meanwhile",
+                    fix=f"look at it again: mmkgc runs show {directory.path}",
+                )
             agreed = {file.path for file in planned.files}
             files = [file for file in now.files if file.path in agreed]
             if any(file in files for file in now.run.checkpoints) and not planned.whole:
@@ -100,7 +103,7 @@ def remove(planned: Removal, failed: bool) -> Removal:
                 except OSError as error:
                     reason = error.strerror or str(error)
                     done.problems.append(f"{file.path}: cannot be removed: {reason}")
-            if unlocked:  # the lock was made just now, for this alone
+            if unlocked:  # the lock file was created just now
                 directory.lock.unlink(missing_ok=True)
         if unlocked or planned.whole:
             _remove_empty(directory)
@@ -110,21 +113,24 @@ def remove(planned: Removal, failed: bool) -> Removal:
 
 
 def _check_weights(directory: RunDirectory) -> None:
-    """Reads all weights: were they damaged, the checkpoints would be all that is left.
+    """Reads all weights: if they are damaged, the checkpoints are all that is left.
 
     Raises:
-        DataError: when they do not match their checksum.
+        DataError: when the weights do not match their checksum.
     """
     from mmkgc_cli.state.weights import load_weights
 
     try:
         load_weights(directory.weights)
     except DataError as error:
-        raise DataError(f"{directory.path}: keeps its checkpoints: {error}") from None
+        raise DataError(
+            f"{directory.path}: keeps its checkpoints: {error}",
+            fix=f"see what can be done: mmkgc runs show {directory.path}",
+        ) from None
 
 
 def _remove_empty(directory: RunDirectory) -> None:
-    """The folders of a run, unless something else is in them."""
+    """Removes the folders of a run if they are empty."""
     for folder in (directory.checkpoints, directory.path):
         with contextlib.suppress(OSError):
             folder.rmdir()

@@ -22,7 +22,8 @@ from mmkgc_cli.runs.sections import (
 )
 from mmkgc_cli.runs.toml_file import NO_FILE, TomlFile, read_toml
 from mmkgc_cli.runs.version_0_1 import MOVED, is_of_0_1
-from mmkgc_cli.sampling.registry import DEFAULT, load_sampler
+from mmkgc_cli.sampling.registry import DEFAULT, SAMPLERS
+from mmkgc_cli.scoring.registry import SCORERS
 from mmkgc_cli.training.settings import (
     DEFAULT_NAMES,
     CheckpointsSettings,
@@ -259,8 +260,37 @@ def resolve(
     return RunConfig(scorer=scorer, **parts)
 
 
+def resolve_plugins(
+    scorer: str,
+    *,
+    file: TomlFile = NO_FILE,
+    flags: Mapping[tuple[str, str], Any] | None = None,
+    overrides: Sequence[str] = (),
+    warn: Callable[[str], None] | None = None,
+) -> RunConfig:
+    """`resolve` with the settings of the scorer and the sampler by name.
+
+    Unknown keys and invalid values are found by the declarations in the sources of the plugins,
+    before a plugin, and torch with it, is imported.
+
+    Raises:
+        UsageError: for an unknown scorer.
+        DataError: as `resolve`.
+    """
+    resolve(
+        scorer,
+        SCORERS.settings(scorer, validated=False),
+        file=file,
+        flags=flags,
+        overrides=overrides,
+        settings_of_sampler=lambda name: SAMPLERS.settings(name, validated=False),
+    )
+    settings: type[BaseModel] = SCORERS.load(scorer).Config
+    return resolve(scorer, settings, file=file, flags=flags, overrides=overrides, warn=warn)
+
+
 def _loaded(sampler: str) -> type[BaseModel]:
-    return load_sampler(sampler).Config
+    return SAMPLERS.load(sampler).Config
 
 
 def _unknown(
@@ -394,7 +424,7 @@ def unlike_defaults(
             section_class = None
             if selection.samples:
                 try:
-                    section_class = _loaded(selection.sampler)
+                    section_class = SAMPLERS.settings(selection.sampler, validated=False)
                 except MmkgcError:  # a plugin that is missing now
                     section_class = None
         else:

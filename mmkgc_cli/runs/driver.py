@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mmkgc_cli.errors import DataError
-from mmkgc_cli.plugins import blame
+from mmkgc_cli.plugins import convert_error
 from mmkgc_cli.runs.directory import RunDirectory
 from mmkgc_cli.state.checkpoints import Checkpoints
 from mmkgc_cli.state.memory import frozen_gc
@@ -201,7 +201,7 @@ def drive(job: Job[Any], callbacks: Sequence[Callback], state: Mapping[str, Any]
             try:
                 outcome = _train(job, callbacks, checkpointer, stop, state)
             except Exception as error:
-                if (known := blame(error)) is not None:
+                if (known := convert_error(error)) is not None:
                     for callback in callbacks:
                         callback.error(str(known))
                 raise

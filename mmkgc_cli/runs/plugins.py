@@ -1,4 +1,4 @@
-"""Which files a run's plugins came from, and whether those are still what they were."""
+"""Records the plugin files of a run and checks whether they have changed since."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from mmkgc_cli.runs.config import from_toml, read_config_file, read_record, requ
 from mmkgc_cli.runs.directory import RunDirectory
 from mmkgc_cli.runs.sections import PluginConfig, RunConfig
 from mmkgc_cli.sampling.registry import DEFAULT, SAMPLERS
-from mmkgc_cli.scoring import load_scorer
 from mmkgc_cli.scoring.registry import SCORERS
 
 
@@ -21,11 +20,13 @@ def plugin_of(kind: PluginKind[Any], name: str) -> PluginConfig:
     """The record of a plugin.
 
     Raises:
-        DataError: when its file is gone or cannot be read.
+        DataError: when its file is missing or unreadable.
     """
     plugin = find(kind, name)
     if plugin is None:
-        raise DataError(f"the file of the {kind.noun} {name!r} has just gone; put it back")
+        raise DataError(
+            f"the file of the {kind.noun} {name!r} was removed meanwhile", fix="put it back"
+        )
     return PluginConfig(origin=plugin.origin, file=str(plugin.file), sha256=plugin.sha256())
 
 
@@ -36,7 +37,7 @@ def with_plugin_records(config: RunConfig) -> RunConfig:
 
 
 def names_taken(scorer: str, sampler: str) -> list[str]:
-    """One line for each file that is not used, since another plugin has its name."""
+    """One line for each file that is not used because another plugin has its name."""
     return [
         *discover(SCORERS).taken.get(scorer, []),
         *discover(SAMPLERS).taken.get(sampler, []),
@@ -44,32 +45,36 @@ def names_taken(scorer: str, sampler: str) -> list[str]:
 
 
 def config_to_resume(run: RunDirectory) -> RunConfig:
-    """The settings of a run that is to go on as if it had not been stopped.
+    """The settings of a run to resume.
 
     Raises:
-        DataError: when its scorer or sampler is gone, or in another file than when the run began.
+        DataError: when the scorer or the sampler is missing, or its file has changed.
     """
     values = _values(run)
     if change := _scorer_change(run, values) or _sampler_change(run, values):
         raise DataError(
-            f"{run.path}: {change}; put the old file back to go on, or train into another --run"
+            f"{run.path}: {change}",
+            fix="put the old file back to go on, or train into another --run",
         )
     return _read(run)
 
 
 def config_and_change(run: RunDirectory) -> tuple[RunConfig, str]:
-    """The settings of a trained run, and in one line how its scorer's file has changed since.
+    """The settings of a trained run, and one line on how the file of its scorer has changed.
 
-    Its sampler plays no part any more, and may be gone.
+    The sampler is not needed and may be missing.
 
     Raises:
-        DataError: when its scorer is gone, or has other settings now.
+        DataError: when the scorer is missing or has other settings now.
     """
     change = _scorer_change(run, _values(run))
     try:
         return _read(run, for_training=False), change
     except DataError as error:
-        raise DataError(f"{run.path}: {change}\n{error}" if change else str(error)) from error
+        if not change:
+            raise
+        fixed = DataError(f"{run.path}: {change}", fix="put the old file back, or train again")
+        raise DataError.joined([fixed, error]) from error
 
 
 def _values(run: RunDirectory) -> dict[str, Any]:
@@ -79,7 +84,7 @@ def _values(run: RunDirectory) -> dict[str, Any]:
 
 
 def _read(run: RunDirectory, for_training: bool = True) -> RunConfig:
-    return from_toml(run.config, lambda name: load_scorer(name).Config, for_training=for_training)
+    return from_toml(run.config, lambda name: SCORERS.load(name).Config, for_training=for_training)
 
 
 def _scorer_change(run: RunDirectory, values: Mapping[str, Any]) -> str:
@@ -95,16 +100,20 @@ def _sampler_change(run: RunDirectory, values: Mapping[str, Any]) -> str:
 def _change(
     run: RunDirectory, values: Mapping[str, Any], kind: PluginKind[Any], name: object, section: str
 ) -> str:
-    """One line on how a plugin's file differs from the one the run began with; else empty.
+    """One line on how the file of a plugin differs from the recorded one; empty if it does not.
 
-    Built-in plugins change with the version of mmkgc, which ``environment.json`` has.
+    Built-in plugins change with the version of mmkgc, which ``environment.json`` records.
+
+    Raises:
+        DataError: when the plugin is missing.
     """
     if not isinstance(name, str):
-        return ""  # reading the settings will say so
+        return ""  # reading the settings reports it
     recorded = read_record(run.config, values, section, PluginConfig)
     plugin = find(kind, name)
     if plugin is None:
-        raise DataError(f"{run.path}: {_gone(kind, name, recorded)}")
+        problem, fix = _missing(kind, name, recorded)
+        raise DataError(f"{run.path}: {problem}", fix=fix)
     now = plugin.sha256()
     if now == recorded.sha256 or plugin.origin == recorded.origin == BUILT_IN:
         return ""
@@ -115,18 +124,19 @@ def _change(
     )
 
 
-def _gone(kind: PluginKind[Any], name: str, recorded: PluginConfig) -> str:
-    file, what = Path(recorded.file), f"its {kind.noun} {name!r}"
+def _missing(kind: PluginKind[Any], name: str, recorded: PluginConfig) -> tuple[str, str]:
+    """Problem and fix for a plugin that is not found."""
+    file, subject = Path(recorded.file), f"its {kind.noun} {name!r}"
     if recorded.origin == BUILT_IN:
-        return f"{what} is not in this version of mmkgc, which has: {', '.join(_built_in(kind))}"
+        names = ", ".join(_built_in(kind))
+        return f"{subject} is not in this version of mmkgc", f"train again with one of: {names}"
     if recorded.origin.startswith("entry point"):
-        return f"{what} is gone: it was an {recorded.origin}; install that again"
+        return f"{subject} is gone: it was an {recorded.origin}", "install that package again"
     if file.is_file():
-        return f"{what} is not found from here, it was {file}; set {kind.variable}={file.parent}"
-    return (
-        f"{what} is gone: it was {file}; put the file back, there or into a folder that "
-        f"{kind.variable} lists"
-    )
+        problem = f"{subject} is not found from here, it was {file}"
+        return problem, f"set {kind.variable}={file.parent}"
+    fix = f"put the file back, there or into a folder that {kind.variable} lists"
+    return f"{subject} is gone: it was {file}", fix
 
 
 def _built_in(kind: PluginKind[Any]) -> list[str]:

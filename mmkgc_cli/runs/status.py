@@ -1,4 +1,4 @@
-"""What a run directory holds, found out without torch and without an error for what is damaged."""
+"""The state of a run directory, read without torch; damage is reported, never raised."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from mmkgc_cli.state.metadata import CHECKSUM, read_metadata, read_state
 from mmkgc_cli.state.trace import read_trace
 
 _T = TypeVar("_T")
-# What a stop by a signal is called in the trace.
+# How the trace names a stop by a signal.
 _SIGNAL = "signal "
+_RESTORE = "restore the file, or train again with --overwrite"
 
 
 class State(StrEnum):
-    """What became of a run."""
+    """The state of a run."""
 
     running = "running"
     finished = "finished"
@@ -35,7 +36,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class File:
-    """A file of a run, as it was when the run was looked at."""
+    """A file of a run, as it was when the run was inspected."""
 
     path: Path
     bytes: int
@@ -44,72 +45,72 @@ class File:
 
 @dataclass(frozen=True)
 class Checkpoint(File):
-    """A checkpoint and, where it can be read, how far training was."""
+    """A checkpoint and, where it is readable, its progress."""
 
     step: int
-    epoch: int | None  # the one it is in
-    done: int | None  # steps of that
+    epoch: int | None  # the current epoch
+    done: int | None  # steps of the current epoch
     finished: bool = False
     problem: str = ""
 
 
 @dataclass
 class Run:
-    """All that is known of a run. What could not be read is None, and `problems` says why."""
+    """Everything that is known of a run; what is unreadable is None and a line in `problems`."""
 
     path: Path
     name: str
     state: State = State.interrupted
     scorer: str | None = None
-    completes: str | None = None  # a modality, by a strategy; then it has no scorer
+    completes: str | None = None  # the modality of a completion, which has no scorer
     strategy: str | None = None
     graph: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
-    epochs: int = 0  # done
+    epochs: int = 0  # completed
     epochs_asked: int | None = None
     best_epoch: int | None = None
     valid_mrr: float | None = None
     test_mrr: float | None = None
-    stopped: str | None = None  # in the words of the trace
+    stopped: str | None = None  # the reason, as in the trace
     seconds: float | None = None
     triples_per_second: float | None = None
     weights_epoch: int | None = None
     has_weights: bool = False
     results: dict[str, Any] | None = None
-    outdated_results: bool = False  # they are of weights that are no longer there
+    outdated_results: bool = False  # the results are of earlier weights
     checkpoints: list[Checkpoint] = field(default_factory=list)
-    files: list[File] = field(default_factory=list)  # its own, with checkpoints and leftovers
+    files: list[File] = field(default_factory=list)  # including checkpoints and leftovers
     leftovers: list[File] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     @property
     def bytes(self) -> int:
-        """Of all files of its own."""
+        """The size of all its files."""
         return sum(file.bytes for file in self.files)
 
     @property
     def touched(self) -> float:
-        """When a file of it was last written, in seconds since 1970."""
+        """When one of its files was last written, in seconds since 1970."""
         return max((file.modified for file in self.files), default=0.0)
 
     @property
     def why(self) -> str:
-        """One line on what is wrong or unfinished; empty for a run that is fine."""
+        """One line on what is wrong or unfinished; empty for a finished run."""
         if self.state is State.damaged:
             return self.problems[0]
         if self.state is State.failed:
             return self.stopped or "an error without a message"
         if self.state is State.interrupted:
-            of = f" of {self.epochs_asked:,}" if self.epochs_asked else ""
-            return f"after epoch {self.epochs:,}{of}"
+            total = f" of {self.epochs_asked:,}" if self.epochs_asked else ""
+            return f"after epoch {self.epochs:,}{total}"
         return ""
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder holds a run, whole or damaged.
+    """Whether a folder is a run directory, even a damaged one.
 
-    A ``config.toml`` or ``checkpoints`` of another program makes none.
+    A ``config.toml`` or ``checkpoints`` of another program does not count.
     """
     run = RunDirectory(path)
     if os.path.lexists(run.lock):
@@ -121,16 +122,16 @@ def is_run(path: Path) -> bool:
 
 
 def inspect(path: Path, name: str | None = None, ask_lock: bool = True) -> Run:
-    """Looks at a run; nothing that is wrong with it is an error.
+    """Reads the state of a run; damage is recorded in `problems` and never raised.
 
     Args:
         path: the run directory.
-        name: what to call it; the path when left out.
-        ask_lock: off for who holds the lock.
+        name: its name; default: the path.
+        ask_lock: whether to check the lock; False for a caller that holds it.
     """
     directory = RunDirectory(path)
     run = Run(path, str(path) if name is None else name)
-    # Asked first: a training that ends meanwhile is then not taken for one that was interrupted.
+    # Checked first, so that a training that ends meanwhile does not appear interrupted.
     running = ask_lock and directory.is_locked()
     _take_files(run, directory)
     _take_config(run, directory)
@@ -144,7 +145,7 @@ def inspect(path: Path, name: str | None = None, ask_lock: bool = True) -> Run:
 
 
 def _take_files(run: Run, directory: RunDirectory) -> None:
-    # Symbolic links are no files of the run, whatever they lead to.
+    # Symbolic links do not count as files of the run.
     with_ranks = {run.path / name for name in OWN_FILES} | {directory.lock}
     run.files = list(filter(None, map(_file, sorted(with_ranks))))
     run.leftovers = list(_leftovers(directory))
@@ -152,47 +153,47 @@ def _take_files(run: Run, directory: RunDirectory) -> None:
     if directory.checkpoints.is_symlink() or not directory.checkpoints.is_dir():
         return
     for path in sorted(directory.checkpoints.glob("[0-9]*.safetensors")):
-        if found := _file(path):
-            run.checkpoints.append(_checkpoint(found))
+        if file := _file(path):
+            run.checkpoints.append(_checkpoint(file))
     run.files += run.checkpoints
 
 
 def _leftovers(directory: RunDirectory) -> Iterator[File]:
-    """Temporary files of dead processes, made for a file of the run."""
+    """Temporary files that dead processes left for files of the run."""
     for path, name in abandoned(directory.path):
-        if name in OWN_FILES and (found := _file(path)):
-            yield found
+        if name in OWN_FILES and (file := _file(path)):
+            yield file
     if directory.checkpoints.is_symlink():
         return
     for path, name in abandoned(directory.checkpoints):
-        if name[:1].isdigit() and name.endswith(".safetensors") and (found := _file(path)):
-            yield found
+        if name[:1].isdigit() and name.endswith(".safetensors") and (file := _file(path)):
+            yield file
 
 
 def _file(path: Path) -> File | None:
-    """A regular file; None for anything else, or when it has just gone."""
+    """A regular file; None for anything else, or when it was just removed."""
     try:
-        about = path.lstat()
+        status = path.lstat()
     except OSError:
         return None
-    return File(path, about.st_size, about.st_mtime) if stat.S_ISREG(about.st_mode) else None
+    return File(path, status.st_size, status.st_mtime) if stat.S_ISREG(status.st_mode) else None
 
 
 def _checkpoint(file: File) -> Checkpoint:
     step = file.path.name.removesuffix(".safetensors")
-    about = (file.path, file.bytes, file.modified, int(step) if step.isdecimal() else 0)
+    values = (file.path, file.bytes, file.modified, int(step) if step.isdecimal() else 0)
     try:
         state = read_state(file.path)
     except DataError as error:
-        return Checkpoint(*about, None, None, problem=str(error))
+        return Checkpoint(*values, None, None, problem=str(error))
     progress = _mapping(_mapping(state).get("progress"))
     epoch, done = _count(progress.get("epoch")), _count(progress.get("done"))
-    return Checkpoint(*about, epoch, done, bool(progress.get("stopped")))
+    return Checkpoint(*values, epoch, done, bool(progress.get("stopped")))
 
 
 def _take_config(run: Run, directory: RunDirectory) -> None:
     if not os.path.lexists(directory.config):
-        return  # `_decide` says whether that is wrong
+        return  # `_decide` reports it
     run.config = _attempt(run, lambda: _toml(directory.config)) or {}
     run.scorer = _string(run.config.get("scorer"))
     run.strategy = _string(run.config.get("strategy"))
@@ -205,7 +206,7 @@ def _take_config(run: Run, directory: RunDirectory) -> None:
 
 
 def _take_trace(run: Run, directory: RunDirectory) -> str | None:
-    """Takes what the trace says; the name of its last event, None where there is none."""
+    """Reads the trace; returns the name of its last event, None without events."""
     if not os.path.lexists(directory.trace):
         newest = run.checkpoints[-1].epoch if run.checkpoints else None
         run.epochs = (newest or 1) - 1
@@ -230,22 +231,22 @@ def _take_trace(run: Run, directory: RunDirectory) -> str | None:
         if (rate := _number(event.get("triples_per_second"))) is not None:
             rates.append(rate)
     run.seconds = _number(last.get("seconds"))
-    # The middle one: the first epochs warm up, and a machine is busy at times.
+    # The median: the first epochs warm up, and other processes may use the machine.
     run.triples_per_second = sorted(rates)[len(rates) // 2] if rates else None
-    kind = _string(last.get("event"))
-    if kind == "end":
+    name = _string(last.get("event"))
+    if name == "end":
         run.stopped = _string(last.get("stopped"))
         epochs = _count(last.get("epochs"))
         run.epochs = run.epochs if epochs is None else epochs
         mrr = _number(last.get("valid_mrr"))
         run.valid_mrr = run.valid_mrr if mrr is None else mrr
-    elif kind == "error":
+    elif name == "error":
         run.stopped = _string(last.get("message"))
-    return kind
+    return name
 
 
 def _take_weights(run: Run, directory: RunDirectory) -> str | None:
-    """Looks at the weights; their checksum."""
+    """Reads the metadata of the weights; returns their checksum."""
     run.has_weights = os.path.lexists(directory.weights)
     if not run.has_weights:
         return None
@@ -261,8 +262,8 @@ def _take_results(run: Run, directory: RunDirectory, sha256: str | None) -> None
     results = run.results = _attempt(run, lambda: _object(directory.results))
     if results is None:
         return
-    of = _mapping(results.get("model")).get(CHECKSUM)
-    run.outdated_results = sha256 is not None and of != sha256
+    evaluated = _mapping(results.get("model")).get(CHECKSUM)
+    run.outdated_results = sha256 is not None and evaluated != sha256
     mrr = _realistic(results, "test").get("mrr")
     run.test_mrr = None if run.outdated_results else _number(mrr)
     if run.valid_mrr is None and not run.outdated_results:
@@ -270,10 +271,10 @@ def _take_results(run: Run, directory: RunDirectory, sha256: str | None) -> None
 
 
 def _realistic(results: dict[str, Any], split: str) -> dict[str, Any]:
-    found = _mapping(results.get("metrics"))
+    metrics = _mapping(results.get("metrics"))
     for key in (split, "both", "realistic"):
-        found = _mapping(found.get(key))
-    return found
+        metrics = _mapping(metrics.get(key))
+    return metrics
 
 
 def _decide(run: Run, directory: RunDirectory, last: str | None, running: bool) -> None:
@@ -284,20 +285,20 @@ def _decide(run: Run, directory: RunDirectory, last: str | None, running: bool) 
         run.problems.append(f"{directory.weights}: no such file, though the training has ended")
     bad = [checkpoint.problem for checkpoint in run.checkpoints if checkpoint.problem]
     if bad and not ended and len(bad) == len(run.checkpoints):
-        run.problems.append(bad[-1])  # nothing to go on from
+        run.problems.append(bad[-1])  # no checkpoint to resume from
     if running:
         run.state = State.running
     elif run.problems:
         run.state = State.damaged
     elif last == "error":
         run.state = State.failed
-    # Weights that were copied somewhere, without their history, are as good.
+    # Weights alone, copied without their trace, also count as finished.
     elif ended or (last is None and run.has_weights and not run.checkpoints):
         run.state = State.finished
 
 
 def _attempt(run: Run, read: Callable[[], _T]) -> _T | None:
-    """What `read` gives; what it cannot read becomes a problem of the run, in one line."""
+    """The result of `read`; an error becomes a line in `problems`."""
     try:
         return read()
     except (MmkgcError, OSError, ValueError, RecursionError) as error:
@@ -306,16 +307,22 @@ def _attempt(run: Run, read: Callable[[], _T]) -> _T | None:
 
 
 def _regular(path: Path) -> Path:
-    """The path of a file that can be read without waiting for somebody to write into it."""
+    """The path of a regular file: reading a pipe would wait for a writer.
+
+    Raises:
+        DataError: when it is missing or not a regular file.
+    """
     if not path.is_file():
-        raise DataError(f"{path}: {'not a file' if path.exists() else 'no such file'}")
+        raise DataError(
+            f"{path}: {'not a file' if path.exists() else 'no such file'}", fix=_RESTORE
+        )
     return path
 
 
 def _object(path: Path) -> dict[str, Any]:
     value = read_json(_regular(path))
     if not isinstance(value, dict):
-        raise DataError(f"{path}: not a JSON object")
+        raise DataError(f"{path}: not a JSON object", fix=_RESTORE)
     return value
 
 
@@ -344,7 +351,7 @@ def _count(value: Any) -> int | None:
 
 
 def _number(value: Any) -> float | None:
-    """A finite number; JSON of ours holds no other, files of who knows whom may."""
+    """A finite number; files that mmkgc did not write may contain others."""
     if type(value) not in (int, float) or not math.isfinite(value):
         return None
     return float(value)

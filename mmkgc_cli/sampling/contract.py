@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from mmkgc_cli.ops import SideChoice
+from mmkgc_cli.plugins.settings import PluginSettings
 from mmkgc_cli.scoring.contract import Candidates, ParameterGroup, Scorer
 from mmkgc_cli.sides import Side
 from mmkgc_cli.state.rng import generator
@@ -45,10 +45,8 @@ __all__ = [
 SideDraw = Literal["bernoulli", "uniform"]
 
 
-class SamplerConfig(BaseModel):
+class SamplerConfig(PluginSettings):
     """Hyper-parameters of a sampler; subclasses add typed fields with defaults and help."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)

@@ -1,37 +1,24 @@
-"""Where samplers are found (`mmkgc_cli.plugins`) and what a file must define to be one."""
+"""Where samplers are found (`mmkgc_cli.plugins`) and what a sampler class must define."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mmkgc_cli.plugins import Complaint, PluginKind, load
-from mmkgc_cli.plugins.checks import described, takes
+from mmkgc_cli.plugins import Complaint, PluginKind
 
 if TYPE_CHECKING:
     from mmkgc_cli.sampling.contract import Sampler
 
 DEFAULT = "filtered"
-# What the core calls a sampler with.
 CALLS = {"draw": ("positives", "scorer"), "__init__": ("config", "task", "scorer")}
 
 
-def _base() -> type[Sampler]:
-    from mmkgc_cli.sampling.contract import Sampler  # torch: not for who only lists names
-
-    return Sampler
-
-
-def _check(sampler: type[Sampler]) -> Complaint | None:
-    """What keeps a class from being a sampler, the first thing found."""
-    from mmkgc_cli.sampling.contract import SamplerConfig
-
-    if sampler.draw is _base().draw:
-        shown = ", ".join(CALLS["draw"])
-        return Complaint("draw", f"expected a method draw(self, {shown}), got none")
-    for name, arguments in CALLS.items():
-        if complaint := takes(sampler, name, arguments):
-            return complaint
-    return described(sampler, SamplerConfig)
+def _check(sampler: type[Sampler], base: type[Sampler]) -> Complaint | None:
+    """Checks that `draw` is defined."""
+    if sampler.draw is not base.draw:
+        return None
+    method = f"draw(self, {', '.join(CALLS['draw'])})"
+    return Complaint("draw", f"expected a method {method}, got none", f"define {method}")
 
 
 SAMPLERS: PluginKind[Sampler] = PluginKind(
@@ -41,16 +28,8 @@ SAMPLERS: PluginKind[Sampler] = PluginKind(
     folder="samplers",
     variable="MMKGC_SAMPLERS",
     attribute="SAMPLER",
-    base=_base,
+    base="mmkgc_cli.sampling.contract:Sampler",
+    calls=CALLS,
     check=_check,
 )
-
-
-def load_sampler(name: str) -> type[Sampler]:
-    """The sampler class of the plugin `name`; only its file is imported.
-
-    Raises:
-        UsageError: when there is none of that name; lists the nearest.
-        DataError: when it is broken: file and line, member, expected and got.
-    """
-    return load(SAMPLERS, name)
+load_sampler = SAMPLERS.load

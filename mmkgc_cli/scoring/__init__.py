@@ -21,7 +21,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Imported on first use: the contract needs torch, which commands that list names do not load.
+    # The contract imports torch, which listing scorers does not need.
     if name in __all__:
         return getattr(importlib.import_module("mmkgc_cli.scoring.contract"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,11 +1,12 @@
-"""What can be said of scorers: from their files alone, or in full once one is loaded."""
+"""Describes scorers from their source; none is imported."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
 
-from mmkgc_cli.plugins import Catalogue, Plugin, discover, load_plugin, outline, require
+from mmkgc_cli.errors import DataError
+from mmkgc_cli.plugins import Catalogue, Plugin, declaration, discover, outline, require
 from mmkgc_cli.scoring.registry import SCORERS
 
 if TYPE_CHECKING:
@@ -14,55 +15,60 @@ if TYPE_CHECKING:
 _BOUNDS = (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<="), ("multiple_of", "a multiple of"))
 
 
-def listed(catalogue: Catalogue) -> list[dict[str, Any]]:
-    """One entry a scorer, in the order of discovery; nothing is imported.
+def list_scorers(catalogue: Catalogue) -> list[dict[str, Any]]:
+    """One entry for each scorer, in the order of discovery.
 
-    ``modalities`` is None where only running the file would tell, ``problem`` where none shows.
+    ``modalities`` is None where the source does not show them; ``problem`` is None for a file that
+    is not evidently broken.
     """
-    return [_listed(plugin) for plugin in catalogue.plugins.values()]
+    return [_entry(plugin) for plugin in catalogue.plugins.values()]
 
 
-def _listed(plugin: Plugin) -> dict[str, Any]:
-    said = outline(plugin, SCORERS.attribute)
+def _entry(plugin: Plugin) -> dict[str, Any]:
+    source = outline(plugin, SCORERS.attribute)
+    modalities = None if source.problem else declaration(plugin, SCORERS).values.get("modalities")
     return {
         "name": plugin.name,
         "origin": plugin.origin,
         "file": None if plugin.file is None else str(plugin.file),
-        "summary": said.summary,
-        "modalities": _modalities(said.constants.get("modalities")),
-        "problem": said.problem or None,
+        "summary": source.summary,
+        "modalities": _modalities(modalities),
+        "problem": source.problem or None,
     }
 
 
-def described(name: str) -> dict[str, Any]:
-    """Everything about one scorer, which is imported for it.
+def describe_scorer(name: str) -> dict[str, Any]:
+    """Everything that the source of one scorer shows; what it does not show is None.
 
     Raises:
-        UsageError: when there is none of that name.
-        DataError: when it is broken.
+        UsageError: for an unknown name.
+        DataError: when the file is evidently broken.
     """
     plugin = require(SCORERS, name)
-    scorer = load_plugin(SCORERS, plugin)
-    metric = getattr(scorer, "metric", None)
+    entry = _entry(plugin)
+    if entry["problem"]:
+        raise DataError(entry["problem"], fix="correct the file of the scorer")
+    declared = declaration(plugin, SCORERS)
+    values = declared.values
+    fields = declared.settings.model_fields if declared.settings else {}
     return {
-        **_listed(plugin),
-        "modalities": _modalities(getattr(scorer, "modalities", None)),
-        "citation": scorer.citation,
-        "metric": _named(metric),
-        "two_way": scorer.two_way,
-        "per_relation": scorer.per_relation,
-        "settings": {
-            f"model.{key}": _setting(field) for key, field in scorer.Config.model_fields.items()
-        },
+        **entry,
+        "citation": values.get("citation"),
+        "metric": values.get("metric"),
+        "two_way": values.get("two_way"),
+        "per_relation": values.get("per_relation"),
+        "settings": {f"model.{key}": _setting(field) for key, field in fields.items()},
         "not_used": discover(SCORERS).taken.get(name, []),
     }
 
 
-def _named(metric: Any) -> Any:
-    """A metric by its name, branches as a list of them."""
-    return (
-        [of.name for of in metric] if isinstance(metric, tuple) else getattr(metric, "name", None)
-    )
+def scores_triples_only(name: str) -> bool:
+    """Whether the source of a scorer defines no queries.
+
+    Raises:
+        UsageError: for an unknown name.
+    """
+    return not declaration(require(SCORERS, name), SCORERS).defines("query")
 
 
 def field_range(field: FieldInfo) -> str:
@@ -76,10 +82,10 @@ def field_range(field: FieldInfo) -> str:
 
 
 def _setting(field: FieldInfo) -> dict[str, Any]:
-    kind = field.annotation
-    shown = kind.__name__ if isinstance(kind, type) else re.sub(r"\w+\.(?=\w)", "", str(kind))
+    annotation: Any = field.annotation
+    is_class = isinstance(annotation, type)
     return {
-        "type": shown,
+        "type": annotation.__name__ if is_class else re.sub(r"\w+\.(?=\w)", "", str(annotation)),
         "default": None if field.is_required() else _plain(field.get_default()),
         "required": field.is_required(),
         "range": field_range(field) or None,
@@ -88,6 +94,7 @@ def _setting(field: FieldInfo) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    """A value that JSON can contain."""
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.nn.embeddings import Features
 from mmkgc_cli.ops import Metric, Pair
+from mmkgc_cli.plugins.settings import PluginSettings
 from mmkgc_cli.scoring.faults import shape
 from mmkgc_cli.sides import Side
 
@@ -20,10 +20,8 @@ from mmkgc_cli.sides import Side
 Rows = Tensor | list[Tensor]
 
 
-class ScorerConfig(BaseModel):
+class ScorerConfig(PluginSettings):
     """Hyper-parameters of a scorer; subclasses add typed fields with defaults and help."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)

@@ -189,11 +189,11 @@ def test_every_mistake_about_completion_is_shown_with_its_line_and_the_nearest_n
         ),
         (
             '[complete]\nstrategies = ["mean"]\n[complete.mean]\nx = 1\n',
-            "r.toml:13: 'mean' has no settings; those with: maco",
+            "r.toml:13: 'mean' has no settings; remove it",
         ),
         (
             '[complete]\nstrategies = ["mean"]\nmaco = 3\n',
-            "r.toml:13: write [complete.maco]",
+            "r.toml:13: complete.maco is a section; write [complete.maco]",
         ),
         (
             '[complete]\nstrategies = ["maco"]\n[complete.maco]\nalpha = [0.1, 1.0]\n',

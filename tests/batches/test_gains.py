@@ -56,7 +56,9 @@ def test_only_jobs_that_are_else_alike_are_compared() -> None:
 
 def test_a_strategy_without_results_is_refused_with_the_nearest() -> None:
     found = rows({"random": {0: 0.1}, "ridge": {0: 0.2}})
-    with pytest.raises(UsageError, match="--against rigde: no results of it; did you mean 'ridge'"):
+    with pytest.raises(
+        UsageError, match="--against rigde: no results of that strategy; did you mean 'ridge'"
+    ):
         gains(found, "rigde")
     with pytest.raises(UsageError, match="none is known"):
         gains([{**row, "metrics": {}} for row in found], "ridge")

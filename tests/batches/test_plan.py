@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from mmkgc_cli.runs.config import resolve
+from mmkgc_cli.completion import strategies
+from mmkgc_cli.runs.batches import recipe
+from mmkgc_cli.runs.config import resolve, values_of
 from mmkgc_cli.runs.toml_file import TomlFile
 from mmkgc_cli.scoring import load_scorer
 from tests.batches.small import jobs_of, problems_of, write_graph
@@ -83,7 +85,7 @@ def test_a_job_is_trained_as_its_configuration_says(tmp_path: Path) -> None:
             again = resolve(
                 "rotate", load_scorer("rotate").Config, file=TomlFile(job.values, "", {})
             )
-            assert again == job.config
+            assert values_of(again) == values_of(job.config)
             assert job.config.model.model_dump()["margin"] == 2.0
             assert job.config.model.model_dump()["dim"] in (4, 8)
 
@@ -94,7 +96,7 @@ def test_every_mistake_is_shown_at_once_with_its_line_and_the_nearest_key() -> N
     assert problems_of(text) == [
         "r.toml:5: no key batch.sedes; did you mean 'seeds'?",
         "r.toml:7: no section 'setings'; did you mean 'settings'?",
-        "r.toml:14: grid.model.dim: expected a list of values to try, got 4",
+        "r.toml:14: grid.model.dim: expected a list of values to try, got 4; write dim = [4]",
     ]
 
 
@@ -128,7 +130,7 @@ def test_features_are_those_that_a_scorer_takes_with_its_settings() -> None:
 def test_a_selector_that_means_no_job_is_a_mistake() -> None:
     text = WHOLE.replace('scorer = "transe"\nmodel', 'scorer = "distmult"\nmodel')
     (said,) = problems_of(text)
-    assert said.endswith("[[exclude]] means no job of this batch")
+    assert "[[exclude]] matches no job of this batch; correct" in said
     assert problems_of(WHOLE.replace('"rotate"]', '"rotat"]'))[0] == (
         "r.toml:4: no scorer is called 'rotat'; did you mean 'rotate'?"
     )
@@ -138,16 +140,21 @@ def test_a_selector_that_means_no_job_is_a_mistake() -> None:
     ("text", "said"),
     [
         ("[batch]\n", "r.toml:1: batch.graphs is missing: folders of prepared graphs"),
-        ("batch = 3\n", "r.toml:1: 'batch' is not a section: write [batch]"),
+        ("batch = 3\n", "r.toml:1: 'batch' is not a section; write [batch]"),
+        ("[settings]\nlr = 3\n", "r.toml:2: no section 'lr' of settings; known: checkpoints"),
+        ("[settings]\nmodel = 3\n", "r.toml:2: 'model' is a section; write model.KEY = 3"),
         (
-            "[settings]\nlr = 3\n",
-            "r.toml:2: no section 'lr' of settings; known: checkpoints",
+            "[include]\nseed = 3\n",
+            "r.toml:1: 'include' is a list of tables; write [[include]], once",
         ),
-        ("[settings]\nmodel = 3\n", "r.toml:2: 'model' is a section: write model.KEY = 3"),
-        ("[include]\nseed = 3\n", "r.toml:1: write [[include]], once for each"),
         ("[[expect]]\nvalue = 3\n", "r.toml:1: expect.tolerance is missing"),
         ("[mask]\nrates = [1.5]\n", "r.toml:2: mask.rates.0: input should be less than 1, got 1.5"),
     ],
 )
 def test_what_is_no_recipe_says_what_was_expected(text: str, said: str) -> None:
     assert any(line.startswith(said) for line in problems_of(text))
+
+
+def test_the_names_of_strategies_are_those_of_completion() -> None:
+    assert tuple(strategies.STRATEGIES) == recipe.STRATEGIES
+    assert strategies.TRAINED == recipe.TRAINED

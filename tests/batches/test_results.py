@@ -117,7 +117,7 @@ def test_states_are_seen_from_outside(mmkgc: Run, recipe: Path) -> None:
     plan = json.loads(mmkgc("batch", recipe.name, "--dry-run", "--json").out)
     assert [job["state"] for job in plan["jobs"]] == ["finished", "waiting"]
     measured = mmkgc("batch", recipe.name, "--dry-run", "--measure")
-    assert "in all some" in measured.err
+    assert "in total, one after the other" in measured.err
 
 
 @pytest.mark.slow
@@ -133,7 +133,7 @@ def test_shards_go_to_a_cluster(
     recipe.write_text(text.replace("rates = [0.0, 0.5]", "rates = [0.0]"))
     done = mmkgc("batch", recipe.name, "--executor", "slurm", "--jobs", "2")
     assert (done.code, len(done.err.splitlines())) == (1, 1)  # there is no Slurm
-    ids = slurm.submit(recipe, tmp_path / "batches" / "r", 2, 0.0, False, cluster="local")
+    ids = slurm.submit(recipe, tmp_path / "batches" / "r", 2, 0.0, retry=False, cluster="local")
     assert len(ids) == 2
     for number in ids:
         task = submitit.local.local.LocalJob(tmp_path / "batches" / "r" / "slurm", number)

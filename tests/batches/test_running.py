@@ -4,16 +4,20 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mmkgc_cli.runs.batches.folder import BatchFolder, rows
+from mmkgc_cli.runs.batches.processes import SWITCH, Server
 from mmkgc_cli.state.trace import read_trace
 from tests.batches.small import write_broken, write_graph, write_recipe
 from tests.conftest import Outcome, command
@@ -49,13 +53,16 @@ def batch(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def children(pid: int) -> list[int]:
-    found = []
+def descendants(pid: int) -> list[int]:
+    """All processes below `pid`, which include those of the server."""
+    parents: dict[int, int] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            if int(path.read_text().rpartition(")")[2].split()[1]) == pid:
-                found.append(int(path.parent.name))
-    return found
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+    below = [pid]
+    for parent in below:
+        below += [child for child, owner in parents.items() if owner == parent]
+    return below[1:]
 
 
 def check_each_job_ran_once(folder: Path, failing: int) -> None:
@@ -65,7 +72,7 @@ def check_each_job_ran_once(folder: Path, failing: int) -> None:
     for row in found:
         log = Path(folder / row["run"]).parent.joinpath("log.txt").read_text()
         if row["state"] == "failed":
-            assert row["message"].endswith("query: ValueError: no query today")
+            assert "query: ValueError: no query today; " in row["message"]
             assert log.count("$ mmkgc train broken --graph") == 1
             continue
         events = [event["event"] for event in read_trace(folder / row["run"] / "trace.jsonl")]
@@ -103,7 +110,7 @@ def test_a_batch_that_is_killed_goes_on_and_runs_no_job_twice(
             assert process.poll() is None
             time.sleep(0.01)
         time.sleep(rng.uniform(0, 1))
-        running = children(process.pid)
+        running = descendants(process.pid)
         process.kill()
         for pid in running if with_children else []:
             with contextlib.suppress(ProcessLookupError):
@@ -150,6 +157,82 @@ def test_a_stopped_batch_saves_and_goes_on(tmp_path: Path) -> None:
     assert "error: stopped by a signal; 0 of 2 jobs have ended" in err
     states = [row["state"] for row in rows(BatchFolder(tmp_path / "batches" / "r"))]
     assert states == ["interrupted", "waiting"]
+
+
+needs_server = pytest.mark.skipif(not Server.is_supported(), reason="needs Linux")
+
+
+def wait_for(process: subprocess.Popen[Any], folder: Path, pattern: str) -> None:
+    """Waits until a file of the batch exists."""
+    while not list(folder.glob(f"batches/r/jobs/*/{pattern}")):
+        assert process.poll() is None
+        time.sleep(0.02)
+
+
+@needs_server
+def test_steps_of_the_server_give_the_files_and_logs_of_new_processes(tmp_path: Path) -> None:
+    contents = []
+    for value in ("1", "0"):
+        folder = tmp_path / value
+        folder.mkdir()
+        write_batch(folder, "rotate", "broken", epochs=3)
+        recipe = folder / "r.toml"
+        recipe.write_text(recipe.read_text().replace("[0, 1]", "[0]"))
+        # A module of the working directory is never imported.
+        (folder / "h5py.py").write_text("raise RuntimeError('imported')")
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "mmkgc_cli", "batch", "r.toml"], cwd=folder,
+            env=os.environ | {SWITCH: value}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 4, done.stderr
+        check_each_job_ran_once(folder, 1)
+        jobs = folder / "batches" / "r" / "jobs"
+        names = ("model.safetensors", "ranks-test.tsv")
+        files = {p.relative_to(jobs): p.read_bytes() for n in names for p in jobs.glob(f"*/*/{n}")}
+        logs = [re.sub(r"[\d,.]+ triples/s", "", p.read_text())
+                for p in sorted(jobs.glob("*/log.txt"))]  # fmt: skip
+        codes = [json.loads(p.read_text())["code"] for p in sorted(jobs.glob("*/ending.json"))]
+        records = [json.loads(p.read_text()) for p in sorted(jobs.glob("*/*/environment.json"))]
+        same = [{key: record[key] for key in ("command", "threads")} for record in records]
+        contents.append((files, logs, codes, same))
+    assert contents[0] == contents[1]
+
+
+@needs_server
+def test_a_batch_without_its_server_stops_its_steps_and_goes_on(tmp_path: Path) -> None:
+    write_batch(tmp_path, "rotate", epochs=100_000)
+    process = subprocess.Popen(
+        command("batch", "r.toml"), cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    wait_for(process, tmp_path, "run/checkpoints/*.safetensors")
+    server, step = descendants(process.pid)
+    os.kill(server, signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "the process that starts the steps of the batch was killed; run the same" in err
+    assert not Path(f"/proc/{step}").exists()
+    states = [row["state"] for row in rows(BatchFolder(tmp_path / "batches" / "r"))]
+    assert states == ["interrupted", "waiting"]
+
+
+@needs_server
+def test_the_steps_of_a_killed_batch_keep_the_locks_of_their_jobs(tmp_path: Path) -> None:
+    write_batch(tmp_path, "rotate", epochs=100_000)
+    process = subprocess.Popen(command("batch", "r.toml"), cwd=tmp_path)
+    wait_for(process, tmp_path, "run/checkpoints/*.safetensors")
+    server, step = descendants(process.pid)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{server}").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not Path(f"/proc/{server}").exists()
+    folder = BatchFolder(tmp_path / "batches" / "r")
+    assert [row["state"] for row in rows(folder)] == ["running", "waiting"]
+    os.kill(step, signal.SIGKILL)
+    while rows(folder)[0]["state"] == "running" and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert [row["state"] for row in rows(folder)] == ["interrupted", "waiting"]
 
 
 def test_shards_are_parts_of_the_plan(tmp_path: Path, mmkgc: Callable[..., Outcome]) -> None:

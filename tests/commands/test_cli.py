@@ -5,20 +5,27 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
+import typer
 
 from mmkgc_cli import ops
+from mmkgc_cli.app import COMMANDS, app
+from mmkgc_cli.features.metadata import About
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import load_graph, write_graph
 from mmkgc_cli.state.trace import read_trace
 from tests.conftest import ROOT, Outcome, command, random_graph
+from tests.features.small import write
 
 Run = Callable[..., Outcome]
 QUICK = ["--epochs", "2", "--set", "model.dim=4"]
@@ -301,13 +308,114 @@ def test_a_killed_prepare_leaves_the_old_graph_or_the_new_one(
     assert {p.name for p in (tmp_path / "g").iterdir()} == {"graph.h5", "audit.json"}
 
 
-def test_help_needs_no_heavy_import() -> None:
+HEAVY = ("torch", "h5py", "numpy", "rich")  # typer imports pydantic itself
+
+
+def imported(*arguments: str | Path, cwd: Path | None = None) -> tuple[int, set[str]]:
+    """The exit code of a command, and which heavy packages it imported."""
     code = (
-        "import sys; from mmkgc_cli.app import app; "
-        "print([m for m in ('torch', 'h5py', 'numpy', 'pydantic') if m in sys.modules])"
+        f"import atexit, sys; heavy = {set(HEAVY)}; "
+        "atexit.register(lambda: print(*heavy.intersection(sys.modules))); "
+        "from mmkgc_cli.app import main; main()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], cwd=cwd, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    return done.returncode, set(done.stdout.splitlines()[-1].split())
+
+
+def test_help_of_all_commands_needs_no_heavy_import() -> None:
+    assert imported("--help") == (0, set())
+    assert imported("nonsense") == (2, set())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_a_command_needs_no_heavy_import(name: str) -> None:
+    assert imported(name, "--help") == (0, set())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_listed_help_is_the_first_line_of_the_help_of_the_command(name: str) -> None:
+    group = typer.main.get_command(app)
+    with group.make_context("mmkgc", ["doctor"]) as context:
+        command = group.get_command(context, name)
+        assert command.name == name
+        assert command.help.partition("\n")[0] == COMMANDS[name].help
+        assert name in group.list_commands(context)
+
+
+def test_shell_completion_offers_commands_and_options() -> None:
+    def complete(line: str) -> list[str]:
+        variables = {
+            "_MMKGC_COMPLETE": "complete_bash", "COMP_WORDS": line,
+            "COMP_CWORD": str(len(line.split(" ")) - 1), "_TYPER_COMPLETE_ARGS": line,
+        }  # fmt: skip
+        code = "import sys; sys.argv[0] = 'mmkgc'; from mmkgc_cli.app import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False,
+            env=os.environ | variables,
+        )  # fmt: skip
+        return done.stdout.split()
+
+    assert complete("mmkgc pr") == ["prepare", "profile"]
+    assert "--resume" in complete("mmkgc train --res")
+    assert complete("mmkgc runs sh") == ["show"]
+
+
+# Commands that compute nothing, and what ends with a usage error: arguments and exit code.
+WITHOUT_TORCH = {
+    "runs list": 0,
+    "runs show r": 0,
+    "runs clean": 0,
+    "features show image.h5 --graph graph": 0,
+    "features check image.h5 --graph graph": 0,
+    "scorers list": 0,
+    "scorers show mocme": 0,
+    "scorers show typo": 2,
+    "datasets": 0,
+    "audit graph": 0,
+    "batch status batch": 0,
+    "batch results batch": 0,
+    "eval typo": 3,
+    "inspect typo": 3,
+    "train typo --graph graph": 2,
+    "train rotate": 2,
+    "train rotate --graph graph --set model.dmi=1": 3,
+    "train rotate --graph graph --set model.dim=0": 3,
+    "train rotate --graph graph --set optimizer.lrr=1": 3,
+    "profile typo --graph graph": 2,
+    "complete image --graph graph --resume r": 2,
+}
+# These read settings, whose classes still import torch where there is no such module.
+READ_SETTINGS = ("runs show r", "train", "profile")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a graph, a store, a run and a batch."""
+    folder = tmp_path_factory.mktemp("finished")
+    graph = random_graph(40, 5, 300, seed=0)
+    write_graph(graph, folder / "graph")
+    vectors = np.ones((40, 3), dtype=np.float32)
+    write(folder / "image.h5", list(graph.entities), vectors, about=About("image"))
+    recipe = '[batch]\ngraphs = ["graph"]\nscorers = ["frequency"]\n'
+    (folder / "r.toml").write_text(recipe)
+    subprocess.run(command("batch", "r.toml", "--out", "batch"), cwd=folder, check=True)
+    run = next(folder.glob("batch/jobs/*/run"))
+    shutil.copytree(run, folder / "r")
+    (folder / "runs").mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("line", WITHOUT_TORCH)
+def test_a_command_that_computes_nothing_does_not_import_torch(line: str, finished: Path) -> None:
+    if line.startswith(READ_SETTINGS) and not find_spec("mmkgc_cli.training.settings"):
+        pytest.skip("the settings of training import torch")
+    code, packages = imported(*line.split(), cwd=finished)
+    assert code == WITHOUT_TORCH[line]
+    assert "torch" not in packages
 
 
 def test_listing_fifty_scorers_runs_none_and_needs_no_heavy_import(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_list_as_json_can_be_filtered(mmkgc: Run, runs: Path) -> None:
 def test_a_narrow_terminal_shows_fewer_columns_and_no_longer_lines(
     mmkgc: Run, runs: Path, monkeypatch: pytest.MonkeyPatch, width: int
 ) -> None:
-    monkeypatch.setattr(_runs_view.out, "_width", width)
+    monkeypatch.setattr(_runs_view.out.console, "_width", width)
     done = mmkgc("runs", "list")
     table = done.out.split("\n\n")[0].splitlines()
     assert all(len(line) <= width for line in table), done.out
@@ -80,7 +80,9 @@ def test_show_says_what_was_set_what_came_of_it_and_what_is_next(mmkgc: Run, run
 def test_show_of_no_run_is_one_line(mmkgc: Run, runs: Path) -> None:
     done = mmkgc("runs", "show", "runs")
     assert done.code == 3
-    assert done.err.startswith("error: runs: no run there")
+    assert done.err.startswith(
+        "error: runs: not a run directory; list the runs of a folder: mmkgc runs list FOLDER"
+    )
     assert mmkgc("runs", "list", "nowhere").code == 3
 
 

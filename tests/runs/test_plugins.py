@@ -254,7 +254,7 @@ def test_what_a_plugin_raises_in_a_step_is_in_the_trace(
     assert done.code == 3
     event = read_trace(trained.trace)[-1]
     assert event["event"] == "error"
-    assert event["message"].endswith("Mine.query: AssertionError: x")
+    assert "Mine.query: AssertionError: x; " in event["message"]
     assert done.err.splitlines()[-1] == f"error: {event['message']}"
 
 
@@ -286,4 +286,4 @@ def test_what_mmkgc_itself_raises_is_no_fault_of_a_plugin(
     monkeypatch.setattr("mmkgc_cli.runs.evaluation.rank", broken)
     done = mmkgc("eval", "run")
     assert done.code == 1
-    assert "internal error: ValueError: of ours (please report it" in done.err
+    assert "internal error: ValueError: of ours; report it" in done.err

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mmkgc_cli.plugins import BUILT_IN, PluginKind, discover, load
+from mmkgc_cli.plugins import BUILT_IN, PluginKind, discover
 from mmkgc_cli.sampling.registry import SAMPLERS
 from mmkgc_cli.scoring.registry import SCORERS
 from tests.conftest import ROOT
@@ -42,7 +42,7 @@ PLUGINS = [
 def test_every_plugin_has_a_citation_and_a_line_with_its_settings(
     kind: PluginKind[Any], section: str, name: str
 ) -> None:
-    plugin = load(kind, name)
+    plugin = kind.load(name)
     assert len(plugin.citation) >= SHORTEST_CITATION
     cells = [cell.strip() for cell in rows(section)[name].split("|")]
     assert len(cells) == 4

@@ -19,7 +19,8 @@ from mmkgc_cli.runs.config import resolve, values_of
 from mmkgc_cli.runs.sections import FeaturesConfig, RunConfig
 from mmkgc_cli.runs.toml_file import read_toml
 from mmkgc_cli.runs.version_0_1 import is_of_0_1
-from mmkgc_cli.scoring import load_scorer
+from mmkgc_cli.sampling.registry import SAMPLERS
+from mmkgc_cli.scoring.registry import SCORERS
 from mmkgc_cli.state.atomic import read_json
 
 
@@ -30,7 +31,7 @@ def adopt(folder: BatchFolder, jobs: Sequence[Job]) -> list[Job]:
         DataError: when the folder has jobs of mmkgc 0.1, with the command that rewrites them.
     """
     planned = {job.name for job in jobs}
-    others = [job for job in folder.existing() if job.name not in planned]
+    others = [job for job in folder.existing_jobs() if job.name not in planned]
     names = {key: job.name for job in others if (key := _key_of_folder(folder, job)) is not None}
     if not names:
         return list(jobs)
@@ -49,7 +50,7 @@ def _stores(job: Job) -> dict[str, str]:
 def _key_of_folder(folder: BatchFolder, job: JobFolder) -> str | None:
     """What identifies the job in a folder; None for what cannot be read."""
     try:
-        file, record = read_toml(job.config), read_json(job.about)
+        file, record = read_toml(job.config), read_json(job.description)
     except DataError:
         return None
     if is_of_0_1(file.values):
@@ -61,7 +62,9 @@ def _key_of_folder(folder: BatchFolder, job: JobFolder) -> str | None:
     if not isinstance(scorer, str) or not isinstance(record, dict):
         return None
     try:
-        config = resolve(scorer, load_scorer(scorer).Config, file=file)
+        config = resolve(
+            scorer, SCORERS.settings(scorer), file=file, settings_of_sampler=SAMPLERS.settings
+        )
     except MmkgcError:
         return None
     axes = {k: v for k, v in record.items() if k not in ("varied", "split")}

@@ -1,4 +1,4 @@
-"""The directory of a batch: what its jobs left there, found out without torch."""
+"""The directory of a batch: paths, states and results of its jobs; torch-free."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmkgc_cli.state.locks import is_locked
 
 
 class JobState(StrEnum):
-    """What became of a job."""
+    """The state of a job."""
 
     waiting = "waiting"
     running = "running"
@@ -27,13 +27,13 @@ class JobState(StrEnum):
 
 @dataclass(frozen=True)
 class Ending:
-    """How a job ended; it is not run again."""
+    """How a job ended; it is not run again unless asked for."""
 
     state: JobState  # finished or failed
-    seconds: float  # that it ran, over all attempts
+    seconds: float  # of all attempts
     attempts: int
-    step: str = ""  # that failed
-    code: int = 0  # its exit code
+    step: str = ""  # the step that failed
+    code: int = 0  # and its exit code
     message: str = ""
 
 
@@ -46,69 +46,70 @@ class JobFolder:
 
     @property
     def name(self) -> str:
-        """As in the plan."""
+        """The name of the job, as in the plan."""
         return self.path.name
 
     @property
-    def about(self) -> Path:
-        """What the job is, in JSON."""
+    def description(self) -> Path:
+        """Axes and settings of the job, in JSON."""
         return self.path / "job.json"
 
     @property
     def config(self) -> Path:
-        """What it is trained with, for `mmkgc train --config`."""
+        """Settings for `mmkgc train --config`."""
         return self.path / "job.toml"
 
     @property
     def log(self) -> Path:
-        """What its commands said."""
+        """The output of its commands."""
         return self.path / "log.txt"
 
     @property
     def ending(self) -> Path:
-        """How it ended."""
+        """The record of its `Ending`."""
         return self.path / "ending.json"
 
     @property
     def effort(self) -> Path:
-        """How often and how long it was run so far."""
+        """Attempts and seconds so far."""
         return self.path / "effort.json"
 
     @property
     def lock(self) -> Path:
-        """Held by who runs the job, and by its commands."""
+        """Held by the process that runs the job and by its commands."""
         return self.path / ".lock"
 
     def ended(self) -> Ending | None:
-        """How it ended; None while it has not.
+        """The record of how the job ended; None before.
 
         Raises:
             DataError: when the record is damaged.
         """
         if not self.ending.is_file():
             return None
-        found = read_json(self.ending)
+        record = read_json(self.ending)
         try:
-            return Ending(**{**found, "state": JobState(found["state"])})
+            return Ending(**{**record, "state": JobState(record["state"])})
         except (TypeError, KeyError, ValueError):
             raise DataError(
-                f"{self.ending}: damaged; remove it, and the job goes on from its run"
+                f"{self.ending}: damaged: not the record of a job",
+                fix=f"remove it (rm {self.ending}) and run the batch again; the run is resumed",
             ) from None
 
     def end(self, ending: Ending) -> None:
-        """Records how it ended."""
+        """Records how the job ended."""
         write_json(self.ending, asdict(ending))
 
     def efforts(self) -> tuple[int, float]:
-        """Attempts so far and the seconds that they took; what is damaged counts for nothing."""
+        """Attempts and seconds so far; (0, 0.0) when the record is missing or damaged."""
         try:
-            found = read_json(self.effort)
-            return int(found["attempts"]), float(found["seconds"])
+            record = read_json(self.effort)
+            return int(record["attempts"]), float(record["seconds"])
         except (DataError, KeyError, TypeError, ValueError):
             return 0, 0.0
 
     def state(self) -> JobState:
-        """What became of it so far."""
+        """The state of the job now."""
         if ending := self.ended():
             return ending.state
         if is_locked(self.lock):
@@ -116,76 +117,83 @@ class JobFolder:
         return JobState.interrupted if self.effort.exists() else JobState.waiting
 
     def trained(self) -> Run:
-        """Its run as it is now."""
+        """The run of the job as it is now."""
         return inspect(self.run.path)
 
 
 def is_ranked(run: Run, split: str) -> bool:
-    """Whether a trained run has results of `split`, of the weights that it has now."""
+    """Whether the run has results of `split` for its current weights."""
     metrics = (run.results or {}).get("metrics")
     return isinstance(metrics, Mapping) and split in metrics and not run.outdated_results
 
 
 def is_trained(run: Run) -> bool:
-    """Whether the training came to its end."""
+    """Whether the training has finished."""
     return run.state is State.finished
 
 
 class BatchFolder:
-    """``DIR/jobs/NAME/`` for each job, ``DIR/stores/`` for what jobs share."""
+    """``DIR/jobs/NAME/`` for each job, and ``DIR/stores/`` for stores that jobs share."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @property
     def jobs(self) -> Path:
-        """Where the jobs are."""
+        """The folder of all jobs."""
         return self.path / "jobs"
 
     @property
     def stores(self) -> Path:
-        """Where stores with vectors taken away are."""
+        """The folder of masked and completed stores."""
         return self.path / "stores"
 
     def job(self, name: str) -> JobFolder:
         """The folder of a job."""
         return JobFolder(self.jobs / name)
 
-    def existing(self) -> list[JobFolder]:
-        """The jobs of the batch by name; none before it has run."""
+    def existing_jobs(self) -> list[JobFolder]:
+        """The folders of the jobs by name; none before the batch has run."""
         if not self.jobs.is_dir():
             return []
         return [
             JobFolder(path) for path in sorted(self.jobs.iterdir()) if (path / "job.json").is_file()
         ]
 
-    def found(self) -> list[JobFolder]:
-        """The jobs of a batch that has run, by name.
+    def job_folders(self) -> list[JobFolder]:
+        """The folders of all jobs, by name.
 
         Raises:
-            DataError: when it is no directory of a batch.
+            DataError: when this is not the directory of a batch.
         """
         if not self.jobs.is_dir():
-            raise DataError(f"{self.path}: no batch there (no jobs/); run one: mmkgc batch RECIPE")
-        return self.existing()
+            raise DataError(
+                f"{self.path}: not the directory of a batch (no jobs/)",
+                fix="name another directory, or run a batch: mmkgc batch RECIPE",
+            )
+        return self.existing_jobs()
 
 
 def rows(folder: BatchFolder) -> list[dict[str, Any]]:
-    """Every job with its settings, state and, where there are some, results.
+    """One row for each job: settings, state and results.
 
     Raises:
-        DataError: when it is no directory of a batch, or a record is damaged.
+        DataError: when this is not the directory of a batch, or a record is damaged.
     """
-    found = []
-    for job in folder.found():
-        about = read_json(job.about)
-        if not isinstance(about, dict):
-            raise DataError(f"{job.about}: not a JSON object")
+    table = []
+    for job in folder.job_folders():
+        description = read_json(job.description)
+        if not isinstance(description, dict):
+            raise DataError(
+                f"{job.description}: expected a JSON object",
+                fix=f"remove it (rm {job.description}) and run the batch again",
+            )
+        split = description.get("split", "test")
         ending, state = job.ended(), job.state()
         attempts, seconds = job.efforts()
         row = {
             "job": job.name,
-            **about,
+            **description,
             "state": state.value,
             "attempts": ending.attempts if ending else attempts,
             "seconds": round(ending.seconds if ending else seconds, 1),
@@ -198,15 +206,15 @@ def rows(folder: BatchFolder) -> list[dict[str, Any]]:
             run = job.trained()
             row["epochs"] = run.epochs
             results = run.results or {}
-            if is_ranked(run, about.get("split", "test")):
-                row["metrics"] = _realistic(results, about.get("split", "test"))
+            if is_ranked(run, split):
+                row["metrics"] = _realistic(results, split)
                 row["valid_mrr"] = run.valid_mrr
-        found.append(row)
-    return found
+        table.append(row)
+    return table
 
 
 def _realistic(results: Mapping[str, Any], split: str) -> dict[str, float]:
-    found: Any = results.get("metrics")
+    metrics: Any = results.get("metrics")
     for key in (split, "both", "realistic"):
-        found = found.get(key) if isinstance(found, Mapping) else None
-    return dict(found) if isinstance(found, Mapping) else {}
+        metrics = metrics.get(key) if isinstance(metrics, Mapping) else None
+    return dict(metrics) if isinstance(metrics, Mapping) else {}

@@ -1,4 +1,4 @@
-"""From a recipe to its jobs: names, folders and configurations, checked before anything runs."""
+"""Plans the jobs of a recipe: names and configurations, checked before anything runs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from mmkgc_cli.completion.maco.settings import MacoSettings
-from mmkgc_cli.completion.strategies import STRATEGIES, TRAINED
 from mmkgc_cli.errors import DataError, MmkgcError, nearest
+from mmkgc_cli.plugins import declaration, require
 from mmkgc_cli.runs.batches.recipe import (
+    STRATEGIES,
+    TRAINED,
     Chosen,
     Recipe,
     Selector,
@@ -26,13 +28,14 @@ from mmkgc_cli.runs.batches.stores import Completed, Masked, digest_of
 from mmkgc_cli.runs.config import SECTIONS, Entry, resolve, without_deselected
 from mmkgc_cli.runs.sections import FeaturesConfig, RunConfig
 from mmkgc_cli.runs.toml_file import Keys, TomlFile, read_toml
-from mmkgc_cli.scoring import Scorer, load_scorer
+from mmkgc_cli.sampling.registry import SAMPLERS
+from mmkgc_cli.scoring.registry import SCORERS
 
 # Characters of a name that are left of its settings; the rest is told by the digest.
 LONGEST = 100
-# The place of a graph in the path of a store.
+# Stands for the graph in the path of a store.
 GRAPH = "{graph}"
-# Completes nothing.
+# The strategy that completes nothing.
 NONE = "none"
 STRATEGY_NAMES = tuple(dict.fromkeys((NONE, "auto", *STRATEGIES, *TRAINED)))
 
@@ -46,23 +49,23 @@ class Job:
     scorer: str
     seed: int
     rate: float
-    varied: Mapping[str, Any]  # the settings that tell it from others, by SECTION.KEY
+    varied: Mapping[str, Any]  # settings of the grid, by SECTION.KEY
     values: Settings
-    stores: tuple[Masked | Completed, ...]  # made for it first
+    stores: tuple[Masked | Completed, ...]  # made before training
     config: RunConfig
-    strategy: str | None = None  # of completion; None for a recipe without
+    strategy: str | None = None  # of completion; None without [complete]
 
     @property
     def axes(self) -> dict[str, Any]:
-        """What tells it from others, settings aside."""
-        found = {"graph": self.graph, "scorer": self.scorer, "seed": self.seed, "rate": self.rate}
-        return found if self.strategy is None else {**found, "strategy": self.strategy}
+        """The axes of the job, without settings."""
+        axes = {"graph": self.graph, "scorer": self.scorer, "seed": self.seed, "rate": self.rate}
+        return axes if self.strategy is None else {**axes, "strategy": self.strategy}
 
     def agrees(self, chosen: Chosen) -> bool:
-        """Whether a selector of the recipe means this job."""
-        own = self.axes
+        """Whether a selector of the recipe selects this job."""
+        axes = self.axes
         wanted = chosen.about.model_dump(include=set(Selector.model_fields), exclude_none=True)
-        return all(own.get(key) == value for key, value in wanted.items()) and all(
+        return all(axes.get(key) == value for key, value in wanted.items()) and all(
             self.values.get(section, {}).get(key) == value
             for section, entries in chosen.settings.items()
             for key, value in entries.items()
@@ -73,7 +76,7 @@ def plan(recipe: Recipe) -> list[Job]:
     """All jobs, in the order of the recipe.
 
     Raises:
-        DataError: with every mistake, a line each, however many jobs it is in.
+        DataError: with one line for each mistake, even if it is in several jobs.
     """
     planner = _Planner(recipe)
     jobs: dict[str, Job] = {}
@@ -81,15 +84,21 @@ def plan(recipe: Recipe) -> list[Job]:
         jobs.setdefault(job.name, job)
     planner.check_modalities()
     if not planner.problems:
-        for kind, of_kind in (("exclude", recipe.exclude), ("expect", recipe.expect)):
-            for chosen in of_kind:
+        for table, entries in (("exclude", recipe.exclude), ("expect", recipe.expect)):
+            for chosen in entries:
                 if not any(job.agrees(chosen) for job in jobs.values()):
-                    planner.problem(f"{chosen.line}: [[{kind}]] means no job of this batch")
+                    planner.problem(
+                        f"{chosen.line}: [[{table}]] matches no job of this batch; "
+                        "correct or remove it"
+                    )
     if planner.problems:
-        raise DataError("\n".join(sorted(planner.problems, key=line_of)))
+        planner.problems.sort(key=line_of)
+        raise DataError.joined(planner.problems)
     left = [job for job in jobs.values() if not any(map(job.agrees, recipe.exclude))]
     if not left:
-        raise DataError(f"{recipe.file.name}: every job is excluded")
+        raise DataError(
+            f"{recipe.file.name}: every job is excluded", fix="remove or narrow an [[exclude]]"
+        )
     return left
 
 
@@ -98,10 +107,10 @@ class _Planner:
         self.recipe = recipe
         self.problems: list[str] = []
         self._bases: dict[str, TomlFile | None] = {}
-        self._modalities: set[str] = set()  # that some job has a store of
+        self._modalities: set[str] = set()  # with a store in at least one job
 
     def problem(self, message: str) -> None:
-        """Remembers one; most are in many jobs."""
+        """Records a problem once; most are in many jobs."""
         if message not in self.problems:
             self.problems.append(message)
 
@@ -119,12 +128,12 @@ class _Planner:
             grid = {key: (value, ("grid", *key)) for key, value in choice.items()}
             yield from self._chosen(everything, grid)
         for i, included in enumerate(self.recipe.include):
-            own = {
+            varied = {
                 (section, key): (value, ("include", i, section, key))
                 for section, entries in included.settings.items()
                 for key, value in entries.items()
             }
-            yield from self._chosen(included.about, own)
+            yield from self._chosen(included.about, varied)
 
     def _chosen(
         self, about: Selector, varied: Mapping[tuple[str, str], tuple[Any, Keys]]
@@ -189,11 +198,11 @@ class _Planner:
             if entry.layer and entry.source.isdecimal():
                 lines[entry.section, entry.key] = lines[entry.section,] = int(entry.source)
         try:
-            scorer_class = load_scorer(scorer)
+            settings_class = SCORERS.settings(scorer)
         except MmkgcError as error:
             self.problem(f"{file.at('batch', 'scorers')}: {error}")
             return None
-        modalities = _modalities_of(scorer_class, values.get("model", {}))
+        modalities = _modalities_of(scorer, values.get("model", {}))
         for key in [k for k in values.get("features", {}) if k not in FeaturesConfig.model_fields]:
             # A recipe has scorers that take other modalities, or none.
             if key not in modalities:
@@ -207,7 +216,12 @@ class _Planner:
         if strategy is not None and not completed:
             strategy = NONE  # a scorer without vectors has one job, whatever is made of them
         try:
-            config = resolve(scorer, scorer_class.Config, file=TomlFile(values, file.name, lines))
+            config = resolve(
+                scorer,
+                settings_class,
+                file=TomlFile(values, file.name, lines),
+                settings_of_sampler=SAMPLERS.settings,
+            )
         except DataError as error:
             for line in str(error).splitlines():
                 self.problem(line)
@@ -228,7 +242,7 @@ class _Planner:
         )
 
     def _base(self, scorer: str) -> TomlFile | None:
-        """The configuration that a scorer of the recipe begins with; checked on its own."""
+        """The configuration file of a scorer, checked on its own."""
         if scorer not in self._bases:
             name = self.recipe.configs.get(scorer)
             self._bases[scorer] = None
@@ -238,8 +252,9 @@ class _Planner:
                     known = {k: v for k, v in base.values.items() if k != "features"}
                     resolve(
                         scorer,
-                        load_scorer(scorer).Config,
+                        SCORERS.settings(scorer),
                         file=TomlFile(known, base.name, base.lines),
+                        settings_of_sampler=SAMPLERS.settings,
                     )
                     self._bases[scorer] = base
                 except MmkgcError as error:
@@ -288,7 +303,7 @@ class _Planner:
         )  # fmt: skip
 
     def check_modalities(self) -> None:
-        """What is to be masked or completed must each be a feature of some job."""
+        """Checks that at least one job has a store of each masked or completed modality."""
         known = self._modalities
         for table, of in (("mask", self.recipe.mask), ("complete", self.recipe.complete)):
             for name in of.modalities if of else ():
@@ -299,17 +314,18 @@ class _Planner:
                     )
 
     def _check_completion(self) -> None:
-        """Names and settings of strategies."""
+        """Checks names and settings of strategies."""
         recipe, file = self.recipe, self.recipe.file
-        for kind, of_kind in (
+        for table, entries in (
             ("include", recipe.include), ("exclude", recipe.exclude), ("expect", recipe.expect),
         ):  # fmt: skip
-            for chosen in of_kind:
+            for chosen in entries:
                 if (name := chosen.about.strategy) is None:
                     continue
                 if not recipe.complete:
                     self.problem(
-                        f"{chosen.line}: [[{kind}]] names a strategy, and there is no [complete]"
+                        f"{chosen.line}: [[{table}]] names a strategy, and there is no [complete]; "
+                        "add [complete]"
                     )
                 elif name not in STRATEGY_NAMES:
                     self.problem(
@@ -333,11 +349,16 @@ class _Planner:
                     )
 
 
-def _modalities_of(scorer: type[Scorer], model: Mapping[str, Any]) -> tuple[str, ...]:
-    """Which a scorer takes with these settings; all it may take where they are wrong, as `resolve`
-    is about to say.
+def _modalities_of(scorer: str, model: Mapping[str, Any]) -> Sequence[str]:
+    """The modalities that a scorer takes with these settings; all of its modalities if the settings
+    are invalid, which `resolve` reports.
     """
+    declared = declaration(require(SCORERS, scorer), SCORERS)
+    modalities = declared.values.get("modalities")
+    if isinstance(modalities, tuple) and not declared.defines("modalities_of"):
+        return modalities
+    scorer_class = SCORERS.load(scorer)
     try:
-        return scorer.modalities_of(scorer.Config(**model))
+        return scorer_class.modalities_of(scorer_class.Config(**model))
     except ValidationError:
-        return scorer.modalities
+        return scorer_class.modalities

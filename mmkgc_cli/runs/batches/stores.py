@@ -1,4 +1,4 @@
-"""Stores that the jobs of a batch share: with vectors taken away, or filled in."""
+"""The masked and completed feature stores that jobs of a batch share."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from mmkgc_cli.runs.directory import RunDirectory
 
 @dataclass(frozen=True)
 class Masked:
-    """A store with vectors taken away."""
+    """A store with masked vectors."""
 
     source: str
     modality: str
     rate: float
     pattern: str
     seed: int
-    graph: str  # whose train triples a pattern counts; empty where it counts none
+    graph: str  # for patterns that count train triples; otherwise empty
 
     step: ClassVar[str] = "mask"
 
     @property
     def name(self) -> str:
-        """Of the file."""
+        """The name of the file."""
         digest = digest_of([self.source, self.graph])
         return f"{self.modality}-{self.pattern}-{self.rate:g}-seed{self.seed}-{digest}.h5"
 
     def command(self, path: Path) -> list[str]:
-        """What makes it, for `mmkgc`."""
+        """The arguments of `mmkgc` that make the store."""
         arguments = [
             "features", "mask", self.source, "--rate", repr(self.rate), "--pattern",
             self.pattern, "--seed", str(self.seed), "--out", str(path),
@@ -42,9 +42,7 @@ class Masked:
 
 @dataclass(frozen=True)
 class Completed:
-    """A store that was completed, after `mask` took vectors away: by the same command, which
-    then measures on them.
-    """
+    """A completed store; the command applies `mask` and measures on the masked vectors."""
 
     source: str
     modality: str
@@ -52,8 +50,8 @@ class Completed:
     strategy: str
     variant: str
     seed: int
-    settings: Mapping[str, Any]  # of one that is trained: the preset, and what differs from it
-    trained: bool  # in a run, which goes on after a kill
+    settings: Mapping[str, Any]  # of a trained strategy: the preset and what differs from it
+    trained: bool  # in a run, which is resumed after a kill
     mask: Masked | None
     allow_other_train: bool = False
 
@@ -61,20 +59,20 @@ class Completed:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """All that decides its content."""
+        """Everything that determines the content."""
         return asdict(self)
 
     @property
     def name(self) -> str:
-        """Of the file."""
+        """The name of the file."""
         words = [self.modality, self.strategy, self.variant]
         words += [f"{self.mask.rate:g}"] if self.mask else []
         return f"{'-'.join(words)}-seed{self.seed}-{digest_of(self.identity)}.h5"
 
     def command(self, path: Path) -> list[str]:
-        """What makes it, or goes on making it, for `mmkgc`."""
+        """The arguments of `mmkgc` that make the store, or resume making it."""
         run = path.with_suffix(".run")
-        if self.trained and RunDirectory(run).config.is_file():  # which is written at once
+        if self.trained and RunDirectory(run).config.is_file():  # written when the run starts
             return ["complete", "--resume", str(run)]
         arguments = [
             "complete", self.modality, "--graph", self.graph, "--features", self.source,
@@ -91,15 +89,15 @@ class Completed:
         if self.trained:
             arguments += ["--run", str(run)]
         for key, value in self.settings.items():
-            said = value if isinstance(value, str) else json.dumps(value)
+            text = value if isinstance(value, str) else json.dumps(value)
             if key == "preset":
-                arguments += ["--preset", said]
+                arguments += ["--preset", text]
             else:
-                arguments += ["--set", f"{self.strategy}.{key}={said}"]
+                arguments += ["--set", f"{self.strategy}.{key}={text}"]
         return arguments
 
 
 def digest_of(value: Any) -> str:
-    """Eight characters that tell values apart."""
+    """Eight hexadecimal characters that identify a value."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

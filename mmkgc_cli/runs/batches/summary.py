@@ -1,4 +1,4 @@
-"""Results of a batch: a row a job, means over seeds, and what the recipe expected."""
+"""Results of a batch: means over seeds, gains over a strategy, CSV, unmet expectations."""
 
 from __future__ import annotations
 
@@ -7,30 +7,32 @@ import io
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmkgc_cli.errors import UsageError, nearest
-from mmkgc_cli.runs.batches.plan import Job
-from mmkgc_cli.runs.batches.recipe import Expected, Recipe
 
-# Shares, which are shown in percent.
+if TYPE_CHECKING:
+    from mmkgc_cli.runs.batches.plan import Job
+    from mmkgc_cli.runs.batches.recipe import Recipe
+
+# Metrics that are shown in percent.
 SHARES = ("mrr", "hits@1", "hits@3", "hits@10", "amri")
 METRICS = ("mrr", "mr", "hits@1", "hits@3", "hits@10", "amri")
 
 
 def shown(name: str, value: float) -> float:
-    """A metric as it is shown: shares in percent."""
+    """A metric as shown: shares in percent."""
     return 100 * value if name in SHARES else value
 
 
 @dataclass(frozen=True)
 class Group:
-    """Jobs that differ in their seeds alone: means, and standard deviations of the sample."""
+    """Jobs that differ only in their seeds: means and sample standard deviations."""
 
     graph: str
     scorer: str
     rate: float
-    strategy: str  # of completion; empty where there is none
+    strategy: str  # of completion; empty without completion
     varied: tuple[tuple[str, Any], ...]
     seeds: int
     mean: Mapping[str, float]
@@ -38,25 +40,25 @@ class Group:
 
 
 def groups(rows: Sequence[Mapping[str, Any]]) -> list[Group]:
-    """The jobs with results, put together; in the order in which they first come."""
-    found: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    """Groups the jobs that have results, in the order of their first jobs."""
+    members: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
         if row["metrics"]:
             varied = tuple(sorted((k, str(v)) for k, v in row["varied"].items()))
             key = (row["graph"], row["scorer"], row["rate"], row.get("strategy", ""), varied)
-            found.setdefault(key, []).append(row)
-    made = []
-    for (graph, scorer, rate, strategy, varied), of_key in found.items():
-        values = {m: [row["metrics"][m] for row in of_key if m in row["metrics"]] for m in METRICS}
+            members.setdefault(key, []).append(row)
+    result = []
+    for (graph, scorer, rate, strategy, varied), jobs in members.items():
+        values = {m: [row["metrics"][m] for row in jobs if m in row["metrics"]] for m in METRICS}
         mean = {m: statistics.fmean(v) for m, v in values.items() if v}
-        spread = {m: statistics.stdev(v) for m, v in values.items() if len(v) > 1}
-        made.append(Group(graph, scorer, rate, strategy, varied, len(of_key), mean, spread))
-    return made
+        deviation = {m: statistics.stdev(v) for m, v in values.items() if len(v) > 1}
+        result.append(Group(graph, scorer, rate, strategy, varied, len(jobs), mean, deviation))
+    return result
 
 
 @dataclass(frozen=True)
 class Gain:
-    """What a strategy of completion has over another, in MRR: differences of the same seeds."""
+    """Gain of one completion strategy over another: MRR differences of equal seeds."""
 
     graph: str
     scorer: str
@@ -69,7 +71,7 @@ class Gain:
 
     @property
     def verdict(self) -> str:
-        """A difference below two standard errors is none."""
+        """``gain``, ``loss``, or ``none`` for a difference below two standard errors."""
         if self.error is None:
             return "one seed says nothing"
         if abs(self.mean) < 2 * self.error:
@@ -78,36 +80,38 @@ class Gain:
 
 
 def gains(rows: Sequence[Mapping[str, Any]], against: str) -> list[Gain]:
-    """Each strategy against one of them, for all else alike; in the order in which they first come.
+    """Compares each strategy with `against`, for jobs that are equal otherwise.
 
     Raises:
-        UsageError: when no job with a result has that strategy.
+        UsageError: when no job with results has the strategy `against`.
     """
-    found: dict[tuple[Any, ...], dict[str, dict[int, float]]] = {}
+    mrr: dict[tuple[Any, ...], dict[str, dict[int, float]]] = {}
     for row in rows:
         if row["metrics"]:
             varied = tuple(sorted((k, str(v)) for k, v in row["varied"].items()))
-            of_key = found.setdefault((row["graph"], row["scorer"], row["rate"], varied), {})
-            of_strategy = of_key.setdefault(row.get("strategy", ""), {})
-            of_strategy[row["seed"]] = row["metrics"]["mrr"]
-    known = {strategy for of_key in found.values() for strategy in of_key if strategy}
+            by_strategy = mrr.setdefault((row["graph"], row["scorer"], row["rate"], varied), {})
+            by_seed = by_strategy.setdefault(row.get("strategy", ""), {})
+            by_seed[row["seed"]] = row["metrics"]["mrr"]
+    known = {strategy for by_strategy in mrr.values() for strategy in by_strategy if strategy}
     if against not in known:
-        raise UsageError(f"--against {against}: no results of it; {nearest(against, known)}")
-    made = []
-    for (graph, scorer, rate, varied), of_key in found.items():
-        base = of_key.get(against, {})
-        for strategy, of_strategy in of_key.items():
-            pairs = [mrr - base[seed] for seed, mrr in of_strategy.items() if seed in base]
-            if strategy != against and pairs:
-                n = len(pairs)
-                error = statistics.stdev(pairs) / n**0.5 if n > 1 else None
-                mean = statistics.fmean(pairs)
-                made.append(Gain(graph, scorer, rate, strategy, varied, n, mean, error))
-    return made
+        raise UsageError(
+            f"--against {against}: no results of that strategy", fix=nearest(against, known)
+        )
+    result = []
+    for (graph, scorer, rate, varied), by_strategy in mrr.items():
+        base = by_strategy.get(against, {})
+        for strategy, by_seed in by_strategy.items():
+            differences = [value - base[seed] for seed, value in by_seed.items() if seed in base]
+            if strategy != against and differences:
+                n = len(differences)
+                error = statistics.stdev(differences) / n**0.5 if n > 1 else None
+                mean = statistics.fmean(differences)
+                result.append(Gain(graph, scorer, rate, strategy, varied, n, mean, error))
+    return result
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A line a job; settings and metrics have columns of their own, metrics as fractions."""
+    """CSV with a line for each job and a column for each setting and metric (as fractions)."""
     varied = sorted({key for row in rows for key in row["varied"]})
     axes = ["graph", "scorer", "seed", "rate"]
     axes += ["strategy"] * any("strategy" in row for row in rows)
@@ -127,18 +131,18 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def unexpected(recipe: Recipe, jobs: Sequence[Job], rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Which expectations do not hold, a line each; those about jobs without results are not met."""
+    """One line for each expectation that is not met; a job without results meets none."""
     by_name = {row["job"]: row for row in rows}
-    said = []
+    problems = []
     for chosen in recipe.expect:
-        about = chosen.about
-        assert isinstance(about, Expected)
+        expected: Any = chosen.about
+        metric = expected.metric
         for job in filter(lambda job: job.agrees(chosen), jobs):
-            value = by_name.get(job.name, {}).get("metrics", {}).get(about.metric)
-            wanted = f"{about.metric} {about.value:g} within {about.tolerance:g}"
+            value = by_name.get(job.name, {}).get("metrics", {}).get(metric)
+            interval = f"{metric} {expected.value:g} within {expected.tolerance:g}"
             if value is None:
-                said.append(f"{chosen.line}: expected {wanted}, {job.name} has no result")
-            elif abs(shown(about.metric, value) - about.value) > about.tolerance:
-                got = f"{shown(about.metric, value):.2f}"
-                said.append(f"{chosen.line}: expected {wanted}, {job.name} has {got}")
-    return said
+                problems.append(f"{chosen.line}: expected {interval}, {job.name} has no result")
+            elif abs(shown(metric, value) - expected.value) > expected.tolerance:
+                got = f"{shown(metric, value):.2f}"
+                problems.append(f"{chosen.line}: expected {interval}, {job.name} has {got}")
+    return problems
