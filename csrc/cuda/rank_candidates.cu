@@ -357,8 +357,8 @@ void run(const char* op, const RankTask<Table>& task, const TargetRoom<Accumulat
 template <Metric M, typename Table>
 void run(const char* op, const RankTask<Table>& task, const TargetRoom<Accumulator<Table>>& room,
          void* stream) {
-  const auto chosen = task.scale ? run<M, true, Table> : run<M, false, Table>;
-  chosen(op, task, room, stream);
+  const auto run_all = task.scale ? run<M, true, Table> : run<M, false, Table>;
+  run_all(op, task, room, stream);
 }
 
 }  // namespace

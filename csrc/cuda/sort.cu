@@ -1,5 +1,5 @@
 // A sort by counting: the place of a number is the number of smaller ones. A warp compares each
-// number with all others, of which a few thousand fit into the L1 cache, so that a sort takes some
+// number with all others. A few thousand numbers fit into the L1 cache, so that a sort takes some
 // microseconds. A radix sort is slower for so few.
 #include "sort.h"
 

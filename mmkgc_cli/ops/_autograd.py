@@ -51,7 +51,7 @@ def _refusing(op: str, value: Tensor, inputs: Sequence[Tensor]) -> Tensor:
 
 
 class _Deferring(torch.autograd.Function):
-    """An op whose backward pass appends the gradient of a table to `deferred`, if not None."""
+    """An op with a backward pass that appends the gradient of a table to `deferred`, if any."""
 
     @staticmethod
     def forward(

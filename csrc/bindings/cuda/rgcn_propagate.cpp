@@ -121,7 +121,7 @@ struct Kernels {
       const int64_t slices = cuda::count_dot_slices(task);
       Tensor dots;
       if (with_coefficients) {
-        // The kernels skip edges of entities without a row, whose products must be 0.
+        // The kernels skip edges of entities without a row; their products must be 0.
         const bool restricted = arguments.rows.ids || arguments.sources.ids;
         const Tensor& like = arguments.coefficients;
         dots = restricted ? torch::stable::new_zeros(like, {slices, back.edges, bases})
