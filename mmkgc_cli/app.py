@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from mmkgc_cli.commands._features_flag import WithFeatures
+from mmkgc_cli.commands._help import Command
 from mmkgc_cli.commands._shell import guarded, version_callback
 
 
@@ -23,75 +24,36 @@ class Entry(NamedTuple):
     module: str
     attribute: str
     help: str
-    command_class: type[TyperCommand] = TyperCommand
+    command_class: type[TyperCommand] = Command
 
 
 COMMANDS = {
-    "prepare": Entry(
-        "prepare",
-        "prepare",
-        "Read, check and store a graph as FOLDER/graph.h5, with its audit beside it.",
-    ),
+    "prepare": Entry("prepare", "prepare", "Read and check a graph, and write FOLDER/graph.h5."),
     "audit": Entry(
-        "audit",
-        "audit",
-        "Show duplicates, leaks, unseen entities, relation patterns and what copying would score.",
+        "audit", "audit", "Show duplicates, leaks, unseen entities and relation patterns."
     ),
-    "datasets": Entry(
-        "datasets",
-        "datasets",
-        "List the registered graphs, or show one: counts, addresses, licence and citation.",
-    ),
-    "texts": Entry("texts", "app", "Make tables of texts and numbers."),
-    "extract": Entry(
-        "extract",
-        "extract",
-        "Make a feature store of MODALITY; when stopped or killed, the same command goes on.",
-    ),
+    "datasets": Entry("datasets", "datasets", "List the registered graphs, or show one."),
+    "texts": Entry("texts", "app", "Build tables of texts and numbers."),
+    "extract": Entry("extract", "extract", "Extract a feature store of MODALITY from files."),
     "features": Entry(
-        "features", "app", "Show, check, import, fetch, export, merge and mask feature stores."
+        "features", "app", "Show, check, import, export, merge and mask feature stores."
     ),
     "complete": Entry(
-        "complete",
-        "complete",
-        "Fill in vectors from what other entities and the train triples say, and measure them.",
+        "complete", "complete", "Compute missing vectors from the graph, and measure them."
     ),
-    "train": Entry(
-        "train",
-        "train",
-        "Train SCORER, keep the weights that rank valid best, and leave a run directory.",
-        WithFeatures,
-    ),
+    "train": Entry("train", "train", "Train SCORER and write a run directory.", WithFeatures),
     "eval": Entry(
-        "evaluate",
-        "evaluate",
-        "Rank both sides of every triple, filtered, and write results.json and the ranks.",
+        "evaluate", "evaluate", "Rank both sides of every triple and write results.json."
     ),
-    "batch": Entry(
-        "batch",
-        "app",
-        "Run the jobs of a recipe: mmkgc batch RECIPE. Finished jobs are skipped.",
-    ),
+    "batch": Entry("batch", "app", "Run the jobs of a recipe: mmkgc batch RECIPE."),
     "runs": Entry("runs", "app", "List runs, show one, and remove files that are not needed."),
     "config": Entry("config", "app", "Rewrite configuration files of earlier versions."),
     "inspect": Entry(
-        "inspect",
-        "inspect",
-        "Show what the scorer of RUN weighs modalities and experts by, and its certainty of "
-        "negatives.",
+        "inspect", "inspect", "Show mixture weights and the entropy of negatives of RUN."
     ),
-    "scorers": Entry(
-        "scorers", "app", "List scorers, show one, start a new one, check and measure one."
-    ),
-    "profile": Entry(
-        "profile",
-        "profile",
-        "Time the parts of a training step against what memory alone would take; writes nothing.",
-        WithFeatures,
-    ),
-    "doctor": Entry(
-        "doctor", "doctor", "Say what works here, what does not, and what to do about it."
-    ),
+    "scorers": Entry("scorers", "app", "List, show, write, check and measure scorers."),
+    "profile": Entry("profile", "profile", "Time the parts of a training step.", WithFeatures),
+    "doctor": Entry("doctor", "doctor", "Show what is installed and the backend of each op."),
 }
 
 
@@ -144,7 +106,7 @@ def _import_command(name: str, entry: Entry) -> Any:
         single = typer.Typer(
             add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False
         )
-        single.command(name, cls=entry.command_class)(target)
+        single.command(name, cls=entry.command_class, epilog=module.EXAMPLES)(target)
         command = typer.main.get_command(single)
     command.name = name
     return command

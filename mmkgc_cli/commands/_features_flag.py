@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
+from mmkgc_cli.commands._help import Command
 from mmkgc_cli.errors import UsageError
 
 FLAG = "--features"
@@ -22,7 +22,7 @@ FeaturesOption = Annotated[
 ]
 
 
-class WithFeatures(TyperCommand):
+class WithFeatures(Command):
     """A command that accepts ``--features image=a.h5 text=b.h5``, unlike plain options."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -8,9 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from mmkgc_cli.commands._audit_view import print_audit
+from mmkgc_cli.commands._help import examples
 from mmkgc_cli.commands._shell import JsonFlag, out, print_json, say, table
 
 _MOST_ITEMS = 1_000
+
+EXAMPLES = examples(
+    "mmkgc audit graphs/elements",
+    "mmkgc audit graphs/elements --json",
+)
 
 
 def audit(
@@ -21,7 +27,10 @@ def audit(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show duplicates, overlaps, unseen entities, relation patterns and the score of copying."""
+    """Show duplicates, leaks, unseen entities and relation patterns.
+
+    Also shows the score of a model that only copies train.
+    """
     from mmkgc_cli.kg.storage import load_graph
     from mmkgc_cli.runs.audit import stored_audit
 

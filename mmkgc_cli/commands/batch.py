@@ -19,6 +19,7 @@ from mmkgc_cli.commands._batch_view import (
     print_results,
     print_status,
 )
+from mmkgc_cli.commands._help import Command, examples
 from mmkgc_cli.commands._shell import JsonFlag, out, print_json, say
 from mmkgc_cli.errors import MmkgcError, UsageError
 from mmkgc_cli.text import counted
@@ -72,9 +73,18 @@ def _shard(text: str | None) -> tuple[int, int]:
     return int(part), int(parts)
 
 
-@app.command("run")
+@app.command(
+    "run",
+    cls=Command,
+    epilog=examples(
+        "mmkgc batch recipes/batch-elements.toml --jobs 2",
+        "mmkgc batch recipes/batch-elements.toml --dry-run",
+    ),
+)
 def run(
-    recipe: Annotated[Path, typer.Argument(help="TOML file with [batch], [settings], [grid], …")],
+    recipe: Annotated[
+        Path, typer.Argument(help="Recipe: a TOML file with [batch], [settings] and [grid].")
+    ],
     out_folder: Annotated[
         Path | None,
         typer.Option("--out", help="Directory of the batch; default: batches/RECIPE."),
@@ -104,7 +114,9 @@ def run(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Run every job of RECIPE that has not ended, and resume interrupted jobs.
+    """Run the jobs of RECIPE that have not ended.
+
+    Interrupted jobs are resumed.
 
     Exit code 4 when jobs failed or missed the results that the recipe expects.
     """
@@ -179,9 +191,16 @@ def _estimates(jobs: list[Job]) -> dict[str, float]:
     return by_name
 
 
-@app.command("status")
+@app.command(
+    "status",
+    cls=Command,
+    epilog=examples(
+        "mmkgc batch status batches/batch-elements",
+        "mmkgc batch status batches/batch-elements --json",
+    ),
+)
 def status(folder: Folder, as_json: JsonFlag = False) -> None:
-    """Show the state of each job, from any terminal, while it runs or later."""
+    """Show the state of each job, while the batch runs or later."""
     from mmkgc_cli.runs.batches.folder import BatchFolder, rows
 
     table = rows(BatchFolder(folder))
@@ -191,7 +210,14 @@ def status(folder: Folder, as_json: JsonFlag = False) -> None:
         print_status(table)
 
 
-@app.command("results")
+@app.command(
+    "results",
+    cls=Command,
+    epilog=examples(
+        "mmkgc batch results batches/batch-elements",
+        "mmkgc batch results batches/maco-elements --against random",
+    ),
+)
 def results(
     folder: Folder,
     as_csv: Annotated[

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmkgc_cli.commands._help import examples
 from mmkgc_cli.commands._shell import Device, JsonFlag, out, print_json, printable, say, table
 from mmkgc_cli.commands.features import Pattern
 from mmkgc_cli.commands.train import TrainingDisplay
@@ -37,10 +38,16 @@ class Preset(StrEnum):
     released = "released"
 
 
+EXAMPLES = examples(
+    "mmkgc complete image --graph graphs/elements --strategy auto",
+    "mmkgc complete image --graph graphs/elements --strategy all --missing-rate 0.4",
+)
+
+
 def complete(
     context: typer.Context,
     modality: Annotated[
-        str | None, typer.Argument(help="Modality to complete: image, text, …")
+        str | None, typer.Argument(help="Modality to complete, such as image or text.")
     ] = None,
     graph_folder: Annotated[
         Path | None, typer.Option("--graph", help="Directory of a prepared graph.")
@@ -53,8 +60,9 @@ def complete(
     strategy: Annotated[
         str | None,
         typer.Option(
-            help="random, one, zero, mean, neighbours, propagation, ridge, kernel, maco (trained), "
-            "auto (default: the best of the others on a held-out tenth) or all (only measures)."
+            help="Strategy: random, one, zero, mean, neighbours, propagation, ridge, kernel, maco "
+            "(trained), auto (the best of the others on a held-out tenth; the default), or all "
+            "(only measures)."
         ),
     ] = None,
     variant: Annotated[
@@ -117,7 +125,7 @@ def complete(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Generate missing vectors from observed vectors and train triples, and measure them."""
+    """Compute missing vectors from the graph, and measure them."""
     if resume is not None:
         sources = {name: context.get_parameter_source(name) for name in context.params}
         passed = {name for name, source in sources.items() if source and source.name != "DEFAULT"}

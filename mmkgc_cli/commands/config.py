@@ -7,9 +7,14 @@ from typing import Annotated
 
 import typer
 
+from mmkgc_cli.commands._help import Command, examples
 from mmkgc_cli.commands._shell import JsonFlag, out, print_json
 
-app = typer.Typer(no_args_is_help=True, help="Rewrite configuration files of earlier versions.")
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Rewrite configuration files of earlier versions.",
+)
 
 
 @app.callback()
@@ -17,7 +22,14 @@ def config() -> None:
     """Rewrite configuration files of earlier versions."""
 
 
-@app.command("upgrade")
+@app.command(
+    "upgrade",
+    cls=Command,
+    epilog=examples(
+        "mmkgc config upgrade my-recipe.toml",
+        "mmkgc config upgrade runs/elements-rotate batches/demo",
+    ),
+)
 def upgrade(
     paths: Annotated[
         list[Path],

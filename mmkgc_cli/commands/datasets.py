@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmkgc_cli.commands._help import examples
 from mmkgc_cli.commands._shell import JsonFlag, out, print_json, table
 
 if TYPE_CHECKING:
@@ -17,6 +18,11 @@ BUILT_IN = {
 }
 COUNTS = ("entities", "relations", "train", "valid", "test")
 
+EXAMPLES = examples(
+    "mmkgc datasets",
+    "mmkgc datasets db15k-clean --bibtex",
+)
+
 
 def datasets(
     name: Annotated[str | None, typer.Argument(help="Registered graph to show in full.")] = None,
@@ -24,7 +30,10 @@ def datasets(
     bibtex: Annotated[bool, typer.Option("--bibtex", help="Print only the BibTeX entry.")] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """List the registered graphs, or show the sources, licence and citation of one."""
+    """List the registered graphs, or show one.
+
+    Shows counts, addresses, licence and citation.
+    """
     from mmkgc_cli.errors import UsageError
     from mmkgc_cli.kg.datasets import ELEMENTS, registry, unknown_dataset
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmkgc_cli import __version__
+from mmkgc_cli.commands._help import examples
 from mmkgc_cli.commands._shell import JsonFlag, out, print_json, table
 
 PACKAGES = (
@@ -18,9 +19,14 @@ PACKAGES = (
 # Purpose of each extra: its name, and a package that it installs.
 EXTRAS = {"N-Triples": ("rdf", "pyoxigraph")}
 
+EXAMPLES = examples(
+    "mmkgc doctor",
+    "mmkgc doctor --json",
+)
+
 
 def doctor(as_json: JsonFlag = False) -> None:
-    """Show what works in this installation, what is missing, and how to install it."""
+    """Show what is installed and the backend of each op."""
     report = diagnose()
     if as_json:
         print_json(report)

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mmkgc_cli.commands._help import examples
 from mmkgc_cli.commands._shell import Device, JsonFlag, out, print_json, say, table
 
 METRICS = ("mrr", "mr", "hits@1", "hits@3", "hits@10", "amri")
@@ -20,6 +21,12 @@ class Split(StrEnum):
     valid = "valid"
 
 
+EXAMPLES = examples(
+    "mmkgc eval runs/elements-rotate",
+    "mmkgc eval runs/elements-rotate --split valid --json",
+)
+
+
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
     graph: Annotated[
@@ -29,7 +36,10 @@ def evaluate(
     split: Annotated[Split, typer.Option(help="Split to rank.")] = Split.test,
     as_json: JsonFlag = False,
 ) -> None:
-    """Rank head and tail of every triple, filtered; write results.json and the ranks."""
+    """Rank both sides of every triple and write results.json.
+
+    Ranks are filtered by train, valid and test.
+    """
     from mmkgc_cli.runs.directory import RunDirectory
 
     directory = RunDirectory(run)

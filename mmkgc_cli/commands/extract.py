@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmkgc_cli.commands._help import examples
 from mmkgc_cli.commands._shell import (
     Device,
     JsonFlag,
@@ -47,6 +48,12 @@ class Precision(StrEnum):
     float32 = "float32"
     bf16 = "bf16"
     fp16 = "fp16"
+
+
+EXAMPLES = examples(
+    "mmkgc extract image --graph graphs/elements --input pictures/ --encoder colour-grid",
+    "mmkgc extract text --graph graphs/elements --input text.tsv --encoder hashed-ngrams",
+)
 
 
 def extract(
@@ -113,7 +120,9 @@ def extract(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make a feature store of MODALITY; the same command resumes an interrupted run.
+    """Extract a feature store of MODALITY from files.
+
+    After an interruption, the same command resumes.
 
     Inputs that cannot be used are skipped and listed; entities without a usable input are
     unobserved.

@@ -15,6 +15,7 @@ from mmkgc_cli.commands._features_view import (
     print_store,
     store_object,
 )
+from mmkgc_cli.commands._help import Command, examples
 from mmkgc_cli.commands._shell import JsonFlag, out, print_json, printable, say
 from mmkgc_cli.text import counted
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from mmkgc_cli.kg.graph import Graph
 
 app = typer.Typer(
-    help="Show, check, import, fetch, export, merge and mask feature stores.",
+    help="Show, check, import, export, merge and mask feature stores.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -73,7 +74,14 @@ CompressionOption = Annotated[
 OverwriteFlag = Annotated[bool, typer.Option("--overwrite", help="Replace an existing file.")]
 
 
-@app.command("show")
+@app.command(
+    "show",
+    cls=Command,
+    epilog=examples(
+        "mmkgc features show graphs/elements/features/image.h5",
+        "mmkgc features show image.h5 --graph graphs/elements --json",
+    ),
+)
 def show(
     path: Annotated[Path, typer.Argument(help="Feature store, or folder of a prepared graph.")],
     graph_folder: GraphOption = None,
@@ -104,9 +112,18 @@ def show(
             print_store(summary)
 
 
-@app.command("check")
+@app.command(
+    "check",
+    cls=Command,
+    epilog=examples(
+        "mmkgc features check graphs/elements/features/image.h5",
+        "mmkgc features check image.h5 --graph graphs/elements",
+    ),
+)
 def check(path: StoreArgument, graph_folder: GraphOption = None, as_json: JsonFlag = False) -> None:
-    """Check a store for damage, NaN, and rows that are zero, constant, duplicate or a mean.
+    """Check a store for damage, NaN and suspicious rows.
+
+    Suspicious rows are zero, duplicated or equal to the mean.
 
     Exits with code 3 if the store is damaged, has values that are not finite, or does not fit the
     graph.
@@ -135,7 +152,14 @@ def check(path: StoreArgument, graph_folder: GraphOption = None, as_json: JsonFl
         )
 
 
-@app.command("import")
+@app.command(
+    "import",
+    cls=Command,
+    epilog=examples(
+        "mmkgc features import vectors.npy --modality image --graph graphs/mine --ids ids.txt",
+        "mmkgc features import text.safetensors --modality text --graph graphs/mine",
+    ),
+)
 def import_(
     source: Annotated[
         Path,
@@ -218,10 +242,24 @@ def import_(
         print_imported(result, zero_is_missing, nan_is_missing, graph)
 
 
-app.command("fetch")(features_fetch.fetch)
+app.command(
+    "fetch",
+    cls=Command,
+    epilog=examples(
+        "mmkgc features fetch mkg-w image --graph graphs/mkg-w",
+        "mmkgc features fetch mkg-w image --graph graphs/mkg-w --source image.npy",
+    ),
+)(features_fetch.fetch)
 
 
-@app.command("export")
+@app.command(
+    "export",
+    cls=Command,
+    epilog=examples(
+        "mmkgc features export graphs/elements/features/image.h5 image.npz",
+        "mmkgc features export image.h5 image.tsv --observed-only",
+    ),
+)
 def export(
     path: StoreArgument,
     target: Annotated[
@@ -235,7 +273,10 @@ def export(
     overwrite: OverwriteFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Write a store as a file for other programs; with --graph, in the graph's order."""
+    """Write a store as a file for other programs.
+
+    With --graph, rows are in the order of its entities.
+    """
     from mmkgc_cli.features.exporting import export_features
     from mmkgc_cli.features.store import FeatureStore
 
@@ -253,7 +294,14 @@ def export(
         out.print(f"{counted(len(rows), 'row')}, {without:,} of them zero without a vector")
 
 
-@app.command("merge")
+@app.command(
+    "merge",
+    cls=Command,
+    epilog=examples(
+        "mmkgc features merge a.h5 b.h5 --out both.h5",
+        "mmkgc features merge a.h5 b.h5 --out both.h5 --prefer first",
+    ),
+)
 def merge(
     paths: Annotated[list[Path], typer.Argument(help="Feature stores of one encoder.")],
     *,
@@ -282,7 +330,14 @@ def merge(
     _show_written(out_file, None, as_json)
 
 
-@app.command("mask")
+@app.command(
+    "mask",
+    cls=Command,
+    epilog=examples(
+        "mmkgc features mask image.h5 --rate 0.4 --out image-40.h5",
+        "mmkgc features mask image.h5 --rate 0.4 --pattern degree --graph graphs/mine --out 40.h5",
+    ),
+)
 def mask(
     path: StoreArgument,
     *,
@@ -307,7 +362,9 @@ def mask(
     overwrite: OverwriteFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Remove vectors for an experiment; the arguments determine which.
+    """Remove vectors for an experiment.
+
+    The arguments determine which.
 
     With --graph, only entities of the graph are written, in its order.
     """

@@ -44,7 +44,7 @@ def fetch(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Download published vectors of a known graph and import them as feature stores."""
+    """Download and import published vectors."""
     from mmkgc_cli.errors import DataError, UsageError
     from mmkgc_cli.features.fetching import (
         FetchRequest,

@@ -8,9 +8,15 @@ from typing import Annotated
 
 import typer
 
+from mmkgc_cli.commands._help import examples
 from mmkgc_cli.commands._shell import JsonFlag, out, print_json, table
 
 MAX_EPOCHS = 12  # evenly spaced epochs of the history
+
+EXAMPLES = examples(
+    "mmkgc inspect runs/elements-mocme",
+    "mmkgc inspect runs/elements-mocme --json",
+)
 
 
 def inspect(
@@ -20,7 +26,7 @@ def inspect(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show the mixture weights of modalities and experts in RUN, and its certainty of negatives.
+    """Show mixture weights and the entropy of negatives of RUN.
 
     Statistics of the weights are over entities. Certainty is measured on negatives of 1,024 train
     triples, which the entropy thresholds of the run divide into easy, ambiguous and hard.

@@ -10,6 +10,7 @@ import typer
 
 from mmkgc_cli.commands._audit_view import print_audit
 from mmkgc_cli.commands._downloads import Downloads, OfflineFlag
+from mmkgc_cli.commands._help import examples
 from mmkgc_cli.commands._shell import JsonFlag, out, print_json, say
 
 
@@ -29,6 +30,12 @@ class Unseen(StrEnum):
     error = "error"
     drop = "drop"
     keep = "keep"
+
+
+EXAMPLES = examples(
+    "mmkgc prepare elements",
+    "mmkgc prepare mine --source triples.tsv --format hrt --split 0.8,0.1,0.1",
+)
 
 
 def prepare(
@@ -90,7 +97,10 @@ def prepare(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Read, check and store a graph as graph.h5, and audit it."""
+    """Read and check a graph, and write FOLDER/graph.h5.
+
+    The audit of the graph is printed and written beside it.
+    """
     from mmkgc_cli.kg.downloads import Cache
     from mmkgc_cli.kg.preparation import PrepareRequest, prepare
     from mmkgc_cli.kg.splitting import parse_ratios

@@ -9,8 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from mmkgc_cli.commands._features_flag import FeaturesOption, stores
+from mmkgc_cli.commands._help import examples
 from mmkgc_cli.commands._shell import Device, JsonFlag, out, print_json, say, table
 from mmkgc_cli.errors import UsageError
+
+EXAMPLES = examples(
+    "mmkgc profile rotate --graph graphs/elements",
+    "mmkgc profile rotate --graph graphs/elements --set model.dim=256 --steps 100",
+)
 
 
 def profile(
@@ -34,7 +40,10 @@ def profile(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Time the parts of a training step, compared with the time for memory access alone."""
+    """Time the parts of a training step.
+
+    Compares with the time for memory access alone; writes nothing.
+    """
     from mmkgc_cli.kg.storage import load_graph
     from mmkgc_cli.runs.config import resolve_plugins
     from mmkgc_cli.runs.toml_file import NO_FILE, read_toml

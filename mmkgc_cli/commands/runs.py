@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmkgc_cli.commands._help import Command, examples
 from mmkgc_cli.commands._runs_view import (
     as_object,
     details,
@@ -32,14 +33,21 @@ app = typer.Typer(
 Folder = Annotated[Path, typer.Argument(help="Folder that contains the runs.")]
 
 
-@app.command("list")
+@app.command(
+    "list",
+    cls=Command,
+    epilog=examples(
+        "mmkgc runs list",
+        "mmkgc runs list runs --scorer rotate --json",
+    ),
+)
 def list_(
     folder: Folder = Path("runs"),
     scorer: Annotated[str | None, typer.Option(help="List only runs of this scorer.")] = None,
     graph: Annotated[str | None, typer.Option(help="List only runs on this graph (name).")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """List the runs below FOLDER, last changed first: state, epochs, MRR, size."""
+    """List the runs below FOLDER, the last changed first."""
     from mmkgc_cli.runs.listing import list_runs
 
     runs = [
@@ -56,11 +64,18 @@ def list_(
         say(f"no runs{filtered} below {printable(str(folder))}")
 
 
-@app.command("show")
+@app.command(
+    "show",
+    cls=Command,
+    epilog=examples(
+        "mmkgc runs show runs/elements-rotate",
+        "mmkgc runs show runs/elements-rotate --json",
+    ),
+)
 def show(
     run: Annotated[Path, typer.Argument(help="Run directory.")], as_json: JsonFlag = False
 ) -> None:
-    """Show the settings, progress and results of RUN, and what to do next."""
+    """Show settings, progress, results and next command of RUN."""
     from mmkgc_cli.errors import DataError
     from mmkgc_cli.runs.status import inspect, is_run
 
@@ -75,7 +90,14 @@ def show(
         print_details(description, time.time())
 
 
-@app.command("clean")
+@app.command(
+    "clean",
+    cls=Command,
+    epilog=examples(
+        "mmkgc runs clean",
+        "mmkgc runs clean runs --failed --yes",
+    ),
+)
 def clean(
     folder: Folder = Path("runs"),
     yes: Annotated[
@@ -90,7 +112,7 @@ def clean(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show what finished runs below FOLDER no longer need; remove it with --yes.
+    """List removable files of runs, and remove them with --yes.
 
     This removes checkpoints of finished runs and temporary files of dead processes, and keeps
     weights, results, traces and settings. A finished run without checkpoints can be evaluated, but

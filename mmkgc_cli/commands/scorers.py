@@ -10,10 +10,11 @@ from typing import Annotated, Any
 import typer
 
 from mmkgc_cli.commands import scorers_check
+from mmkgc_cli.commands._help import Command, examples
 from mmkgc_cli.commands._shell import Device, JsonFlag, out, print_json, printable, say, table
 
 app = typer.Typer(
-    help="List, show, create, check and benchmark scorers.",
+    help="List, show, write, check and measure scorers.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -30,9 +31,16 @@ class Kind(StrEnum):
 Name = Annotated[str, typer.Argument(help="Name of the scorer.")]
 
 
-@app.command("list")
+@app.command(
+    "list",
+    cls=Command,
+    epilog=examples(
+        "mmkgc scorers list",
+        "mmkgc scorers list --json",
+    ),
+)
 def list_(as_json: JsonFlag = False) -> None:
-    """List scorers: built-in, from installed packages, from ./scorers and from MMKGC_SCORERS.
+    """List scorers: built-in, installed, and your own.
 
     Files are read, not imported; what a file does not show as a literal is left out.
     """
@@ -72,7 +80,14 @@ def _columns(rows: list[list[str]], width: int) -> list[str]:
     return [line if len(line) <= width else f"{line[: width - 1]}…" for line in lines]
 
 
-@app.command("show")
+@app.command(
+    "show",
+    cls=Command,
+    epilog=examples(
+        "mmkgc scorers show rotate",
+        "mmkgc scorers show rotate --json",
+    ),
+)
 def show(name: Name, as_json: JsonFlag = False) -> None:
     """Show the citation of a scorer, how it scores, and its settings."""
     from mmkgc_cli.scoring.describe import describe_scorer, scores_triples_only
@@ -111,20 +126,27 @@ def _default(setting: dict[str, Any]) -> str:
     return "required" if setting["required"] else str(setting["default"])
 
 
-@app.command("new")
+@app.command(
+    "new",
+    cls=Command,
+    epilog=examples(
+        "mmkgc scorers new mine",
+        "mmkgc scorers new mine --kind triple",
+    ),
+)
 def new(
     name: Name,
     kind: Annotated[
         Kind,
         typer.Option(
-            help="query: scores query rows against candidate rows (fast); triple: any network over "
+            help="Template: query scores query rows against candidate rows (fast), triple is any network over "
             "whole triples."
         ),
     ] = Kind.query,
     folder: Annotated[Path, typer.Option(help="Directory to write to.")] = Path("scorers"),
     as_json: JsonFlag = False,
 ) -> None:
-    """Write a working template of a scorer, one commented file, and its test."""
+    """Write a working template of a scorer and its test."""
     from mmkgc_cli.scoring.registry import SCORERS
     from mmkgc_cli.scoring.scaffold import write_scorer
 
@@ -139,10 +161,24 @@ def new(
     say(f"next: mmkgc train {name} --graph GRAPH")
 
 
-app.command("check")(scorers_check.check)
+app.command(
+    "check",
+    cls=Command,
+    epilog=examples(
+        "mmkgc scorers check rotate",
+        "mmkgc scorers check mine --set model.dim=8",
+    ),
+)(scorers_check.check)
 
 
-@app.command("bench")
+@app.command(
+    "bench",
+    cls=Command,
+    epilog=examples(
+        "mmkgc scorers bench mine",
+        "mmkgc scorers bench mine --graph graphs/elements --dim 64",
+    ),
+)
 def bench(
     name: Name,
     *,
@@ -152,7 +188,9 @@ def bench(
     ] = None,
     dim: Annotated[
         int | None,
-        typer.Option(min=1, help="model.dim of both scorers [default: that of the scorer]."),
+        typer.Option(
+            min=1, help="Width (model.dim) of both scorers. [default: that of the scorer]"
+        ),
     ] = None,
     turns: Annotated[int, typer.Option(min=1, help="Number of turns per scorer.")] = 5,
     steps: Annotated[int, typer.Option(min=1, help="Training steps per turn.")] = 20,
@@ -166,7 +204,7 @@ def bench(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Measure triples/s in training and ranking, alternating with rotate at the same model.dim."""
+    """Measure training and ranking speed, alternating with RotatE."""
     from dataclasses import asdict
 
     from mmkgc_cli.runs import benchmarking

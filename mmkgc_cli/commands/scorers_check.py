@@ -23,7 +23,7 @@ def check(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Check that scorer NAME follows the scorer contract, with advice for each failure.
+    """Check that scorer NAME follows the scorer contract.
 
     Exit code 1 when a property fails.
     """

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmkgc_cli.commands._downloads import Downloads, OfflineFlag
+from mmkgc_cli.commands._help import Command, examples
 from mmkgc_cli.commands._shell import JsonFlag, out, print_json, printable, say
 from mmkgc_cli.text import counted
 
@@ -27,7 +28,14 @@ def texts() -> None:
     """Build tables of texts and numbers."""
 
 
-@app.command("build")
+@app.command(
+    "build",
+    cls=Command,
+    epilog=examples(
+        "mmkgc texts build fb15k-237 --graph graphs/fb15k-237",
+        "mmkgc texts build db15k --source path/to/files --out texts",
+    ),
+)
 def build(
     name: Annotated[str, typer.Argument(help="Graph: fb15k-237, db15k, mkg-w or mkg-y.")],
     *,
@@ -51,7 +59,7 @@ def build(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Build the tables of texts and numbers of a registered graph from published files.
+    """Build the tables of a registered graph from published files.
 
     Each table is compared with its registered checksum.
     """

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import typer
 
 from mmkgc_cli.commands._features_flag import FeaturesOption, stores
+from mmkgc_cli.commands._help import examples
 from mmkgc_cli.commands._shell import Device, JsonFlag, log, out, print_json, say
 from mmkgc_cli.errors import UsageError
 from mmkgc_cli.training.loop import Callback
@@ -43,6 +44,12 @@ class LogName(StrEnum):
 
     tensorboard = "tensorboard"
     wandb = "wandb"
+
+
+EXAMPLES = examples(
+    "mmkgc train rotate --graph graphs/elements --config recipes/rotate-elements.toml",
+    "mmkgc train --resume runs/elements-rotate",
+)
 
 
 def train(
@@ -99,7 +106,10 @@ def train(
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Train SCORER, keep the weights that rank valid best, and leave a run directory."""
+    """Train SCORER and write a run directory.
+
+    The weights with the best valid MRR are kept.
+    """
     from mmkgc_cli.runs.config import resolve_plugins
     from mmkgc_cli.runs.directory import RunDirectory
     from mmkgc_cli.runs.loggers import Loggers
