@@ -64,7 +64,7 @@ class LazyGroup(TyperGroup):
         super().__init__(**attributes)
         # What is listed: names and help, no parameters.
         self.commands = {
-            name: TyperCommand(name=name, help=entry.help) for name, entry in COMMANDS.items()
+            name: Command(name=name, help=entry.help) for name, entry in COMMANDS.items()
         }
         self._imported: dict[str, Any] = {}
         self._is_listing = False

@@ -35,6 +35,8 @@ PANELS: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 _PANEL_OF = {flag: panel for panel, flags in PANELS.items() for flag in flags}
+# Characters of a first sentence that fit into a list of commands at 80 columns.
+LONGEST = 66
 # With fewer flags, panels would be longer than the list.
 FEWEST = 5
 
@@ -46,6 +48,10 @@ def examples(*commands: str) -> str:
 
 class Command(TyperCommand):
     """A command whose help groups flags in panels and ends with examples."""
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        """The first sentence of the help, whole; a test holds it to the width of a terminal."""
+        return super().get_short_help_str(max(limit, LONGEST))
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Writes arguments, and options by panel where there are several."""

@@ -139,8 +139,8 @@ def new(
     kind: Annotated[
         Kind,
         typer.Option(
-            help="Template: query scores query rows against candidate rows (fast), triple is any network over "
-            "whole triples."
+            help="Template: query scores query rows against candidate rows (fast), triple is any "
+            "network over whole triples."
         ),
     ] = Kind.query,
     folder: Annotated[Path, typer.Option(help="Directory to write to.")] = Path("scorers"),
