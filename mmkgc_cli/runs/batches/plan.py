@@ -64,7 +64,7 @@ class Job:
     def agrees(self, chosen: Chosen) -> bool:
         """Whether a selector of the recipe selects this job."""
         axes = self.axes
-        wanted = chosen.about.model_dump(include=set(Selector.model_fields), exclude_none=True)
+        wanted = chosen.selector.model_dump(include=set(Selector.model_fields), exclude_none=True)
         return all(axes.get(key) == value for key, value in wanted.items()) and all(
             self.values.get(section, {}).get(key) == value
             for section, entries in chosen.settings.items()
@@ -133,21 +133,21 @@ class _Planner:
                 for section, entries in included.settings.items()
                 for key, value in entries.items()
             }
-            yield from self._chosen(included.about, varied)
+            yield from self._chosen(included.selector, varied)
 
     def _chosen(
-        self, about: Selector, varied: Mapping[tuple[str, str], tuple[Any, Keys]]
+        self, selector: Selector, varied: Mapping[tuple[str, str], tuple[Any, Keys]]
     ) -> Iterator[Job]:
         batch = self.recipe.batch
-        strategies: Sequence[str | None] = [about.strategy]
-        if about.strategy is None and self.recipe.complete:
+        strategies: Sequence[str | None] = [selector.strategy]
+        if selector.strategy is None and self.recipe.complete:
             strategies = self.recipe.complete.strategies
         for graph, scorer, rate, strategy, seed in itertools.product(
-            batch.graphs if about.graph is None else [about.graph],
-            batch.scorers if about.scorer is None else [about.scorer],
-            self.recipe.rates if about.rate is None else [about.rate],
+            batch.graphs if selector.graph is None else [selector.graph],
+            batch.scorers if selector.scorer is None else [selector.scorer],
+            self.recipe.rates if selector.rate is None else [selector.rate],
             strategies,
-            batch.seeds if about.seed is None else [about.seed],
+            batch.seeds if selector.seed is None else [selector.seed],
         ):
             if job := self._job(graph, scorer, rate, strategy, seed, varied):
                 yield job
@@ -320,7 +320,7 @@ class _Planner:
             ("include", recipe.include), ("exclude", recipe.exclude), ("expect", recipe.expect),
         ):  # fmt: skip
             for chosen in entries:
-                if (name := chosen.about.strategy) is None:
+                if (name := chosen.selector.strategy) is None:
                     continue
                 if not recipe.complete:
                     self.problem(

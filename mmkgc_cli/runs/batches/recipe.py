@@ -85,7 +85,7 @@ class Expected(Selector):
 class Chosen:
     """A selector with settings that jobs must have."""
 
-    about: Selector
+    selector: Selector
     settings: Settings
     line: str  # FILE:LINE
 

@@ -135,7 +135,7 @@ def unexpected(recipe: Recipe, jobs: Sequence[Job], rows: Sequence[Mapping[str, 
     by_name = {row["job"]: row for row in rows}
     problems = []
     for chosen in recipe.expect:
-        expected: Any = chosen.about
+        expected: Any = chosen.selector
         metric = expected.metric
         for job in filter(lambda job: job.agrees(chosen), jobs):
             value = by_name.get(job.name, {}).get("metrics", {}).get(metric)
