@@ -14,7 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from mmkgc_cli.errors import DataError, MmkgcError
-from mmkgc_cli.plugins import BUILT_IN, PluginKind, declaration, discover, find, outline
+from mmkgc_cli.plugins import BUILT_IN, PluginRegistry, declaration, discover, find, outline
 from mmkgc_cli.sampling.registry import SAMPLERS
 from mmkgc_cli.scoring import Scorer
 from mmkgc_cli.scoring.registry import SCORERS
@@ -296,7 +296,7 @@ PLUGINS = [(kind, name) for kind in (SCORERS, SAMPLERS) for name in discover(kin
 
 
 @pytest.mark.parametrize(("kind", "name"), PLUGINS)
-def test_declared_settings_are_those_of_the_class(kind: PluginKind[Any], name: str) -> None:
+def test_declared_settings_are_those_of_the_class(kind: PluginRegistry[Any], name: str) -> None:
     real = kind.load(name).Config.model_fields
     settings = kind.declared_settings(name)
     assert settings is not None

@@ -8,6 +8,7 @@ plugin of a name is used. An error in one plugin does not affect the others.
 from mmkgc_cli.plugins.declarations import Declaration, declaration, declared_settings
 from mmkgc_cli.plugins.discovery import Catalogue, discover, find, is_plugin_name, require
 from mmkgc_cli.plugins.kinds import BUILT_IN, Complaint, Plugin, PluginKind
+from mmkgc_cli.plugins.registry import PluginRegistry
 from mmkgc_cli.plugins.source import Outline, outline
 from mmkgc_cli.plugins.tracebacks import convert_error
 
@@ -19,6 +20,7 @@ __all__ = [
     "Outline",
     "Plugin",
     "PluginKind",
+    "PluginRegistry",
     "convert_error",
     "declaration",
     "declared_settings",

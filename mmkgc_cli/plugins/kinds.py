@@ -8,12 +8,9 @@ import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 from mmkgc_cli.errors import DataError
-
-if TYPE_CHECKING:
-    from pydantic import BaseModel
 
 T = TypeVar("T")
 BUILT_IN = "built in"
@@ -51,59 +48,6 @@ class PluginKind(Generic[T]):
         """Imports the base class."""
         module, _, name = self.base.partition(":")
         return cast("type[T]", getattr(importlib.import_module(module), name))
-
-    def load(self, name: str) -> type[T]:
-        """The class of the plugin `name`; no other plugin is imported.
-
-        Raises:
-            UsageError: for an unknown name.
-            DataError: for a broken plugin: file and line, member, expected and got.
-        """
-        from mmkgc_cli.plugins.discovery import require
-        from mmkgc_cli.plugins.loading import load_plugin
-
-        return load_plugin(self, require(self, name))
-
-    def load_file(self, file: Path) -> type[T]:
-        """The class of the plugin in `file`, which may be in any folder.
-
-        Raises:
-            DataError: as `load`.
-        """
-        from mmkgc_cli.plugins.loading import load_plugin
-
-        return load_plugin(self, Plugin(file.stem, str(file.parent), file.absolute()))
-
-    def declared_settings(self, name: str) -> type[BaseModel] | None:
-        """The settings of the plugin `name`, read from its source; see `declarations`.
-
-        Raises:
-            UsageError: for an unknown name.
-        """
-        from mmkgc_cli.plugins.declarations import declared_settings
-        from mmkgc_cli.plugins.discovery import require
-
-        return declared_settings(require(self, name), self)
-
-    def settings(self, name: str, *, validated: bool = True) -> type[BaseModel]:
-        """The class of the settings of the plugin `name`.
-
-        The plugin is imported only where its source does not suffice: where it does not show a
-        field, or, if `validated`, where settings have validators.
-
-        Raises:
-            UsageError: for an unknown name.
-            DataError: when the plugin has to be imported and is broken.
-        """
-        from mmkgc_cli.plugins.declarations import declaration
-        from mmkgc_cli.plugins.discovery import require
-
-        declared = declaration(require(self, name), self)
-        if declared.settings is None or (validated and declared.has_validators):
-            plugin: Any = self.load(name)
-            settings: type[BaseModel] = plugin.Config
-            return settings
-        return declared.settings
 
 
 @dataclass(frozen=True)

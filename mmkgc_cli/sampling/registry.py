@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mmkgc_cli.plugins import Complaint, PluginKind
+from mmkgc_cli.plugins import Complaint, PluginRegistry
 
 if TYPE_CHECKING:
     from mmkgc_cli.sampling.contract import Sampler
@@ -21,7 +21,7 @@ def _check(sampler: type[Sampler], base: type[Sampler]) -> Complaint | None:
     return Complaint("draw", f"expected a method {method}, got none", f"define {method}")
 
 
-SAMPLERS: PluginKind[Sampler] = PluginKind(
+SAMPLERS: PluginRegistry[Sampler] = PluginRegistry(
     noun="sampler",
     package="mmkgc_cli.sampling.samplers",
     group="mmkgc.samplers",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mmkgc_cli.plugins import Complaint, PluginKind
+from mmkgc_cli.plugins import Complaint, PluginRegistry
 from mmkgc_cli.plugins.checks import shown
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def _check(scorer: type[Scorer], base: type[Scorer]) -> Complaint | None:
     return None
 
 
-SCORERS: PluginKind[Scorer] = PluginKind(
+SCORERS: PluginRegistry[Scorer] = PluginRegistry(
     noun="scorer",
     package="mmkgc_scorers",
     group="mmkgc.scorers",

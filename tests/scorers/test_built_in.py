@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mmkgc_cli.plugins import BUILT_IN, PluginKind, discover
+from mmkgc_cli.plugins import BUILT_IN, PluginRegistry, discover
 from mmkgc_cli.sampling.registry import SAMPLERS
 from mmkgc_cli.scoring.registry import SCORERS
 from tests.conftest import ROOT
@@ -17,7 +17,7 @@ PAGE = (ROOT / "docs" / "scorers.md").read_text(encoding="utf-8")
 SHORTEST_CITATION = 20
 
 
-def built_in(kind: PluginKind[Any]) -> list[str]:
+def built_in(kind: PluginRegistry[Any]) -> list[str]:
     return [p.name for p in discover(kind).plugins.values() if p.origin == BUILT_IN]
 
 
@@ -40,7 +40,7 @@ PLUGINS = [
     ("kind", "section", "name"), PLUGINS, ids=lambda node: node if isinstance(node, str) else ""
 )
 def test_every_plugin_has_a_citation_and_a_line_with_its_settings(
-    kind: PluginKind[Any], section: str, name: str
+    kind: PluginRegistry[Any], section: str, name: str
 ) -> None:
     plugin = kind.load(name)
     assert len(plugin.citation) >= SHORTEST_CITATION
@@ -51,7 +51,9 @@ def test_every_plugin_has_a_citation_and_a_line_with_its_settings(
 
 
 @pytest.mark.parametrize(("kind", "section"), [(SCORERS, "Scorers"), (SAMPLERS, "Samplers")])
-def test_the_page_lists_exactly_the_built_in_plugins(kind: PluginKind[Any], section: str) -> None:
+def test_the_page_lists_exactly_the_built_in_plugins(
+    kind: PluginRegistry[Any], section: str
+) -> None:
     assert list(rows(section)) == sorted(built_in(kind))
 
 
