@@ -53,7 +53,7 @@ class PartlyFailed(MmkgcError):
 
 app = typer.Typer(
     cls=Default,
-    help="Run the jobs of a recipe: mmkgc batch RECIPE. Finished jobs are skipped.",
+    help="Run the jobs of a recipe: mmkgc batch RECIPE.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

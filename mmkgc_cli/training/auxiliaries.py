@@ -30,7 +30,7 @@ class Auxiliaries:
             raise fault(
                 scorer,
                 "auxiliaries",
-                "names of their own",
+                "unique names",
                 ", ".join(names),
                 fix="rename them; loss and gradient_norm are reserved",
             )
@@ -40,8 +40,8 @@ class Auxiliaries:
                 raise fault(
                     scorer,
                     "auxiliaries",
-                    f"parameters that nothing else steps under {auxiliary.name!r}",
-                    "some that are in parameter_groups, or in two",
+                    f"parameters of {auxiliary.name!r} that nothing else steps",
+                    "some that parameter_groups or another auxiliary contains",
                     fix="put each parameter in one group or one auxiliary",
                 )
             taken |= {id(p) for p in auxiliary.parameters}

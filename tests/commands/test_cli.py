@@ -20,7 +20,7 @@ import typer
 
 from mmkgc_cli import ops
 from mmkgc_cli.app import COMMANDS, app
-from mmkgc_cli.features.metadata import About
+from mmkgc_cli.features.metadata import Metadata
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import load_graph, write_graph
 from mmkgc_cli.state.trace import read_trace
@@ -399,7 +399,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     graph = random_graph(40, 5, 300, seed=0)
     write_graph(graph, folder / "graph")
     vectors = np.ones((40, 3), dtype=np.float32)
-    write(folder / "image.h5", list(graph.entities), vectors, about=About("image"))
+    write(folder / "image.h5", list(graph.entities), vectors, metadata=Metadata("image"))
     recipe = '[batch]\ngraphs = ["graph"]\nscorers = ["frequency"]\n'
     (folder / "r.toml").write_text(recipe)
     subprocess.run(command("batch", "r.toml", "--out", "batch"), cwd=folder, check=True)

@@ -102,7 +102,7 @@ def test_features_fetch_stores_published_features(
         assert done.code == 0, done.err
         assert "image: v.npy of someone (CC0)" in done.out
         assert "40 rows of 8 float32, 40 observed" in done.out
-        assert "left out: audio, which takes a browser (https://x.org/page)" in done.err
+        assert "skipped: audio, which needs a browser (https://x.org/page)" in done.err
         again = mmkgc(*fetch, "image", "--graph", "g")
         assert (again.code, again.out) == (3, "")
         assert "image.h5: is there already; --overwrite replaces it" in again.err
@@ -123,12 +123,12 @@ def test_features_fetch_stores_published_features(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["tiva"], "none of the known features can be downloaded without a browser; say which"),
-        (["db15k", "--publisher", "native"], "without a browser; say which modality and get DB15K"),
+        (["tiva"], "none of the known features can be downloaded without a browser; name a modality"),
+        (["db15k", "--publisher", "native"], "without a browser; name a modality and get DB15K"),
         (["db15k", "--publisher", "mmk"], "has no features of db15k; did you mean 'mmkb'"),
-        (["db15k", "--source", "x.pth"], "--source: say of which modality"),
-        (["db15k", "--out", "x.h5"], "--out: say of which modality"),
-        (["db15"], "db15: is no known graph; did you mean 'db15k'"),
+        (["db15k", "--source", "x.pth"], "--source needs a modality; name it"),
+        (["db15k", "--out", "x.h5"], "--out needs a modality; name it"),
+        (["db15"], "db15: is not a known graph; did you mean 'db15k'"),
     ],
 )
 def test_an_invalid_fetch_is_one_line(

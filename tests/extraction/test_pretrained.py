@@ -91,7 +91,7 @@ def test_code_of_a_model_repository_is_never_run(folder: Path, tmp_path: Path) -
 
 def test_a_missing_library_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(DataError, match=r"needs transformers; run `pip install 'mmkgc\[extract"):
+    with pytest.raises(DataError, match=r"needs transformers; run `pip install transformers`"):
         locate("bert-base-uncased")
 
 

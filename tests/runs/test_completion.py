@@ -198,7 +198,7 @@ def test_the_mean_of_all_candidates_replaces_rejected_ones(
         return generate_vectors(model, *rest)
 
     monkeypatch.setattr(completion, "generate_vectors", rejecting)
-    report = run(tmp_path, "run", None, missing_rate=None)
+    report = run(tmp_path, "run", missing_rate=None)
     assert report["fallback"] == report["generated"] == 10
     assert report["fallback_is"] == "the mean of all candidates, because none was accepted"
 
@@ -272,7 +272,7 @@ def test_a_configuration_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     )  # fmt: skip
     assert unlike_defaults(values)["validation.every"] == (2, 25)
     path.write_text('strategy = "ridge"\n' + to_toml(settings).partition("\n")[2])
-    with pytest.raises(DataError, match=r"config.toml: strategy 'ridge'; known: maco"):
+    with pytest.raises(DataError, match=r"config.toml: expected strategy 'maco', got 'ridge'"):
         read_completion(path)
     path.write_text('scorer = "rotate"\n')
     with pytest.raises(DataError, match=r"got no strategy; resume a training with mmkgc train"):

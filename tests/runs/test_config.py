@@ -138,7 +138,7 @@ def test_settings_that_do_not_go_together_are_one_line(settings: list[str], mess
 
 
 def test_settings_of_a_scorer_that_do_not_go_together_are_one_line() -> None:
-    with pytest.raises(DataError, match=r"^model: regularization and .* set both, or neither$"):
+    with pytest.raises(DataError, match=r"^model: regularization and .* set both or neither$"):
         resolve("complex", load_scorer("complex").Config, overrides=["model.regularization=n3"])
 
 
