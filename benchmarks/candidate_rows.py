@@ -17,7 +17,7 @@ from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import load_graph
 from mmkgc_cli.runs.assembly import build_program, initial_scorer
 from mmkgc_cli.runs.config import resolve
-from mmkgc_cli.runs.features import made_up, needed
+from mmkgc_cli.runs.features import needed_modalities, random_features
 from mmkgc_cli.scoring import load_scorer, scores
 from mmkgc_cli.training.loop import StepProgram
 
@@ -33,7 +33,7 @@ def program(graph: Graph, batch: int, freeze: bool) -> StepProgram:
         f"model.freeze_features={str(freeze).lower()}",
     ]
     config = resolve("ikrl", load_scorer("ikrl").Config, overrides=settings)
-    features = made_up(needed(config), len(graph.entities), WIDTH)
+    features = random_features(needed_modalities(config), len(graph.entities), WIDTH)
     scorer = initial_scorer(config, graph, torch.device("cpu"), features)
     made = build_program(config, scorer, torch.from_numpy(graph.train).long())
     made.start_epoch()

@@ -85,6 +85,7 @@ def run(
     recipe: Annotated[
         Path, typer.Argument(help="Recipe: a TOML file with [batch], [settings] and [grid].")
     ],
+    *,
     out_folder: Annotated[
         Path | None,
         typer.Option("--out", help="Directory of the batch; default: batches/RECIPE."),

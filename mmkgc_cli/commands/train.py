@@ -31,7 +31,7 @@ SECONDS_BETWEEN_LINES = 5.0
 
 
 class Fill(StrEnum):
-    """What stands for entities without a vector."""
+    """Values that replace missing vectors."""
 
     zero = "zero"
     mean = "mean"
@@ -54,55 +54,65 @@ EXAMPLES = examples(
 
 def train(
     scorer: Annotated[
-        str | None, typer.Argument(help="Which scorer; mmkgc scorers list shows them.")
+        str | None, typer.Argument(help="Name of a scorer (see mmkgc scorers list).")
     ] = None,
-    graph: Annotated[Path | None, typer.Option(help="Folder of a prepared graph.")] = None,
+    *,
+    graph: Annotated[Path | None, typer.Option(help="Directory of a prepared graph.")] = None,
     run: Annotated[
-        Path | None, typer.Option(help="Run directory; runs/GRAPH-SCORER when left out.")
+        Path | None, typer.Option(help="Run directory. [default: runs/GRAPH-SCORER]")
     ] = None,
     config: Annotated[
-        Path | None,
-        typer.Option(
-            help="TOML with [model], [training], [sampler] and [features]; flags win over it."
-        ),
+        Path | None, typer.Option(help="TOML file with settings; flags override it.")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="training.epochs")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="training.batch_size")] = None,
-    negatives: Annotated[int | None, typer.Option(help="negatives.count")] = None,
-    lr: Annotated[float | None, typer.Option(help="optimizer.lr")] = None,
-    seed: Annotated[int | None, typer.Option(help="training.seed")] = None,
-    dim: Annotated[int | None, typer.Option(help="model.dim")] = None,
-    device: Annotated[Device | None, typer.Option(help="training.device")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes over the train triples (training.epochs).")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Positives per step (training.batch_size).")
+    ] = None,
+    negatives: Annotated[
+        int | None, typer.Option(help="Negatives per positive (negatives.count).")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate (optimizer.lr).")] = None,
+    seed: Annotated[int | None, typer.Option(help="Random seed (training.seed).")] = None,
+    dim: Annotated[int | None, typer.Option(help="Embedding width (model.dim).")] = None,
+    device: Annotated[
+        Device | None, typer.Option(help="Device to train on (training.device).")
+    ] = None,
     features: FeaturesOption = None,
-    fill: Annotated[Fill | None, typer.Option(help="features.fill")] = None,
+    fill: Annotated[
+        Fill | None, typer.Option(help="Replacement of missing vectors (features.fill).")
+    ] = None,
     freeze_features: Annotated[
         bool,
-        typer.Option("--freeze-features", help="model.freeze_features: do not train vectors."),
+        typer.Option(
+            "--freeze-features", help="Do not train feature vectors (model.freeze_features)."
+        ),
     ] = False,
     allow_other_train: Annotated[
         bool,
-        typer.Option("--allow-other-train", help="Take vectors fitted on another train split."),
+        typer.Option(
+            "--allow-other-train", help="Accept vectors that were fitted on another train split."
+        ),
     ] = False,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any setting; repeat as needed."),
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set any setting; repeatable."),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a run that is in the directory.")
+        bool, typer.Option("--overwrite", help="Replace an existing run.")
     ] = False,
     resume: Annotated[
         Path | None,
-        typer.Option(
-            help="Go on with this run, as if it had not been stopped; with --epochs, for so many."
-        ),
+        typer.Option(help="Resume this run from its last checkpoint; --epochs extends it."),
     ] = None,
     log_to: Annotated[
         list[LogName] | None,
-        typer.Option("--log", help="Show epochs in this tool as well; repeat for both."),
+        typer.Option("--log", help="Log epochs to this tool as well; repeatable."),
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Only measure a few steps and say what it would take."),
+        typer.Option("--dry-run", help="Only estimate time, memory and disk."),
     ] = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -124,8 +134,8 @@ def train(
         flags_of_new_runs = overwrite, dry_run, freeze_features, allow_other_train
         if any(flags_of_new_runs) or any(value is not None for value in settings):
             raise UsageError(
-                "--resume takes its settings from the run; only --epochs, --graph, --features and "
-                "--log go with it"
+                "--resume takes all settings from the run",
+                fix="remove all flags except --epochs, --graph, --features, --log and --json",
             )
         from mmkgc_cli.runs.training import resume_training
 
@@ -137,7 +147,11 @@ def train(
             report(directory, resumed, as_json)
         return
     if scorer is None or graph is None:
-        raise UsageError("say which SCORER on which --graph, or --resume RUN")
+        missing = "SCORER" if scorer is None else "--graph"
+        raise UsageError(
+            f"{missing} is missing",
+            fix="run mmkgc train SCORER --graph DIR, or mmkgc train --resume RUN",
+        )
     flags = {
         ("training", "epochs"): epochs,
         ("training", "batch_size"): batch_size,

@@ -129,8 +129,9 @@ class Checks:
         corrupted_side: Tensor,
         metric: int,
         pairs: Sequence[int],
+        *,
         weights: Sequence[float],
-        scale: Tensor | None,
+        scale: Tensor | None = None,
     ) -> list[Pair]:
         """The arguments of `sampled_score`; returns the terms of the score."""
         self.require(

@@ -86,10 +86,10 @@ def reference(
     settings: Sequence[float],
 ) -> Tensor:
     """`sampled_loss` in torch with autograd's gradients; the arguments are those of the op."""
-    args = queries, table, ids, corrupted_side, metric, pairs, weights
-    _CHECKS.sampled(*args, None)
+    args = queries, table, ids, corrupted_side, metric, pairs
+    _CHECKS.sampled(*args, weights=weights)
     checked = _fused_loss.check_loss(_CHECKS, ids, mask, loss, settings)
-    return _fused_loss.reference_loss(offset + reference_scores(*args), mask, checked)
+    return _fused_loss.reference_loss(offset + reference_scores(*args, weights), mask, checked)
 
 
 def _setup(

@@ -72,7 +72,9 @@ def reference(
     order: Tensor | None = None,
 ) -> Tensor:
     """`sampled_score` in torch with autograd's gradients; `order` is only checked."""
-    terms = _CHECKS.sampled(queries, table, ids, corrupted_side, metric, pairs, weights, scale)
+    terms = _CHECKS.sampled(
+        queries, table, ids, corrupted_side, metric, pairs, weights=weights, scale=scale
+    )
     _CHECKS.order(order, ids)
     rows = torch.nn.functional.embedding(ids, table)
     batch = torch.arange(ids.shape[0], device=ids.device)[:, None]

@@ -155,7 +155,10 @@ def _check_arguments(
     counter: Tensor | None,
 ) -> None:
     c = _CHECKS
-    c.sampled(g.queries, table, g.ids, g.corrupted_side, g.metric, g.pairs, g.weights, g.scale)
+    c.sampled(
+        g.queries, table, g.ids, g.corrupted_side, g.metric, g.pairs,
+        weights=g.weights, scale=g.scale,
+    )  # fmt: skip
     for name, state in (("table", table), ("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq)):
         c.same_dtype(name, state, "table", table)
         c.require(state.shape == table.shape, f"{name} must have the shape of table")

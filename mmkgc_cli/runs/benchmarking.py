@@ -19,7 +19,7 @@ from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import load_graph
 from mmkgc_cli.runs.assembly import build_program, initial_scorer, known_triples
 from mmkgc_cli.runs.config import resolve
-from mmkgc_cli.runs.features import made_up, needed, read_features
+from mmkgc_cli.runs.features import needed_modalities, random_features, read_features
 from mmkgc_cli.runs.sections import RunConfig
 from mmkgc_cli.scoring import load_scorer
 from mmkgc_cli.state.device import pick_device
@@ -77,9 +77,11 @@ class _Contender:
     def __post_init__(self) -> None:
         self.device = pick_device(self.config.training.device)
         if self.config.features.paths:
-            features = read_features(self.config, self.graph).given
+            features = read_features(self.config, self.graph).features
         else:
-            features = made_up(needed(self.config), len(self.graph.entities), WIDTH)
+            features = random_features(
+                needed_modalities(self.config), len(self.graph.entities), WIDTH
+            )
         self.scorer = initial_scorer(self.config, self.graph, self.device, features)
         triples = torch.from_numpy(self.graph.train).to(device=self.device, dtype=torch.int64)
         self.scorer.fit(triples)

@@ -49,7 +49,7 @@ def estimate(config: RunConfig, graph: Graph, run: Path) -> Estimate:
         MmkgcError: when something does not fit.
     """
     device = pick_device(config.training.device)
-    features = read_features(config, graph).given
+    features = read_features(config, graph).features
     scorer = initial_scorer(config, graph, device, features)
     triples = torch.from_numpy(graph.train).to(device=device, dtype=torch.int64)
     scorer.fit(triples)

@@ -78,7 +78,7 @@ def profile(config: RunConfig, graph: Graph, steps: int) -> Profile:
         NothingToTrain: when the scorer has no parameters.
     """
     device = pick_device(config.training.device)
-    scorer = initial_scorer(config, graph, device, read_features(config, graph).given)
+    scorer = initial_scorer(config, graph, device, read_features(config, graph).features)
     triples = torch.from_numpy(graph.train).to(device=device, dtype=torch.int64)
     scorer.fit(triples)
     if not list(scorer.parameters()):

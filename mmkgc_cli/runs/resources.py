@@ -1,4 +1,4 @@
-"""Memory and disk that a training takes, and what there is."""
+"""Memory and disk that a training needs, and what is free."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmkgc_cli.state.tensors import kept_tensors
 
 
 def state_mib(config: RunConfig, scorer: Scorer) -> tuple[float, float]:
-    """Size of the weights, and of a checkpoint with what the optimizer keeps of them."""
+    """MiB of the weights, and of a checkpoint with the state of the optimizer."""
     trained = sum(p.numel() * p.element_size() for p in scorer.parameters()) / 2**20
     whole = sum(t.numel() * t.element_size() for t in kept_tensors(scorer).values()) / 2**20
     moments = 1 if config.optimizer.name == "adagrad" else 2
@@ -22,43 +22,44 @@ def state_mib(config: RunConfig, scorer: Scorer) -> tuple[float, float]:
 
 
 def check_room(config: RunConfig, scorer: Scorer, run: Path) -> None:
-    """Holds what a training keeps against what there is; nothing where there is nothing to train.
+    """Compares the memory and disk that a training needs with what is free.
 
     Raises:
-        MmkgcError: naming what cannot fit, and how to make it.
+        MmkgcError: when one does not suffice.
     """
     if not list(scorer.parameters()):
         return
     _, checkpoint = state_mib(config, scorer)
-    # The weights are there; gradients may be as large, and come one table after another.
+    # The weights are allocated already; gradients exist for one table at a time.
     needed, free = checkpoint, free_memory_mib(next(scorer.parameters()).device)
     if free is not None and needed > free:
         raise MmkgcError(
-            f"training needs some {needed:,.0f} MiB more of memory, {free:,.0f} MiB are free; take "
-            "a smaller model.dim, or optimizer.name=adagrad, which keeps half as much"
+            f"training needs about {needed:,.0f} MiB of memory, {free:,.0f} MiB are free",
+            fix="lower model.dim, or set optimizer.name=adagrad, which needs half as much",
         )
     disk, free_disk = disk_mib(config, scorer), free_disk_mib(run)
     if disk > free_disk:
         raise MmkgcError(
-            f"{run}: weights and checkpoints take some {disk:,.0f} MiB, {free_disk:,.0f} MiB are "
-            "free; free some room, or set checkpoints.keep=1"
+            f"{run}: weights and checkpoints need about {disk:,.0f} MiB of disk, "
+            f"{free_disk:,.0f} MiB are free",
+            fix="free disk space, or set checkpoints.keep=1",
         )
 
 
 def disk_mib(config: RunConfig, scorer: Scorer) -> float:
-    """What the files of a run take at most; a file is written before the old one goes."""
+    """Maximum MiB of the files of a run; a new file exists before the old one is removed."""
     weights, checkpoint = state_mib(config, scorer)
     return 2 * weights + (config.checkpoints.keep + 1) * checkpoint
 
 
 def free_disk_mib(path: Path) -> float:
-    """Room on the disk that `path` is or would be on."""
-    there = next(p for p in (path, *path.absolute().parents) if p.exists())
-    return shutil.disk_usage(there).free / 2**20
+    """Free MiB on the disk of `path`, which need not exist."""
+    existing = next(p for p in (path, *path.absolute().parents) if p.exists())
+    return shutil.disk_usage(existing).free / 2**20
 
 
 def free_memory_mib(device: torch.device) -> float | None:
-    """Memory that can be had; None where nobody says."""
+    """Free memory in MiB; None if the system does not report it."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] / 2**20
     try:

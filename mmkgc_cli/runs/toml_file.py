@@ -52,9 +52,11 @@ def read_toml(path: Path) -> TomlFile:
     try:
         return TomlFile(tomllib.loads(text), str(path), dict(_lines(text)))
     except tomllib.TOMLDecodeError as error:
-        place = re.search(r" \(at line (\d+), column \d+\)$", str(error))
-        at, said = (f"{path}:{place[1]}", str(error)[: place.start()]) if place else (path, error)
-        raise DataError(f"{at}: not valid TOML: {said}") from None
+        position = re.search(r" \(at line (\d+), column \d+\)$", str(error))
+        place, reason = str(path), str(error)
+        if position:
+            place, reason = f"{path}:{position[1]}", reason[: position.start()]
+        raise DataError(f"{place}: not valid TOML: {reason}", fix="correct the line") from None
 
 
 @dataclass(frozen=True)

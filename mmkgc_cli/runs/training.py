@@ -18,7 +18,7 @@ from mmkgc_cli.runs.assembly import Prepared, prepare, valid_triples, with_cuda_
 from mmkgc_cli.runs.config import to_toml, values_of
 from mmkgc_cli.runs.directory import RunDirectory, environment
 from mmkgc_cli.runs.driver import Job, drive
-from mmkgc_cli.runs.features import features_to_resume, read_features, recorded
+from mmkgc_cli.runs.features import features_to_resume, read_features, with_store_records
 from mmkgc_cli.runs.inspection import entropy_probe
 from mmkgc_cli.runs.plugins import config_to_resume, with_plugin_records
 from mmkgc_cli.runs.restore import load_same_graph
@@ -81,8 +81,8 @@ def run_training(
     )
     config = with_plugin_records(dataclasses.replace(config, graph=section))
     features = read_features(config, graph)
-    prepared = prepare(config, graph, run.path, features.given)
-    config = recorded(config, features, prepared.scorer)
+    prepared = prepare(config, graph, run.path, features.features)
+    config = with_store_records(config, features, prepared.scorer)
     with run.locked():
         run.create(overwrite=overwrite)
         write_text(run.config, to_toml(config))
@@ -119,7 +119,7 @@ def resume_training(
         training = config.training.model_copy(update={"epochs": epochs})
         config = dataclasses.replace(config, training=training)
     config, features = features_to_resume(config, graph, stores)
-    prepared = prepare(config, graph, run.path, features.given)
+    prepared = prepare(config, graph, run.path, features.features)
     with run.locked():
         latest = Checkpoints(run.checkpoints, 1).latest()
         state = latest[1] if latest else None

@@ -105,7 +105,7 @@ def test_features_fetch_stores_published_features(
         assert "skipped: audio, which needs a browser (https://x.org/page)" in done.err
         again = mmkgc(*fetch, "image", "--graph", "g")
         assert (again.code, again.out) == (3, "")
-        assert "image.h5: is there already; --overwrite replaces it" in again.err
+        assert "image.h5: exists already; add --overwrite to replace it" in again.err
         forced = mmkgc(*fetch, "image", "--graph", "g", "--overwrite", "--offline", "--json")
         (store,) = json.loads(forced.out)["stores"]
         assert (store["publisher"], store["observed"]) == ("someone", 40)
@@ -123,7 +123,7 @@ def test_features_fetch_stores_published_features(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["tiva"], "none of the known features can be downloaded without a browser; name a modality"),
+        (["tiva"], "features can be downloaded without a browser; name a modality"),
         (["db15k", "--publisher", "native"], "without a browser; name a modality and get DB15K"),
         (["db15k", "--publisher", "mmk"], "has no features of db15k; did you mean 'mmkb'"),
         (["db15k", "--source", "x.pth"], "--source needs a modality; name it"),

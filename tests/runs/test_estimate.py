@@ -54,8 +54,11 @@ def test_a_scorer_without_parameters_only_takes_a_validation(graph: Graph, tmp_p
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("free_memory_mib", r"training needs some .* MiB more of memory, 0 MiB are free"),
-        ("free_disk_mib", r"run: weights and checkpoints take some .* MiB, 0 MiB are free"),
+        ("free_memory_mib", r"training needs about .* MiB of memory, 0 MiB are free"),
+        (
+            "free_disk_mib",
+            r"run: weights and checkpoints need about .* MiB of disk, 0 MiB are free",
+        ),
     ],
 )
 def test_what_cannot_fit_is_refused_before_anything_is_trained(

@@ -119,7 +119,7 @@ def test_another_store_is_not_resumed_with(mmkgc: Run, stores: Path, graph: Grap
     write(stores / "other.h5", graph.entities, other, metadata=Metadata("image"))
     done = mmkgc("train", "--resume", "run", "--epochs", "4", "--features", "image=other.h5")
     assert done.code == 3
-    assert "other.h5: not the store that the run began with: expected SHA-256" in done.err
+    assert "other.h5: not the store of this run: expected SHA-256" in done.err
     assert "6 wide, got" in done.err
     done = mmkgc("train", "--resume", "run", "--epochs", "4", "--features", "text=text.h5")
     assert done.code == 3
@@ -135,7 +135,7 @@ def infinite(stores: Path, graph: Graph) -> str:
     path = stores / "infinite.h5"
     values = vectors(len(graph.entities), WIDTH)
     edit(write(path, graph.entities, values, metadata=Metadata("image")), "vectors", 3, np.inf)
-    return "infinite.h5: expected finite numbers, got 1 row with others"
+    return "infinite.h5: expected finite numbers, got 1 row with NaN or infinity"
 
 
 BAD = {
@@ -148,27 +148,27 @@ BAD = {
     "one of those it is set to": (
         ["mocme", "--features", "text=text.h5"],
         3,
-        "give --features image=STORE, or not: which it takes is a setting, see mmkgc scorers show",
+        "add --features image=STORE, or see mmkgc scorers show mocme for the setting",
     ),
     "one it is not set to": (
         ["ikrl", "--features", "image=image.h5", "text=text.h5"],
         3,
-        "expected image; which it takes is a setting, see mmkgc scorers show ikrl",
+        "expected image; see mmkgc scorers show ikrl for the setting of its modalities",
     ),
     "one too many": (
         ["ikrl", "--features", "image=image.h5", "text=text.h5"],
         3,
-        "text.h5: ikrl takes no features 'text'; expected image",
+        "text.h5: ikrl takes no features 'text', expected image",
     ),
     "none wanted": (
         ["rotate", "--features", "image=image.h5"],
         3,
-        "image.h5: rotate takes no features 'image'; expected none",
+        "image.h5: rotate takes no features 'image', expected none",
     ),
     "another modality": (
         ["ikrl", "--features", "image=text.h5"],
         3,
-        "text.h5: expected vectors of 'image', got those of 'text'",
+        "text.h5: expected vectors of 'image', got vectors of 'text'",
     ),
     "gaps": (
         ["ikrl", "--features", "image=image.h5"],
