@@ -65,7 +65,8 @@ def descendants(pid: int) -> list[int]:
     return below[1:]
 
 
-def check_each_job_ran_once(folder: Path, failing: int) -> None:
+def check_each_job_ran_once(folder: Path, failing: int, kills: int = 0) -> None:
+    """Each kill may come before the end of a failing job is recorded, which then fails again."""
     found = rows(BatchFolder(folder / "batches" / "r"))
     states = Counter(row["state"] for row in found)
     assert (states["finished"], states["failed"]) == (len(found) - failing, failing)
@@ -73,7 +74,7 @@ def check_each_job_ran_once(folder: Path, failing: int) -> None:
         log = Path(folder / row["run"]).parent.joinpath("log.txt").read_text()
         if row["state"] == "failed":
             assert "query: ValueError: no query today; " in row["message"]
-            assert log.count("$ mmkgc train broken --graph") == 1
+            assert 1 <= log.count("$ mmkgc train") <= 1 + kills
             continue
         events = [event["event"] for event in read_trace(folder / row["run"] / "trace.jsonl")]
         assert events.count("start") == events.count("end") == 1
@@ -119,10 +120,11 @@ def test_a_batch_that_is_killed_goes_on_and_runs_no_job_twice(
     done = batch(tmp_path, "--jobs", "2")
     assert done.returncode == 4, done.stderr
     assert done.stderr.count("error: graph-broken-") == failing
-    check_each_job_ran_once(tmp_path, failing)
+    check_each_job_ran_once(tmp_path, failing, kills)
+    logs = [path.read_text() for path in tmp_path.glob("batches/r/jobs/*/log.txt")]
     again = batch(tmp_path)
     assert again.returncode == 4
-    check_each_job_ran_once(tmp_path, failing)
+    assert [path.read_text() for path in tmp_path.glob("batches/r/jobs/*/log.txt")] == logs
 
 
 @posix
@@ -252,6 +254,8 @@ def test_shards_are_parts_of_the_plan(tmp_path: Path, mmkgc: Callable[..., Outco
 def test_a_job_that_takes_too_long_is_stopped_and_can_go_on(tmp_path: Path) -> None:
     write_batch(tmp_path, "rotate", epochs=100_000)
     recipe = (tmp_path / "r.toml").read_text().replace("[0, 1]", "[0]")
+    # So that early stopping comes much later than the limit.
+    recipe = recipe.replace("eval_every = 100", "eval_every = 400")
     (tmp_path / "r.toml").write_text(recipe)
     done = batch(tmp_path, "--max-minutes", "0.1")
     assert done.returncode == 4
