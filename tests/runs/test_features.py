@@ -123,7 +123,7 @@ def test_another_store_is_not_resumed_with(mmkgc: Run, stores: Path, graph: Grap
     assert "6 wide, got" in done.err
     done = mmkgc("train", "--resume", "run", "--epochs", "4", "--features", "text=text.h5")
     assert done.code == 3
-    assert "--features text: the run began with features image" in done.err
+    assert "--features text: the run has features image" in done.err
 
 
 def foreign(stores: Path, graph: Graph) -> str:
