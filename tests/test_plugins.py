@@ -6,6 +6,7 @@ import os
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -138,7 +139,7 @@ def line_of(start: str) -> int:
 
 
 # What the file is, what loading it says, and what reading it says where that shows it.
-BROKEN = {
+BROKEN: dict[str, tuple[str | bytes, str, bool]] = {
     "syntax": ("\n\ndef f(:\n", ":3: not valid Python: invalid syntax", True),
     "null": ("x = 1\0", ": not valid Python", True),
     "latin": (b'x = "\xff"\n', "not valid Python: (unicode error)", True),
@@ -242,7 +243,8 @@ def test_a_file_is_run_once_and_again_after_it_was_edited(local: Path) -> None:
     # The same length and time, so that bytecode of the old one would pass for it.
     file.write_text(GOOD.replace("9.0", "7.0"))
     os.utime(file, ns=(time.st_atime_ns, time.st_mtime_ns))
-    assert load(SCORERS, "one").Config().margin == 7.0
+    config: Any = load(SCORERS, "one").Config()
+    assert config.margin == 7.0
 
 
 def test_an_unreadable_file_is_one_line(local: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -276,7 +276,9 @@ def test_an_interrupted_training_saves_and_leaves_a_whole_run(
 def test_a_killed_prepare_leaves_the_old_graph_or_the_new_one(
     openke: Path, tmp_path: Path, moment: str
 ) -> None:
-    arguments = ["prepare", "s", "--source", openke, "--format", "openke", "--out", "g"]
+    arguments: list[str | Path] = [
+        "prepare", "s", "--source", openke, "--format", "openke", "--out", "g",
+    ]  # fmt: skip
     assert subprocess.run(command(*arguments), cwd=tmp_path, check=False).returncode == 0
     old = load_graph(tmp_path / "g").fingerprint
     code = (

@@ -148,11 +148,12 @@ def test_the_store_holds_what_the_generator_makes(
 ) -> None:
     prepare(tmp_path)
     generated = []
-    monkeypatch.setattr(
-        completion,
-        "generate_vectors",
-        lambda *args: generated.append(generate_vectors(*args)) or generated[-1],
-    )
+
+    def recording(*args: Any) -> Any:
+        generated.append(generate_vectors(*args))
+        return generated[-1]
+
+    monkeypatch.setattr(completion, "generate_vectors", recording)
     report = run(tmp_path, "run", variant=variant, missing_rate=None)
     wanted = ~SEEN if variant == "gen" else np.ones(60, dtype=bool)
     assert len(generated) == 1
@@ -198,7 +199,7 @@ def test_the_mean_of_all_candidates_replaces_rejected_ones(
         return generate_vectors(model, *rest)
 
     monkeypatch.setattr(completion, "generate_vectors", rejecting)
-    report = run(tmp_path, "run", None, missing_rate=None)
+    report = run(tmp_path, "run", missing_rate=None)
     assert report["fallback"] == report["generated"] == 10
     assert report["fallback_is"] == "the mean of all candidates, because none was accepted"
 
