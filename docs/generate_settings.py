@@ -81,8 +81,9 @@ def type_of(annotation: Any) -> str:
         return f"list of {getattr(get_args(annotation)[0], '__name__', 'values')}"
     if origin is UnionType:
         return type_of(next(arm for arm in get_args(annotation) if arm is not type(None)))
+    name: str = annotation.__name__
     return {"str": "text", "int": "integer", "float": "number", "bool": "true or false"}.get(
-        annotation.__name__, annotation.__name__
+        name, name
     )
 
 
@@ -133,6 +134,7 @@ def variants_of(section: str, classes: tuple[type[BaseModel], ...]) -> Iterator[
 def page() -> str:
     """The whole page."""
     parts = [INTRODUCTION]
+    section_class: type[BaseModel]
     for section, section_class in (
         ("training", TrainingSettings),
         ("negatives", NegativesSettings),

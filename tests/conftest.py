@@ -4,7 +4,7 @@ import hashlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,7 +45,7 @@ def random_graph(n_entities: int, n_relations: int, n_triples: int, seed: int) -
     from mmkgc_cli.kg.graph import Graph
 
     rng = np.random.default_rng(seed)
-    rows = np.stack(
+    sample = np.stack(
         [
             rng.integers(n_entities, size=2 * n_triples),
             rng.integers(n_relations, size=2 * n_triples),
@@ -53,7 +53,7 @@ def random_graph(n_entities: int, n_relations: int, n_triples: int, seed: int) -
         ],
         axis=1,
     )
-    rows = rng.permutation(np.unique(rows, axis=0))[:n_triples].astype(np.int32)
+    rows = rng.permutation(np.unique(sample, axis=0))[:n_triples].astype(np.int32)
     tenth = n_triples // 10
     return Graph(
         "random",
@@ -110,7 +110,7 @@ def write_openke(
     folder: Path,
     entities: Sequence[str],
     relations: Sequence[str],
-    splits: dict[str, Sequence[tuple[int, int, int]]],
+    splits: Mapping[str, Sequence[tuple[int, int, int]]],
 ) -> Path:
     """Writes an OpenKE folder from (head, relation, tail) ids."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,15 @@ import pytest
 from pydantic import ValidationError
 
 from mmkgc_cli.errors import DataError, MmkgcError
-from mmkgc_cli.plugins import BUILT_IN, PluginRegistry, declaration, discover, find, outline
+from mmkgc_cli.plugins import (
+    BUILT_IN,
+    PluginRegistry,
+    declaration,
+    discover,
+    find,
+    outline,
+    require,
+)
 from mmkgc_cli.sampling.registry import SAMPLERS
 from mmkgc_cli.scoring import Scorer
 from mmkgc_cli.scoring.registry import SCORERS
@@ -143,7 +151,7 @@ def line_of(start: str) -> int:
 
 
 # What the file is, what loading it says, and what reading it says where that shows it.
-BROKEN = {
+BROKEN: dict[str, tuple[str | bytes, str, bool]] = {
     "syntax": ("\n\ndef f(:\n", ":3: not valid Python: invalid syntax", True),
     "null": ("x = 1\0", ": not valid Python", True),
     "latin": (b'x = "\xff"\n', "not valid Python: (unicode error)", True),
@@ -247,7 +255,8 @@ def test_a_file_is_run_once_and_again_after_it_was_edited(local: Path) -> None:
     # The same length and time, so that bytecode of the old one would pass for it.
     file.write_text(GOOD.replace("9.0", "7.0"))
     os.utime(file, ns=(time.st_atime_ns, time.st_mtime_ns))
-    assert SCORERS.load("one").Config().margin == 7.0
+    config: Any = SCORERS.load("one").Config()
+    assert config.margin == 7.0
 
 
 def test_an_unreadable_file_is_one_line(local: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,7 +301,8 @@ def test_no_file_that_may_define_a_scorer_is_called_broken_unread(
     assert outline(discover(SCORERS).plugins["one"], "SCORER").problem == ""
 
 
-PLUGINS = [(kind, name) for kind in (SCORERS, SAMPLERS) for name in discover(kind).plugins]
+REGISTRIES: tuple[PluginRegistry[Any], ...] = (SCORERS, SAMPLERS)
+PLUGINS = [(kind, name) for kind in REGISTRIES for name in discover(kind).plugins]
 
 
 @pytest.mark.parametrize(("kind", "name"), PLUGINS)
@@ -310,8 +320,8 @@ def test_declared_settings_are_those_of_the_class(kind: PluginRegistry[Any], nam
 
 @pytest.mark.parametrize("name", discover(SCORERS).plugins)
 def test_declared_values_are_those_of_the_class(name: str) -> None:
-    scorer = SCORERS.load(name)
-    values = declaration(find(SCORERS, name), SCORERS).values
+    scorer: Any = SCORERS.load(name)
+    values = declaration(require(SCORERS, name), SCORERS).values
     assert values["citation"] == scorer.citation
     assert values["metric"] == scorer.metric.name
     for key in ("modalities", "two_way", "roles", "per_relation", "uses_mask", "capturable"):

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -52,7 +52,9 @@ def clean_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def run_quietly(*arguments: str | Path, cwd: Path | None = None, **env: str) -> str:
+def run_quietly(
+    *arguments: str | Path, cwd: Path | None = None, env: Mapping[str, str] = {}
+) -> str:
     done = subprocess.run(
         arguments, cwd=cwd, capture_output=True, text=True, check=False,
         env={**os.environ, "PYTHONPATH": "", **env},
@@ -71,11 +73,11 @@ def test_a_wheel_made_with_or_without_a_compiler_passes_the_tests_of_the_ops(
     # By way of a source distribution made without the native library, which must be complete.
     checkout = tmp_path / "checkout"
     run_quietly("git", "clone", "-q", ROOT, checkout)
-    sdist = ["setup.py", "-q", "sdist", "-d", tmp_path]
-    run_quietly(sys.executable, *sdist, cwd=checkout, MMKGC_BUILD_NATIVE="0")
+    sdist: list[str | Path] = ["setup.py", "-q", "sdist", "-d", tmp_path]
+    run_quietly(sys.executable, *sdist, cwd=checkout, env={"MMKGC_BUILD_NATIVE": "0"})
     (source,) = tmp_path.glob("*.tar.gz")
-    build = ["wheel", "--no-build-isolation", "--no-deps", "-w", tmp_path, source]
-    run_quietly(sys.executable, "-m", "pip", *build, **env)
+    build: list[str | Path] = ["wheel", "--no-build-isolation", "--no-deps", "-w", tmp_path, source]
+    run_quietly(sys.executable, "-m", "pip", *build, env=env)
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
@@ -91,7 +93,7 @@ def test_a_wheel_made_with_or_without_a_compiler_passes_the_tests_of_the_ops(
     # What is in the wheel runs, with what it says it needs: on the reference without a library.
     run_quietly(clean_python, "-m", "pip", "uninstall", "-y", "mmkgc")
     run_quietly(clean_python, "-m", "pip", "install", wheel)
-    mmkgc = [clean_python, "-m", "mmkgc_cli"]
+    mmkgc: list[str | Path] = [clean_python, "-m", "mmkgc_cli"]
     report = json.loads(run_quietly(*mmkgc, "doctor", "--json", cwd=tmp_path))
     assert Path(report["folders"]["package"]).is_relative_to(clean_python.parent.parent)
     assert report["native"]["loaded"] == native

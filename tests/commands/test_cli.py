@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -282,7 +283,9 @@ def test_an_interrupted_training_saves_and_leaves_a_whole_run(
 def test_a_killed_prepare_leaves_the_old_graph_or_the_new_one(
     openke: Path, tmp_path: Path, moment: str
 ) -> None:
-    arguments = ["prepare", "s", "--source", openke, "--format", "openke", "--out", "g"]
+    arguments: list[str | Path] = [
+        "prepare", "s", "--source", openke, "--format", "openke", "--out", "g",
+    ]  # fmt: skip
     assert subprocess.run(command(*arguments), cwd=tmp_path, check=False).returncode == 0
     old = load_graph(tmp_path / "g").fingerprint
     code = (
@@ -337,7 +340,7 @@ def test_help_of_a_command_needs_no_heavy_import(name: str) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_listed_help_is_the_first_line_of_the_help_of_the_command(name: str) -> None:
-    group = typer.main.get_command(app)
+    group: Any = typer.main.get_command(app)
     with group.make_context("mmkgc", ["doctor"]) as context:
         command = group.get_command(context, name)
         assert command.name == name

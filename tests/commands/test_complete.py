@@ -69,6 +69,7 @@ def test_held_out_vectors_are_measured_and_not_in_the_store(mmkgc: Run, folder: 
     hidden = missing_mask(MaskRequest("image", 0.4, 3), GRAPH.entities, OBSERVED)
     with FeatureStore(folder / "c.h5") as store:
         assert np.array_equal(store.observed, OBSERVED & ~hidden)
+        assert store.generated is not None
         assert np.array_equal(store.generated, ~OBSERVED | hidden)
         assert store.metadata.mask == {"rate": 0.4, "seed": 3, "pattern": "random"}
         assert not (store.read()[hidden] == VALUES[hidden]).all(axis=1).any()

@@ -40,7 +40,7 @@ def test_every_command_has_our_help() -> None:
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
 def test_a_command_ends_with_two_examples_that_it_accepts(path: tuple[str, ...]) -> None:
     command = COMMANDS[path]
-    lines = [line.strip() for line in command.epilog.splitlines()[2:]]
+    lines = [line.strip() for line in (command.epilog or "").splitlines()[2:]]
     assert len(lines) == 2
     known = {name for option in options(command) for name in (*option.opts, *option.secondary_opts)}
     for line in lines:
@@ -61,7 +61,8 @@ def test_every_flag_is_in_a_panel_where_there_are_several(path: tuple[str, ...])
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
 def test_the_help_of_a_flag_is_a_sentence(path: tuple[str, ...]) -> None:
     wrong = []
-    for parameter in COMMANDS[path].params:
+    parameters: list[Any] = COMMANDS[path].params
+    for parameter in parameters:
         text = parameter.help or ""
         is_key = re.fullmatch(r"\w+\.\w+\.?", text)
         sentence = re.sub(r" \[default: [^]]*\]$", "", text)

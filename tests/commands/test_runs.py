@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mmkgc_cli.commands import _runs_view
 from mmkgc_cli.commands._runs_view import ago, size
+from mmkgc_cli.commands._shell import out
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import write_graph
 from mmkgc_cli.runs.directory import RunDirectory
@@ -55,7 +55,7 @@ def test_list_as_json_can_be_filtered(mmkgc: Run, runs: Path) -> None:
 def test_a_narrow_terminal_shows_fewer_columns_and_no_longer_lines(
     mmkgc: Run, runs: Path, monkeypatch: pytest.MonkeyPatch, width: int
 ) -> None:
-    monkeypatch.setattr(_runs_view.out.console, "_width", width)
+    monkeypatch.setattr(out.console, "_width", width)
     done = mmkgc("runs", "list")
     table = done.out.split("\n\n")[0].splitlines()
     assert all(len(line) <= width for line in table), done.out

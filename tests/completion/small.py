@@ -19,7 +19,7 @@ def graph_with(n: int, triples: Sequence[tuple[int, int, int]], relations: int =
 
 
 def problem_of(
-    graph: Graph, vectors: np.ndarray, observed: Sequence[bool] | np.ndarray, seed: int = 0
+    graph: Graph, vectors: np.ndarray, observed: Sequence[int] | np.ndarray, seed: int = 0
 ) -> CompletionProblem:
     values = torch.from_numpy(np.asarray(vectors, dtype=np.float32))
     return CompletionProblem.from_graph(

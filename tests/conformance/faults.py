@@ -48,17 +48,17 @@ class OtherArguments(DistMult):
 
 
 class LooseConfig(DistMult):
-    class Config(Small):  # type: ignore[misc]
+    class Config(Small):
         model_config = ConfigDict(extra="allow")
 
 
 class NoDefault(DistMult):
-    class Config(Small):  # type: ignore[misc]
+    class Config(Small):
         needed: int
 
 
 class ForeignConfig(DistMult):
-    class Config(BaseModel):  # type: ignore[misc]
+    class Config(BaseModel):
         dim: int = 4
 
 
@@ -87,7 +87,7 @@ class NarrowCandidates(DistMult):
 class OddBlock(DistMult):
     metric = Metric.modulus
 
-    class Config(Small):  # type: ignore[misc]
+    class Config(Small):
         dim: int = Field(5, description="odd")
 
 
@@ -118,7 +118,9 @@ class Crashing(DistMult):
 
 class LogarithmOfZero(DistMult):
     def query(self, entities: Tensor, relations: Tensor, side: Side) -> Rows:
-        return super().query(entities, relations, side) + (self.entities[0, 0] * 0).log()
+        rows = super().query(entities, relations, side)
+        assert isinstance(rows, Tensor)
+        return rows + (self.entities[0, 0] * 0).log()
 
 
 class GlobalSeed(DistMult):
@@ -322,7 +324,7 @@ class LooksAtIds(DistMult):
         return self.entities[ids] + 0.1 * ids[:, None]
 
     def query(self, entities: Tensor, relations: Tensor, side: Side) -> Rows:
-        return self.candidates(entities) * self.relations[relations]  # type: ignore[operator]
+        return self.candidates(entities) * self.relations[relations]
 
 
 # Property, scorer, and a part of the finding.

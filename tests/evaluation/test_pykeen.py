@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -50,7 +52,7 @@ def test_ranks_with_exact_scores_equal_pykeen(
         assert np.array_equal(ranks[side].candidates, theirs.candidates[side.name])
     assert (ranks[Side.tail].optimistic < ranks[Side.tail].pessimistic).any(), "no ties to test"
     report = side_metrics(ranks)
-    for side in ("both", "head", "tail"):
+    for side_name in ("both", "head", "tail"):
         for tie in TIES:
             names = {
                 "mrr": "inverse_harmonic_mean_rank",
@@ -59,14 +61,14 @@ def test_ranks_with_exact_scores_equal_pykeen(
                 **{f"hits@{k}": f"hits_at_{k}" for k in (1, 3, 10)},
             }
             for metric, name in names.items():
-                expected = theirs.metrics[f"{side}.{tie}.{name}"]
-                assert report[side][tie][metric] == pytest.approx(expected, rel=1e-5, abs=1e-6), (
+                value = theirs.metrics[f"{side_name}.{tie}.{name}"]
+                assert report[side_name][tie][metric] == pytest.approx(value, rel=1e-5, abs=1e-6), (
                     name
                 )
 
 
 def test_rotate_scores_agree_and_ranks_differ_within_the_tolerance_only() -> None:
-    scorer_class = load_scorer("rotate")
+    scorer_class: Any = load_scorer("rotate")
     rng = torch.Generator().manual_seed(0)
     n, r = len(GRAPH.entities), len(GRAPH.relations)
     scorer = scorer_class(scorer_class.Config(dim=16), n, r, rng).eval()

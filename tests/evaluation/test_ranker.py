@@ -82,7 +82,7 @@ def test_equal_candidates_of_joined_branches_tie_at_any_position(
     graph = random_graph(entities, 2, 10, 0)
     scorer = of(Branches, graph, 0)
     with torch.no_grad():
-        scorer.entities.fill_(value)
+        scorer.get_parameter("entities").fill_(value)
     for ranks in rank(scorer, graph.test, known(graph)).values():
         assert np.array_equal(ranks.pessimistic, ranks.candidates)
 
@@ -103,14 +103,14 @@ def test_ranks_do_not_depend_on_the_number_of_scores_in_memory(
 def test_non_finite_scores_of_extensions_are_an_error(graph: Graph, scorer_class: type) -> None:
     scorer = of(scorer_class, graph, 0)
     with torch.no_grad():
-        scorer.entities[7, 0] = float("nan")
+        scorer.get_parameter("entities")[7, 0] = float("nan")
     with pytest.raises(NonFiniteScores, match="scores are NaN or infinite for relation"):
         rank(scorer, graph.test, known(graph))
 
 
 def test_constant_scores_give_the_mean_rank(graph: Graph) -> None:
     scorer = of(DistMult, graph, 0)
-    torch.nn.init.constant_(scorer.entities, 1.0)
+    torch.nn.init.constant_(scorer.get_parameter("entities"), 1.0)
     ranks = rank(scorer, graph.test, known(graph))
     for side in Side:
         result = ranks[side]
@@ -124,7 +124,7 @@ def test_constant_scores_give_the_mean_rank(graph: Graph) -> None:
 def test_non_finite_scores_are_an_error(graph: Graph, bad: float) -> None:
     scorer = of(TransE, graph, 0)
     with torch.no_grad():
-        scorer.entities[7, 0] = bad
+        scorer.get_parameter("entities")[7, 0] = bad
     with pytest.raises(NonFiniteScores, match="scores are NaN or infinite for relation"):
         rank(scorer, graph.test, known(graph))
 

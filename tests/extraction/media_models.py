@@ -66,8 +66,10 @@ def tiny_ast(folder: Path) -> Path:
     from transformers import ASTConfig, ASTFeatureExtractor, ASTModel
 
     torch.manual_seed(0)
-    shape = {"max_length": 64, "num_mel_bins": 32}
-    small = {k: v for k, v in _SMALL.items() if k not in ("image_size", "patch_size")}
+    shape: dict[str, Any] = {"max_length": 64, "num_mel_bins": 32}
+    small: dict[str, Any] = {
+        k: v for k, v in _SMALL.items() if k not in ("image_size", "patch_size")
+    }
     return _save(folder, ASTModel(ASTConfig(**small, **shape)), ASTFeatureExtractor(**shape))
 
 
@@ -76,11 +78,15 @@ def tiny_wav2vec2(folder: Path) -> Path:
     from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
 
     torch.manual_seed(0)
-    small = {k: v for k, v in _SMALL.items() if k not in ("image_size", "patch_size")}
-    config = Wav2Vec2Config(
-        **small, conv_dim=(8, 8), conv_stride=(16, 8), conv_kernel=(20, 10),
-        num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2, num_feat_extract_layers=2,
-    )  # fmt: skip
+    small: dict[str, Any] = {
+        k: v for k, v in _SMALL.items() if k not in ("image_size", "patch_size")
+    }
+    small |= {
+        "conv_dim": (8, 8), "conv_stride": (16, 8), "conv_kernel": (20, 10),
+        "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2,
+        "num_feat_extract_layers": 2,
+    }  # fmt: skip
+    config = Wav2Vec2Config(**small)
     return _save(folder, Wav2Vec2Model(config), Wav2Vec2FeatureExtractor())
 
 

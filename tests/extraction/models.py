@@ -15,7 +15,12 @@ POSITIONS = 24
 
 def tiny_bert(folder: Path, seed: int = 0, positions: int = POSITIONS) -> Path:
     """Writes config, weights and a tokenizer of single letters and a few words."""
-    from transformers import BertConfig, BertModel, BertTokenizerFast
+    # transformers 5 adds this name at run time.
+    from transformers import (  # type: ignore[attr-defined]
+        BertConfig,
+        BertModel,
+        BertTokenizerFast,  # type: ignore[attr-defined, unused-ignore]
+    )
 
     folder.mkdir(parents=True, exist_ok=True)
     letters = string.ascii_lowercase + string.digits + ".,:;-'"
@@ -36,11 +41,11 @@ def tiny_bert(folder: Path, seed: int = 0, positions: int = POSITIONS) -> Path:
 
 def as_sentence_model(folder: Path, length: int, unit: bool = True, **pooling: Any) -> Path:
     """Adds what sentence-transformers writes: mean pooling unless `pooling` is given."""
-    modules = ["Transformer", "Pooling", *(["Normalize"] if unit else [])]
+    names = ["Transformer", "Pooling", *(["Normalize"] if unit else [])]
     modules = [
         {"idx": i, "name": str(i), "path": f"{i}_{module}" if i else "",
          "type": f"sentence_transformers.models.{module}"}
-        for i, module in enumerate(modules)
+        for i, module in enumerate(names)
     ]  # fmt: skip
     (folder / "modules.json").write_text(json.dumps(modules))
     (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": length}))

@@ -74,7 +74,7 @@ def input_set_of(values: Mapping[str, Sequence[float | None]], **others: Any) ->
     return InputSet(inputs, "values sha256 0", **others)
 
 
-def numbered(names: Sequence[str] = NAMES) -> dict[str, list[float]]:
+def numbered(names: Sequence[str] = NAMES) -> dict[str, list[float | None]]:
     return {name: [float(name[1:])] for name in names}
 
 
@@ -222,7 +222,9 @@ def test_a_signal_stops_after_the_batch_and_the_same_request_resumes(
 def test_several_inputs_become_the_mean_of_those_that_can_be_used(
     tmp_path: Path, batch_size: int
 ) -> None:
-    values = {"e1": [2.0, None, 4.0, -1.0, 9.0], "e2": [None, -3.0], "e3": [7.0]}
+    values: dict[str, list[float | None]] = {
+        "e1": [2.0, None, 4.0, -1.0, 9.0], "e2": [None, -3.0], "e3": [7.0],
+    }  # fmt: skip
     done = extract_to(tmp_path / "s.h5", input_set=input_set_of(values), batch_size=batch_size)
     result = vectors(tmp_path / "s.h5")
     assert result["e1"] is not None
@@ -299,7 +301,7 @@ def test_a_limit_takes_the_first_by_id_and_is_recorded(tmp_path: Path) -> None:
 
 def test_an_equal_store_is_kept_and_another_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "s.h5"
-    values = {**numbered(), "e3": [None]}
+    values: dict[str, list[float | None]] = {**numbered(), "e3": [None]}
     reference = extract_to(path, input_set=input_set_of(values))
     before = path.read_bytes()
     encoder = Batchy()
@@ -377,7 +379,7 @@ def test_an_encoder_is_fitted_to_the_readable_inputs(tmp_path: Path) -> None:
 
 def test_the_progress_counts_the_remaining_inputs(tmp_path: Path) -> None:
     display = RecordedProgress()
-    values = {**numbered(), "e3": [None, 3.0]}
+    values: dict[str, list[float | None]] = {**numbered(), "e3": [None, 3.0]}
     request = ExtractRequest("text", tmp_path / "s.h5", batch_size=4)
     extract(request, graph_of(NAMES), input_set_of(values), Batchy, display)
     assert display.begun == (24, 24)

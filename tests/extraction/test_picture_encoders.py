@@ -54,7 +54,8 @@ def test_enlarging_pixels_changes_nothing_so_areas_are_exact(
 ) -> None:
     picture = noise(w, h, seed)
     large = picture.resize((w * times, h * times), Image.Resampling.NEAREST)
-    assert np.allclose(*vectors(ColourGrid(), picture, large), atol=1e-6)
+    small_cells, large_cells = vectors(ColourGrid(), picture, large)
+    assert np.allclose(small_cells, large_cells, atol=1e-6)
 
 
 @given(st.integers(2, 60), st.integers(2, 60), st.integers(0, 99))
@@ -185,7 +186,8 @@ LINEAR = {0: (4096, 25088), 3: (4096, 4096), 6: (1000, 4096)}
 def test_vgg16_has_the_layers_of_the_paper_under_their_usual_names() -> None:
     with torch.device("meta"):
         result = {name: tuple(t.shape) for name, t in network().state_dict().items()}
-    expected = {f"features.{i}.weight": (*shape, 3, 3) for i, shape in CONVOLUTIONS.items()}
+    expected: dict[str, tuple[int, ...]] = {}
+    expected |= {f"features.{i}.weight": (*shape, 3, 3) for i, shape in CONVOLUTIONS.items()}
     expected |= {f"features.{i}.bias": shape[:1] for i, shape in CONVOLUTIONS.items()}
     expected |= {f"classifier.{i}.weight": shape for i, shape in LINEAR.items()}
     expected |= {f"classifier.{i}.bias": shape[:1] for i, shape in LINEAR.items()}

@@ -102,6 +102,8 @@ def test_the_order_of_a_graph_and_an_interruption_change_no_bit(bert: Path, tmp_
     lines = [f"{name}\t{text}\n" for name, text in zip(names, texts, strict=True)]
     (tmp_path / "t.tsv").write_text("".join(lines))
 
+    batches_left = 99
+
     class Stopped(Exception):
         pass
 
@@ -120,7 +122,6 @@ def test_the_order_of_a_graph_and_an_interruption_change_no_bit(bert: Path, tmp_
         made_by = Stopping(str(bert), EncoderOptions(batch_size=4, device="cpu"))
         extract(request, graph, input_set, lambda: made_by, RecordedProgress())
 
-    batches_left = 99
     make(tmp_path / "whole.h5", names)
     stops = 0
     for batches_left in [2, 3, 1, 99]:

@@ -35,6 +35,7 @@ def video(path: Path, count: int = 50, codec: str = "mpeg4") -> Path:
     """A video with frame i in grey level 5 i."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=10)
+        assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
         for i in range(count):
             for packet in stream.encode(av.VideoFrame.from_image(grey_picture(STEP * i))):

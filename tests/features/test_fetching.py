@@ -217,5 +217,5 @@ def test_without_a_modality_the_first_file_with_an_address_of_each_is_fetched(
     assert [file.file for file in by_hand] == ["x.npy"]
     files, by_hand = downloadable_files("mkg-y", "else")
     assert ([file.file for file in files], by_hand) == (["w.npy"], [])
-    files = [file.modality for file in downloadable_files("db15k", None)[0]]
-    assert files == ["image", "text"]
+    modalities = [file.modality for file in downloadable_files("db15k", None)[0]]
+    assert modalities == ["image", "text"]

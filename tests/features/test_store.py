@@ -110,14 +110,12 @@ def test_a_cache_gives_the_same_rows_and_keeps_to_its_size(tmp_path: Path) -> No
         cache = RowCache(align(store, graph_of(entities)), max_bytes=3 * chunk)
         rng = np.random.default_rng(0)
         for _ in range(20):
-            entities = torch.from_numpy(rng.integers(5000, size=(4, 5)))
-            assert torch.equal(
-                cache.take(entities), torch.from_numpy(values[::-1].copy())[entities]
-            )
+            sample = torch.from_numpy(rng.integers(5000, size=(4, 5)))
+            assert torch.equal(cache.take(sample), torch.from_numpy(values[::-1].copy())[sample])
             assert cache.nbytes <= 3 * chunk
         before = cache.misses
-        cache.take(entities[-1, -1:])
-        cache.take(entities[-1, -1:])
+        cache.take(sample[-1, -1:])
+        cache.take(sample[-1, -1:])
         assert cache.misses <= before + 1
 
 

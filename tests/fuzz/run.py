@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-import atheris  # type: ignore[import-not-found]
+import atheris
 
 with atheris.instrument_imports(include=["mmkgc_cli", "yaml", "zipfile", "tarfile"]):
     from tests.fuzz.targets import TARGETS, check

@@ -103,7 +103,9 @@ def test_a_variant_can_use_the_features_of_its_original(real_data: Path) -> None
 def as_ids(graph: Graph, folder: Path, seed: int) -> Path:
     """The graph as an OpenKE folder with random ids."""
     moved = renumbered(graph, seed)
-    splits = {split: [tuple(row) for row in rows.tolist()] for split, rows in moved.splits.items()}
+    splits = {
+        split: [(h, r, t) for h, r, t in rows.tolist()] for split, rows in moved.splits.items()
+    }
     return write_openke(folder, moved.entities, moved.relations, splits)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -95,26 +96,38 @@ def test_weights_are_equal_until_the_estimator_is_trained() -> None:
         assert torch.equal(module.inter, equal) == (step < 4)
 
 
+def recording(function: Callable[..., Tensor], results: list[Tensor]) -> Callable[..., Tensor]:
+    """`function`, with its results added to `results`."""
+
+    def call(*arguments: Tensor) -> Tensor:
+        results.append(function(*arguments))
+        return results[-1]
+
+    return call
+
+
 def test_the_deviation_of_an_entity_is_a_running_mean() -> None:
     rows = torch.randn(3, 40, 4, generator=rng(1))
     available = torch.ones(40, 3, dtype=torch.bool)
     module = Complementarity(Weighting(1, warmup=0), available, 4, rng())
     with torch.no_grad():
-        module.estimator.outer.mul_(5)  # so that entities differ
+        module.get_parameter("estimator.outer").mul_(5)  # so that entities differ
     module.epoch.fill_(2)
     for _ in range(3):
-        before, recorded = module.added.clone(), []
-        deviations = module.deviations
-        module.deviations = lambda *group: recorded.append(deviations(*group)) or recorded[-1]  # noqa: B023
+        before = module.added.clone()
+        recorded: list[Tensor] = []
         entities, n_training = module.next_slice()
-        module.estimator_loss(rows[:, entities], entities, n_training)
-        module.deviations = deviations
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "deviations", recording(module.deviations, recorded))
+            module.estimator_loss(rows[:, entities], entities, n_training)
         wanted = 0.9 * before[entities] + 0.1 * torch.cat(recorded, 1).T
         torch.testing.assert_close(module.added[entities], wanted)
         assert float(recorded[0].mean(1).abs().max()) < 1e-5
         assert float(recorded[0].std()) > 0.01
         information = (module.shared + wanted).clamp(0, math.log(1024))
-        expected = complementary_weights(symmetric(information, module.estimator.pairs, 3))
+        expected = complementary_weights(
+            symmetric(information, module.get_buffer("estimator.pairs"), 3)
+        )
         torch.testing.assert_close(module.inter[entities], expected)
 
 
@@ -184,7 +197,7 @@ def test_fusions_ignore_missing_modalities() -> None:
     product = FUSIONS["product"](3, 4, rng())
     torch.testing.assert_close(product(rows, available)[0], rows[0, 0] * rows[0, 1])
     gate = FUSIONS["gate"](3, 4, rng())
-    powers = (rows[0, :2].tanh() @ gate.direction[0]).softmax(0)
+    powers = (rows[0, :2].tanh() @ gate.get_parameter("direction")[0]).softmax(0)
     torch.testing.assert_close(gate(rows, available)[0], powers @ rows[0, :2])
 
 
@@ -194,9 +207,11 @@ def test_the_information_of_a_pair_is_a_plain_mean_of_the_first_estimates() -> N
     assert module.estimator is not None
     module.available[module.held, 2] = False  # so that pairs with the third have no estimates
     estimates = iter([1.0, 2.0, 6.0])
-    module.estimator.bound = lambda codes, present, learning=False: torch.full(  # type: ignore[method-assign]
-        (3,), 0.0 if learning else next(estimates)
-    )
+
+    def bound(codes: Tensor, present: Tensor, learning: bool = False) -> Tensor:
+        return torch.full((3,), 0.0 if learning else next(estimates))
+
+    module.estimator.bound = bound  # type: ignore[method-assign]
     for mean in (1.0, 1.5, 3.0):
         entities, n_training = module.next_slice()
         rows = torch.randn(3, len(entities), 4, generator=rng(1))

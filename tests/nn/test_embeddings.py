@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -45,13 +47,14 @@ def test_initial_values_of_a_projection_come_from_the_generator_within_the_bound
 
 
 def make(name: str) -> Scorer:
-    scorer_class = load_scorer(name)
+    scorer_class: Any = load_scorer(name)
     rng = torch.Generator().manual_seed(1)
     features = {
         modality: Features(torch.randn(E, 7, generator=rng), torch.ones(E, dtype=torch.bool))
         for modality in scorer_class.modalities
     }
-    return scorer_class(scorer_class.Config(dim=8), E, R, rng, features=features).double()
+    scorer: Scorer = scorer_class(scorer_class.Config(dim=8), E, R, rng, features=features)
+    return scorer.double()
 
 
 @pytest.mark.parametrize("name", ["ikrl", "tbkgc", "rsme"])

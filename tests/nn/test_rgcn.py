@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+from torch import Tensor
 
 from mmkgc_cli.nn.rgcn import RelationalEncoder, RelationalLayer
 from mmkgc_cli.ops import MessageGraph
@@ -24,7 +25,7 @@ def test_a_layer_is_the_equation_of_the_paper(
     torch.manual_seed(0)
     layer = RelationalLayer(width_in, width_out, graph.relations, bases).double()
     x = torch.randn(25, width_in, dtype=torch.float64)
-    matrices = layer.weight
+    matrices: Tensor = layer.weight
     if layer.coefficients is not None:
         matrices = torch.einsum("rb,bio->rio", layer.coefficients, layer.weight)
     expected = x @ layer.own

@@ -134,12 +134,12 @@ def test_rotate_scores_and_gradients(dtype: torch.dtype, dim: int, ordered: bool
 def test_table_adam_steps_as_torch_does(
     dtype: torch.dtype, metric: Metric, width: int, scaled: bool
 ) -> None:
-    *state, g = test_table_adam.problem(
+    state, g = test_table_adam.problem(
         n=150, width=width, metric=metric, dtype=dtype, scaled=scaled
     )
     full = dense_gradient(g, state[0])
     expected = test_table_adam.torch_adam(*state, full, 3, 0.01, weight_decay=0.1)
-    there = to_device(state)
+    there: test_table_adam.State = to_device(state)
     squares = table_adam(*there, to_device(g), 3, 0.01, weight_decay=0.1)
     assert close(there[0], expected.detach())
     assert float(squares) == pytest.approx(float(full.double().square().sum()), rel=1e-4)
@@ -230,7 +230,7 @@ def test_neighbour_sums_and_gradients(dtype: torch.dtype, bases: int, restricted
     arguments = test_rgcn_propagate.arguments(graph)
     expected = rgcn_reference(x, a, *arguments, rows, sources)
     there: tuple[Tensor, Tensor, MessageGraph, Any, Any]
-    there = to_device([x, a, graph, rows, sources])  # type: ignore[assignment]
+    there = to_device([x, a, graph, rows, sources])
     actual = rgcn_propagate(*there)
     assert close(actual, expected)
     for left, right in zip(
@@ -283,11 +283,13 @@ def test_both_sorts_of_candidates_are_stable(n: int) -> None:
 @on_gpu
 def test_a_step_does_not_depend_on_the_alignment_of_the_state() -> None:
     """Views at addresses that are not multiples of 16 bytes."""
-    *state, g = to_device(test_table_adam.problem(width=8, dtype=torch.float32))
-    expected = [x.clone() for x in state]
+    state, g = to_device(test_table_adam.problem(width=8, dtype=torch.float32))
+    expected = test_table_adam.cloned(state)
     table_adam(*expected, g, 1, 0.1)
-    shifted = [torch.empty(x.numel() + 1, device=x.device)[1:].view_as(x).copy_(x) for x in state]
-    table_adam(*shifted, g, 1, 0.1)
+    table, exp_avg, exp_avg_sq = shifted = [
+        torch.empty(x.numel() + 1, device=x.device)[1:].view_as(x).copy_(x) for x in state
+    ]
+    table_adam(table, exp_avg, exp_avg_sq, g, 1, 0.1)
     assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(shifted, expected, strict=True))
 
 
@@ -304,7 +306,8 @@ def test_each_op_runs_once() -> None:
             )
             inputs = [s["queries"], s["table"], *([s["scale"]] if scaled else [])]
             gradients(sampled_score(**s), inputs)
-        *state, g = to_device(test_table_adam.problem(metric=metric, dtype=torch.float32))
+        state: test_table_adam.State
+        state, g = to_device(test_table_adam.problem(metric=metric, dtype=torch.float32))
         table_adam(*state, g, 1, 0.1)
         r = to_device(ranks.problem(70, 130, 6, 0))
         rank_candidates(**{**r, "metric": metric})

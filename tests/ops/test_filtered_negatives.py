@@ -157,7 +157,7 @@ def test_a_counter_is_added_to_the_step(backend: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(actual, later, strict=True))
 
 
-WRONG = {
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "positives shape": ({"positives": torch.zeros(3, 2).long()}, r"positives must be \[B, 3\]"),
     "positives dtype": ({"positives": torch.zeros(3, 3)}, "positives must be int64"),
     "a head": ({"positives": long(9, 0, 0)[None]}, r"positives\[0\] is 9, outside 0..8"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -216,7 +217,7 @@ def test_opcheck(loss: Loss) -> None:
     positive, negative, mask = problem(3, 4)
     name = loss.ours.func.__name__  # type: ignore[attr-defined]
     if name == "self_adversarial_loss":
-        rest = (1.3, int(AdversarialForm.log_sigmoid), 2.0)
+        rest: tuple[Any, ...] = (1.3, int(AdversarialForm.log_sigmoid), 2.0)
     else:
         rest = (3.4, 1.1, [0.5, 1.5, 1.2], int(NegativeReduction.mean), 1.0, True)
     op = getattr(torch.ops.mmkgc, name).default

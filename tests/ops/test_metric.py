@@ -56,6 +56,7 @@ def test_gradcheck(metric: Metric) -> None:
 def test_the_gradient_at_distance_zero_is_zero(metric: Metric) -> None:
     q = torch.ones(2, 4, requires_grad=True)
     score_rows(q, torch.ones(2, 4), metric, whole_row(4)).sum().backward()
+    assert q.grad is not None
     assert torch.equal(q.grad, torch.zeros(2, 4))
 
 

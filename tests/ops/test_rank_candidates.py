@@ -155,7 +155,7 @@ def test_empty_inputs_are_fine(backend: str, n_queries: int, n_candidates: int, 
 
 def test_strided_inputs_count_as_their_copies(backend: str) -> None:
     p = problem(12, 80, 6, seed=2)
-    strided = {
+    strided: dict[str, Any] = {
         key: torch.stack([value, value], -1)[..., 0] if isinstance(value, Tensor) else value
         for key, value in p.items()
     }

@@ -53,7 +53,9 @@ def problem(
     return x, a, graph
 
 
-def arguments(graph: MessageGraph) -> tuple[Tensor, ...]:
+def arguments(
+    graph: MessageGraph,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     return (
         graph.ptr, graph.source, graph.relation, graph.norm,
         graph.back_ptr, graph.back_target, graph.back_relation, graph.back_norm,

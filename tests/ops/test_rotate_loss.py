@@ -56,7 +56,8 @@ def test_float32_agrees_with_the_reference(dim: int) -> None:
     double = {k: v.detach().double() if v.is_floating_point() else v for k, v in single.items()}
     for name in ("table", "phases"):
         double[name].requires_grad_()
-    value = reference(*double.values(), 3.0, *loss.native)
+    arguments: list[Any] = [*double.values(), 3.0, *loss.native]
+    value = reference(*arguments)
     gradients = torch.autograd.grad(value, [double["table"], double["phases"]])
     for a, b in zip(with_gradients(single, loss), (value, *gradients), strict=True):
         assert torch.allclose(a.double(), b, rtol=1e-3, atol=1e-5)

@@ -82,7 +82,8 @@ def expected(
     p: dict[str, Any], metric: Metric, pairs: list[Pair], loss: RowLoss
 ) -> tuple[Tensor, ...]:
     assert loss.native is not None
-    value = reference(*p.values(), int(metric), *flat_pairs(pairs), 1.5, *loss.native)
+    arguments = [*p.values(), int(metric), *flat_pairs(pairs), 1.5, *loss.native]
+    value = reference(*arguments)
     return value.detach(), *torch.autograd.grad(value, [p["queries"], p["table"]])
 
 
@@ -94,7 +95,8 @@ def test_it_equals_the_loss_of_the_scores(
 ) -> None:
     for sides in (1, 2):
         p = problem(sides=sides)
-        scores = 1.5 + sampled_score(*list(p.values())[:4], metric, pairs)
+        vectors = {name: value for name, value in p.items() if name != "mask"}
+        scores = 1.5 + sampled_score(**vectors, metric=metric, pairs=pairs)
         apart = loss(scores[:, 0], scores[:, 1:], p["mask"][:, 1:])
         gradients = torch.autograd.grad(apart, [p["queries"], p["table"]])
         actual = with_gradients(p, metric, list(pairs), loss)
@@ -124,7 +126,8 @@ def test_float32_agrees_with_the_reference(
         double[name].requires_grad_()
     if isinstance(loss, EntropyWeighted):  # a score may be on a cut up to rounding
         cuts = loss.native[1][:2]
-        score = sampled_score(*list(double.values())[:4], metric, whole_row(width)).detach() + 1.5
+        vectors = {name: value for name, value in double.items() if name != "mask"}
+        score = sampled_score(**vectors, metric=metric, pairs=whole_row(width)).detach() + 1.5
         assume(not any(((score.abs() - cut).abs() < 1e-4).any() for cut in cuts))
     # A score may also be near the corner of a hinge, which the tests in float64 cover.
     assume(not (isinstance(loss, SelfAdversarial) and loss.form))

@@ -193,7 +193,7 @@ def test_a_given_order_gives_the_same_gradients(backend: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(actual, expected, strict=True))
 
 
-WRONG = {
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "queries dims": ({"queries": torch.zeros(5, 6)}, r"queries must be \[1 or 2, B, Dq\]"),
     "queries dtype": ({"queries": torch.zeros(2, 5, 6).half()}, "queries must be float32 or"),
     "table dims": ({"table": torch.zeros(6)}, "table has 1 dimensions, expected 2"),

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from mmkgc_cli.ops import DeferredGradient, Metric, Pair, dense_gradient, table_adam
 from tests.ops.conftest import native
 
-OPTIONS = [
+# The table, exp_avg and exp_avg_sq.
+State = tuple[Tensor, Tensor, Tensor]
+OPTIONS: list[dict[str, Any]] = [
     {},
     {"betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.1},
     {"weight_decay": 0.1, "decoupled": True},
@@ -28,7 +30,7 @@ def problem(
     seed: int = 0,
     scaled: bool = False,
     extra: int = 4,
-) -> tuple[Tensor, Tensor, Tensor, DeferredGradient]:
+) -> tuple[State, DeferredGradient]:
     rng = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
@@ -48,7 +50,12 @@ def problem(
         torch.randint(entities, (extra,), generator=rng) if extra else None,
     )
     state = normal(entities, width), normal(entities, width), normal(entities, width).square()
-    return *state, gradient
+    return state, gradient
+
+
+def cloned(state: State) -> State:
+    table, exp_avg, exp_avg_sq = state
+    return table.clone(), exp_avg.clone(), exp_avg_sq.clone()
 
 
 def torch_adam(
@@ -74,7 +81,7 @@ def torch_adam(
 def test_a_step_equals_that_of_torch_with_the_dense_gradient(
     backend: str, metric: Metric, options: dict[str, Any]
 ) -> None:
-    table, exp_avg, exp_avg_sq, gradient = problem(metric=metric)
+    (table, exp_avg, exp_avg_sq), gradient = problem(metric=metric)
     dense = torch.randn_like(table)
     full = dense_gradient(gradient, table) + dense
     expected = torch_adam(table, exp_avg, exp_avg_sq, full, 3, 0.01, **options)
@@ -85,8 +92,8 @@ def test_a_step_equals_that_of_torch_with_the_dense_gradient(
 
 @pytest.mark.parametrize("metric", list(Metric))
 def test_a_counter_is_added_to_the_step(backend: str, metric: Metric) -> None:
-    *state, gradient = problem(metric=metric)
-    later = [x.clone() for x in state]
+    state, gradient = problem(metric=metric)
+    later = cloned(state)
     table_adam(*later, gradient, 5, 0.01)
     table_adam(*state, gradient, 2, 0.01, counter=torch.tensor([3]))
     assert all(torch.equal(a, b) for a, b in zip(state, later, strict=True))
@@ -108,20 +115,19 @@ def test_float32_agrees_with_the_reference(
     entities: int, batch: int, n: int, width: int, metric: Metric, scaled: bool, extra: int,
     seed: int,
 ) -> None:  # fmt: skip
-    references = problem(entities, batch, n, width, metric, torch.float64, seed, scaled, extra)
-    single = [t.float() for t in references[:3]]
-    g = references[3]
+    references, g = problem(entities, batch, n, width, metric, torch.float64, seed, scaled, extra)
+    table, exp_avg, exp_avg_sq = (t.float() for t in references)
     cast = {name: value.float() for name, value in vars(g).items()
             if isinstance(value, Tensor) and value.is_floating_point()}  # fmt: skip
     actual = DeferredGradient(**{**vars(g), **cast})
-    table_adam(*single, actual, 2, 0.01)
-    expected = torch_adam(*references[:3], dense_gradient(g, references[0]), 2, 0.01)
-    assert torch.allclose(single[0].double(), expected.detach(), rtol=1e-4, atol=2e-4)
+    table_adam(table, exp_avg, exp_avg_sq, actual, 2, 0.01)
+    expected = torch_adam(*references, dense_gradient(g, references[0]), 2, 0.01)
+    assert torch.allclose(table.double(), expected.detach(), rtol=1e-4, atol=2e-4)
 
 
 @native
 def test_opcheck() -> None:
-    table, exp_avg, exp_avg_sq, g = problem(dtype=torch.float32)
+    (table, exp_avg, exp_avg_sq), g = problem(dtype=torch.float32)
     torch.library.opcheck(
         torch.ops.mmkgc.table_adam.default,
         (g.grad, g.queries, table, exp_avg, exp_avg_sq, g.ids, g.corrupted_side, g.metric, g.pairs,
@@ -135,7 +141,7 @@ def test_results_are_bitwise_equal_for_any_number_of_threads() -> None:
     results = []
     for threads in (1, 2, 3, 2):
         torch.set_num_threads(threads)
-        *state, gradient = problem(300, 90, 50, 66, dtype=torch.float32)
+        state, gradient = problem(300, 90, 50, 66, dtype=torch.float32)
         gradient.ids[:, ::4] = 3
         squares = table_adam(*state, gradient, 5, 0.01)
         results.append((*state, squares))
@@ -167,21 +173,21 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("what", WRONG)
 def test_errors_of_arguments_are_equal_on_both_backends(backend: str, what: str) -> None:
     changes, message = WRONG[what]
-    table, exp_avg, exp_avg_sq, gradient = problem()
-    own = {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq, "step": 1, "dense": None,
+    (table, exp_avg, exp_avg_sq), gradient = problem()
+    own: dict[str, Any] = {"exp_avg": exp_avg, "exp_avg_sq": exp_avg_sq, "step": 1, "dense": None,
            "counter": None}  # fmt: skip
     of_gradient = {k: v for k, v in changes.items() if k not in own}
     own.update({k: v for k, v in changes.items() if k in own})
     given_ = DeferredGradient(**{**vars(gradient), **of_gradient})
     before = table.clone()
     with pytest.raises(RuntimeError, match="table_adam: " + message):
-        table_adam(table, gradient=given_, lr=0.1, **own)  # type: ignore[arg-type]
+        table_adam(table, gradient=given_, lr=0.1, **own)
     assert torch.equal(table, before)
 
 
 def test_all_pairs_contribute_to_the_gradient() -> None:
     """Two pairs share a candidate block."""
-    table, exp_avg, exp_avg_sq, gradient = problem(width=8, metric=Metric.l1, extra=0)
+    (table, exp_avg, exp_avg_sq), gradient = problem(width=8, metric=Metric.l1, extra=0)
     pairs = [Pair(0, 0, 4, 1.0), Pair(4, 0, 4, 2.0)]
     numbers = [n for p in pairs for n in (p.query, p.candidate, p.width)]
     both = DeferredGradient(**{**vars(gradient), "pairs": numbers, "weights": [1.0, 2.0]})

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from mmkgc_cli.runs.batches.recipe import read_recipe
@@ -12,7 +14,7 @@ RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.name)
-def test_a_recipe_opens_with_its_command_and_holds_valid_settings(path) -> None:
+def test_a_recipe_opens_with_its_command_and_holds_valid_settings(path: Path) -> None:
     first = path.read_text().splitlines()[0]
     values = read_config_file(path)
     if "batch" in values:

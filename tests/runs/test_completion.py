@@ -148,11 +148,12 @@ def test_the_store_holds_what_the_generator_makes(
 ) -> None:
     prepare(tmp_path)
     generated = []
-    monkeypatch.setattr(
-        completion,
-        "generate_vectors",
-        lambda *args: generated.append(generate_vectors(*args)) or generated[-1],
-    )
+
+    def recording(*args: Any) -> Any:
+        generated.append(generate_vectors(*args))
+        return generated[-1]
+
+    monkeypatch.setattr(completion, "generate_vectors", recording)
     report = run(tmp_path, "run", variant=variant, missing_rate=None)
     wanted = ~SEEN if variant == "gen" else np.ones(60, dtype=bool)
     assert len(generated) == 1

@@ -66,6 +66,7 @@ class Blockwise(Drawing):
     def draw(self, positives: Tensor, scorer: Scorer) -> NegativeBatch:
         side, n = self.sides(positives), self.task.negatives
         query = scorer.query(positives[:1, 0], positives[:1, 1], Side.tail)
+        assert isinstance(query, Tensor)
         blocks = len(candidate_blocks(scorer, query.shape[1]))
         answers = torch.where(side == 1, positives[:, :1], positives[:, 2:])
         entities = torch.stack([answers] * blocks, -1)
@@ -78,14 +79,18 @@ class Embedded(Drawing):
 
     def __init__(self, config: SamplerConfig, task: SamplingTask, scorer: Scorer) -> None:
         super().__init__(config, task, scorer)
-        width = scorer.candidates(torch.zeros(1, dtype=torch.int64)).shape[1]
+        row = scorer.candidates(torch.zeros(1, dtype=torch.int64))
+        assert isinstance(row, Tensor)
+        width = row.shape[1]
         rng = self.generator("initial values")
         self.map = nn.Parameter(torch.randn(width, width, generator=rng) / width**0.5)
 
     def draw(self, positives: Tensor, scorer: Scorer) -> NegativeBatch:
         side = self.sides(positives)
         answers = torch.where(side == 1, positives[:, :1], positives[:, 2:])
-        rows = scorer.candidates(answers.flatten()).view(*answers.shape, -1)
+        rows = scorer.candidates(answers.flatten())
+        assert isinstance(rows, Tensor)
+        rows = rows.view(*answers.shape, -1)
         return EmbeddedNegatives(rows @ self.map, side, self.mask(positives))
 
 

@@ -31,10 +31,11 @@ def task_of(
 def negatives_of(sampler: FilteredSampler, positives: torch.Tensor) -> Candidates:
     """The negatives of the sampler, without the column of the positives."""
     negatives = sampler.draw(positives, NO_SCORER)
-    columns = (
+    assert negatives.mask is not None
+    ids, sides, mask = (
         tensor[:, 1:] for tensor in (negatives.ids, negatives.corrupted_side, negatives.mask)
     )
-    return Candidates(*columns, order=negatives.order)
+    return Candidates(ids, sides, mask, order=negatives.order)
 
 
 def draw(positives: torch.Tensor, task: SamplingTask) -> Candidates:
@@ -52,6 +53,7 @@ def test_the_mask_is_false_exactly_at_train_triples(
     triples = torch.from_numpy(graph.train).long()
     true = {tuple(row) for row in triples.tolist()}
     negatives = draw(triples, task_of(triples, 8, 2, mode, n, seed))
+    assert negatives.mask is not None
     assert (
         negatives.ids.shape
         == negatives.corrupted_side.shape
@@ -69,7 +71,9 @@ def test_the_mask_is_false_exactly_at_train_triples(
 
 def test_train_triples_that_cannot_be_avoided_are_masked() -> None:
     everything = torch.cartesian_prod(torch.arange(3), torch.arange(1), torch.arange(3))
-    assert not draw(everything, task_of(everything, 3, 1, "uniform", 4)).mask.any()
+    mask = draw(everything, task_of(everything, 3, 1, "uniform", 4)).mask
+    assert mask is not None
+    assert not mask.any()
 
 
 def test_train_triples_are_replaced_by_other_negatives() -> None:
@@ -77,6 +81,7 @@ def test_train_triples_are_replaced_by_other_negatives() -> None:
     rows = torch.stack([torch.zeros(9), torch.zeros(9), torch.arange(9)], 1).long()
     negatives = draw(rows, task_of(rows, 10, 1, "uniform", 200))
     tails = negatives.corrupted_side == Side.tail
+    assert negatives.mask is not None
     assert negatives.mask[tails].float().mean() > 0.25
 
 
@@ -124,6 +129,7 @@ def test_the_positive_comes_first() -> None:
     negatives = FilteredSampler(SamplerConfig(), task, NO_SCORER).draw(triples, NO_SCORER)
     assert torch.equal(negatives.ids[:, 0], triples[:, 2])
     assert (negatives.corrupted_side[:, 0] == Side.tail).all()
+    assert negatives.mask is not None
     assert negatives.mask[:, 0].all()
     assert negatives.order is not None
     assert torch.equal(negatives.order, negatives.ids.flatten().argsort(stable=True))

@@ -66,6 +66,7 @@ def test_each_positive_of_a_chunk_gets_the_negatives_of_the_chunk() -> None:
     expanded = negatives.expand(triples)
     assert torch.equal(expanded.ids[:, 0], triples[:, 2])
     assert (expanded.corrupted_side[:, 0] == Side.tail).all()
+    assert expanded.mask is not None
     assert expanded.mask[:, 0].all()
     for i in range(17):
         assert torch.equal(expanded.ids[i, 1:], negatives.ids[i // 7])

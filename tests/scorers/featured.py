@@ -38,7 +38,8 @@ def featured(
 
 def unit(row: Sequence[float]) -> Tensor:
     results = torch.tensor(row, dtype=torch.float64)
-    return results / results.norm()
+    length: Tensor = results.norm()
+    return results / length
 
 
 def distance(h: Tensor, r: Tensor, t: Tensor) -> float:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ WEIGHTS = {
 H, T, R = unit([3, 4]), unit([1, -2]), unit([2, 1])
 
 
-def make(**config: object) -> Scorer:
+def make(**config: Any) -> Scorer:
     return featured("ikrl", WEIGHTS, {"image": IMAGES}, dim=2, **config)
 
 

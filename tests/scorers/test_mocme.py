@@ -12,12 +12,12 @@ from torch import Tensor
 from mmkgc_cli.conformance.kit import check_scorer
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.ops import EntropyWeighted, entropy_cut
-from mmkgc_cli.scoring import Features, Scorer, Side, load_scorer
+from mmkgc_cli.scoring import Features, Side, load_scorer
 from mmkgc_cli.scoring.contract import Batch, Candidates
 from mmkgc_cli.training.link_prediction import LinkPrediction
 from tests.training.test_loop import program_of
 
-MoCME = load_scorer("mocme")
+MoCME: Any = load_scorer("mocme")
 E, R = 40, 3
 NO_BATCH = Batch(torch.zeros(0, 3, dtype=torch.int64))
 
@@ -36,13 +36,13 @@ def features(entities: int = E, widths: tuple[int, ...] = (7, 5)) -> dict[str, F
     return actual
 
 
-def made(entities: int = E, **config: Any) -> Scorer:
+def made(entities: int = E, **config: Any) -> Any:
     mocme = MoCME.Config(**{"dim": 4, "warmup": 0, "estimator_batch": 32, **config})
     inputs = {n: f for n, f in features(entities).items() if n in mocme.use_modalities}
     return MoCME(mocme, entities, R, rng(), features=inputs)
 
 
-def weighed(steps: int = 3, **config: Any) -> Scorer:
+def weighed(steps: int = 3, **config: Any) -> Any:
     """A scorer with weights that an untrained estimator has updated."""
     torch.manual_seed(0)
     mocme = made(**config)

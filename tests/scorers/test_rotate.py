@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ def test_the_reverse_triple_is_rotated_back() -> None:
 
 
 def test_initial_values_stay_within_their_range() -> None:
-    scorer_class = load_scorer("rotate")
+    scorer_class: Any = load_scorer("rotate")
     scorer = scorer_class(scorer_class.Config(dim=8), 7, 3, torch.Generator().manual_seed(3))
     assert scorer.entities.abs().max() <= 11 / 8
     assert scorer.phases.abs().max() <= math.pi

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -18,7 +20,7 @@ PAPER = {
 }
 # (1 - alpha) E + alpha P v at alpha = 1/4, P v being 3 + 4i and 3 + 0i.
 H, T = 0.75 * (1 + 2j) + 0.25 * (3 + 4j), 0.75 * (4 - 1j) + 0.25 * 3
-SETTINGS = {"dim": 1, "alpha": 0.25, "beta": 0.8}
+SETTINGS: dict[str, Any] = {"dim": 1, "alpha": 0.25, "beta": 0.8}
 
 
 def test_score_is_complex_on_mixed_rows_and_the_cosine_of_the_raw_images() -> None:
@@ -55,6 +57,8 @@ def test_the_gate_closes_for_relations_with_dissimilar_images() -> None:
     assert scorer.get_buffer("gates").tolist() == [1, 0, 0]
     one = torch.tensor([0])
     open_, shut = (scorer.query(one, torch.tensor([r]), Side.tail) for r in (0, 1))
+    assert isinstance(open_, torch.Tensor)
+    assert isinstance(shut, torch.Tensor)
     assert open_[0, 2:].tolist() == images[0]
     assert shut[0, 2:].tolist() == [0, 0]
 
@@ -71,7 +75,7 @@ def test_gates_are_open_by_default_and_tied_ranks_are_realistic() -> None:
 
 
 def test_released_concatenates_images_and_negates_the_score() -> None:
-    weights = {
+    weights: dict[str, Any] = {
         "entities": [[1.0, 2.0], [4.0, -1.0], [1.0, 1.0]],
         # [re of the row, re of the image | im of the row, im of the image]
         "relations": [[0.0, 1.0, 2.0, -1.0]],
@@ -94,7 +98,7 @@ def test_penalties_are_n3_and_the_mean_squares_of_the_released_code() -> None:
     # Both relations of a triple count half, as each has a share in its two queries.
     cubes = abs(H) ** 3 + abs(T) ** 3 + (abs(2j) ** 3 + abs(3 + 1j) ** 3) / 2
     assert paper.extra_losses(batch)["penalty"].item() == pytest.approx(0.5 * cubes)
-    weights = {
+    weights: dict[str, Any] = {
         "entities": PAPER["entities"],
         "relations": [[0.0, 1.0, 2.0, -1.0]],
         "projection.weight": PAPER["projection.weight"],

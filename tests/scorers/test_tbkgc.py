@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -22,7 +24,7 @@ def five(h: list[float], m_h: list[float], t: list[float], m_t: list[float]) -> 
 
 
 def test_score_is_the_sum_of_five_margins_minus_distances() -> None:
-    weights = {
+    weights: dict[str, Any] = {
         **WEIGHTS,
         "projections.image.weight": [[1.0, 3.0]],
         "projections.text.weight": [[1.0, 0.0, -2.0]],
@@ -35,7 +37,7 @@ def test_score_is_the_sum_of_five_margins_minus_distances() -> None:
 
 
 def test_released_is_the_mean_over_images_alone() -> None:
-    weights = {
+    weights: dict[str, Any] = {
         **WEIGHTS,
         "projections.image.weight": [[1.0, 3.0], [2.0, 0.0]],
         "projections.image.bias": [1.0, -1.0],

@@ -12,18 +12,18 @@ N, R = 5, 2
 
 
 def make(seed: int = 0, **config: Any) -> Any:
-    scorer_class = load_scorer("tucker")
+    scorer_class: Any = load_scorer("tucker")
     settings = {"dim": 4, "relation_dim": 3, **config}
     rng = torch.Generator().manual_seed(seed)
     return scorer_class(scorer_class.Config(**settings), N, R, rng).double()
 
 
-NO_DROPOUT = {"input_dropout": 0.0, "relation_dropout": 0.0, "output_dropout": 0.0}
+NO_DROPOUT: dict[str, Any] = {"input_dropout": 0.0, "relation_dropout": 0.0, "output_dropout": 0.0}
 
 
 def by_hand() -> Scorer:
     """Entities (1, 2), (3, -1), relations (1, 0), (0, 1) and inverses; batch norms do nothing."""
-    scorer_class = load_scorer("tucker")
+    scorer_class: Any = load_scorer("tucker")
     scorer: Any = scorer_class(
         scorer_class.Config(dim=2, relation_dim=2), 2, 1, torch.Generator()
     ).double()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -95,8 +95,8 @@ class Roles(Tables):
     metric = Metric.l1
     roles = True
 
-    def __init__(self, *args: object) -> None:
-        super().__init__(*args)  # type: ignore[arg-type]
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         maps = torch.randn(2, self.dim, self.dim, generator=self.generator)
         self.maps = nn.Parameter(maps)
 
@@ -221,8 +221,8 @@ class Mirrored(Reciprocal, Tables):
 class WholeTriples(Tables):
     """A network over the triple: the generic path."""
 
-    def __init__(self, *args: object) -> None:
-        super().__init__(*args)  # type: ignore[arg-type]
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         self.weight = nn.Parameter(torch.randn(3 * self.dim, generator=self.generator))
 
     def score(self, triples: Tensor) -> Tensor:
@@ -238,8 +238,15 @@ class WithImage(Tables):
     modalities = ("image",)
     uses_mask = True
 
-    def __init__(self, *args: object, features: Mapping[str, Features] = NO_FEATURES) -> None:
-        super().__init__(*args, features)  # type: ignore[arg-type]
+    def __init__(
+        self,
+        config: Small,
+        n_entities: int,
+        n_relations: int,
+        generator: torch.Generator,
+        features: Mapping[str, Features] = NO_FEATURES,
+    ) -> None:
+        super().__init__(config, n_entities, n_relations, generator, features)
         image = features["image"]
         width = image.vectors.shape[1]
         self.project = nn.Parameter(torch.randn(width, self.dim, generator=self.generator))
@@ -269,8 +276,8 @@ class WithImage(Tables):
 class Hooked(DistMult):
     """All hooks: an N3 term, rates by group, work an epoch, unit norms."""
 
-    def __init__(self, *args: object) -> None:
-        super().__init__(*args)  # type: ignore[arg-type]
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
         self.register_buffer("epochs", torch.zeros(()))
         self.epochs: Tensor
 
@@ -285,7 +292,7 @@ class Hooked(DistMult):
         self.epochs.fill_(epoch)
 
     def constrain(self) -> None:
-        self.entities /= self.entities.norm(dim=1, keepdim=True)
+        self.entities.div_(self.entities.norm(dim=1, keepdim=True))
 
 
 EXTENDED: tuple[type[Scorer], ...] = (

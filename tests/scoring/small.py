@@ -28,7 +28,10 @@ class Grid(Scorer):
         self.entities, self.relations = grid(n_entities), grid(n_relations)
 
     def candidates(
-        self, entities: Tensor | None, relation: int | None = None, side: Side | None = None
+        self,
+        entities: Tensor | None,
+        relation: int | Tensor | None = None,
+        side: Side | None = None,
     ) -> Tensor:
         return self.entities if entities is None else self.entities[entities]
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -26,7 +28,7 @@ from tests.scoring.extended import (
 N, R, D = 6, 2, 4
 
 
-def make(scorer_class: type[Scorer], **arguments: object) -> Scorer:
+def make(scorer_class: type[Scorer], **arguments: Any) -> Scorer:
     rng = torch.Generator().manual_seed(0)
     scorer: Scorer = scorer_class(scorer_class.Config(), N, R, rng, **arguments).double()
     return scorer
@@ -38,7 +40,7 @@ def all_triples() -> Tensor:
 
 def closed_form(scorer: Scorer, h: int, r: int, t: int) -> Tensor:
     """The papers' equations, one triple at a time, without rows."""
-    e, w = scorer.entities, scorer.relations[r]
+    e, w = scorer.get_parameter("entities"), scorer.get_parameter("relations")[r]
     if isinstance(scorer, PairRE):
         return -(e[h] * w[:D] - e[t] * w[D:]).abs().sum()
     if isinstance(scorer, Roles):
@@ -56,7 +58,7 @@ def closed_form(scorer: Scorer, h: int, r: int, t: int) -> Tensor:
         return (dot.sigmoid() + (-distance).sigmoid()) / 2
     if isinstance(scorer, FourTerms):
         heads, tails = e[h].chunk(2), e[t].chunk(2)
-        return -sum((a + w - b).abs().sum() for a in heads for b in tails)
+        return -torch.stack([(a + w - b).abs().sum() for a in heads for b in tails]).sum()
     raise AssertionError(scorer)
 
 
@@ -77,7 +79,8 @@ def test_the_head_query_of_a_reciprocal_relation_is_a_tail_query_of_its_inverse(
     assert not scorer.two_way
     h, r, t = all_triples().unbind(1)
     actual = scorer.score_answers(t, r, h, Side.head)
-    expected = (scorer.entities[t] * scorer.relations[r + R] * scorer.entities[h]).sum(1)
+    entities, relations = scorer.get_parameter("entities"), scorer.get_parameter("relations")
+    expected = (entities[t] * relations[r + R] * entities[h]).sum(1)
     torch.testing.assert_close(actual, expected)
     assert not torch.allclose(actual, scorer.score(all_triples()))
 
@@ -109,7 +112,9 @@ def test_vectors_in_place_of_candidates_are_scored_with_their_scale() -> None:
     heads, relations = torch.tensor([0, 1]), torch.tensor([1, 0])
     queries = scorer.query(heads, relations, Side.tail)
     scale = scorer.scale(heads, relations, Side.tail)
-    vectors = scorer.entities[None].expand(2, -1, -1)
+    assert isinstance(queries, Tensor)
+    assert isinstance(scale, Tensor)
+    vectors = scorer.get_parameter("entities")[None].expand(2, -1, -1)
     actual = scorer.score_vectors(queries[:, None], vectors, scale[:, None])
     torch.testing.assert_close(actual, scorer.score_all(heads, relations, Side.tail))
 
@@ -153,7 +158,9 @@ def test_features_must_be_present_and_belong_to_the_entities() -> None:
 def test_a_missing_row_is_an_error_with_file_method_and_shapes() -> None:
     class Short(DistMult):
         def query(self, entities: Tensor, relations: Tensor, side: Side) -> Tensor:
-            return super().query(entities, relations, side)[1:]
+            rows = super().query(entities, relations, side)
+            assert isinstance(rows, Tensor)
+            return rows[1:]
 
     with pytest.raises(
         ScorerFault,

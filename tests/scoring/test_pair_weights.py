@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def backend(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 def make(metric: Metric) -> Scorer:
-    scorer_class = type("Weighted", (WeightedPairs,), {"metric": metric})
+    scorer_class: Any = type("Weighted", (WeightedPairs,), {"metric": metric})
     scorer: Scorer = scorer_class(
         scorer_class.Config(), N, R, torch.Generator().manual_seed(0)
     ).double()
@@ -63,7 +64,9 @@ def term(metric: Metric, q: list[float], c: list[float]) -> float:
 def closed_form(
     scorer: Scorer, known: int, relation: int, answer: int, pairs: Sequence[Pair] = PAIRS
 ) -> float:
-    entities, relations = scorer.entities.tolist(), scorer.relations.tolist()
+    assert isinstance(scorer.metric, Metric)
+    entities = scorer.get_parameter("entities").tolist()
+    relations = scorer.get_parameter("relations").tolist()
     query = [a * b for a, b in zip(entities[known], relations[relation], strict=True)]
     total = 0.0
     for pair in pairs:
@@ -109,8 +112,10 @@ def test_triples_and_answers(metric: Metric) -> None:
 def test_rows_in_place_of_ids(metric: Metric) -> None:
     scorer = make(metric)
     h, r, _ = POSITIVES.unbind(1)
-    vectors = scorer.entities[None].expand(4, -1, -1)
-    scores = scorer.score_vectors(scorer.query(h, r, Side.tail)[:, None], vectors)
+    vectors = scorer.get_parameter("entities")[None].expand(4, -1, -1)
+    queries = scorer.query(h, r, Side.tail)
+    assert isinstance(queries, Tensor)
+    scores = scorer.score_vectors(queries[:, None], vectors)
     torch.testing.assert_close(scores, of_all(scorer, Side.tail))
     ids, corrupted_side = candidates()
     embedded = EmbeddedNegatives(scorer.candidates(None)[ids], corrupted_side)

@@ -19,7 +19,7 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         pytest.importorskip("fcntl")
     else:
         monkeypatch.setattr(locks, "fcntl", None)
-    return request.param
+    return str(request.param)
 
 
 @pytest.mark.parametrize("backend", BACKENDS, indirect=True)
@@ -27,8 +27,9 @@ def test_one_holder_at_a_time(backend: str, tmp_path: Path) -> None:
     path = tmp_path / "lock"
     assert not is_locked(path)
     assert not path.exists()
-    with try_lock(path) as lock:
-        assert lock
+    lock = try_lock(path)
+    assert lock is not None
+    with lock:
         assert is_locked(path)
         assert is_locked(path)
         assert try_lock(path) is None

@@ -22,15 +22,18 @@ SCHEDULE = ("schedule", "warmup_epochs", "decay")
 
 
 def loss_of(name: str = "self-adversarial", **fields: Any) -> Any:
-    return variants("loss")[name](name=name, **fields)
+    section: Any = variants("loss")[name]
+    return section(name=name, **fields)
 
 
 def optimizer_of(optimizer: str = "adam", **fields: Any) -> Any:
-    return variants("optimizer")[optimizer](name=optimizer, **fields)
+    section: Any = variants("optimizer")[optimizer]
+    return section(name=optimizer, **fields)
 
 
 def schedule_of(schedule: str = "constant", **fields: Any) -> Any:
-    return variants("schedule")[schedule](name=schedule, **fields)
+    section: Any = variants("schedule")[schedule]
+    return section(name=schedule, **fields)
 
 
 def optimization_of(**fields: Any) -> dict[str, Any]:

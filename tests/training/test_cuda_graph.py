@@ -28,7 +28,7 @@ BATCH = 64  # of 240 triples: three full batches and a smaller one
 def program_of(
     graph: Graph, batch_size: int = BATCH, device: str = "cpu", **optimization: Any
 ) -> LinkPrediction:
-    scorer_class = load_scorer("rotate")
+    scorer_class: Any = load_scorer("rotate")
     rng = torch.Generator().manual_seed(0)
     n, r = len(graph.entities), len(graph.relations)
     scorer = scorer_class(scorer_class.Config(dim=8), n, r, rng).to(device)

@@ -30,6 +30,8 @@ def test_extra_losses_are_added_and_traced_by_name(graph: Graph) -> None:
 
     class Two(DistMult):
         def extra_losses(self, batch: Batch) -> dict[str, Tensor]:
+            assert batch.candidates is not None
+            assert batch.candidates.mask is not None
             assert torch.equal(batch.candidates.ids[:, 0], batch.triples[:, 2])
             assert (batch.candidates.corrupted_side[:, 0] == Side.tail).all()
             assert batch.candidates.mask[:, 0].all()
@@ -54,11 +56,11 @@ def test_extra_losses_update_tables_with_deferred_gradients(graph: Graph) -> Non
             return {"pull": 1e6 * self.entities.square().sum()}
 
     each = program(Pulled, graph)
-    before = each.scorer.entities.detach().clone()
+    before = each.scorer.get_parameter("entities").detach().clone()
     each.start_epoch()
     each.step(0)
     # One step of Adam goes by the rate against the sign of the gradient, which the term decides.
-    moved = each.scorer.entities - before
+    moved = each.scorer.get_parameter("entities") - before
     torch.testing.assert_close(moved, -0.05 * before.sign(), atol=1e-4, rtol=0)
 
 
@@ -80,6 +82,7 @@ class Estimating(DistMult):
         super().__init__(*args)
         self.mean = torch.nn.Parameter(torch.zeros(()))
         self.register_buffer("steps", torch.zeros(()))
+        self.steps: Tensor
 
     def auxiliaries(self) -> list[Auxiliary]:
         return [Auxiliary("distance", [self.mean], 0.5, self.distance)]
@@ -98,11 +101,17 @@ def test_an_auxiliary_updates_only_its_parameters_at_its_rate(graph: Graph) -> N
     actual, expected = each.step(0), plain.step(0)
     assert list(actual) == ["loss", "distance", "gradient_norm"]
     torch.testing.assert_close(actual["gradient_norm"], expected["gradient_norm"])
-    assert torch.equal(each.scorer.entities, plain.scorer.entities)
-    torch.testing.assert_close(actual["distance"], each.scorer.entities.mean().square().detach())
+    assert torch.equal(
+        each.scorer.get_parameter("entities"), plain.scorer.get_parameter("entities")
+    )
+    torch.testing.assert_close(
+        actual["distance"], each.scorer.get_parameter("entities").mean().square().detach()
+    )
     # A first step of Adam goes by the rate.
-    wanted = 0.5 * each.scorer.entities.mean().sign().detach()
-    torch.testing.assert_close(each.scorer.mean.detach(), wanted, atol=1e-4, rtol=0)
+    wanted = 0.5 * each.scorer.get_parameter("entities").mean().sign().detach()
+    torch.testing.assert_close(
+        each.scorer.get_parameter("mean").detach(), wanted, atol=1e-4, rtol=0
+    )
 
 
 def test_auxiliaries_resume_bit_by_bit(graph: Graph) -> None:
@@ -170,10 +179,10 @@ def test_weights_are_constrained_after_each_step_and_epochs_counted_from_one(gra
     each = program(Hooked, graph)
     for epoch in (1, 2):
         each.start_epoch()
-        assert float(each.scorer.epochs) == epoch
+        assert float(each.scorer.get_buffer("epochs")) == epoch
         for index in range(each.steps_per_epoch):
             each.step(index)
-            norms = each.scorer.entities.norm(dim=1)
+            norms = each.scorer.get_parameter("entities").norm(dim=1)
             torch.testing.assert_close(norms, torch.ones_like(norms))
 
 
@@ -201,7 +210,7 @@ def test_a_resume_within_an_epoch_restores_its_number_and_buffers(
     again = program(Annealed, graph)
     again.load_state_dict(first.state_dict())
     assert again.scorer.epoch == first.scorer.epoch == 2
-    assert torch.equal(again.scorer.made, first.scorer.made)
+    assert torch.equal(again.scorer.get_buffer("made"), first.scorer.get_buffer("made"))
     assert torch.equal(again._order, first._order)
 
 
@@ -225,13 +234,10 @@ def test_training_is_the_same_whether_gradients_of_tables_are_deferred_or_not(
     weights = []
     for clip in (0.0, 1e9):
         each = program(scorer_class, graph)
-        monkeypatch.setattr(
-            each.optimization,
-            "settings",
-            type(each.optimization.settings)(lr=0.05, clip_norm=clip),
-        )
+        section: Any = type(each.optimization.settings)
+        monkeypatch.setattr(each.optimization, "settings", section(lr=0.05, clip_norm=clip))
         each.start_epoch()
         for index in range(each.steps_per_epoch):
             each.step(index)
-        weights.append(each.scorer.entities.detach())
+        weights.append(each.scorer.get_parameter("entities").detach())
     torch.testing.assert_close(weights[0], weights[1], atol=1e-5, rtol=0)

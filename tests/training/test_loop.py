@@ -163,12 +163,12 @@ def test_a_second_interrupt_stops_immediately_and_handlers_are_restored() -> Non
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def program_of(scorer: Scorer, triples: Tensor, **changes: int) -> LinkPrediction:
+def program_of(scorer: Scorer, triples: Tensor, **changes: Any) -> LinkPrediction:
     return link_prediction(scorer, triples, optimization={"lr": 0.05}, **changes)
 
 
 def weights_after(graph: Graph, steps: int, seed: int) -> dict[str, Tensor]:
-    scorer_class = load_scorer("rotate")
+    scorer_class: Any = load_scorer("rotate")
     rng = torch.Generator().manual_seed(seed)
     n, r = len(graph.entities), len(graph.relations)
     scorer = scorer_class(scorer_class.Config(dim=8), n, r, rng)
@@ -187,7 +187,7 @@ def test_the_same_seed_gives_the_same_weights(graph: Graph) -> None:
 
 
 def test_an_epoch_visits_every_triple_once(graph: Graph) -> None:
-    scorer_class = load_scorer("rotate")
+    scorer_class: Any = load_scorer("rotate")
     scorer = scorer_class(scorer_class.Config(dim=4), 40, 5, torch.Generator())
     triples = torch.from_numpy(graph.train).long()
     program = program_of(scorer, triples, batch_size=50)
@@ -197,7 +197,7 @@ def test_an_epoch_visits_every_triple_once(graph: Graph) -> None:
 
 
 def test_training_lowers_the_loss(graph: Graph) -> None:
-    scorer_class = load_scorer("rotate")
+    scorer_class: Any = load_scorer("rotate")
     scorer = scorer_class(scorer_class.Config(dim=16), 40, 5, torch.Generator().manual_seed(0))
     program = program_of(scorer, torch.from_numpy(graph.train).long())
     losses = []

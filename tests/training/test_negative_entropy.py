@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -36,7 +38,7 @@ def test_shares_of_no_scores_are_zero() -> None:
 
 
 def test_a_probe_scores_the_same_negatives_again_without_known_triples(graph: Graph) -> None:
-    scorer_class = load_scorer("rotate")
+    scorer_class: Any = load_scorer("rotate")
     n, r = len(graph.entities), len(graph.relations)
     scorer = scorer_class(scorer_class.Config(dim=4), n, r, torch.Generator().manual_seed(0))
     triples = torch.from_numpy(graph.train).long()
@@ -56,5 +58,5 @@ def test_a_probe_scores_the_same_negatives_again_without_known_triples(graph: Gr
         true = torch.tensor([tuple(row) in known for row in rows.tolist()])
         return (20.0 * true - 10).view_as(ids)
 
-    scorer.score_sampled = score_sampled  # type: ignore[method-assign]
+    scorer.score_sampled = score_sampled
     assert probe(scorer) == NegativeEntropy(1.0, 0.0, 0.0, 0.0, 0.0)

@@ -35,12 +35,12 @@ N, R, NEGATIVES = 11, 3, 5
 class TwoBlocks(DistMult):
     """Two blocks per row; every pair of blocks has a weight of its own."""
 
-    def pairs(self, query_width: int) -> Sequence[Pair]:
+    def pairs(self, query_width: int, branch: int = 0) -> Sequence[Pair]:
         return (Pair(0, 0, 2), Pair(2, 2, 4, 0.5), Pair(0, 2, 2, -2.0), Pair(4, 0, 2, 3.0))
 
 
 class TwoDistances(TransE):
-    def pairs(self, query_width: int) -> Sequence[Pair]:
+    def pairs(self, query_width: int, branch: int = 0) -> Sequence[Pair]:
         return (Pair(0, 0, 3), Pair(3, 3, 3, 0.5), Pair(3, 0, 3, 2.0), Pair(0, 3, 3))
 
     @property
@@ -49,7 +49,7 @@ class TwoDistances(TransE):
 
 
 class Overlapping(DistMult):
-    def pairs(self, query_width: int) -> Sequence[Pair]:
+    def pairs(self, query_width: int, branch: int = 0) -> Sequence[Pair]:
         return (Pair(0, 0, 4), Pair(2, 2, 4))
 
 
@@ -86,13 +86,15 @@ def row_score(scorer: Scorer, query: Tensor, row: Tensor) -> Tensor:
 def row_of(scorer: Scorer, negatives: NegativeBatch, b: int, n: int) -> Tensor:
     """The candidate row of negative n of positive b, by the definition of each form."""
     table = scorer.candidates(None)
+    assert isinstance(table, Tensor)
     if isinstance(negatives, Candidates):
         return table[negatives.ids[b, 1 + n]]
     if isinstance(negatives, SharedNegatives):
         return table[negatives.ids[b // negatives.chunk, n]]
     if isinstance(negatives, SoftNegatives):
         weights = negatives.weights[b, n]
-        return sum(w * table[e] for w, e in zip(weights, negatives.pool, strict=True))
+        rows = [w * table[e] for w, e in zip(weights, negatives.pool, strict=True)]
+        return torch.stack(rows).sum(0)
     if isinstance(negatives, BlockwiseNegatives):
         blocks = negatives.ids.shape[-1]
         width = table.shape[1] // blocks  # all blocks have one width in these tests
@@ -180,12 +182,13 @@ def test_one_hot_weights_and_uncut_blocks_score_as_ids() -> None:
     assert isinstance(ids, Candidates)
     entities, side = ids.ids[:, 1:], ids.corrupted_side[:, 1:]
     one_hot = torch.nn.functional.one_hot(entities, N).double()
-    same = [
+    same: list[NegativeBatch] = [
         SoftNegatives(one_hot, torch.arange(N), side),
         BlockwiseNegatives(torch.stack([entities, entities], -1), side),
         EmbeddedNegatives(scorer.candidates(None)[entities], side),
     ]
     expected = negative_scores(scorer, positives, ids)
+    assert ids.mask is not None
     assert torch.equal(expected[2], ids.mask[:, 1:])
     for negatives in same:
         actual = negative_scores(scorer, positives, negatives)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import gc
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -42,14 +43,17 @@ def loss_of(table: Tensor, phases: Tensor, op: str = "rotate", calls: int = 1) -
     return total
 
 
-def parameters(dtype: torch.dtype = torch.float64) -> list[nn.Parameter]:
+def parameters(dtype: torch.dtype = torch.float64) -> tuple[nn.Parameter, nn.Parameter]:
     rng = torch.Generator().manual_seed(0)
-    return [
+    table, phases = (
         nn.Parameter(torch.randn(n, d, generator=rng, dtype=dtype)) for n, d in ((9, 6), (3, 3))
-    ]
+    )
+    return table, phases
 
 
-def torch_step(loss: Any = loss_of, steps: int = 1, **options: Any) -> list[nn.Parameter]:
+def torch_step(
+    loss: Any = loss_of, steps: int = 1, **options: Any
+) -> tuple[nn.Parameter, nn.Parameter]:
     """The same training with the optimizer of torch."""
     trained = parameters()
     optimizer = torch.optim.Adam(trained, lr=0.01, **options)
@@ -60,7 +64,7 @@ def torch_step(loss: Any = loss_of, steps: int = 1, **options: Any) -> list[nn.P
     return trained
 
 
-def same(parameters: list[nn.Parameter], expected: list[nn.Parameter]) -> bool:
+def same(parameters: Sequence[nn.Parameter], expected: Sequence[nn.Parameter]) -> bool:
     return all(torch.allclose(a, b, atol=1e-12) for a, b in zip(parameters, expected, strict=True))
 
 
@@ -165,6 +169,7 @@ def test_gradients_outside_the_context_are_those_of_torch(backend: str) -> None:
     loss_of(*trained).backward()
     assert all(p.grad is not None for p in trained)
     (gradient,) = torch.autograd.grad(loss_of(*trained), trained[0])
+    assert trained[0].grad is not None
     assert torch.allclose(gradient, trained[0].grad, atol=1e-12)
 
 
@@ -244,7 +249,9 @@ def test_hooks_on_gradients_are_called_with_gradients(backend: str) -> None:
         loss_of(*trained).backward()
     plain = parameters()
     loss_of(*plain).backward()
-    assert torch.allclose(trained[0].grad, 2 * plain[0].grad)  # type: ignore[operator, arg-type]
+    assert trained[0].grad is not None
+    assert plain[0].grad is not None
+    assert torch.allclose(trained[0].grad, 2 * plain[0].grad)
 
 
 def test_hooks_on_steps_are_called_once() -> None:

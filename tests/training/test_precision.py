@@ -16,7 +16,8 @@ from mmkgc_cli.scoring import Scorer, ScorerConfig, Side
 from mmkgc_cli.scoring.contract import Candidates
 from mmkgc_cli.training.cuda_graph import with_cuda_graph
 from mmkgc_cli.training.link_prediction import LinkPrediction
-from mmkgc_cli.training.precision import Precision, products, require_precision
+from mmkgc_cli.training.precision import products, require_precision
+from mmkgc_cli.training.settings import Precision
 from tests.conftest import Outcome
 from tests.training.programs import link_prediction
 from tests.training.test_cuda_graph import losses
@@ -25,7 +26,7 @@ CUDA = torch.device("cuda")
 SWITCHES = (
     torch.backends.cuda.matmul,
     torch.backends.cudnn.conv,  # type: ignore[attr-defined]
-    torch.backends.cudnn.rnn,  # type: ignore[attr-defined]
+    torch.backends.cudnn.rnn,
 )
 on_gpu = [
     pytest.mark.cuda,
@@ -53,7 +54,10 @@ class Projected(Scorer):
         self.seen: list[tuple[torch.dtype, list[str]]] = []
 
     def candidates(
-        self, entities: Tensor | None, relation: int | None = None, side: Side | None = None
+        self,
+        entities: Tensor | None,
+        relation: int | Tensor | None = None,
+        side: Side | None = None,
     ) -> Tensor:
         rows = nn.functional.linear(
             self.features if entities is None else self.features[entities], self.project
