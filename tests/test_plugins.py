@@ -199,7 +199,7 @@ BROKEN: dict[str, tuple[str | bytes, str, bool]] = {
     "no metric": (GOOD.replace("metric = Metric.l1", ""), "MyScorer.metric: expected one", False),
     "citation": (
         GOOD.replace("citation: ClassVar", "cite: ClassVar"),
-        "MyScorer.citation: expected a text that says whom to cite, got none",
+        "MyScorer.citation: expected a text that names the paper to cite, got none",
         False,
     ),
     "config": (

@@ -1,4 +1,4 @@
-"""The parts of a training, put together from a configuration and tried out."""
+"""Assembles the parts of a training from a configuration, and tests them."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def known_triples(graph: Graph) -> KnownTriples:
 
 
 def valid_triples(config: RunConfig, graph: Graph) -> Triples:
-    """The valid triples that weights are selected on: all, or a sample that the seed decides."""
+    """The valid triples for selection: all, or a sample that depends on the seed."""
     sample = config.validation.sample
     if not 0 < sample < len(graph.valid):
         return graph.valid
     rng = generator(config.training.seed, "valid sample")
-    chosen: Triples = graph.valid[
+    rows: Triples = graph.valid[
         torch.randperm(len(graph.valid), generator=rng)[:sample].sort().values.numpy()
     ]
-    return chosen
+    return rows
 
 
 def build_scorer(
@@ -55,12 +55,12 @@ def build_scorer(
     device: torch.device,
     features: Mapping[str, Features] = NO_FEATURES,
 ) -> Scorer:
-    """A fresh scorer on `device`, its initial values from the seed and `features` alone."""
+    """A new scorer on `device`; its initial values depend on the seed and `features` alone."""
     scorer_class = load_scorer(config.scorer)
     rng = generator(config.training.seed, "initial values")
-    # Whoever declares no modalities need not take any.
-    told: dict[str, Any] = {"features": features} if features else {}
-    scorer = scorer_class(config.model, len(graph.entities), len(graph.relations), rng, **told)
+    # The constructor of a scorer without modalities need not accept features.
+    options: dict[str, Any] = {"features": features} if features else {}
+    scorer = scorer_class(config.model, len(graph.entities), len(graph.relations), rng, **options)
     return scorer.to(device)
 
 
@@ -70,16 +70,16 @@ def initial_scorer(
     device: torch.device,
     features: Mapping[str, Features] = NO_FEATURES,
 ) -> Scorer:
-    """The scorer at the start of a run, and the process made ready to train it.
+    """The scorer at the start of a run; sets threads, seeds and memory of the process.
 
     Raises:
-        DataError: when the device does not offer the precision.
+        DataError: when the device does not support the precision.
     """
     require_precision(config.training.precision, device)
     keep_freed_memory()
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
-    # What layers such as dropout draw; everything of ours has streams of its own.
+    # For layers such as dropout; all other randomness has its own streams.
     torch.manual_seed(stream_seed(config.training.seed, "layers"))
     return build_scorer(config, graph, device, features)
 
@@ -122,9 +122,13 @@ def with_cuda_graph(
 
 
 def try_ranking(scorer: Scorer, graph: Graph, known: KnownTriples, triples: int = 8) -> float:
-    """Ranks a few valid triples, so that what fails there fails before the training; seconds.
+    """Ranks a few valid triples, so that an error in ranking shows before the training.
 
-    Weights are as they were at the start: scores that are not finite are an error then, too.
+    Returns:
+        The seconds that it took.
+
+    Raises:
+        MmkgcError: as `rank`, also for scores that are not finite.
     """
     start = time.perf_counter()
     scorer.eval()
@@ -135,7 +139,7 @@ def try_ranking(scorer: Scorer, graph: Graph, known: KnownTriples, triples: int 
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """A training that can begin: the scorer is fitted and ranks; no `program` where none learns."""
+    """The parts of a training; `program` is None for a scorer without parameters."""
 
     scorer: Scorer
     program: ScorerProgram | None
@@ -148,10 +152,10 @@ def prepare(
     run: Path,
     features: Mapping[str, Features] = NO_FEATURES,
 ) -> Prepared:
-    """Makes what a training needs, so that what fails there fails before a run is touched.
+    """Assembles a training and ranks a few triples, before the run directory is touched.
 
     Raises:
-        MmkgcError: when settings do not go together, something does not fit, or ranking fails.
+        MmkgcError: when settings are incompatible, memory or disk do not suffice, or ranking fails.
     """
     device = pick_device(config.training.device)
     scorer = initial_scorer(config, graph, device, features)

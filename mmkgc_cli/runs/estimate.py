@@ -1,4 +1,4 @@
-"""What a training would take, measured on a few steps."""
+"""Estimates time, memory and disk of a training from a few steps."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from mmkgc_cli.state.device import pick_device
 from mmkgc_cli.state.memory import peak_mib
 from mmkgc_cli.training import cuda_graph
 
-WARM_UP, MEASURED = cuda_graph.WARM_UP + 2, 20  # steps; the capture is no part of an epoch
-SLICE = 512  # valid triples ranked to see how long all take
+WARM_UP, MEASURED = cuda_graph.WARM_UP + 2, 20  # steps; the capture is not counted
+SLICE = 512  # valid triples that are ranked to estimate the time of all
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """What a training would take, from a few measured steps; it may stop early."""
+    """Time, memory and disk of a training that does not stop early."""
 
     parameters: int
-    memory_mib: float  # the most that was held while measuring
+    memory_mib: float  # peak while measuring
     disk_mib: float  # weights and checkpoints
     free_disk_mib: float
     seconds_per_epoch: float
@@ -46,7 +46,7 @@ def estimate(config: RunConfig, graph: Graph, run: Path) -> Estimate:
     """Measures a few steps and a part of a validation; writes nothing.
 
     Raises:
-        MmkgcError: when something does not fit.
+        MmkgcError: when memory or disk do not suffice.
     """
     device = pick_device(config.training.device)
     features = read_features(config, graph).features

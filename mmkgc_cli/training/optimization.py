@@ -1,4 +1,4 @@
-"""How weights move: an optimizer with rates by group and a schedule, clipping, averaged weights."""
+"""The optimizer of a training: rates by group, schedule, clipping and weight averaging."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def rate_factor(settings: ScheduleSettings, epoch: float, epochs: int) -> float:
 
 
 class Optimization:
-    """Steps the parameters of a scorer; its state goes into checkpoints."""
+    """Updates the parameters of a scorer; its state is part of checkpoints."""
 
     def __init__(
         self,
@@ -58,8 +58,8 @@ class Optimization:
         Raises:
             MmkgcError: when `extra_groups` contain parameters of the scorer.
         """
-        ours = {p for group in scorer.parameter_groups() for p in group.parameters}
-        if any(p in ours for group in extra_groups for p in group.parameters):
+        scorer_parameters = {p for group in scorer.parameter_groups() for p in group.parameters}
+        if any(p in scorer_parameters for group in extra_groups for p in group.parameters):
             raise MmkgcError(
                 "the sampler contains parameters of the scorer, which would be updated twice",
                 fix="do not store the scorer in the sampler; `draw` receives it",
@@ -79,9 +79,9 @@ class Optimization:
 
     @contextlib.contextmanager
     def collecting(self) -> Iterator[None]:
-        """Around forward and backward: gradients of tables may be left to the step."""
+        """Context of forward and backward; gradients of tables may be deferred to `step`."""
         self.optimizer.zero_grad(set_to_none=True)
-        # Clipping looks at gradients before the step.
+        # Clipping needs the gradients before the step.
         if isinstance(self.optimizer, Adam) and not self.settings.clip_norm:
             with self.optimizer.deferring():
                 yield
@@ -90,22 +90,22 @@ class Optimization:
 
     @property
     def rate(self) -> float:
-        """The learning rate of the last step, at a share of 1."""
+        """The learning rate of the last step, of a group with rate 1."""
         group = self.optimizer.param_groups[0]
         return float(group["lr"] / group["rate"])
 
     def begin_step(self) -> None:
-        """Counts the step that comes and sets its learning rate."""
+        """Counts the next step and sets its learning rate."""
         self.steps += 1
         if self._changes_rate():
-            # The first step of a warm-up is one step into it, or it would be lost.
+            # The rate of the first step of a warm-up is above 0.
             epoch = self.steps / self._steps_per_epoch
             factor = rate_factor(self.schedule, epoch, self._epochs)
             for group in self.optimizer.param_groups:
                 group["lr"] = self.settings.lr * group["rate"] * factor
 
     def step(self) -> Tensor:
-        """One step with the gradients that were collected; their L2 norm, before any clipping."""
+        """Updates the parameters; returns the L2 norm of the gradients before clipping."""
         settings = self.settings
         if settings.clip_norm:
             norm = torch.nn.utils.clip_grad_norm_(self._parameters, settings.clip_norm)
@@ -121,11 +121,11 @@ class Optimization:
         if isinstance(self.optimizer, Adam):
             self.optimizer.settle()
         gradients = [p.grad for p in self._parameters if p.grad is not None]
-        # There are none where the optimizer makes them all, or the batch met no parameter.
+        # Empty when all gradients are deferred, or no parameter was used.
         norms = torch._foreach_norm(gradients) if gradients else []
         squares = [norm.double().square() for norm in norms]
         self.optimizer.step()
-        if isinstance(self.optimizer, Adam):  # tables whose gradients were made by the step
+        if isinstance(self.optimizer, Adam):  # tables with deferred gradients
             squares += self.optimizer.squares
         if not squares:
             return torch.zeros(())
@@ -147,7 +147,7 @@ class Optimization:
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
-        """The scorer with its averaged weights, where they are kept, for validating and saving."""
+        """Context in which the scorer has its averaged weights, if there are any."""
         if not self._averages:
             yield
             return
@@ -165,7 +165,7 @@ class Optimization:
             average.copy_(kept)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that later steps depend on."""
+        """Everything that later steps depend on."""
         return {
             "optimizer": self.optimizer.state_dict(),
             "steps": self.steps,
@@ -174,7 +174,7 @@ class Optimization:
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where `state_dict` was taken."""
+        """Restores a state of `state_dict`."""
         self.optimizer.load_state_dict(state["optimizer"])
         let_capture(self.optimizer)  # the state may come from another device
         self.steps = state["steps"]

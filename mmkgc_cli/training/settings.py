@@ -116,7 +116,7 @@ class MarginLoss(LossSettings):
 
 
 class _ReducedLoss(LossSettings):
-    """A loss whose terms of negatives are reduced to one number per positive."""
+    """A loss with a reduction over the negatives of a positive."""
 
     reduction: Literal["mean", "sum", "self-adversarial"] = Field(
         "mean", description="Reduction of the terms of the negatives of a positive."
