@@ -32,15 +32,16 @@ from tests.training.programs import link_prediction
 N, R, NEGATIVES = 11, 3, 5
 
 
+# A scorer without branches need not take `branch` in `pairs`; these do not.
 class TwoBlocks(DistMult):
     """Two blocks per row; every pair of blocks has a weight of its own."""
 
-    def pairs(self, query_width: int, branch: int = 0) -> Sequence[Pair]:
+    def pairs(self, query_width: int) -> Sequence[Pair]:  # type: ignore[override]
         return (Pair(0, 0, 2), Pair(2, 2, 4, 0.5), Pair(0, 2, 2, -2.0), Pair(4, 0, 2, 3.0))
 
 
 class TwoDistances(TransE):
-    def pairs(self, query_width: int, branch: int = 0) -> Sequence[Pair]:
+    def pairs(self, query_width: int) -> Sequence[Pair]:  # type: ignore[override]
         return (Pair(0, 0, 3), Pair(3, 3, 3, 0.5), Pair(3, 0, 3, 2.0), Pair(0, 3, 3))
 
     @property
@@ -49,7 +50,7 @@ class TwoDistances(TransE):
 
 
 class Overlapping(DistMult):
-    def pairs(self, query_width: int, branch: int = 0) -> Sequence[Pair]:
+    def pairs(self, query_width: int) -> Sequence[Pair]:  # type: ignore[override]
         return (Pair(0, 0, 4), Pair(2, 2, 4))
 
 
