@@ -2,8 +2,8 @@
 
     python -m docs.generate_settings
 
-A test fails when the page differs from what this prints. What a class cannot say stands in
-`INTRODUCTION` and `NOTES`.
+A test fails if the page differs from the output of `page`. `INTRODUCTION` and `NOTES` contain the
+text that is not in the classes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -43,27 +43,28 @@ margin = 6.0
 lr = 2e-5
 ```
 
-Later sources win: defaults, the file, flags, `--set`. A key that the selected loss, optimizer, schedule or mode does
-not have is an error. When `--set loss.name=…` selects another loss than the file, settings of the file that the new
-loss does not have are ignored with a warning. Settings of scorers are in `[model]` and those of samplers in
-`[sampler]`; `mmkgc scorers show NAME` lists them, and [scorers.md](scorers.md) introduces scorers and samplers.
+If several sources give a setting, the last one in this order applies: defaults, the file, flags, `--set`. A key that
+the selected loss, optimizer, schedule or value of `training.candidates` does not have is an error. If
+`--set loss.name=…` selects another loss than the file, settings in the file that the new loss does not have are ignored
+with a warning. Settings of scorers are in `[model]` and settings of samplers in `[sampler]`; `mmkgc scorers show NAME`
+lists them, and [scorers.md](scorers.md) introduces scorers and samplers.
 
-This page is generated from the classes in `mmkgc_cli/training/settings.py` (`make docs`). Files of mmkgc 0.1 are
-rewritten by `mmkgc config upgrade FILE|RUN|BATCH`.
+This page is generated from the classes in `mmkgc_cli/training/settings.py` (`make docs`). mmkgc 0.1 had other names;
+`mmkgc config upgrade FILE|RUN|BATCH` rewrites its files.
 """
 
 NOTES = """## Notes
 
 **All entities as candidates.** With `training.candidates = "all"` every entity is scored for every query and no
-negatives are sampled, so `[negatives]` and `[sampler]` are refused. `bce` iterates over the distinct queries of train,
-(h, r, ?) and (?, r, t), with all train answers as labels (1-N; Dettmers et al., 2018; Balažević et al., 2019).
-`softmax` iterates over the train triples on both sides, with one answer each (1-vs-all; Lacroix et al., 2018). Head
-queries of a scorer with reciprocal relations are tail queries of the inverse relation in the same batch.
+negatives are sampled, so settings in `[negatives]` and `[sampler]` are errors. `bce` iterates over the distinct queries
+of train, (h, r, ?) and (?, r, t), with all train answers as labels (1-N; Dettmers et al., 2018; Balažević et al.,
+2019). `softmax` iterates over the train triples on both sides, with one answer each (1-vs-all; Lacroix et al., 2018).
+Head queries of a scorer with reciprocal relations are tail queries of the inverse relation in the same batch.
 
 **Samplers.** `filtered` resamples negatives that are train triples. `shared` samples `negatives.count` entities per
-chunk of `sampler.chunk` positives and masks those that form a train triple; it reads fewer rows per step
-([benchmarks.md](benchmarks.md)), and its gradients vary more. It draws the corrupted side per chunk, so
-`negatives.corrupted_side = "per-positive"` is refused.
+chunk of `sampler.chunk` positives and masks negatives that are train triples. It reads fewer rows per step
+([benchmarks.md](benchmarks.md)), but its gradients have a higher variance. The corrupted side is sampled per chunk, so
+`negatives.corrupted_side = "per-positive"` is an error.
 
 **MACO's loss.** The settings of its released code for `ikrl` and `tbkgc` are `loss.name = "margin-inside"`,
 `loss.margin = 6`, `loss.temperature = 2`, 32 negatives (64 for `tbkgc`) and `optimizer.lr = 2e-5`.
@@ -75,10 +76,12 @@ chunk of `sampler.chunk` positives and masks those that form a train triple; it 
 def type_of(annotation: Any) -> str:
     """The type of a setting as the page names it."""
     origin = get_origin(annotation)
+    if origin in (Union, UnionType):
+        return type_of(next(arm for arm in get_args(annotation) if arm is not type(None)))
     if origin is Literal:
         return ", ".join(f"`{value}`" for value in get_args(annotation))
     if origin is list:
-        return f"list of {getattr(get_args(annotation)[0], '__name__', 'values')}"
+        return f"list of {type_of(get_args(annotation)[0])}s"
     if origin is UnionType:
         return type_of(next(arm for arm in get_args(annotation) if arm is not type(None)))
     name: str = annotation.__name__
@@ -112,14 +115,16 @@ def table(section: str, section_class: type[BaseModel]) -> str:
     lines = [*rows(section, section_class)]
     if not lines:
         return "No further settings."
-    return "\n".join(["| setting | type and range | default | |", "|---|---|---|---|", *lines])
+    return "\n".join(
+        ["| setting | type and range | default | meaning |", "|---|---|---|---|", *lines]
+    )
 
 
 def title(section_class: type[BaseModel]) -> str:
     """The first line of a class's docstring, without the name of the section."""
     line = (section_class.__doc__ or "").strip().splitlines()[0]
     line = line.partition("]``: ")[2] or line
-    return line[0].upper() + line[1:]
+    return (line[0].upper() + line[1:]).replace("``", "`")
 
 
 def variants_of(section: str, classes: tuple[type[BaseModel], ...]) -> Iterator[str]:

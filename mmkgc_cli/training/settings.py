@@ -101,7 +101,7 @@ class SelfAdversarialLoss(LossSettings):
 
 
 class MarginLoss(LossSettings):
-    """Margin loss, the hinge inside or outside the weighted sum over negatives (MACO)."""
+    """Margin loss, with the hinge inside or outside the weighted sum over negatives (MACO)."""
 
     name: Literal["margin-inside", "margin-outside"]
     margin: float = Field(
@@ -250,7 +250,7 @@ class PlainSchedule(ScheduleSettings):
 
 
 class ExponentialSchedule(ScheduleSettings):
-    """The rate is multiplied by `decay` each epoch."""
+    """The learning rate is multiplied by `decay` each epoch."""
 
     name: Literal["exponential"]
     decay: float = Field(0.99, gt=0, le=1, description="Factor of the learning rate per epoch.")
