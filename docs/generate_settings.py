@@ -82,8 +82,6 @@ def type_of(annotation: Any) -> str:
         return ", ".join(f"`{value}`" for value in get_args(annotation))
     if origin is list:
         return f"list of {type_of(get_args(annotation)[0])}s"
-    if origin is UnionType:
-        return type_of(next(arm for arm in get_args(annotation) if arm is not type(None)))
     name: str = annotation.__name__
     return {"str": "text", "int": "integer", "float": "number", "bool": "true or false"}.get(
         name, name
