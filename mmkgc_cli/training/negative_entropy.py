@@ -17,7 +17,7 @@ POSITIVES = 1024
 
 @dataclass(frozen=True)
 class NegativeEntropy:
-    """Shares of negatives by the binary entropy of sigmoid(score) (MoCME eq. 7).
+    """Shares of negatives by the binary entropy of sigmoid(score) (MoCME eq. 6 and 7).
 
     `easy`, `ambiguous` and `hard` sum to 1. `held_true` is the share with a score above 0,
     `surely_true` the share of these with as little entropy as easy negatives.

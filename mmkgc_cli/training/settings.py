@@ -137,7 +137,7 @@ class _ReducedLoss(LossSettings):
 
 
 class EntropyWeightedLoss(_ReducedLoss):
-    """Binary cross-entropy with weights by the entropy of negatives (MoCME, eq. 7 to 9)."""
+    """Binary cross-entropy with weights by the entropy of negatives (MoCME, eq. 6 to 8)."""
 
     name: Literal["entropy-weighted"]
     thresholds: list[float] = Field(
