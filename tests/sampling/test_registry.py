@@ -77,7 +77,7 @@ def test_a_name_that_is_not_there_gets_the_nearest(plugins: Path) -> None:
             OWN.replace("SamplerConfig)", "object)"),
             r"bad\.py:10: Own\.Config: expected a subcl",
         ),
-        (OWN.replace('"a test"', '""'), r"bad\.py:11: Own\.citation: expected a text that says"),
+        (OWN.replace('"a test"', '""'), r"bad\.py:11: Own\.citation: expected a text that names"),
     ],
 )
 def test_a_broken_plugin_is_one_line_and_harms_no_other(
