@@ -61,8 +61,8 @@ def complete(
         str | None,
         typer.Option(
             help="Strategy: random, one, zero, mean, neighbours, propagation, ridge, kernel, maco "
-            "(trained), auto (the best of the others on a held-out tenth; the default), or all "
-            "(only measures)."
+            "(trained), auto (default: the best of mean to kernel on a held-out tenth), or all "
+            "(measures every strategy except maco and writes no store)."
         ),
     ] = None,
     variant: Annotated[

@@ -1,7 +1,8 @@
 """Masks: observed vectors that are removed for an experiment.
 
-The observed entities are ordered, and a mask removes the first ones. Masks are therefore nested in
-the rate. They depend on their arguments only, not on the order of rows or on a random generator.
+The observed entities are ordered, and a mask removes the first `rate` of them, so a higher rate
+removes the same entities and more. A mask depends on its arguments only, not on the order of rows
+or on a random generator.
 """
 
 from __future__ import annotations
@@ -29,7 +30,8 @@ class MaskRequest:
 
     `rate` is the fraction of observed entities that are masked. `pattern` is the order of masking:
     "random"; "degree", sampling with weight 1 / (1 + degree), where degree counts train triples;
-    "relation", whole groups of entities that occur in train mostly in one relation, on one side.
+    "relation", one group after another, where a group is the entities with the same most frequent
+    relation and side in train.
     """
 
     modality: str
@@ -57,7 +59,7 @@ class MaskRequest:
 def missing_mask(
     request: MaskRequest, ids: Sequence[str], observed: Mask, graph: Graph | None = None
 ) -> Mask:
-    """The masked ones of `ids`, bool ``[n]``; only observed entities are masked.
+    """Whether each entity of `ids` is masked, bool ``[n]``; only observed entities are masked.
 
     Args:
         request: the arguments of the mask.

@@ -10,7 +10,7 @@ from mmkgc_cli.kg.splitting import needed_rows, shuffled
 from mmkgc_cli.kg.triples import Keys, Triples, contained, first_occurrences
 from mmkgc_cli.text import counted
 
-# Thresholds of a valid split that is too small for selecting weights; the larger one counts.
+# A valid split below either threshold is too small for selecting the best checkpoint.
 FEWEST_VALID = 1000
 FEWEST_VALID_SHARE = 0.02
 MOVED_SHARE = 0.05

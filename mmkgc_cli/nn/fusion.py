@@ -32,7 +32,7 @@ class Product(nn.Module):
 
     def forward(self, rows: Tensor, available: Tensor) -> Tensor:
         """``[n, d]`` of `rows` [n, M, d], `available` [n, M] bool."""
-        # Not `prod`: its backward counts zeros on the host.
+        # Not `prod`: its backward copies a count of zeros to the CPU, which stalls the GPU.
         vectors = rows.masked_fill(~available[..., None], 1).unbind(1)
         return functools.reduce(torch.mul, vectors)
 

@@ -38,7 +38,7 @@ class Trainable(StepProgram, Protocol):
     """A step program with weights that checkpoints test for NaN and infinity."""
 
     def weights(self) -> dict[str, Tensor]:
-        """Everything that is trained or counted, by name."""
+        """The parameters and counters, by name."""
 
 
 _P = TypeVar("_P", bound=Trainable)
