@@ -1,4 +1,4 @@
-"""The parts of a training, put together from a configuration and tried out."""
+"""Builds the scorer and the step program of a training from a configuration."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ from mmkgc_cli.training.settings import OneVsAllLoss
 
 
 def known_triples(graph: Graph) -> KnownTriples:
-    """The filter of the protocol: train, valid and test together."""
+    """Builds the filter of the protocol: the triples of train, valid and test."""
     return KnownTriples(list(graph.splits.values()), len(graph.entities), len(graph.relations))
 
 
 def valid_triples(config: RunConfig, graph: Graph) -> Triples:
-    """The valid triples that weights are selected on: all, or a sample that the seed decides."""
-    sample = config.validation.sample
-    if not 0 < sample < len(graph.valid):
+    """Returns the valid triples that select weights: all, or a sample that depends on the seed."""
+    size = config.validation.sample
+    if not 0 < size < len(graph.valid):
         return graph.valid
     rng = generator(config.training.seed, "valid sample")
-    chosen: Triples = graph.valid[
-        torch.randperm(len(graph.valid), generator=rng)[:sample].sort().values.numpy()
+    sample: Triples = graph.valid[
+        torch.randperm(len(graph.valid), generator=rng)[:size].sort().values.numpy()
     ]
-    return chosen
+    return sample
 
 
 def build_scorer(
@@ -55,12 +55,12 @@ def build_scorer(
     device: torch.device,
     features: Mapping[str, Features] = NO_FEATURES,
 ) -> Scorer:
-    """A fresh scorer on `device`, its initial values from the seed and `features` alone."""
+    """Builds a scorer on `device`; initial values depend on the seed and `features` only."""
     scorer_class = load_scorer(config.scorer)
     rng = generator(config.training.seed, "initial values")
-    # Whoever declares no modalities need not take any.
-    told: dict[str, Any] = {"features": features} if features else {}
-    scorer = scorer_class(config.model, len(graph.entities), len(graph.relations), rng, **told)
+    # The constructor of a scorer without modalities may lack the argument `features`.
+    keywords: dict[str, Any] = {"features": features} if features else {}
+    scorer = scorer_class(config.model, len(graph.entities), len(graph.relations), rng, **keywords)
     return scorer.to(device)
 
 
@@ -70,22 +70,22 @@ def initial_scorer(
     device: torch.device,
     features: Mapping[str, Features] = NO_FEATURES,
 ) -> Scorer:
-    """The scorer at the start of a run, and the process made ready to train it.
+    """Sets up torch for training and builds the scorer with its initial values.
 
     Raises:
-        DataError: when the device does not offer the precision.
+        DataError: when the device does not support the precision.
     """
     require_precision(config.training.precision, device)
     keep_freed_memory()
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
-    # What layers such as dropout draw; everything of ours has streams of its own.
+    # Layers such as dropout use the global generator; our own code uses named random streams.
     torch.manual_seed(stream_seed(config.training.seed, "layers"))
     return build_scorer(config, graph, device, features)
 
 
 def build_program(config: RunConfig, scorer: Scorer, triples: Tensor) -> ScorerProgram:
-    """The step program that the configuration selects."""
+    """Builds the step program that the configuration selects."""
     if config.negatives is None:
         assert isinstance(config.loss, OneVsAllLoss)
         return AllCandidates(
@@ -112,9 +112,10 @@ def build_program(config: RunConfig, scorer: Scorer, triples: Tensor) -> ScorerP
 def with_cuda_graph(
     config: RunConfig, program: ScorerProgram, record: Callable[[str | None], None]
 ) -> StepProgram:
-    """The program with its steps in a CUDA graph, if it is on a GPU and can be captured.
+    """Returns `program` with steps in a CUDA graph, if it is on a GPU and can be captured.
 
-    On a GPU, `record` is called once: with None after the capture, or with the reason against it.
+    On a GPU, `record` is called once: with None after the capture, or with the reason why steps
+    cannot be captured.
     """
     if program.rows.device.type != "cuda":
         return program
@@ -122,9 +123,9 @@ def with_cuda_graph(
 
 
 def try_ranking(scorer: Scorer, graph: Graph, known: KnownTriples, triples: int = 8) -> float:
-    """Ranks a few valid triples, so that what fails there fails before the training; seconds.
+    """Ranks a few valid triples to find errors before the training; returns the seconds.
 
-    Weights are as they were at the start: scores that are not finite are an error then, too.
+    Scores of the initial weights that are not finite are an error, too.
     """
     start = time.perf_counter()
     scorer.eval()
@@ -135,7 +136,7 @@ def try_ranking(scorer: Scorer, graph: Graph, known: KnownTriples, triples: int 
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """A training that can begin: the scorer is fitted and ranks; no `program` where none learns."""
+    """A training that can start; `program` is None for a scorer without parameters."""
 
     scorer: Scorer
     program: ScorerProgram | None
@@ -148,10 +149,11 @@ def prepare(
     run: Path,
     features: Mapping[str, Features] = NO_FEATURES,
 ) -> Prepared:
-    """Makes what a training needs, so that what fails there fails before a run is touched.
+    """Builds everything that a training needs, to find errors before the run directory changes.
 
     Raises:
-        MmkgcError: when settings do not go together, something does not fit, or ranking fails.
+        MmkgcError: when settings are incompatible, memory or disk space is too small, or ranking
+            fails.
     """
     device = pick_device(config.training.device)
     scorer = initial_scorer(config, graph, device, features)

@@ -1,4 +1,4 @@
-"""What a training would take, measured on a few steps."""
+"""Estimates the memory, disk space and time of a training from a few steps."""
 
 from __future__ import annotations
 
@@ -25,16 +25,19 @@ from mmkgc_cli.state.device import pick_device
 from mmkgc_cli.state.memory import peak_mib
 from mmkgc_cli.training import cuda_graph
 
-WARM_UP, MEASURED = cuda_graph.WARM_UP + 2, 20  # steps; the capture is no part of an epoch
-SLICE = 512  # valid triples ranked to see how long all take
+WARM_UP, MEASURED = (
+    cuda_graph.WARM_UP + 2,
+    20,
+)  # steps; the CUDA graph is captured in the warm-up
+SLICE = 512  # valid triples that are ranked to estimate the time of a validation
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """What a training would take, from a few measured steps; it may stop early."""
+    """Memory, disk space and time of a training, without early stopping."""
 
     parameters: int
-    memory_mib: float  # the most that was held while measuring
+    memory_mib: float  # peak while measuring
     disk_mib: float  # weights and checkpoints
     free_disk_mib: float
     seconds_per_epoch: float
@@ -46,7 +49,7 @@ def estimate(config: RunConfig, graph: Graph, run: Path) -> Estimate:
     """Measures a few steps and a part of a validation; writes nothing.
 
     Raises:
-        MmkgcError: when something does not fit.
+        MmkgcError: when memory or disk space is too small.
     """
     device = pick_device(config.training.device)
     features = read_features(config, graph).features
@@ -71,8 +74,8 @@ def estimate(config: RunConfig, graph: Graph, run: Path) -> Estimate:
         seconds_per_epoch = (time.perf_counter() - start) / MEASURED * steps
     n = min(SLICE, len(valid_triples(config, graph)))
     fixed = try_ranking(scorer, graph, known, 1)
-    slope = max(0.0, try_ranking(scorer, graph, known, n) - fixed) / max(1, n)
-    seconds_per_validation = fixed + slope * len(valid_triples(config, graph))
+    per_triple = max(0.0, try_ranking(scorer, graph, known, n) - fixed) / max(1, n)
+    seconds_per_validation = fixed + per_triple * len(valid_triples(config, graph))
     epochs = config.training.epochs if parameters else 0
     validations = int(np.ceil(epochs / config.validation.every)) if epochs else 1
     return Estimate(

@@ -1,4 +1,4 @@
-"""How weights move: an optimizer with rates by group and a schedule, clipping, averaged weights."""
+"""Optimizer steps with learning rates by group, a schedule, clipping and weight averaging."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from mmkgc_cli.training.settings import (
 )
 
 
-def rate_factor(settings: ScheduleSettings, epoch: float, epochs: int) -> float:
-    """The factor of the learning rate, `epoch` epochs (with fractions) into `epochs`.
+def learning_rate_factor(settings: ScheduleSettings, epoch: float, epochs: int) -> float:
+    """Returns the factor of the learning rate after `epoch` of `epochs` epochs; fractions count.
 
-    A linear warm-up to 1, followed by the schedule: constant, a line or half a cosine down to 0 at
-    the end, or a factor of `decay` per epoch.
+    It rises linearly from 0 to 1 in the warm-up. Then it stays 1, falls to 0 at the end along a
+    line or half a cosine, or is multiplied by `decay` each epoch.
     """
     if epoch < settings.warmup_epochs:
         return epoch / settings.warmup_epochs
@@ -34,14 +34,14 @@ def rate_factor(settings: ScheduleSettings, epoch: float, epochs: int) -> float:
     elapsed = epoch - settings.warmup_epochs
     if isinstance(settings, ExponentialSchedule):
         return float(settings.decay**elapsed)
-    share = min(1.0, elapsed / max(epochs - settings.warmup_epochs, 1e-9))
+    progress = min(1.0, elapsed / max(epochs - settings.warmup_epochs, 1e-9))
     if settings.name == "linear":
-        return 1 - share
-    return 0.5 * (1 + math.cos(math.pi * share))
+        return 1 - progress
+    return 0.5 * (1 + math.cos(math.pi * progress))
 
 
 class Optimization:
-    """Steps the parameters of a scorer; its state goes into checkpoints."""
+    """Updates the parameters of a scorer; its state is part of checkpoints."""
 
     def __init__(
         self,
@@ -58,8 +58,8 @@ class Optimization:
         Raises:
             MmkgcError: when `extra_groups` contain parameters of the scorer.
         """
-        ours = {p for group in scorer.parameter_groups() for p in group.parameters}
-        if any(p in ours for group in extra_groups for p in group.parameters):
+        of_scorer = {p for group in scorer.parameter_groups() for p in group.parameters}
+        if any(p in of_scorer for group in extra_groups for p in group.parameters):
             raise MmkgcError(
                 "the sampler contains parameters of the scorer, which would be updated twice",
                 fix="do not store the scorer in the sampler; `draw` receives it",
@@ -79,9 +79,9 @@ class Optimization:
 
     @contextlib.contextmanager
     def collecting(self) -> Iterator[None]:
-        """Around forward and backward: gradients of tables may be left to the step."""
+        """Context for forward and backward; `step` may compute gradients of tables later."""
         self.optimizer.zero_grad(set_to_none=True)
-        # Clipping looks at gradients before the step.
+        # Clipping needs all gradients before the step.
         if isinstance(self.optimizer, Adam) and not self.settings.clip_norm:
             with self.optimizer.deferring():
                 yield
@@ -90,22 +90,22 @@ class Optimization:
 
     @property
     def rate(self) -> float:
-        """The learning rate of the last step, at a share of 1."""
+        """The learning rate of the last step, before the factors of the parameter groups."""
         group = self.optimizer.param_groups[0]
         return float(group["lr"] / group["rate"])
 
     def begin_step(self) -> None:
-        """Counts the step that comes and sets its learning rate."""
+        """Counts the next step and sets its learning rate."""
         self.steps += 1
         if self._changes_rate():
-            # The first step of a warm-up is one step into it, or it would be lost.
+            # `steps` counts the next step; otherwise its learning rate would be 0 in a warm-up.
             epoch = self.steps / self._steps_per_epoch
-            factor = rate_factor(self.schedule, epoch, self._epochs)
+            factor = learning_rate_factor(self.schedule, epoch, self._epochs)
             for group in self.optimizer.param_groups:
                 group["lr"] = self.settings.lr * group["rate"] * factor
 
     def step(self) -> Tensor:
-        """One step with the gradients that were collected; their L2 norm, before any clipping."""
+        """Updates the parameters; returns the L2 norm of the gradient before clipping."""
         settings = self.settings
         if settings.clip_norm:
             norm = torch.nn.utils.clip_grad_norm_(self._parameters, settings.clip_norm)
@@ -121,11 +121,11 @@ class Optimization:
         if isinstance(self.optimizer, Adam):
             self.optimizer.settle()
         gradients = [p.grad for p in self._parameters if p.grad is not None]
-        # There are none where the optimizer makes them all, or the batch met no parameter.
+        # Empty if the optimizer computes all of them, or the loss depends on no parameter.
         norms = torch._foreach_norm(gradients) if gradients else []
         squares = [norm.double().square() for norm in norms]
         self.optimizer.step()
-        if isinstance(self.optimizer, Adam):  # tables whose gradients were made by the step
+        if isinstance(self.optimizer, Adam):  # of gradients that the step computed
             squares += self.optimizer.squares
         if not squares:
             return torch.zeros(())
@@ -137,9 +137,9 @@ class Optimization:
         if name == "adagrad":
             return "adagrad counts its steps on the host"
         if name == "lazy-adam":
-            return "how many rows lazy-adam steps depends on the batch"
+            return "lazy-adam updates as many rows as the batch contains"
         if self._changes_rate():
-            return "the learning rate changes, and a graph keeps that of its capture"
+            return "the learning rate changes, and a CUDA graph cannot change it"
         return None
 
     def _changes_rate(self) -> bool:
@@ -147,7 +147,7 @@ class Optimization:
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
-        """The scorer with its averaged weights, where they are kept, for validating and saving."""
+        """Context in which the parameters have their averaged values, if averaging is enabled."""
         if not self._averages:
             yield
             return
@@ -160,12 +160,12 @@ class Optimization:
     @torch.no_grad()
     def _swap(self) -> None:
         for parameter, average in zip(self._parameters, self._averages, strict=True):
-            kept = parameter.detach().clone()
+            current = parameter.detach().clone()
             parameter.copy_(average)
-            average.copy_(kept)
+            average.copy_(current)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that later steps depend on."""
+        """Returns the state that later steps depend on."""
         return {
             "optimizer": self.optimizer.state_dict(),
             "steps": self.steps,
@@ -174,12 +174,12 @@ class Optimization:
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where `state_dict` was taken."""
+        """Restores a state of `state_dict`."""
         self.optimizer.load_state_dict(state["optimizer"])
         let_capture(self.optimizer)  # the state may come from another device
         self.steps = state["steps"]
-        for average, kept in zip(self._averages, state["averages"], strict=True):
-            average.copy_(kept)
+        for average, saved in zip(self._averages, state["averages"], strict=True):
+            average.copy_(saved)
 
 
 def _make(settings: OptimizerSettings, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
