@@ -191,7 +191,7 @@ BROKEN = {
     "no metric": (GOOD.replace("metric = Metric.l1", ""), "MyScorer.metric: expected one", False),
     "citation": (
         GOOD.replace("citation: ClassVar", "cite: ClassVar"),
-        "MyScorer.citation: expected a text that says whom to cite, got none",
+        "MyScorer.citation: expected the publication to cite, got none",
         False,
     ),
     "config": (

@@ -31,7 +31,7 @@ def check_description(plugin: type, config_base: type) -> Complaint | None:
     citation: Any = getattr(plugin, "citation", None)
     if not isinstance(citation, str) or not citation.strip():
         return Complaint(
-            "citation", f"expected a text that says whom to cite, got {shown(citation)}",
+            "citation", f"expected the publication to cite, got {shown(citation)}",
             'set citation = "AUTHORS. TITLE. VENUE, YEAR."',
         )  # fmt: skip
     config: Any = getattr(plugin, "Config", None)

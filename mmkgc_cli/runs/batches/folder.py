@@ -117,7 +117,7 @@ class JobFolder:
         return JobState.interrupted if self.effort.exists() else JobState.waiting
 
     def trained(self) -> Run:
-        """The run of the job as it is now."""
+        """Reads the current run of the job."""
         return inspect(self.run.path)
 
 

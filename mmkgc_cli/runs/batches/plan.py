@@ -31,7 +31,7 @@ from mmkgc_cli.runs.toml_file import Keys, TomlFile, read_toml
 from mmkgc_cli.sampling.registry import SAMPLERS
 from mmkgc_cli.scoring.registry import SCORERS
 
-# Characters of a name that are left of its settings; the rest is told by the digest.
+# Maximum number of characters from settings in a name; a digest distinguishes longer ones.
 LONGEST = 100
 # Stands for the graph in the path of a store.
 GRAPH = "{graph}"

@@ -293,7 +293,7 @@ class BatchRunner:
             return
         if running.is_late:
             minutes = f"{self.options.max_minutes:g}"
-            message = f"took more than {minutes} min; --retry-failed goes on with it"
+            message = f"took more than {minutes} min; continue it with --retry-failed"
         else:
             message = _failure(running.folder.log, running.log_offset, code)
         self._finish(
