@@ -1,7 +1,7 @@
-# `make demo` and `make test` set up everything they need in .venv; the other targets build on them.
+# `make demo` and `make test` install everything they need into .venv.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
-# Tests at a time; waiting threads sleep, since each test may start several.
+# Number of parallel test processes. Tests start several threads each, so idle threads sleep.
 JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,41 +15,41 @@ NATIVE := $(wildcard csrc/*/*.cpp csrc/*/*/*.cpp csrc/*/*.h csrc/*/*/*.h csrc/*/
 help:
 	@echo "make demo       install into $(VENV) and complete the periodic table, in a few minutes"
 	@echo "make test       install into $(VENV) and run linters and tests"
-	@echo "make test-slow  the tests that take longer"
-	@echo "make sanitize   the tests of the ops, with sanitizers in the native library; needs GCC"
-	@echo "make emulate    the tests of the ops on the CUDA kernels, emulated on the CPU; needs GCC"
-	@echo "make gpu        on a machine with a GPU: build in place, tests, memory checks, benchmarks"
-	@echo "make gpu-pack   fill .gpu with what such a machine may lack: wheels and prepared graphs"
-	@echo "make test-scatter  build torch-scatter (some minutes) and run the R-GCN reference on it"
-	@echo "make fuzz       fuzz every reader for SECONDS=60 each; needs atheris, which it installs"
-	@echo "make kill       kill prepare, train and eval KILLS=100 times at random; nothing may be lost"
-	@echo "make build      install, with the native library where a compiler is found"
+	@echo "make test-slow  run the slow tests"
+	@echo "make sanitize   test the ops with sanitizers in the native library; needs GCC"
+	@echo "make emulate    test the CUDA kernels, emulated on the CPU; needs GCC"
+	@echo "make gpu        on a machine with a GPU: build in place, test, check memory, benchmark"
+	@echo "make gpu-pack   put wheels and prepared graphs for an offline GPU machine into .gpu"
+	@echo "make test-scatter  build torch-scatter (a few minutes) and test the R-GCN reference with it"
+	@echo "make fuzz       install atheris and fuzz every reader for SECONDS=60 each"
+	@echo "make kill       kill prepare, train and eval KILLS=100 times at random; check that nothing is lost"
+	@echo "make build      install into $(VENV), with the native library if there is a compiler"
 	@echo "make docs       write docs/cli.md and docs/settings.md from the code"
-	@echo "make benchmark  every native op against its reference and peers; needs GRAPH=a prepared FB15K-237"
-	@echo "make wheel      a wheel in dist/, tagged with the ABI where a compiler is found"
+	@echo "make benchmark  compare native ops with references and peers; needs GRAPH=a prepared FB15K-237"
+	@echo "make wheel      build a wheel in dist/, with the native library if there is a compiler"
 	@echo "make clean      remove $(VENV) and everything built"
 
 $(VENV)/.torch:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo \
-		"make: $(PYTHON) is not Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 1; }
-	@echo "setting up $(VENV) with $(TORCH) (once; a minute or two)"
+		"make: $(PYTHON) is not Python 3.11 or newer; run for example: make PYTHON=python3.12" >&2; exit 1; }
+	@echo "creating $(VENV) and installing $(TORCH) (once; a minute or two)"
 	@$(PYTHON) -m venv $(VENV) || { echo \
-		"make: no virtual environment could be made; is the venv module installed?" >&2; exit 1; }
+		"make: cannot create a virtual environment; install the venv module of $(PYTHON)" >&2; exit 1; }
 	@$(PIP) install "$(TORCH)" "setuptools>=77" wheel "pybind11>=2.13" ninja numpy || { echo \
-		"make: $(TORCH) could not be installed; look at pip's message above" >&2; exit 1; }
+		"make: cannot install $(TORCH); see the message of pip above" >&2; exit 1; }
 	@touch $@
 
 $(VENV)/.built: $(VENV)/.torch pyproject.toml setup.py $(NATIVE)
 	@echo "installing mmkgc and building its native library"
 	@$(PIP) install --no-build-isolation -e . || { echo \
-		"make: mmkgc could not be installed; look at pip's message above" >&2; exit 1; }
+		"make: cannot install mmkgc; see the message of pip above" >&2; exit 1; }
 	@$(BIN)/mmkgc doctor | grep '^native library'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.built pyproject.toml
-	@echo "installing what the tests need"
+	@echo "installing the test dependencies"
 	@$(PIP) install --no-build-isolation -e '.[dev]' || { echo \
-		"make: the test dependencies could not be installed; look at pip's message above" >&2; exit 1; }
+		"make: cannot install the test dependencies; see the message of pip above" >&2; exit 1; }
 	@touch $@
 
 build: $(VENV)/.built
@@ -57,25 +57,25 @@ build: $(VENV)/.built
 dev: $(VENV)/.dev
 
 demo: build
-	@echo "1/6 prepare: the built-in graph, the periodic table"
+	@echo "1/6 prepare the built-in graph, the periodic table"
 	@$(BIN)/mmkgc prepare elements --out demo/elements --overwrite
-	@echo "2/6 extract: vectors of pictures, which 103 of 641 entities have"
+	@echo "2/6 extract vectors of the pictures of 103 of 641 entities"
 	@$(BIN)/mmkgc extract image --graph demo/elements --overwrite --encoder colour-grid \
 		--input demo/elements/modalities/image.tsv
-	@echo "3/6 complete: vectors for the others, measured on four tenths of the pictures, hidden first"
+	@echo "3/6 hide 40 % of the vectors, complete all missing vectors and measure the hidden ones"
 	@$(BIN)/mmkgc complete image --graph demo/elements --strategy all --missing-rate 0.4 --overwrite
-	@echo "4/6 train and eval: a baseline that only counts, and RotatE, which sees no pictures"
+	@echo "4/6 train and evaluate a frequency baseline and RotatE, both without pictures"
 	@$(BIN)/mmkgc train frequency --graph demo/elements --run demo/frequency --overwrite
 	@$(BIN)/mmkgc eval demo/frequency
 	@$(BIN)/mmkgc train rotate --graph demo/elements --run demo/rotate --overwrite \
 		--config recipes/rotate-elements.toml
 	@$(BIN)/mmkgc eval demo/rotate
-	@echo "5/6 complete, train, eval: IKRL with random and with completed pictures, three seeds each"
+	@echo "5/6 train and evaluate IKRL with random and with completed vectors, three seeds each"
 	@rm -rf demo/batch
 	@$(BIN)/mmkgc batch recipes/demo.toml --out demo/batch --jobs 2 > demo/batch.txt
-	@echo "6/6 what completion gained"
+	@echo "6/6 gain of completed over random vectors"
 	@$(BIN)/mmkgc batch results demo/batch --against random
-	@echo "done: everything is in demo/; per-triple ranks in demo/rotate/ranks-test.tsv"
+	@echo "done: all files are in demo/; ranks per triple are in demo/rotate/ranks-test.tsv"
 
 lint: dev
 	@$(BIN)/ruff check .
@@ -93,8 +93,8 @@ test-scatter: dev
 	@$(BIN)/python -c 'import torch_scatter'
 	@$(BIN)/python -m pytest tests/ops/test_rgcn_propagate.py tests/nn/test_rgcn.py
 
-# A second build beside the usual one. PYTHONSAFEPATH keeps the checkout's own package out of the way;
-# a report ends the run, shows the test that it came from, and is not captured.
+# A separate build with sanitizers. PYTHONSAFEPATH makes Python import it instead of the checkout.
+# The first report of a sanitizer ends the run; --capture=sys shows it.
 SANITIZED := build/sanitize
 GXX ?= g++
 sanitize: dev
@@ -108,7 +108,7 @@ sanitize: dev
 		LD_PRELOAD="$$($(GXX) -print-file-name=libasan.so) $$($(GXX) -print-file-name=libstdc++.so)" \
 		$(BIN)/python -m pytest --capture=sys tests/ops
 
-# A third build: the CUDA kernels in place of those of the CPU, threads as fibers.
+# A separate build with CUDA kernels instead of CPU kernels; fibers emulate CUDA threads.
 EMULATED := build/emulate
 emulate: dev
 	@echo "building the CUDA kernels for the CPU in $(EMULATED)"
@@ -119,20 +119,20 @@ emulate: dev
 	@MMKGC_EMULATE=1 PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(EMULATED)/lib \
 		$(BIN)/python -m pytest tests/ops tests/scoring tests/training
 
-# The system's Python with its torch, no network, nothing installed but what .gpu brings.
+# Uses the system's Python and torch, and the wheels in .gpu; needs no network.
 GPU := .gpu
 OUT ?= $(GPU)/out
 GPU_ENV := MMKGC_GPU=1 PYTHONPATH=$(CURDIR)/$(GPU)/site PYTHONUNBUFFERED=1
 ON_GPU := $(GPU_ENV) $(PYTHON)
 SANITIZER := $(shell command -v compute-sanitizer)
-# torch's kernels, and the calls by which it tries out what a driver can do, are not ours to check.
+# Checks only our kernels, and not the API calls by which torch probes the driver.
 ONLY_OURS = --report-api-errors no $(shell $(SANITIZER) --help 2>&1 | \
 	grep -q -e --kernel-regex && echo --kernel-regex kns=mmkgc)
 gpu: gpu-build gpu-test gpu-check gpu-bench
 
 gpu-build:
 	@mkdir -p $(OUT) $(GPU)/site
-	@ln -sfn $(CURDIR)/scorers $(GPU)/site/mmkgc_scorers  # as installing would make it
+	@ln -sfn $(CURDIR)/scorers $(GPU)/site/mmkgc_scorers  # as an installation does
 	@! ls $(GPU)/wheels/*.whl > /dev/null 2>&1 || $(PYTHON) -m pip install -q --no-index --no-deps \
 		--no-compile --upgrade --target $(GPU)/site $(GPU)/wheels/*.whl
 	@echo "building in place"
@@ -143,7 +143,7 @@ gpu-test:
 	@$(ON_GPU) -m pytest -p no:cacheprovider -m cuda tests/ops tests/runs/test_cuda.py tests/training/test_precision.py
 
 gpu-check:
-	@test -n "$(SANITIZER)" || echo "make: compute-sanitizer is not on the PATH: memory was NOT checked"
+	@test -n "$(SANITIZER)" || echo "make: compute-sanitizer is not on the PATH; memory is NOT checked"
 	@for tool in $(if $(SANITIZER),memcheck racecheck synccheck); do \
 		$(GPU_ENV) PYTORCH_NO_CUDA_MEMORY_CACHING=1 $(SANITIZER) --tool $$tool $(ONLY_OURS) \
 		--error-exitcode 9 --print-limit 5 $(PYTHON) -m pytest -q -p no:cacheprovider -k runs_once \
@@ -154,7 +154,7 @@ gpu-bench:
 	@$(ON_GPU) -m benchmarks.gpu --out $(OUT)/gpu.json \
 		$(if $(wildcard $(GPU)/graphs/fb15k-237/graph.h5),--graph $(GPU)/graphs/fb15k-237)
 
-# Wheels for the Python of that machine, and graphs prepared from DATA (see datasets.toml for sources).
+# Wheels for Python 3.12, and graphs prepared from DATA (sources are in datasets.toml).
 PACKED := pydantic platformdirs pooch tomli-w
 DATA ?= ../shared/data
 gpu-pack: build
@@ -185,7 +185,7 @@ docs: dev
 
 benchmark: dev
 	@test -n "$(GRAPH)" || { echo \
-		"make: say where FB15K-237 was prepared: make benchmark GRAPH=graphs/fb15k-237" >&2; exit 1; }
+		"make: GRAPH is missing; run for example: make benchmark GRAPH=graphs/fb15k-237" >&2; exit 1; }
 	@$(BIN)/python -m benchmarks.ranking --graph "$(GRAPH)"
 	@$(BIN)/python -m benchmarks.scoring
 	@$(BIN)/python -m benchmarks.negatives --graph "$(GRAPH)"
@@ -194,7 +194,7 @@ benchmark: dev
 	@$(BIN)/python -m benchmarks.maco --graph "$(GRAPH)"
 
 wheel: build
-	@rm -rf build/lib*  # modules that have gone would be packed again
+	@rm -rf build/lib*  # else deleted modules would be packed
 	@$(PIP) wheel --no-build-isolation --no-deps -w dist .
 
 clean:

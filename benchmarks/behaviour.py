@@ -1,12 +1,12 @@
-"""Prints a SHA-256 of what each of some thirty commands computes, to compare two versions of mmkgc.
+"""Prints SHA-256 hashes of the outputs of thirty commands, to compare two versions of mmkgc.
 
     python -m benchmarks.behaviour --out after.json
     python -m benchmarks.behaviour --out before.json --settings 0.1 --python OLD/bin/python
     python -m benchmarks.behaviour --compare before.json after.json
 
-Trainings last three epochs or fewer on the built-in graph. Hashed are the bytes of tensors in
-``model.safetensors``, of vectors in feature stores, and of the files of ranks: what a change of
-structure must not change. One thread, so that both versions sum in the same order.
+Trainings take at most three epochs on the built-in graph. The hashes cover the bytes of tensors in
+``model.safetensors``, of vectors in feature stores and of files of ranks, which refactoring must
+not change. Commands use one thread, so that both versions sum in the same order.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from safetensors import safe_open
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# What a setting was called in 0.1; all others had the name that they have now.
+# Settings with another name in 0.1: the present name and that of 0.1.
 NAMES_OF_0_1 = {
     "negatives.count": "training.negatives",
     "negatives.sampler": "training.sampler",
@@ -54,7 +54,7 @@ NAMES_OF_0_1 = {
 
 IMAGE = "image=graph/features/image.h5"
 TEXT = "text=graph/features/text.h5"
-# Trainings by name: the scorer, a recipe, and settings on top of it.
+# Trainings by name: the scorer, a recipe, and settings that override it.
 TRAININGS: dict[str, tuple[str, str | None, dict[str, object], list[str]]] = {
     "rotate": ("rotate", "rotate-elements", {}, []),
     "rotate-alternating": (
@@ -130,7 +130,7 @@ MODALITIES = {"image": "colour-grid", "text": "hashed-ngrams", "numeric": ""}
 
 
 def commands(recipes: Path) -> Iterator[tuple[str, list[str], list[str]]]:
-    """A name, the arguments of mmkgc, and the files whose contents are compared."""
+    """A name, the arguments of mmkgc, and its output files that are compared."""
     yield "prepare", ["prepare", "elements", "--out", "graph"], []
     for modality, encoder in MODALITIES.items():
         source = f"graph/modalities/{modality}.tsv"
@@ -160,7 +160,7 @@ def commands(recipes: Path) -> Iterator[tuple[str, list[str], list[str]]]:
 
 
 def in_0_1(arguments: list[str]) -> list[str]:
-    """The same arguments with the names that settings had in 0.1."""
+    """Returns the command with the 0.1 names of settings."""
     renamed = []
     for argument in arguments:
         key, equals, value = argument.partition("=")
@@ -169,7 +169,7 @@ def in_0_1(arguments: list[str]) -> list[str]:
 
 
 def contents(path: Path) -> str:
-    """SHA-256 of what a file holds: tensors, vectors or text, not how and when it was written."""
+    """SHA-256 of the tensors, vectors or text in a file, without its metadata."""
     digest = hashlib.sha256()
     if path.suffix == ".safetensors":
         with safe_open(path, framework="np") as file:
@@ -189,14 +189,14 @@ def contents(path: Path) -> str:
 
 
 def run(python: str, recipes: Path, old: bool) -> dict[str, str]:
-    """Runs everything in a temporary folder; a hash for each output.
+    """Runs all commands in a temporary folder; returns a hash per output.
 
     Raises:
         SystemExit: when a command fails.
     """
     hashes = {}
     with tempfile.TemporaryDirectory() as folder:
-        # OpenBLAS and OpenMP sum in another order with other numbers of threads.
+        # The order of sums in OpenBLAS and OpenMP depends on the number of threads.
         environment = os.environ | {"OMP_NUM_THREADS": "1", "MMKGC_HOME": f"{folder}/home"}
         for name, arguments, files in commands(recipes):
             command = [python, "-P", "-m", "mmkgc_cli", *(in_0_1(arguments) if old else arguments)]
@@ -212,7 +212,7 @@ def run(python: str, recipes: Path, old: bool) -> dict[str, str]:
 
 
 def compare(before: Path, after: Path) -> int:
-    """Prints both hashes of each output side by side; how many differ."""
+    """Prints both hashes of each output; returns how many differ."""
     old, new = (json.loads(path.read_text()) for path in (before, after))
     differ = 0
     for name in sorted(old.keys() | new.keys()):
@@ -228,11 +228,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--python", default=sys.executable, help="interpreter with mmkgc")
+    parser.add_argument("--python", default=sys.executable, help="Python interpreter with mmkgc")
     parser.add_argument("--recipes", type=Path, default=ROOT / "recipes", help="folder of recipes")
-    parser.add_argument("--settings", default="now", choices=["now", "0.1"], help="their names")
+    parser.add_argument(
+        "--settings", default="now", choices=["now", "0.1"], help="names of settings"
+    )
     parser.add_argument("--out", type=Path, help="JSON file to write")
-    parser.add_argument("--compare", nargs=2, type=Path, help="two such files")
+    parser.add_argument("--compare", nargs=2, type=Path, help="two files of --out")
     options = parser.parse_args()
     if options.compare:
         sys.exit(bool(compare(*options.compare)))

@@ -1,4 +1,4 @@
-"""Steps of IKRL with rows of the unique entities of a batch, against rows of all, in turns.
+"""Steps of IKRL with rows of a batch's unique entities, against rows of all; they alternate.
 
 python -m benchmarks.candidate_rows --graph graphs/fb15k-237
 """

@@ -2,11 +2,11 @@
 
     python -m benchmarks.features --rows 100000 --width 768
 
-Measures reading in order, reading in another order, reading some rows, and writing. Each speed is
-the best of several runs with the file in the page cache, in GB of float32 per second, and as a
-share of `numpy.load` or `numpy.save` on the same values. These compute no checksum, and
-`numpy.save` does not wait for the disk. The first lines import and check the file in a separate
-process and print its peak memory. With --rows 1000000 (3 GB) only these are measured.
+Measures reading in order, in another order and of some rows, and writing. Each speed is the best of
+several runs with the file in the page cache, in GB of float32 per second, and relative to
+`numpy.load` or `numpy.save` on the same values. These compute no checksum, and `numpy.save` does
+not wait for the disk. Before that, a separate process imports and checks the file, and its time and
+peak memory are printed. With --rows 1000000 (3 GB) nothing else is measured.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def speeds(folder: Path, n: int, width: int, runs: int) -> None:
             other = align(store, graph_of([ids[i] for i in shuffled]))
 
             def read_new(rows: np.ndarray | None = None, path: Path = path) -> None:
-                with FeatureStore(path) as fresh:  # its blocks are not verified yet
+                with FeatureStore(path) as fresh:  # no block is verified yet
                     fresh.read(rows, target)
 
             first = size / best(read_new, runs)

@@ -1,4 +1,4 @@
-"""Native ops on a GPU against measured lower bounds of the GPU, and against torch.
+"""Native ops on a GPU against torch and against lower bounds measured on the same GPU.
 
     python -m benchmarks.gpu [--graph graphs/fb15k-237] [--out results.json]
 
@@ -140,7 +140,7 @@ class Step:
 
 
 def time_steps(device: Device, n: int, dim: int) -> Any:
-    """Times whole steps including the host, and ours also as a CUDA graph."""
+    """Times whole steps including the host; those of mmkgc also as a CUDA graph."""
     p = problem(device, n, dim, torch.float32)
     kinds = ["ours", "eager"]
     if device.graphs:
@@ -242,7 +242,7 @@ def time_rgcn(device: Device, floors: Floors, triples: Tensor) -> Any:
 
 
 def time_losses(device: Device) -> Any:
-    """The losses with their gradients against their references."""
+    """Times losses with gradients against their references."""
     rows = []
     thresholds, weights = (0.2, 0.8), (0.5, 1.5, 1.2)
     cuts = [entropy_cut(bits) for bits in thresholds]
@@ -315,7 +315,7 @@ def random_triples(sizes: Sizes) -> Tensor:
 
 
 def targets(results: dict[str, Any]) -> dict[str, Any]:
-    """The performance targets, and the measured value of each."""
+    """Returns the performance targets with their measured values."""
     rotate = results["rotate"][-1]
     return {
         "rotate forward within 2 times the gather": rotate["forward_over_floor"],

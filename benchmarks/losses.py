@@ -2,11 +2,11 @@
 
     python -m benchmarks.losses
 
-1,024 positives with 32 and with 128 negatives each, 2 % of them masked, float32, two
-threads. A turn is the loss and its gradients with respect to both kinds of scores. The native op
-and the eager reference alternate, and medians are compared; then the native op and the compiled
-reference. Not all three at once: compiled code has an OpenMP of its own, and its idle threads spin
-for a while and would slow the next turn.
+1,024 positives with 32 and with 128 negatives each, 2 % of them masked, float32, two threads. A
+turn computes the loss and its gradients with respect to the scores of positives and negatives. The
+native op alternates first with the eager reference, then with the compiled one, and medians are
+compared. The three do not alternate together, because compiled code uses a separate OpenMP runtime
+with idle threads that spin and would slow the next turn.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def against(
 ) -> dict[str, object]:
     times = compete({"ours": ours, "rival": rival}, rounds)
     median = {who: statistics.median(of) for who, of in times.items()}
-    # Forward reads scores and the mask and writes gradients; backward reads and writes these.
+    # Forward reads scores and mask and writes gradients; backward reads and writes gradients.
     moved = 4 * 4 * BATCH * (n + 1) + BATCH * n
     return {
         "us": {who: round(1000 * of) for who, of in median.items()},

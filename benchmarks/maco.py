@@ -1,11 +1,11 @@
-"""A training step of MACO, ours against one that computes the whole graph twice per step.
+"""A training step of MACO against one that computes the whole graph twice per step.
 
     python -m benchmarks.maco --graph graphs/fb15k-237
 
 Sizes of the paper: 128 entities per step, an R-GCN 128 -> 256 -> 768, hidden width 256, random
 vectors of 768 columns for 90 % of the entities. *whole graph* computes all states with our ops and
-takes the rows of the batch, as the released code does; *reference* does that with torch alone.
-Contestants alternate. The time of 500 epochs is projected from the steps.
+selects the rows of the batch, as the released code does; *reference* does the same without ops.
+Contestants alternate. The time of 500 epochs is extrapolated from steps.
 """
 
 from __future__ import annotations

@@ -4,9 +4,10 @@
 
 Sizes of DB15K: 12,842 entities, 279 relations, 1,024 positives; random vectors of width 768 for as
 many entities as DB15K has images, texts and numbers. The bound is the time of the matrix products
-of a step plus a step of RotatE of the same width. The operations of the products (forward, backward
-and estimator) are counted during a step and divided by the measured rate of one expert's product.
-Contestants alternate. With one thread, CPU time is measured, which other load disturbs less.
+of a step plus a step of RotatE of the same width. The floating-point operations of the products
+(forward, backward and estimator) are counted during a step and divided by the measured operations
+per second of one expert's product.
+Contestants alternate. With one thread, CPU time is measured, which depends less on other load.
 """
 
 from __future__ import annotations

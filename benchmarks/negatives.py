@@ -1,9 +1,9 @@
-"""Filtered negatives of a batch (`filtered_negatives`), native against reference, in one run.
+"""Filtered negatives of a batch (`filtered_negatives`), native against reference.
 
     python -m benchmarks.negatives --graph graphs/fb15k-237
 
-1,024 train triples with 32 and with 128 Bernoulli negatives each, up to four rounds, including the
-order by entity, two threads.
+1,024 train triples with 32 and with 128 Bernoulli negatives each, up to four rounds of
+filtering, sorted by entity, two threads.
 """
 
 from __future__ import annotations

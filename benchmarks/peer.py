@@ -62,7 +62,7 @@ def build_model(graph: Graph, interaction: Any, entities: Tensor, relations: Ten
 
 @dataclass(frozen=True)
 class PeerRanks:
-    """Ranks ``[n]`` by (side, tie policy), candidates by side, metrics, and seconds of ranking."""
+    """Ranks ``[n]`` by (side, tie policy), candidates by side, metrics, and ranking time in s."""
 
     ranks: dict[tuple[str, str], NDArray[np.float64]]
     candidates: dict[str, NDArray[np.int64]]

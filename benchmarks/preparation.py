@@ -2,10 +2,10 @@
 
     python -m benchmarks.preparation --triples 20e6 --entities 4.6e6
 
-The generated file has named triples (Q12 P3 Q4, 822 relations) with degrees that follow a power law
-of the rank, and is split by the command. Each run is a separate process; memory is its peak. Ours
-reads, splits, hashes, audits and writes. PyKEEN reads and splits a graph of a tenth of the size,
-which ours prepares as well.
+The generated file has triples of names (Q12 P3 Q4, 822 relations) with degrees that follow a power
+law. Each run is a separate process, and its peak memory is measured. mmkgc reads, splits, hashes,
+audits and writes. PyKEEN reads and splits a graph of a tenth of the size, which mmkgc also
+prepares.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def main() -> None:
     parser.add_argument("--triples", type=float, default=20e6)
     parser.add_argument("--entities", type=float, default=4.6e6)
     parser.add_argument(
-        "--smaller", type=float, default=10, help="factor by which the graph for PyKEEN is smaller"
+        "--smaller", type=float, default=10, help="size of the graph divided by that for PyKEEN"
     )
     parser.add_argument("--folder", type=Path, help="scratch directory; default: a temporary one")
     options = parser.parse_args()

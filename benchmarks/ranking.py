@@ -4,8 +4,8 @@
 
 Both rank the same random RotatE vectors (128 complex dimensions) on both sides, filtered by all
 splits; ours uses `rank_candidates`. PyKEEN is timed on a slice of the test triples, and its time is
-projected to all of them. The same holds for `plain_ranking.cpp`, a loop that only counts, compiled
-for this machine (g++ -O3 -ffast-math -march=native).
+extrapolated to all. So is that of `plain_ranking.cpp`, a loop that counts better candidates,
+compiled for this machine (g++ -O3 -ffast-math -march=native).
 """
 
 from __future__ import annotations

@@ -1,13 +1,12 @@
-"""Two R-GCN layers on `rgcn_propagate`, forward and backward, our reference, and PyG's `RGCNConv`.
+"""Two R-GCN layers, forward and backward: `rgcn_propagate`, its reference, and `RGCNConv` of PyG.
 
     python -m benchmarks.rgcn --graph graphs/fb15k-237
 
 128 -> 256 -> 768 with two bases and inverse relations over the train triples, float32, two threads;
-the whole graph, and the rows of 128 random entities. `RGCNConv` (torch-geometric, from the extra
-[bench]) gets the same edges, bases, widths and weights, and a self-connection. Both sum over
-neighbours, because means would take PyG more than 24 GB. A pass of PyG takes about one minute
-and runs once, ours and the reference several times. Peak memory is that of a process that does
-nothing else.
+for all entities, and for 128 random ones. `RGCNConv` (torch-geometric, from the extra [bench])
+has the same edges, bases, widths and weights, and a self-connection. Both sum over neighbours,
+because means would take PyG more than 24 GB. A pass of PyG takes about a minute and runs once; the
+others run several times. Peak memory is measured in separate processes.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ def passes(forward: Callable[[], Tensor]) -> None:
 
 
 def on_reference(run: Callable[[], None]) -> Callable[[], None]:
-    """The same with the reference implementation in place of the kernel."""
+    """Runs a pass with the reference implementation instead of the kernel."""
 
     def switched() -> None:
         native = _native.has_kernel
@@ -113,7 +112,7 @@ def peer_alone(folder: Path, threads: int, weights: Path, answers: Any) -> None:
 def in_own_process(
     work: Callable[[Path, int, Path, Any], None], folder: Path, threads: int, weights: Path
 ) -> dict[str, float]:
-    """The answers of `work` before it ended or was killed for its memory."""
+    """Returns the results that `work` sent before it ended or was killed for its memory."""
     context = multiprocessing.get_context("spawn")
     with context.Manager() as manager:
         answers = manager.Queue()
@@ -133,7 +132,7 @@ def propagation(graph: MessageGraph, rounds: int) -> dict[str, float]:
     row = graph.edges_into(None)[1]
 
     def by_hand(x: Tensor, coefficients: Tensor) -> Tensor:
-        """The reference without its checks, for a compiler."""
+        """The reference without argument checks, so that it compiles."""
         gathered = x[graph.source]
         weights = graph.norm[:, None] * coefficients[graph.relation]
         return torch.cat(

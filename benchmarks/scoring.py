@@ -1,11 +1,12 @@
-"""One RotatE step by `rotate_loss` and by other ops, against the reference, eager and compiled.
+"""A RotatE step with `rotate_loss` or other ops, against the reference, eager and compiled.
 
     python -m benchmarks.scoring
 
 Sizes of FB15K-237: 14,541 entities, 237 relations, 1,024 positives with 32 negatives each, 128
 complex dimensions, float32, two threads. A step is forward, the self-adversarial loss, backward and
-Adam (fused Adam of torch, or `table_adam` with ours). Ours is also measured in other ops:
-`sampled_loss` on queries computed in torch, and `rotate_score` with `self_adversarial_loss`.
+Adam (fused Adam of torch, or `table_adam` with ours). Two other combinations of ops are
+measured: `sampled_loss` on queries computed in torch, and `rotate_score` with
+`self_adversarial_loss`.
 Contestants alternate in turns of twenty steps, and medians are compared, so that other load on the
 machine affects all of them.
 """
@@ -90,7 +91,7 @@ def ours(*tables_and_batch: Tensor) -> Tensor:
 
 
 def in_two_ops(*tables_and_batch: Tensor) -> Tensor:
-    """The loss of scores."""
+    """Computes the loss from scores."""
     *known, ids, side, order = tables_and_batch
     scores = MARGIN + rotate_score(*known, ids=ids, corrupted_side=side, order=order)
     return self_adversarial_loss(scores[:, 0], scores[:, 1:], None, TEMPERATURE)
@@ -121,7 +122,7 @@ class Contest:
             self.table.uniform_(-0.086, 0.086, generator=rng)
             self.phases.uniform_(-3.14, 3.14, generator=rng)
         self.optimizer = optimizer([self.table, self.phases], lr=1e-3, fused=True)
-        # Many batches, because on a single one gradients would vanish, and denormals are slow.
+        # With a single batch, gradients would vanish; subnormal numbers are slow.
         self.batches = itertools.cycle([self.draw(rng) for _ in range(50)])
 
     @staticmethod
@@ -165,7 +166,7 @@ class PyKEEN:
 
     def step(self) -> None:
         heads, relations, tails, ids, side, _ = next(self.batches)
-        # The first candidate is the positive, as for the others.
+        # The first candidate is the positive, as in the other steps.
         heads = torch.where(side == Side.head, ids, heads[:, None])
         tails = torch.where(side == Side.tail, ids, tails[:, None])
         triples = torch.stack([heads, relations[:, None].expand_as(ids), tails], -1)
@@ -217,14 +218,14 @@ CONTESTANTS: dict[str, Callable[[], Contest | PyKEEN]] = {
 def contestant(name: str, threads: int, turns: Connection) -> None:
     """Receives numbers of steps and sends the milliseconds per step, until it receives 0."""
     torch.set_num_threads(threads)
-    keep_freed_memory()  # this and frozen_gc as `mmkgc train` does
+    keep_freed_memory()  # like frozen_gc below, as in `mmkgc train`
     step = CONTESTANTS[name]().step
     for _ in range(5):
         step()
     with frozen_gc():
         turns.send(0.0)
         while steps := turns.recv():
-            step()  # warms the caches up after the turns of the others
+            step()  # fills the caches after the turns of other contestants
             start = time.perf_counter()
             for _ in range(steps):
                 step()

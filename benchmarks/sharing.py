@@ -1,8 +1,8 @@
-"""A training step with negatives per positive (`filtered`) and shared by chunks of positives.
+"""A training step with negatives per positive (`filtered`) or shared by chunks of positives.
 
     python -m benchmarks.sharing --graph graphs/fb15k-237
 
-1,024 positives, 256 columns, one thread. CPU time is measured, which other load disturbs least.
+1,024 positives, 256 columns, one thread. CPU time is measured, which depends less on other load.
 Contestants alternate in turns of four steps.
 """
 
@@ -106,7 +106,7 @@ def main() -> None:
                 start = time.process_time()
                 for index in range(TURN):
                     contestant.step((turn + 1) * TURN + index)
-                if turn >= 0:  # the first warms up
+                if turn >= 0:  # the first turn is a warm-up
                     times[name].append(1e3 * (time.process_time() - start) / TURN)
         median = {name: statistics.median(values) for name, values in times.items()}
         result[f"{n} negatives"] = {

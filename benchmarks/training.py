@@ -3,9 +3,9 @@
     python -m benchmarks.training --graph graphs/fb15k-237
 
 1,024 positives per step with 32 negatives each, 128 complex dimensions, the self-adversarial loss,
-Adam, two threads. Ours is the command in a separate process, including checkpoints and trace; its
+Adam, two threads. `mmkgc train` runs in a separate process and writes checkpoints and a trace; its
 ops are `filtered_negatives`, `rotate_loss` and `table_adam`. The share of the loop is the time that
-`mmkgc profile` attributes to no op.
+`mmkgc profile` attributes to none of them.
 """
 
 from __future__ import annotations

@@ -1,3 +1,3 @@
-"""Completes knowledge graphs whose entities carry several modalities, some of them missing."""
+"""Completes knowledge graphs with several modalities, some of them missing."""
 
 __version__ = "0.2.0"

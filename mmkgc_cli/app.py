@@ -115,7 +115,7 @@ def _import_command(name: str, entry: Entry) -> Any:
 app = typer.Typer(
     name="mmkgc",
     cls=LazyGroup,
-    help="Completes knowledge graphs whose entities carry several modalities, some missing.",
+    help="Complete knowledge graphs with several, partly missing modalities.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

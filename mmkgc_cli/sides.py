@@ -1,4 +1,4 @@
-"""The two sides of link prediction; here because ranking without torch needs them too."""
+"""The two sides of link prediction; this module does not import torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Side(IntEnum):
-    """Which entity of a triple is looked for; also the value in the ops' ``side`` tensors."""
+    """The side of the missing or corrupted entity; ``side`` tensors of ops contain the value."""
 
     tail = 0
     head = 1

@@ -19,14 +19,14 @@ class TransEConfig(ScorerConfig):
     dim: int = Field(128, ge=1, le=2**17, description="Width of entities and relations.")
     margin: float = Field(9.0, ge=0, le=1e6, description="Margin; initial values scale with it.")
     norm: Literal["l1", "l2"] = Field("l1", description="Norm of the distance.")
-    normalize: bool = Field(False, description="Normalize all rows to length 1, as OpenKE does.")
+    normalize: bool = Field(False, description="Scale all embeddings to length 1, as OpenKE does.")
 
 
 class TransE(Scorer):
     """score = margin - ||h + r - t|| (Bordes et al. 2013, eq. 1; margin as Sun et al. 2019)."""
 
     Config = TransEConfig
-    metric = Metric.l1  # or l2, by the setting `norm`
+    metric = Metric.l1  # default; `__init__` sets it from `norm`
     citation: ClassVar[str] = (
         "Antoine Bordes, Nicolas Usunier, Alberto Garcia-Duran, Jason Weston and Oksana Yakhnenko. "
         "Translating embeddings for modeling multi-relational data. NeurIPS, 2013."
@@ -39,7 +39,7 @@ class TransE(Scorer):
         n_relations: int,
         generator: torch.Generator,
     ) -> None:
-        """Initial values are uniform in +-(margin + 2) / dim."""
+        """Initial values are uniform between -b and b, with b = (margin + 2) / dim."""
         super().__init__(config, n_entities, n_relations, generator)
         self.metric = Metric[config.norm]
         self._margin = config.margin
@@ -54,7 +54,7 @@ class TransE(Scorer):
         return self._margin
 
     def query(self, entities: Tensor, relations: Tensor, side: Side) -> Tensor:
-        """h + r for tails; t - r for heads, since |h + r - t| = |h - (t - r)|."""
+        """h + r for tail queries; t - r for head queries, since |h + r - t| = |h - (t - r)|."""
         known = self._unit(lookup(self.entities, entities))
         r = self._unit(lookup(self.relations, relations))
         return known + r if side is Side.tail else known - r
@@ -65,7 +65,7 @@ class TransE(Scorer):
         relation: int | Tensor | None = None,
         side: Side | None = None,
     ) -> Tensor:
-        """The entity embeddings, normalized if so configured."""
+        """Entity embeddings, scaled to length 1 if `normalize` is set."""
         return self._unit(lookup(self.entities, entities))
 
     def _unit(self, rows: Tensor) -> Tensor:

@@ -47,10 +47,10 @@ def examples(*commands: str) -> str:
 
 
 class Command(TyperCommand):
-    """A command whose help groups flags in panels and ends with examples."""
+    """A command with flags grouped in panels and examples at the end of its help."""
 
     def get_short_help_str(self, limit: int = 45) -> str:
-        """The first sentence of the help, whole; a test holds it to the width of a terminal."""
+        """Returns the whole first sentence of the help; a test checks that it fits a terminal."""
         return super().get_short_help_str(max(limit, LONGEST))
 
     def format_options(self, ctx: Any, formatter: Any) -> None:

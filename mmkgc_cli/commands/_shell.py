@@ -105,7 +105,7 @@ def version_callback(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Completes knowledge graphs whose entities carry several modalities, some missing."""
+    """Complete knowledge graphs with several, partly missing modalities."""
 
 
 def guarded(app: typer.Typer) -> None:

@@ -108,7 +108,7 @@ def train(
     ] = None,
     log_to: Annotated[
         list[LogName] | None,
-        typer.Option("--log", help="Log epochs to this tool as well; repeatable."),
+        typer.Option("--log", help="Also log epochs to this tool; repeatable."),
     ] = None,
     dry_run: Annotated[
         bool,
@@ -191,7 +191,7 @@ def train(
 
 
 def say_estimate(estimated: Estimate, as_json: bool) -> None:
-    """Prints the memory, disk space and time that a training needs."""
+    """Prints the estimated memory, disk space and time of a training."""
     if as_json:
         print_json(dataclasses.asdict(estimated))
         return
@@ -200,9 +200,9 @@ def say_estimate(estimated: Estimate, as_json: bool) -> None:
     out.print(
         f"disk         {estimated.disk_mib:,.0f} MiB of {estimated.free_disk_mib:,.0f} MiB free"
     )
-    out.print(f"an epoch     {duration(estimated.seconds_per_epoch)}")
-    out.print(f"a validation {duration(estimated.seconds_per_validation)}")
-    out.print(f"in all       {duration(estimated.seconds)}, if it does not stop early")
+    out.print(f"epoch        {duration(estimated.seconds_per_epoch)}")
+    out.print(f"validation   {duration(estimated.seconds_per_validation)}")
+    out.print(f"total        {duration(estimated.seconds)} without early stopping")
 
 
 def duration(seconds: float) -> str:
@@ -218,7 +218,7 @@ def duration(seconds: float) -> str:
 
 
 def report(directory: RunDirectory, trained: Trained, as_json: bool) -> None:
-    """Prints how a training ended."""
+    """Prints the outcome of a training."""
     outcome = trained.outcome
     if as_json:
         print_json(

@@ -113,7 +113,7 @@ def complete_store(
 
     Args:
         request: strategy, variant and mask.
-        graph: the graph whose entities get vectors and whose train triples are used.
+        graph: the graph of the entities; strategies use its train triples.
         store: path of the store to complete.
         out: path of the completed store; strategy "all" writes nothing.
         strategy_factory: builds the strategy if it is one of `TRAINED`.

@@ -1,4 +1,4 @@
-"""Input of a strategy: the train triples as edges, and the observed vectors."""
+"""Input of a completion strategy: the train triples as edges, and the observed vectors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mmkgc_cli.kg.graph import Graph
 
 @dataclass(frozen=True, eq=False)
 class SparseMatrix:
-    """A sparse matrix ``[rows, columns]`` in compressed rows: `ptr` and `column` int64."""
+    """A sparse matrix ``[rows, columns]`` in CSR format; `ptr` and `column` are int64."""
 
     ptr: Tensor
     column: Tensor
@@ -30,13 +30,13 @@ class SparseMatrix:
         cls, row: NDArray[np.int64], column: NDArray[np.int64], weight: NDArray[np.float64],
         rows: int,
     ) -> SparseMatrix:  # fmt: skip
-        """Builds a matrix from entries in any order; repeated entries add up."""
+        """Builds a matrix from entries in any order; entries at the same position are added."""
         order = np.lexsort((column, row))
         ptr = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=rows))])
         return cls(*(torch.from_numpy(array) for array in (ptr, column[order], weight[order])))
 
     def __matmul__(self, matrix: Tensor) -> Tensor:
-        """Product with a dense matrix ``[columns, d]``, in the type of that matrix."""
+        """Product with a dense matrix ``[columns, d]``, in the dtype of that matrix."""
         if not len(self.column):
             return matrix.new_zeros(len(self.ptr) - 1, matrix.shape[1])
         return functional.embedding_bag(
@@ -45,7 +45,7 @@ class SparseMatrix:
         )  # fmt: skip
 
     def rows(self, indices: Tensor) -> SparseMatrix:
-        """Selects rows, int64 ``[k]``, in that order."""
+        """Selects rows by `indices`, int64 ``[k]``, in that order."""
         start, length = self.ptr[indices], self.ptr[indices + 1] - self.ptr[indices]
         ptr = torch.cat([length.new_zeros(1), length.cumsum(0)])
         entries = torch.arange(int(ptr[-1])) - torch.repeat_interleave(ptr[:-1] - start, length)
@@ -54,12 +54,12 @@ class SparseMatrix:
 
 @dataclass(frozen=True, eq=False)
 class CompletionProblem:
-    """Observed vectors, entities and edges, sorted by name.
+    """Observed vectors and edges, with entities and relations sorted by name.
 
-    Sorting makes results independent of how ids were assigned, bit for bit. Each train triple
-    gives two edges. `target` is an entity and `source` the entity at the other end; `relation` is r
-    if the target is the tail and r + R if it is the head. Repeated triples count once. Triples from
-    an entity to itself are left out, so that no entity learns from its own vector.
+    Sorting makes results bit-identical for any assignment of ids. Each train triple (h, r, t) gives
+    two edges: from source h to target t with relation r, and from source t to target h with
+    relation r + R. Repeated triples count once. Triples with h = t are left out, so that no vector
+    is computed from itself.
 
     Attributes:
         names: E entity ids, sorted.
@@ -67,8 +67,8 @@ class CompletionProblem:
         vectors: float32 ``[E, d]``; rows that are not observed are never read.
         observed: bool ``[E]``.
         target, source, relation: int64 ``[edges]``.
-        relations: 2 R.
-        seed: random seed for sampling strategies and for held-out splits.
+        relations: number of relations of edges, 2 R.
+        seed: random seed of strategies that sample and of held-out splits.
     """
 
     names: Sequence[str]
@@ -91,13 +91,13 @@ class CompletionProblem:
         graph order.
         """
         order = torch.from_numpy(graph.sorted_entities.order)
-        entity, relation = graph.sorted_entities.ranks, graph.sorted_relations.ranks
+        entity_rank, relation_rank = graph.sorted_entities.ranks, graph.sorted_relations.ranks
         train = graph.train
         triples = np.stack(
-            [entity[train[:, 0]], relation[train[:, 1]], entity[train[:, 2]]], axis=1
+            [entity_rank[train[:, 0]], relation_rank[train[:, 1]], entity_rank[train[:, 2]]], axis=1
         ).astype(np.int64)
         triples = np.unique(triples[triples[:, 0] != triples[:, 2]], axis=0)
-        head, link, tail = triples.T
+        head, relation, tail = triples.T
         n_relations = len(graph.relations)
         return cls(
             names=[graph.entities[i] for i in order.tolist()],
@@ -106,13 +106,13 @@ class CompletionProblem:
             observed=torch.from_numpy(observed)[order],
             target=np.concatenate([tail, head]),
             source=np.concatenate([head, tail]),
-            relation=np.concatenate([link, link + n_relations]),
+            relation=np.concatenate([relation, relation + n_relations]),
             relations=2 * n_relations,
             seed=seed,
         )
 
     def with_observed(self, observed: Tensor) -> CompletionProblem:
-        """Copies the problem with another mask, bool ``[E]``; values cached from edges are kept."""
+        """Copies the problem with another `observed`, bool ``[E]``; keeps cached `contexts`."""
         other = CompletionProblem(
             self.names, self.modality, self.vectors, observed, self.target, self.source,
             self.relation, self.relations, self.seed,
@@ -125,8 +125,8 @@ class CompletionProblem:
     def triples(self) -> Tensor:
         """The distinct train triples (head, relation, tail), int64 ``[n, 3]``."""
         n = len(self.target) // 2
-        head, link, tail = self.source[:n], self.relation[:n], self.target[:n]
-        return torch.from_numpy(np.stack([head, link, tail], axis=1))
+        head, relation, tail = self.source[:n], self.relation[:n], self.target[:n]
+        return torch.from_numpy(np.stack([head, relation, tail], axis=1))
 
     @property
     def observed_ids(self) -> Tensor:
@@ -145,25 +145,26 @@ class CompletionProblem:
 
     @functools.cached_property
     def centred(self) -> Tensor:
-        """Observed vectors minus their mean, zero elsewhere, float32 ``[E, d]``."""
+        """Observed vectors minus their mean, float32 ``[E, d]``; zero for other entities."""
         differences = (self.vectors - self.mean).float()
         return torch.where(self.observed[:, None], differences, 0.0)
 
     @functools.cached_property
     def contexts(self) -> tuple[NDArray[np.int64], int]:
-        """Context number of each edge, and the number of contexts.
+        """Returns the context number of each edge, and the number of contexts.
 
-        A context is a directed relation and a source entity. Two entities share a context when they
-        are linked to the same entity by the same relation in the same direction.
+        A context is a pair of a source and a relation. Two entities share a context if they are
+        linked to the same entity by the same relation in the same direction.
         """
         keys = self.source * self.relations + self.relation
         distinct, context = np.unique(keys, return_inverse=True)
         return context.astype(np.int64), len(distinct)
 
     def partition(self, purpose: str, parts: int) -> Tensor:
-        """Assigns each observed entity to one of `parts` parts of equal size, int64.
+        """Splits observed entities at random; returns the part of each, 0 to `parts` - 1, int64.
 
-        The assignment depends on the names of the observed entities, `purpose` and the seed only.
+        Sizes differ by at most one. Parts depend on the names of the observed entities, `purpose`
+        and the seed only.
         """
         entities = self.observed_ids.tolist()
         keys = digests(purpose, self.seed, [self.modality], [self.names[i] for i in entities])

@@ -26,8 +26,8 @@ def copy_ranks(graph: Graph, split: str, sources: Sources) -> dict[Side, SideRan
     """Computes the filtered ranks of the copying baseline in closed form.
 
     Args:
-        graph: the graph whose train triples are copied.
-        split: name of the split whose triples are ranked.
+        graph: a graph; its train triples are copied.
+        split: name of the split to rank.
         sources: for each relation, the other relations that are copied; empty for train only.
     """
     triples = graph.splits[split]

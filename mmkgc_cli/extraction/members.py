@@ -1,4 +1,4 @@
-"""Files in an archive, read in place: nothing is extracted to the file system."""
+"""Reads files in an archive without extracting them to the file system."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from mmkgc_cli.errors import DataError
 from mmkgc_cli.extraction.contract import Skip
 from mmkgc_cli.kg.archives import DAMAGED, Budget, leads_out
 
-LARGEST = 1 << 30  # maximum bytes of a compressed member, which is read into memory
-_PACKED: dict[bytes, Callable[..., Any]] = {
+LARGEST = 1 << 30  # maximum bytes of a member of a zip, which is read into memory
+# By the first bytes of a file.
+_DECOMPRESSORS: dict[bytes, Callable[..., Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
     b"\xfd7zXZ": lzma.open,
 }
-_HEAD = 262  # bytes up to the end of the magic number of a tar
+_HEAD = 262  # bytes to read from a file: the magic number of a tar ends there
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,19 +39,19 @@ class Members:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file is a zip or a tar, compressed or not, by its first bytes."""
+    """Whether the first bytes of a file are those of a zip, a tar or a compressed file."""
     with path.open("rb") as file:
         head = file.read(_HEAD)
         if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
             return True
-        return head[257:262] == b"ustar" or any(head.startswith(magic) for magic in _PACKED)
+        return head[257:262] == b"ustar" or any(head.startswith(magic) for magic in _DECOMPRESSORS)
 
 
 def list_members(path: Path) -> Members:
     """Lists the members of an archive.
 
     A compressed tar has no random access and is decompressed once into an unnamed temporary file.
-    Of several members with the same name the last one counts, as in extraction. Paths that lead
+    If several members have the same name, the last one counts, as in extraction. Paths that lead
     out of the archive, links, devices and encrypted members are refused.
 
     Raises:
@@ -61,9 +62,8 @@ def list_members(path: Path) -> Members:
             return _zip_members(path)
         return _Tar(path).list_members()
     except DAMAGED as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(
-            f"{path}: damaged, truncated or not an archive: {reason}",
+            f"{path}: damaged, truncated or not an archive: {_reason(error)}",
             fix="download or create the archive again",
         ) from None
 
@@ -90,7 +90,7 @@ def _zip_members(path: Path) -> Members:
                 f"larger than {LARGEST >> 20:,} MiB in the archive; extract the archive first"
             )
         try:
-            # zipfile reads at most the announced size, and the checksum fails on more data.
+            # zipfile reads at most `file_size` bytes; if there are more, the checksum differs.
             with archive.open(infos[name]) as file:
                 return io.BytesIO(file.read())
         except DAMAGED as error:
@@ -104,7 +104,7 @@ def _open_uncompressed(path: Path) -> IO[bytes]:
     raw = path.open("rb")
     head = raw.read(_HEAD)
     raw.seek(0)
-    opener = next((o for magic, o in _PACKED.items() if head.startswith(magic)), None)
+    opener = next((o for magic, o in _DECOMPRESSORS.items() if head.startswith(magic)), None)
     if opener is None:
         return raw
     folder = Path(tempfile.gettempdir())
@@ -120,41 +120,44 @@ def _open_uncompressed(path: Path) -> IO[bytes]:
 
 
 class _Tar:
-    """A tar with members that are read in place."""
+    """A tar; members are read at their offsets in the file or its decompressed copy."""
 
     def __init__(self, path: Path) -> None:
         self._raw = _open_uncompressed(path)
         self._lock = threading.Lock()
-        self._places: dict[str, tuple[int, int]] = {}
+        self._ranges: dict[str, tuple[int, int]] = {}  # offset and size
         self._refused: list[tuple[str, str]] = []
         with tarfile.open(fileobj=self._raw, mode="r:") as tar:
             for info in tar:
                 tar.members = []  # type: ignore[attr-defined]  # saves a kilobyte per member
-                self._note(info)
+                self._add(info)
         end = self._raw.seek(0, io.SEEK_END)
-        if cut := [name for name, (offset, size) in self._places.items() if offset + size > end]:
+        if truncated := [
+            name for name, (offset, size) in self._ranges.items() if offset + size > end
+        ]:
             raise DataError(
-                f"{path}: truncated within {cut[0]!r}", fix="download or create the archive again"
+                f"{path}: truncated within {truncated[0]!r}",
+                fix="download or create the archive again",
             )
 
     def __del__(self) -> None:
         if raw := getattr(self, "_raw", None):
             raw.close()
 
-    def _note(self, info: tarfile.TarInfo) -> None:
+    def _add(self, info: tarfile.TarInfo) -> None:
         if leads_out(info.name):
             self._refused.append((info.name, "leads out of the archive"))
         elif info.isfile() and not info.issparse():
-            self._places[info.name] = (info.offset_data, info.size)
+            self._ranges[info.name] = (info.offset_data, info.size)
         elif not info.isdir():
             self._refused.append((info.name, "a link or a special file"))
 
     def list_members(self) -> Members:
-        sizes = {name: size for name, (_, size) in self._places.items()}
+        sizes = {name: size for name, (_, size) in self._ranges.items()}
         return Members(sizes, self._refused, self.open)
 
     def open(self, name: str) -> IO[bytes]:
-        return io.BufferedReader(_Slice(self._raw, self._lock, *self._places[name]), 1 << 16)
+        return io.BufferedReader(_Slice(self._raw, self._lock, *self._ranges[name]), 1 << 16)
 
 
 class _Slice(io.RawIOBase):

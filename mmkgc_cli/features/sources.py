@@ -76,7 +76,7 @@ def open_vectors(path: Path, key: str | None = None, unsafe_pickle: bool = False
 def _array(path: Path, array: Any, reopen: Callable[[], Any] | None = None) -> Source:
     """An array or tensor ``[n, d]``, optionally with more axes of length 1.
 
-    Pages of a memory-mapped array stay in memory after a read; `reopen` maps it anew for each read.
+    Pages of a memory-mapped array stay in memory after a read; `reopen` maps it for each read.
     """
     load = reopen or (lambda: array)
     if getattr(array.dtype, "kind", "f") not in "fiu":  # types of torch have no kind

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from mmkgc_cli.plugins.kinds import Plugin, PluginKind
 
-# Packages whose modules are read in addition to the plugin's own.
+# The modules of these packages are read in addition to that of the plugin.
 PACKAGES = ("mmkgc_cli",)
 TYPES = {name: getattr(builtins, name) for name in (
     "int", "float", "str", "bool", "list", "tuple", "dict", "set", "frozenset"
@@ -59,7 +59,7 @@ class Declaration:
     """What a plugin declares; what its source does not show is missing."""
 
     def __init__(self, reader: _Reader, classes: Sequence[_Definition], base: str) -> None:
-        """Takes the class of the plugin and its bases, of which `base` is that of the kind."""
+        """Takes the class of the plugin and its bases; `base` names the base class of the kind."""
         self._reader = reader
         self._classes = classes
         self._base = base
@@ -111,7 +111,7 @@ class Declaration:
 
 
 class _Imported(NamedTuple):
-    """A name that stands for a module, or for a name of a module."""
+    """An imported name: a module, or a name of a module."""
 
     module: str
     name: str | None
@@ -214,7 +214,7 @@ class _Reader:
         return self._modules[dotted]
 
     def follow(self, definition: _Definition) -> _Definition:
-        """The class or expression that a name, alias or import stands for."""
+        """Returns the class or expression that a name, alias or import refers to."""
         for _ in range(MAX_DEPTH):
             module, node = definition
             if isinstance(node, ast.Name):
@@ -398,7 +398,7 @@ class _Reader:
     # Types
 
     def type(self, definition: _Definition) -> Any:
-        """The type that an annotation stands for."""
+        """Returns the type of an annotation."""
         self._depth += 1
         try:
             if self._depth > MAX_DEPTH:

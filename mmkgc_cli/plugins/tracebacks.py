@@ -16,7 +16,7 @@ def register(plugin: Plugin) -> None:
 
 
 def convert_error(error: Exception) -> MmkgcError | None:
-    """An exception that a user's plugin raised as an error with file and line.
+    """Converts an exception that a user's plugin raised to an error with file and line.
 
     A `MmkgcError` is returned unchanged. None for other exceptions: running out of memory is no
     fault of a plugin, and an exception of a built-in plugin is a fault of mmkgc.

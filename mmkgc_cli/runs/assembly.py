@@ -33,7 +33,7 @@ from mmkgc_cli.training.settings import OneVsAllLoss
 
 
 def known_triples(graph: Graph) -> KnownTriples:
-    """The filter of the protocol: train, valid and test together."""
+    """Builds the filter of the protocol: the triples of train, valid and test."""
     return KnownTriples(list(graph.splits.values()), len(graph.entities), len(graph.relations))
 
 
@@ -85,7 +85,7 @@ def initial_scorer(
 
 
 def build_program(config: RunConfig, scorer: Scorer, triples: Tensor) -> ScorerProgram:
-    """The step program that the configuration selects."""
+    """Builds the step program that the configuration selects."""
     if config.negatives is None:
         assert isinstance(config.loss, OneVsAllLoss)
         return AllCandidates(
@@ -112,9 +112,10 @@ def build_program(config: RunConfig, scorer: Scorer, triples: Tensor) -> ScorerP
 def with_cuda_graph(
     config: RunConfig, program: ScorerProgram, record: Callable[[str | None], None]
 ) -> StepProgram:
-    """The program with its steps in a CUDA graph, if it is on a GPU and can be captured.
+    """Returns `program` with steps in a CUDA graph, if it is on a GPU and can be captured.
 
-    On a GPU, `record` is called once: with None after the capture, or with the reason against it.
+    On a GPU, `record` is called once: with None after the capture, or with the reason why steps
+    cannot be captured.
     """
     if program.rows.device.type != "cuda":
         return program

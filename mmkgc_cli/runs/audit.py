@@ -50,7 +50,7 @@ def stored_audit(
 
     Args:
         folder: folder or file of the graph.
-        graph: the loaded graph, if it is loaded already.
+        graph: the graph in `folder`, if it is already loaded.
         warn: called with a message when the audit cannot be stored, instead of an error.
 
     Raises:
@@ -82,4 +82,4 @@ def _read(path: Path) -> Any:
     try:
         return read_json(path) if path.is_file() else None
     except DataError:
-        return None  # damaged, so that it is computed again
+        return None  # damaged: the audit is computed again

@@ -15,11 +15,11 @@ from mmkgc_cli.completion.maco.settings import PRESETS, MacoSettings
 from mmkgc_cli.completion.pipeline import CompletionRequest
 from mmkgc_cli.errors import DataError, UsageError, nearest
 from mmkgc_cli.runs.config import (
+    describe_issue,
     parse_override,
     read_record,
     require_present_form,
     unlike,
-    what_is_wrong,
 )
 from mmkgc_cli.runs.sections import GraphConfig
 from mmkgc_cli.runs.toml_file import read_toml
@@ -144,7 +144,7 @@ def _invalid_values(
     for issue in error.errors():
         key = str(issue["loc"][0])
         source = origin.get((section, key), f"{section}.{key}")
-        yield f"{source}: {what_is_wrong(issue)}; change the value of {section}.{key}"
+        yield f"{source}: {describe_issue(issue)}; change the value of {section}.{key}"
 
 
 def unlike_defaults(values: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

@@ -1,4 +1,4 @@
-"""The configuration of a run: defaults, one TOML file, dotted overrides; unknown keys refused."""
+"""The configuration of a run, from defaults, a TOML file, flags and ``--set``."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _R = TypeVar("_R", bound=BaseModel)
 
 
 class _AnySettings(BaseModel):
-    """Settings of a plugin that is not loaded."""
+    """Settings of a plugin that is not loaded; any are accepted."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -50,19 +50,19 @@ RECORDS = ("graph", "plugin", "sampler_plugin", "stores")
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
-    """The values of a TOML configuration.
+    """Reads the values of a TOML configuration.
 
     Raises:
-        DataError: when it is missing or not TOML, with the line.
+        DataError: when the file is missing or not TOML; names the line.
     """
     return read_toml(path).values
 
 
 def parse_override(text: str) -> tuple[str, str, Any]:
-    """Splits ``section.key=value``; the value is read as TOML, or else taken as a string.
+    """Splits ``section.key=value``; a value that is not valid TOML is a string.
 
     Raises:
-        DataError: when it has no such form.
+        DataError: when `text` has another form.
     """
     target, separator, raw = text.partition("=")
     section, dot, key = target.strip().partition(".")
@@ -79,7 +79,7 @@ def parse_override(text: str) -> tuple[str, str, Any]:
 
 @dataclass(frozen=True)
 class Entry:
-    """A value of a setting, where it was written, and its layer: later layers win."""
+    """A value of a setting, its source, and its layer; later layers override earlier ones."""
 
     section: str
     key: str
@@ -89,7 +89,7 @@ class Entry:
 
 
 class Selection:
-    """The class of each section, as the selecting settings of some entries determine it.
+    """Determines the class of each section from the entries that select it.
 
     `training.candidates` decides whether there are negatives and which losses exist, and `name`
     selects the class of a loss, an optimizer and a schedule.
@@ -112,7 +112,7 @@ class Selection:
         return self._values.get((section, "name"), DEFAULT_NAMES[section])
 
     def section(self, section: str) -> type[BaseModel] | None:
-        """The class of a section of training settings; None where there is none."""
+        """Returns the class of a section; None if it does not apply or its name is unknown."""
         if section == "negatives":
             return NegativesSettings if self.samples else None
         if section in DEFAULT_NAMES:
@@ -120,7 +120,7 @@ class Selection:
         return _PLAIN[section]
 
     def context(self, section: str) -> str:
-        """The selecting setting of a section with its value, for messages."""
+        """Describes the setting that selects the class of a section, for messages."""
         if section in ("negatives", "sampler"):
             return f"training.candidates is {self.candidates}"
         return f"{section}.name is {self.name(section)}"
@@ -137,17 +137,17 @@ _PLAIN: dict[str, type[BaseModel]] = {
 def without_deselected(
     entries: Sequence[Entry], warn: Callable[[str], None] | None = None
 ) -> list[Entry]:
-    """Removes settings that a later layer made meaningless by another selection.
+    """Removes settings that have no effect because a later layer selects another class.
 
     An override such as ``loss.name=bce`` on top of a recipe with ``loss.margin`` selects a loss
     without a margin: the recipe's value belongs to the loss that is no longer used. A setting that
-    has no meaning in its own layer stays, so that it is refused.
+    has no effect in its own layer either is kept, and `resolve` reports it.
     """
     final = Selection(entries)
     kept = []
     for entry in entries:
-        then = Selection([other for other in entries if other.layer <= entry.layer])
-        if _accepts(then, entry) and not _accepts(final, entry):
+        selection = Selection([other for other in entries if other.layer <= entry.layer])
+        if _accepts(selection, entry) and not _accepts(final, entry):
             if warn:
                 warn(
                     f"{entry.source}: {entry.section}.{entry.key} is ignored, since "
@@ -178,22 +178,21 @@ def resolve(
     settings_of_sampler: Callable[[str], type[BaseModel]] | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> RunConfig:
-    """Joins defaults, a file, flags and ``--set``, later ones winning, and checks everything.
+    """Merges defaults, a file, flags and ``--set``, in this order, and validates the result.
 
     Args:
-        scorer: name of the scorer, with `model_class` its typed hyper-parameters.
-        model_class: class of ``[model]``.
+        scorer: name of the scorer.
+        model_class: class of ``[model]``, the hyper-parameters of the scorer.
         file: a configuration file.
         flags: values of command-line flags by (section, key).
         overrides: texts of ``--set``.
-        for_training: False accepts any settings of the sampler, whose plugin may be missing.
-        settings_of_sampler: gives the class of ``[sampler]`` for a sampler's name; None loads the
-            plugin.
-        warn: receives a line for each setting of an earlier layer that a later one made
-            meaningless.
+        for_training: False accepts any settings of the sampler, because its plugin may be missing.
+        settings_of_sampler: returns the class of ``[sampler]`` for the name of a sampler; None
+            loads the plugin.
+        warn: called with a line for each setting that `without_deselected` removes.
 
     Raises:
-        DataError: with every unknown key and invalid value, one per line.
+        DataError: for unknown keys and invalid values; one line each.
     """
     problems: list[str] = []
     entries = list(_file_entries(file, scorer, problems))
@@ -215,20 +214,20 @@ def resolve(
     if selection.samples:
         try:
             classes["sampler"] = (
-                (settings_of_sampler or _loaded)(selection.sampler)
+                (settings_of_sampler or _sampler_settings)(selection.sampler)
                 if for_training
                 else _AnySettings
             )
         except MmkgcError as error:
-            named = [e for e in entries if (e.section, e.key) == ("negatives", "sampler")]
-            source = named[-1].source if named else "negatives.sampler"
+            selecting = [e for e in entries if (e.section, e.key) == ("negatives", "sampler")]
+            source = selecting[-1].source if selecting else "negatives.sampler"
             problems.append(f"{source}: {error}")
             classes["sampler"] = _AnySettings
 
     merged: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     sources: dict[tuple[str, str], str] = {}
     for entry in entries:
-        problem = _unknown(entry, classes, selection)
+        problem = _key_problem(entry, classes, selection)
         if problem:
             problems.append(f"{entry.source}: {problem}")
         else:
@@ -241,7 +240,7 @@ def resolve(
         if section in DEFAULT_NAMES and section_class is None:
             name, source = f"{section}.name", sources.get((section, "name"), "")
             place = source if name in source else f"{source}: {name}".removeprefix(": ")
-            problems.append(f"{place}: {_unknown_name(section, selection)}")
+            problems.append(f"{place}: {_name_problem(section, selection)}")
         elif section_class is not None:
             if section in DEFAULT_NAMES:
                 merged[section]["name"] = selection.name(section)
@@ -268,10 +267,10 @@ def resolve_plugins(
     overrides: Sequence[str] = (),
     warn: Callable[[str], None] | None = None,
 ) -> RunConfig:
-    """`resolve` with the settings of the scorer and the sampler by name.
+    """Resolves a configuration with the settings that the scorer and the sampler declare.
 
-    Unknown keys and invalid values are found by the declarations in the sources of the plugins,
-    before a plugin, and torch with it, is imported.
+    Unknown keys and invalid values are first reported from the sources of the plugins, without
+    importing a plugin or torch.
 
     Raises:
         UsageError: for an unknown scorer.
@@ -289,21 +288,21 @@ def resolve_plugins(
     return resolve(scorer, settings, file=file, flags=flags, overrides=overrides, warn=warn)
 
 
-def _loaded(sampler: str) -> type[BaseModel]:
+def _sampler_settings(sampler: str) -> type[BaseModel]:
     return SAMPLERS.load(sampler).Config
 
 
-def _unknown(
+def _key_problem(
     entry: Entry, classes: Mapping[str, type[BaseModel] | None], selection: Selection
 ) -> str:
-    """What is wrong with the name of a setting; empty where nothing is."""
+    """Describes an unknown section or key; empty if both are known."""
     section, key = entry.section, entry.key
     dotted = f"{section}.{key}"
     if section not in SECTIONS:
         return f"no section {section!r}; {nearest(section, SECTIONS)}"
     section_class = classes[section]
     if section_class is None:
-        if section in DEFAULT_NAMES:  # its name is wrong, which is a problem of its own
+        if section in DEFAULT_NAMES:  # the unknown name is reported separately
             return ""
         return (
             f"{dotted} has no effect when {selection.context(section)}, which scores all entities; "
@@ -331,14 +330,14 @@ def _unknown(
     known = [
         f"{name}.{field}" for name, cls in classes.items() if cls for field in cls.model_fields
     ]
-    # The right key in the wrong section is nearer than any spelling.
+    # Suggest the same key in another section rather than a similar key.
     elsewhere = [name for name in known if name.endswith(f".{key}")]
     fix = f"did you mean {elsewhere[0]!r}?" if elsewhere else nearest(dotted, known)
     return f"no key {dotted}; {fix}"
 
 
-def _unknown_name(section: str, selection: Selection) -> str:
-    """Why ``section.name`` selects no class."""
+def _name_problem(section: str, selection: Selection) -> str:
+    """Describes an unknown value of ``section.name``."""
     name, known = selection.name(section), variants(section, selection.candidates)
     if section == "loss" and name in variants("loss", "sampled"):
         return (
@@ -353,27 +352,27 @@ def _value_problems(
     error: ValidationError, section: str, sources: Mapping[tuple[str, str], str]
 ) -> Iterator[str]:
     for issue in error.errors():
-        if not issue["loc"]:  # of several settings together
+        if not issue["loc"]:  # a conflict of several settings
             message = issue["msg"].removeprefix("Value error, ")
             yield f"{section}.{message}" if section in DEFAULT_NAMES else f"{section}: {message}"
             continue
         key = str(issue["loc"][0])
         name, source = f"{section}.{key}", sources.get((section, key), "")
         place = source if name in source else f"{source}: {name}".removeprefix(": ")
-        yield f"{place}: {what_is_wrong(issue)}"
+        yield f"{place}: {describe_issue(issue)}"
 
 
-def what_is_wrong(issue: Mapping[str, Any]) -> str:
-    """What was expected of one setting, and what came, in the words of pydantic."""
+def describe_issue(issue: Mapping[str, Any]) -> str:
+    """Describes an invalid value: the message of pydantic, and the value."""
     message = issue["msg"].removeprefix("Value error, ")
     return f"{message[0].lower()}{message[1:]}, got {issue['input']!r}"
 
 
 def require_present_form(values: Mapping[str, Any], path: Path | str) -> None:
-    """Refuses settings that have their names of 0.1.
+    """Refuses settings with names of mmkgc 0.1.
 
     Raises:
-        DataError: with the command that rewrites the file or run at `path`.
+        DataError: when there are any; its fix rewrites the file or run at `path`.
     """
     if is_of_0_1(values):
         raise DataError(
@@ -388,26 +387,27 @@ def _file_entries(file: TomlFile, scorer: str, problems: list[str]) -> Iterator[
         if section == "scorer":
             if values != scorer:
                 problems.append(
-                    f"{file.at(section)}: scorer is {values!r}, and the command trains {scorer!r}; "
-                    "change one of them"
+                    f"{file.location(section)}: scorer is {values!r}, and the command trains "
+                    f"{scorer!r}; change one of them"
                 )
         elif section in RECORDS:
-            continue  # the record of another run; the command line names graph and scorer
+            continue  # records of another run; the command line sets graph and scorer
         elif not isinstance(values, Mapping):
             problems.append(
-                f"{file.at(section)}: {section!r} is not a section; known: {', '.join(SECTIONS)}"
+                f"{file.location(section)}: {section!r} is not a section; known: "
+                f"{', '.join(SECTIONS)}"
             )
         else:
             for key, value in values.items():
-                yield Entry(section, key, value, file.at(section, key))
+                yield Entry(section, key, value, file.location(section, key))
 
 
 def unlike_defaults(
     values: Mapping[str, Any], model_class: type[BaseModel] | None
 ) -> dict[str, tuple[Any, Any]]:
-    """Settings of a resolved configuration that differ from their defaults, with the default.
+    """Returns the settings that differ from their defaults, as (value, default).
 
-    The default is None where there is none, or without `model_class`.
+    The default is None if there is none, or without `model_class`.
     """
     entries = [
         Entry(section, key, value)
@@ -425,7 +425,7 @@ def unlike_defaults(
             if selection.samples:
                 try:
                     section_class = SAMPLERS.settings(selection.sampler, validated=False)
-                except MmkgcError:  # a plugin that is missing now
+                except MmkgcError:  # the plugin is missing
                     section_class = None
         else:
             section_class = selection.section(section)
@@ -441,20 +441,20 @@ def unlike_defaults(
 def unlike(
     values: Mapping[str, Any], sections: Mapping[str, Mapping[str, FieldInfo]]
 ) -> dict[str, tuple[Any, Any]]:
-    """As `unlike_defaults`, of any sections whose fields are known."""
-    found: dict[str, tuple[Any, Any]] = {}
+    """Returns settings of `sections` that differ from their defaults, as `unlike_defaults`."""
+    different: dict[str, tuple[Any, Any]] = {}
     for section, fields in sections.items():
         entries = values.get(section)
         for key, value in entries.items() if isinstance(entries, Mapping) else ():
             known = fields.get(key)
             default = known.default if known and not known.is_required() else None
             if known is None or value != default:
-                found[f"{section}.{key}"] = (value, default)
-    return found
+                different[f"{section}.{key}"] = (value, default)
+    return different
 
 
 def values_of(config: RunConfig) -> dict[str, Any]:
-    """The resolved configuration as plain values, without sections and settings that are None."""
+    """Returns the configuration as plain values, without sections and settings that are None."""
     values: dict[str, Any] = {"scorer": config.scorer}
     for section in ("graph", "plugin", "sampler_plugin", *SECTIONS):
         part: BaseModel | None = getattr(config, section)
@@ -465,16 +465,16 @@ def values_of(config: RunConfig) -> dict[str, Any]:
 
 
 def to_toml(config: RunConfig) -> str:
-    """The resolved configuration as TOML; `resolve` reads it back to the same values."""
+    """Formats the configuration as TOML, from which `resolve` restores the same values."""
     return tomli_w.dumps(values_of(config))
 
 
 def from_toml(path: Path, model_class_of: Any, *, for_training: bool = True) -> RunConfig:
-    """Reads back a resolved configuration.
+    """Reads a resolved configuration.
 
     Args:
         path: ``config.toml`` of a run.
-        model_class_of: gives the config class for a scorer's name.
+        model_class_of: returns the config class for the name of a scorer.
         for_training: see `resolve`.
 
     Raises:
@@ -486,10 +486,10 @@ def from_toml(path: Path, model_class_of: Any, *, for_training: bool = True) -> 
     if "strategy" in values:
         raise DataError(
             f"{path}: this run is a completion and has no scorer",
-            fix="give a run of `mmkgc train`",
+            fix="pass a run of `mmkgc train`",
         )
     if not isinstance(scorer, str):
-        raise DataError(f"{path}: no scorer is named", fix="give a run directory of `mmkgc train`")
+        raise DataError(f"{path}: `scorer` is missing", fix="pass a run directory of `mmkgc train`")
     config = resolve(scorer, model_class_of(scorer), file=file, for_training=for_training)
     return replace(
         config,
@@ -506,10 +506,10 @@ def from_toml(path: Path, model_class_of: Any, *, for_training: bool = True) -> 
 
 
 def read_record(path: Path, values: Mapping[str, Any], section: str, model: type[_R]) -> _R:
-    """A section that a run recorded; missing fields have their defaults.
+    """Reads a section that a run recorded; missing fields get their defaults.
 
     Raises:
-        DataError: when it is not what a run writes.
+        DataError: when the section is damaged.
     """
     try:
         return model(**values.get(section, {}))

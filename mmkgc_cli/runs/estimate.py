@@ -71,8 +71,8 @@ def estimate(config: RunConfig, graph: Graph, run: Path) -> Estimate:
         seconds_per_epoch = (time.perf_counter() - start) / MEASURED * steps
     n = min(SLICE, len(valid_triples(config, graph)))
     fixed = try_ranking(scorer, graph, known, 1)
-    slope = max(0.0, try_ranking(scorer, graph, known, n) - fixed) / max(1, n)
-    seconds_per_validation = fixed + slope * len(valid_triples(config, graph))
+    per_triple = max(0.0, try_ranking(scorer, graph, known, n) - fixed) / max(1, n)
+    seconds_per_validation = fixed + per_triple * len(valid_triples(config, graph))
     epochs = config.training.epochs if parameters else 0
     validations = int(np.ceil(epochs / config.validation.every)) if epochs else 1
     return Estimate(

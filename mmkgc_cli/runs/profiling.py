@@ -66,7 +66,7 @@ class _Watch:
         self.ms[name].append(1e3 * (time.perf_counter() - start))
 
     def wait(self) -> None:
-        """Synchronizes with a GPU, whose work would otherwise be counted in a later part."""
+        """Waits for a GPU; otherwise its work would be counted in a later part."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 

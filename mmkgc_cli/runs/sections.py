@@ -1,4 +1,4 @@
-"""The sections of a configuration: what determines a run, and what a run records of its inputs."""
+"""The sections of a configuration: settings of a run, and records of its inputs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class GraphConfig(Section):
 
 
 class PluginConfig(Section):
-    """The file of a plugin; a run without this record used a built-in one."""
+    """The record of a plugin's file; a run without it used a built-in plugin."""
 
     origin: str = BUILT_IN
     file: str = ""
@@ -64,7 +64,7 @@ class FeaturesConfig(BaseModel):
 
 
 class StoreConfig(Section):
-    """The record of a feature store in a run; see `features.metadata` for the store's own.
+    """The record of a feature store in a run; its own metadata is in `features.metadata`.
 
     `observed`, `generated` and `missing` count entities of the graph.
     """
@@ -89,7 +89,7 @@ class StoreConfig(Section):
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Everything that determines a training, validated section by section by `config.resolve`.
+    """All settings of a training and records of its inputs; see `config.resolve`.
 
     `negatives`, `sampler` and `sampler_plugin` are None when all entities are candidates.
     """

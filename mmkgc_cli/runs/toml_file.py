@@ -1,4 +1,4 @@
-"""A TOML file with the line on which each of its keys stands, for messages."""
+"""Reads TOML files with the line number of each key, for messages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.state.atomic import read_text
 
-# Keys from the outermost table inwards; tables of an array go by their number, from 0.
+# Keys from the outermost table inwards; an int is an index in an array of tables.
 Keys = tuple[str | int, ...]
 NO_LINES: Mapping[Keys, int] = MappingProxyType({})
 
@@ -26,27 +26,22 @@ class TomlFile:
     name: str
     lines: Mapping[Keys, int]
 
-    def at(self, *keys: str | int) -> str:
-        """Where a key stands, or else the table around it: ``FILE:LINE``."""
-        return where(self.name, self.lines, *keys)
+    def location(self, *keys: str | int) -> str:
+        """Returns ``FILE:LINE`` of a key, or of the table around it; ``FILE`` without a line."""
+        for n in range(len(keys), 0, -1):
+            if line := self.lines.get(keys[:n]):
+                return f"{self.name}:{line}"
+        return self.name
 
 
 NO_FILE = TomlFile({}, "", NO_LINES)
-
-
-def where(name: str, lines: Mapping[Keys, int], *keys: str | int) -> str:
-    """See `TomlFile.at`; the name alone where no line is known."""
-    for n in range(len(keys), 0, -1):
-        if line := lines.get(keys[:n]):
-            return f"{name}:{line}"
-    return name
 
 
 def read_toml(path: Path) -> TomlFile:
     """Reads a TOML file.
 
     Raises:
-        DataError: when it is missing or not TOML, with the line.
+        DataError: when the file is missing or not TOML; names the line.
     """
     text = read_text(path)
     try:
@@ -61,7 +56,7 @@ def read_toml(path: Path) -> TomlFile:
 
 @dataclass(frozen=True)
 class Statement:
-    """A header, a ``key = value``, or a line without either, as it stands in a file.
+    """The text of a table header, of a ``key = value``, or of a line with neither.
 
     `table` holds the keys of the table around it, `keys` those of a ``key = value``.
     """
@@ -74,7 +69,7 @@ class Statement:
 
 
 def statements(text: str) -> Iterator[Statement]:
-    """The statements of a text that is valid TOML, in order; joined they are the text."""
+    """Splits valid TOML into statements, in order; their joined texts equal `text`."""
     table: Keys = ()
     arrays: dict[Keys, int] = {}
     first, pending = 0, ""
@@ -84,7 +79,7 @@ def statements(text: str) -> Iterator[Statement]:
             if line.lstrip().startswith("["):
                 values = tomllib.loads(line)
                 is_array = line.lstrip().startswith("[[")
-                table = _within(arrays, _path(values, array=is_array), is_array)
+                table = _with_indices(arrays, _path(values, is_array=is_array), is_array)
                 yield Statement(line, number, table, is_header=True)
                 continue
         pending += line
@@ -101,7 +96,7 @@ def statements(text: str) -> Iterator[Statement]:
 
 
 def _lines(text: str) -> Iterator[tuple[Keys, int]]:
-    """Keys and lines of a text that is valid TOML."""
+    """Returns the keys in valid TOML with their line numbers."""
     for statement in statements(text):
         if statement.is_header:
             yield statement.table, statement.line
@@ -110,18 +105,18 @@ def _lines(text: str) -> Iterator[tuple[Keys, int]]:
                 yield (*statement.table, *keys), statement.line
 
 
-def _path(found: Any, array: bool) -> tuple[str, ...]:
-    """The keys of a header, which is all that `found` holds."""
+def _path(header: Any, *, is_array: bool) -> tuple[str, ...]:
+    """Returns the keys of a parsed header."""
     keys = []
-    while isinstance(found, dict) and found:
-        ((key, found),) = found.items()
+    while isinstance(header, dict) and header:
+        ((key, header),) = header.items()
         keys.append(key)
-    assert isinstance(found, list) == array
+    assert isinstance(header, list) == is_array
     return tuple(keys)
 
 
-def _within(arrays: dict[Keys, int], path: tuple[str, ...], is_array: bool) -> Keys:
-    """The keys of a header with the numbers of the arrays that it is in."""
+def _with_indices(arrays: dict[Keys, int], path: tuple[str, ...], is_array: bool) -> Keys:
+    """Returns the keys of a header, with an index after each array of tables."""
     keys: Keys = ()
     for n, key in enumerate(path, start=1):
         keys = (*keys, key)
@@ -132,8 +127,8 @@ def _within(arrays: dict[Keys, int], path: tuple[str, ...], is_array: bool) -> K
     return keys
 
 
-def _nested(found: Mapping[str, Any]) -> Iterator[Keys]:
-    for key, value in found.items():
+def _nested(table: Mapping[str, Any]) -> Iterator[Keys]:
+    for key, value in table.items():
         yield (key,)
         if isinstance(value, dict):
             yield from ((key, *rest) for rest in _nested(value))

@@ -1,4 +1,4 @@
-"""Settings of mmkgc 0.1: their names then and now, and files rewritten from one to the other."""
+"""Rewrites files of mmkgc 0.1 with the present names of settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmkgc_cli.runs.toml_file import Keys, statements
 from mmkgc_cli.state.atomic import read_json, read_text, write_json, write_text
 from mmkgc_cli.training.settings import DEFAULT_NAMES, variants
 
-# 0.1 had one section for the whole training; these settings have sections of their own now.
+# Settings that were in [training] in 0.1, and their present names.
 MOVED: Mapping[str, str] = {
     "training.negatives": "negatives.count",
     "training.sampler": "negatives.sampler",
@@ -43,14 +43,14 @@ MOVED: Mapping[str, str] = {
     "training.checkpoint_seconds": "checkpoints.seconds",
     "training.keep_checkpoints": "checkpoints.keep",
 }
-# Tables of a batch recipe with sections of settings in them.
+# Tables of a batch recipe that contain sections of settings.
 _NESTED = ("settings", "grid")
 _NESTED_BY_NAME = ("scorer",)
 _ARRAYS = ("include", "exclude", "expect")
 
 
 def is_of_0_1(values: Mapping[str, Any]) -> bool:
-    """Whether a configuration or a batch recipe has settings under their names of 0.1."""
+    """Whether a configuration or a batch recipe contains names of 0.1."""
     return any(
         f"training.{key}" in MOVED
         for table in _tables(values)
@@ -60,7 +60,7 @@ def is_of_0_1(values: Mapping[str, Any]) -> bool:
 
 
 def _tables(values: Mapping[str, Any]) -> Iterator[Any]:
-    """The tables of a file that have sections of settings in them."""
+    """Returns the tables of a file that contain sections of settings."""
     yield values
     tables = [values.get(name) for name in _NESTED]
     tables += [
@@ -76,11 +76,11 @@ def _tables(values: Mapping[str, Any]) -> Iterator[Any]:
 
 
 def upgrade_text(text: str) -> tuple[str, list[str]]:
-    """Rewrites a configuration or a batch recipe, statement by statement; comments stay.
+    """Rewrites a configuration or a batch recipe, statement by statement; comments are kept.
 
     Returns:
-        The new text, and the names of 0.1 of settings that were left out, since they had no effect
-        under the method that the same table selects.
+        The new text, and the 0.1 names of removed settings: those without effect under the method
+        that the same table selects.
     """
     values = tomllib.loads(text)
     dropped: list[str] = []
@@ -100,7 +100,7 @@ def upgrade_text(text: str) -> tuple[str, list[str]]:
 
 
 class _Block:
-    """The statements under one header, sorted into the sections that they belong to now."""
+    """The statements under one header, grouped by their present section."""
 
     def __init__(self, header: str, table: Keys) -> None:
         self.header, self.table = header, table
@@ -109,10 +109,10 @@ class _Block:
     def add(
         self, text: str, keys: Sequence[str], table: Mapping[str, Any], dropped: list[str]
     ) -> None:
-        """Adds a statement under its new name, or leaves it out when it had no effect.
+        """Adds a statement under its present name, or removes it if it has no effect.
 
         Raises:
-            DataError: for an inline table, which has no line for each setting.
+            DataError: for an inline table, since its settings have no lines.
         """
         in_training = bool(self.table) and self.table[-1] == "training"
         path = ("training", *keys) if in_training else tuple(keys)
@@ -137,7 +137,7 @@ class _Block:
             self.sections[""] += re.sub(pattern, rf"\g<1>{section}.{key}\g<2>", text, count=1)
 
     def text(self) -> str:
-        """The block, followed by one for each new section."""
+        """Returns the block, followed by a block for each new section."""
         parts = [self.header + self.sections[""]]
         if not self.sections[""].strip() and len(self.sections) > 1:
             parts = [self.header[: len(self.header) - len(self.header.lstrip())]]
@@ -162,7 +162,7 @@ def _lookup(values: Any, keys: Keys) -> Any:
 
 
 def _unused(training: Mapping[str, Any]) -> set[str]:
-    """Keys that the method selected in the same table does not have."""
+    """Returns keys without effect under the methods that the same table selects."""
     candidates = str(training.get("candidates", "sampled"))
     unused: set[str] = set()
     for key in training:
@@ -171,7 +171,7 @@ def _unused(training: Mapping[str, Any]) -> set[str]:
             unused.add(key)
         if section not in DEFAULT_NAMES or new_key == "name":
             continue
-        # Without the selecting setting in this table another one decides.
+        # If this table does not select a method, another one does.
         selecting = {"loss": "loss", "optimizer": "optimizer", "schedule": "schedule"}[section]
         if selecting not in training:
             continue
@@ -189,14 +189,14 @@ def _unused(training: Mapping[str, Any]) -> set[str]:
 def upgrade(path: Path) -> list[str]:
     """Rewrites a TOML file, a run directory or the directory of a batch.
 
-    Finished jobs, checkpoints and the names of tensors stay. Files that have the new form already
-    are left alone.
+    Finished jobs, checkpoints and names of tensors do not change. Files without names of 0.1 are
+    not written.
 
     Returns:
-        One line for each file that was rewritten.
+        A line for each rewritten file.
 
     Raises:
-        DataError: when there is nothing of the kind at `path`.
+        DataError: when `path` is none of these.
     """
     if path.is_file():
         return _upgrade_file(path)
@@ -209,7 +209,7 @@ def upgrade(path: Path) -> list[str]:
         return _upgrade_file(path / "config.toml")
     raise DataError(
         f"{path}: neither a TOML file, nor a run directory, nor the directory of a batch",
-        fix="give one of them",
+        fix="pass the path of one of them",
     )
 
 

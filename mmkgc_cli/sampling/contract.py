@@ -69,7 +69,7 @@ class SamplingTask:
 class SharedNegatives:
     """Interface (i) with negatives that are shared by chunks of `chunk` positives.
 
-    `ids` [K, N] int64 and `corrupted_side` [K] int8 belong to K chunks, of which the last may be
+    `ids` [K, N] int64 and `corrupted_side` [K] int8 belong to K chunks; the last chunk may be
     smaller; `mask` is [B, N].
     """
 

@@ -19,7 +19,7 @@ GraphSetting = Literal["auto", "off"]
 
 
 class Capturable(StepProgram, Protocol):
-    """A step program whose step is `train_on(begin_step(index))`."""
+    """A step program with two parts: its step is `train_on(begin_step(index))`."""
 
     @property
     def full_batch(self) -> int:

@@ -1,4 +1,4 @@
-"""Losses by name: which value of `ops.RowLoss` a training uses."""
+"""The loss of a training, an `ops.RowLoss`, from its settings."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ from mmkgc_cli.training.settings import (
 
 @dataclass(frozen=True)
 class Softmax:
-    """Cross-entropy of the positive among itself and its usable negatives."""
+    """Cross-entropy of the positive among itself and its unmasked negatives."""
 
     @property
     def native(self) -> None:
         """See `RowLoss`."""
 
-    def __call__(self, positive: Tensor, negative: Tensor, usable: Tensor | None) -> Tensor:
-        """mean_b [ log(e^s+ + sum_i e^s_i) - s+ ]; 0 without rows."""
-        if usable is not None:
-            negative = negative.masked_fill(~usable, -torch.inf)
+    def __call__(self, positive: Tensor, negative: Tensor, mask: Tensor | None) -> Tensor:
+        """mean_b [ log(e^s+ + sum_i e^s_i) - s+ ]; 0 for an empty batch."""
+        if mask is not None:
+            negative = negative.masked_fill(~mask, -torch.inf)
         all_scores = torch.cat([positive[:, None], negative], 1)
         return (all_scores.logsumexp(1) - positive).sum() / max(1, len(positive))
 
 
 def make_loss(settings: LossSettings) -> RowLoss:
-    """The loss of `settings`, of a positive and its negatives.
+    """Builds the loss of `settings`.
 
-    ``bce`` is the entropy-weighted loss with equal weights: the positive has weight 1, and the
-    terms of its negatives are reduced as `reduction` says.
+    ``bce`` is the entropy-weighted loss with equal weights: the positive has weight 1, and
+    `reduction` reduces the terms of its negatives.
     """
     if isinstance(settings, SelfAdversarialLoss):
         return SelfAdversarial(settings.temperature)

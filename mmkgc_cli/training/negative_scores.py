@@ -1,4 +1,4 @@
-"""Scores of negatives in each of the forms that a sampler may return, and their loss."""
+"""Scores and losses of negatives, for every type that a sampler may return."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ def negative_loss(
     *,
     dense_grad: bool = True,
 ) -> Tensor:
-    """The loss of `negative_scores`, by the scorer's `loss_sampled` for entities by id.
+    """Computes the loss of positives and their negatives.
 
-    A scorer that is not two-way scores the positive once per side, and negatives are compared
-    with the score of their side: each positive then contributes two rows to the loss.
+    A scorer that is not two-way has two scores per positive: as the answer of its tail query and
+    of its head query. Each positive then contributes two rows to the loss: each score with the
+    negatives of the same side.
     """
     by_products = _uses_products(scorer, negatives, dense_grad=dense_grad) and scorer.is_two_way
     if isinstance(negatives, SharedNegatives) and not by_products:
@@ -50,12 +51,12 @@ def negative_loss(
 def _loss_by_side(
     scorer: Scorer, positives: Tensor, candidates: Candidates, loss: RowLoss
 ) -> Tensor:
-    """The mean of the losses of tails and of heads, each with the positive as its own answer."""
-    # The first column already has the positive as a tail.
+    """Computes the mean loss of two rows per positive, one per side (see `negative_loss`)."""
+    # Column 0 scores the positive as a tail; another column scores it as a head.
     ids = torch.cat([positives[:, :1], candidates.ids], 1)
     head = torch.full_like(candidates.corrupted_side[:, :1], Side.head)
-    with_head = Candidates(ids, torch.cat([head, candidates.corrupted_side], 1))
-    scores = scorer.score_sampled(positives, with_head)
+    both_positives = Candidates(ids, torch.cat([head, candidates.corrupted_side], 1))
+    scores = scorer.score_sampled(positives, both_positives)
     mask, sides = candidates.full_mask[:, 1:], candidates.corrupted_side[:, 1:]
     return loss(
         torch.cat([scores[:, 1], scores[:, 0]]),
@@ -65,7 +66,7 @@ def _loss_by_side(
 
 
 def make_batch(positives: Tensor, negatives: NegativeBatch) -> Batch:
-    """The batch that hooks of a scorer take; with candidates only where these are entities."""
+    """Builds the batch for hooks of a scorer; it has candidates if the negatives are entity ids."""
     if isinstance(negatives, SharedNegatives):
         negatives = negatives.expand(positives)
     return Batch(positives, negatives if isinstance(negatives, Candidates) else None)
@@ -80,16 +81,18 @@ def _uses_products(scorer: Scorer, negatives: NegativeBatch, *, dense_grad: bool
 def negative_scores(
     scorer: Scorer, positives: Tensor, negatives: NegativeBatch, *, dense_grad: bool = True
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores of `positives` [B, 3] and of their negatives, with gradients.
+    """Scores `positives` [B, 3] and their negatives, with gradients.
 
-    Without `dense_grad`, ids get no gradients of whole tables, even where these are faster: a lazy
-    optimizer needs the rows that a batch contains.
+    With `dense_grad` False, negatives by id never cause a dense gradient of a table, even where it
+    is faster: a lazy optimizer updates only the rows of a batch.
 
     Returns:
-        Scores [B] of the positives, scores [B, N] of the negatives, and the mask [B, N] of these.
+        Scores [B] of the positives, scores [B, N] of the negatives, and the mask [B, N] of the
+        negatives.
 
     Raises:
-        MmkgcError: when the sampler returned something else, or not for these positives.
+        MmkgcError: when the negatives have another type or wrong shapes, or when the scorer does
+            not support their type.
     """
     if isinstance(negatives, SharedNegatives):
         if _uses_products(scorer, negatives, dense_grad=dense_grad):
@@ -102,7 +105,7 @@ def negative_scores(
         raise MmkgcError(
             f"the sampler returned a {type(negatives).__name__}, expected Candidates, "
             "SharedNegatives, SoftNegatives, BlockwiseNegatives or EmbeddedNegatives",
-            fix="return one of these from the sampler's draw",
+            fix="return one of these types from the sampler's `draw`",
         )
     if not scorer.is_plain():
         raise MmkgcError(
@@ -121,7 +124,7 @@ def negative_scores(
 
 
 def _table(scorer: Scorer) -> Tensor:
-    """All candidate rows."""
+    """Returns all candidate rows."""
     (table,) = candidate_rows(scorer, None, None, Side.tail)
     return table
 
@@ -131,10 +134,10 @@ def _candidate_vectors(
     query_width: int,
     negatives: SoftNegatives | BlockwiseNegatives | EmbeddedNegatives,
 ) -> Tensor:
-    """The candidate rows [B, N, Dc] of the negatives."""
+    """Returns the candidate rows [B, N, Dc] of the negatives."""
     if isinstance(negatives, EmbeddedNegatives):
         return negatives.vectors
-    # All rows at once, as for ids: the number of unique ids would have to reach the host.
+    # All candidate rows: to select unique ids, the host would have to wait for their number.
     table = _table(scorer)
     if isinstance(negatives, SoftNegatives):
         return negatives.weights @ torch.nn.functional.embedding(negatives.pool, table)
@@ -142,8 +145,8 @@ def _candidate_vectors(
     bounds = [0, *(block.stop for block in blocks)]
     if [block.start for block in blocks] != bounds[:-1] or bounds[-1] != table.shape[1]:
         raise MmkgcError(
-            f"{type(scorer).__name__}: its blocks overlap or do not cover the candidate rows, so "
-            "they cannot be sampled one by one",
+            f"{type(scorer).__name__}: the blocks overlap or do not cover the candidate rows, so "
+            "samplers cannot choose an entity per block",
             fix=OTHER_SAMPLER,
         )
     if negatives.ids.shape[-1] != len(blocks):
@@ -164,30 +167,30 @@ def _check_shapes(
     vectors: Tensor,
     negatives: SoftNegatives | BlockwiseNegatives | EmbeddedNegatives,
 ) -> None:
-    expected = tuple(vectors.shape[:2])
+    shape = tuple(vectors.shape[:2])
     sides = tuple(negatives.corrupted_side.shape)
-    masks = sides if negatives.mask is None else tuple(negatives.mask.shape)
-    if len(positives) != len(vectors) or not sides == masks == expected:
+    mask = sides if negatives.mask is None else tuple(negatives.mask.shape)
+    if len(positives) != len(vectors) or not sides == mask == shape:
         raise MmkgcError(
-            f"the sampler returned {expected} negatives with sides {sides} and a mask {masks} for "
-            f"{len(positives)} positives, expected [B, N] for all",
-            fix="return one side and one mask value per negative from the sampler's draw",
+            f"the sampler returned negatives of shape {shape}, corrupted sides of shape {sides} "
+            f"and a mask of shape {mask} for {len(positives)} positives, expected [B, N] for all",
+            fix="return one side and one mask value per negative from the sampler's `draw`",
         )
 
 
 def _products(
     scorer: Scorer, positives: Tensor, negatives: SharedNegatives
 ) -> tuple[Tensor, Tensor]:
-    """Scores [B] and [B, N] under `dot`: for shared negatives, a matrix product per chunk."""
+    """Scores positives [B] and shared negatives [B, N] under `dot`: a matrix product per chunk."""
     (both_sides,) = queries_of_both_sides(scorer, positives)
-    # One look-up for all, since each has a gradient of the size of the table.
+    # A single look-up, because the gradient of every look-up is as large as the table.
     ids = torch.cat([positives[:, 2], negatives.ids.flatten()])
     rows = torch.nn.functional.embedding(ids, _table(scorer))
     answers, candidates = rows[: len(positives)], rows[len(positives) :]
     positive = scorer.score_vectors(both_sides[Side.tail][:, None], answers[:, None])[:, 0]
     candidates = candidates.view(*negatives.ids.shape, -1)
-    chunk_of = torch.arange(len(positives), device=positives.device) // negatives.chunk
-    queries = select_queries(both_sides, negatives.corrupted_side[chunk_of])
+    chunk_index = torch.arange(len(positives), device=positives.device) // negatives.chunk
+    queries = select_queries(both_sides, negatives.corrupted_side[chunk_index])
     n_full = len(positives) // negatives.chunk  # chunks of full size
     end = n_full * negatives.chunk
     scores: Tensor | None = None

@@ -62,8 +62,8 @@ class AllCandidates(ScorerProgram):
         answers = known.answers[known.ptr[:-1] + epoch % self._counts]
         return torch.stack([known.keys, answers], 1)
 
-    def _draw_order(self) -> None:
-        super()._draw_order()
+    def _permute(self) -> None:
+        super()._permute()
         if self.loss.name == "bce":
             self.rows = self._rows(self.epoch)
         if not self._reciprocal:

@@ -21,11 +21,11 @@ from mmkgc_cli.training.settings import (
 )
 
 
-def rate_factor(settings: ScheduleSettings, epoch: float, epochs: int) -> float:
-    """The factor of the learning rate, `epoch` epochs (with fractions) into `epochs`.
+def learning_rate_factor(settings: ScheduleSettings, epoch: float, epochs: int) -> float:
+    """Returns the factor of the learning rate after `epoch` of `epochs` epochs; fractions count.
 
-    A linear warm-up to 1, followed by the schedule: constant, a line or half a cosine down to 0 at
-    the end, or a factor of `decay` per epoch.
+    It rises linearly from 0 to 1 in the warm-up. Then it stays 1, falls to 0 at the end along a
+    line or half a cosine, or is multiplied by `decay` each epoch.
     """
     if epoch < settings.warmup_epochs:
         return epoch / settings.warmup_epochs
@@ -34,10 +34,10 @@ def rate_factor(settings: ScheduleSettings, epoch: float, epochs: int) -> float:
     elapsed = epoch - settings.warmup_epochs
     if isinstance(settings, ExponentialSchedule):
         return float(settings.decay**elapsed)
-    share = min(1.0, elapsed / max(epochs - settings.warmup_epochs, 1e-9))
+    progress = min(1.0, elapsed / max(epochs - settings.warmup_epochs, 1e-9))
     if settings.name == "linear":
-        return 1 - share
-    return 0.5 * (1 + math.cos(math.pi * share))
+        return 1 - progress
+    return 0.5 * (1 + math.cos(math.pi * progress))
 
 
 class Optimization:
@@ -100,7 +100,7 @@ class Optimization:
         if self._changes_rate():
             # The rate of the first step of a warm-up is above 0.
             epoch = self.steps / self._steps_per_epoch
-            factor = rate_factor(self.schedule, epoch, self._epochs)
+            factor = learning_rate_factor(self.schedule, epoch, self._epochs)
             for group in self.optimizer.param_groups:
                 group["lr"] = self.settings.lr * group["rate"] * factor
 
@@ -137,9 +137,9 @@ class Optimization:
         if name == "adagrad":
             return "adagrad counts its steps on the host"
         if name == "lazy-adam":
-            return "how many rows lazy-adam steps depends on the batch"
+            return "lazy-adam updates as many rows as the batch contains"
         if self._changes_rate():
-            return "the learning rate changes, and a graph keeps that of its capture"
+            return "the learning rate changes, and a CUDA graph cannot change it"
         return None
 
     def _changes_rate(self) -> bool:
@@ -160,9 +160,9 @@ class Optimization:
     @torch.no_grad()
     def _swap(self) -> None:
         for parameter, average in zip(self._parameters, self._averages, strict=True):
-            kept = parameter.detach().clone()
+            current = parameter.detach().clone()
             parameter.copy_(average)
-            average.copy_(kept)
+            average.copy_(current)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that later steps depend on."""
@@ -178,8 +178,8 @@ class Optimization:
         self.optimizer.load_state_dict(state["optimizer"])
         let_capture(self.optimizer)  # the state may come from another device
         self.steps = state["steps"]
-        for average, kept in zip(self._averages, state["averages"], strict=True):
-            average.copy_(kept)
+        for average, saved in zip(self._averages, state["averages"], strict=True):
+            average.copy_(saved)
 
 
 def _make(settings: OptimizerSettings, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:

@@ -20,13 +20,13 @@ from mmkgc_cli.training.settings import OptimizerSettings, ScheduleSettings, Tra
 
 
 class ScorerProgram:
-    """A step program (see `training.loop`) over rows in a new permutation each epoch.
+    """A step program (see `training.loop`) that permutes its rows each epoch.
 
-    Includes the smaller last batch. All tensors are on the scorer's device, and no step reads from
-    the device. Subclasses define `train_on`.
+    The last batch may be smaller. All tensors are on the scorer's device, and no step waits for the
+    device. Subclasses define `train_on`.
     """
 
-    # Ops with reference implementations that synchronize, which prevents a capture.
+    # Ops that must be native in a CUDA graph: their reference implementations synchronize.
     ops: ClassVar[tuple[str, ...]] = ("table_adam",)
 
     def __init__(
@@ -69,7 +69,7 @@ class ScorerProgram:
 
     @property
     def full_batch(self) -> int:
-        """Rows of all batches but a smaller last one."""
+        """Rows of a batch, except a smaller last one."""
         return min(self.batch_size, len(self.rows))
 
     @property
@@ -78,11 +78,11 @@ class ScorerProgram:
         return 1 + self.optimization.steps // self.steps_per_epoch
 
     def start_epoch(self) -> None:
-        """Notifies the scorer and draws a permutation of the rows."""
+        """Notifies the scorer and permutes the rows."""
         self.scorer.start_epoch(self.epoch)
-        self._draw_order()
+        self._permute()
 
-    def _draw_order(self) -> None:
+    def _permute(self) -> None:
         self._before_order = self._order_rng.get_state()
         self._order = torch.randperm(
             len(self.rows), generator=self._order_rng, device=self.rows.device
@@ -102,15 +102,15 @@ class ScorerProgram:
         return self.rows[self._order[index * size : (index + 1) * size]]
 
     def train_on(self, batch: Tensor) -> dict[str, Tensor]:
-        """The device's part of a step, see `training.cuda_graph`; returns the same as `step`."""
+        """Runs the device part of `step`, see `training.cuda_graph`; returns the same."""
         raise NotImplementedError(f"{type(self).__name__} defines no train_on")
 
     def descend(
         self, loss_of: Callable[[], Tensor], batch_of: Callable[[], Batch]
     ) -> dict[str, Tensor]:
-        """One optimizer step on a loss plus the loss terms of the scorer.
+        """Updates the parameters once on a loss plus the loss terms of the scorer.
 
-        `batch_of` returns the batch for these terms; it is only called for scorers with terms.
+        `batch_of` returns the batch for loss terms and auxiliaries; it is called only for these.
         """
         device = self.rows.device
         with self.optimization.collecting(), products(self.precision, device):
@@ -133,9 +133,9 @@ class ScorerProgram:
     def why_not_captured(self) -> str | None:
         """Why a CUDA graph cannot capture the step; None when it can."""
         if not self.scorer.capturable:
-            return f"{type(self.scorer).__name__} runs other kernels in other steps"
+            return f"{type(self.scorer).__name__} does not run the same kernels in every step"
         if not self._auxiliaries.every_step:
-            return "an auxiliary of the scorer is stepped in some steps only"
+            return "an auxiliary of the scorer is not updated in every step"
         for op in self.ops:
             backend, reason = backend_of(op, self.rows.device.type)
             if backend != "native":
@@ -143,27 +143,27 @@ class ScorerProgram:
         return self.optimization.why_not_captured()
 
     def weights(self) -> dict[str, Tensor]:
-        """Everything that is trained or counted, by name; must stay finite."""
+        """Parameters and buffers of the scorer by name; all must stay finite."""
         return dict(self.scorer.state_dict())
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, optimizers and the random stream of the permutation."""
+        """Returns weights, optimizers and the random stream of the permutation."""
         return {
             "scorer": self.scorer.state_dict(),
             "optimization": self.optimization.state_dict(),
-            # The state before the permutation was drawn is smaller than the permutation.
+            # The generator state before the permutation is smaller than the permutation.
             "permutation": {"order": self._before_order, "next": self._order_rng.get_state()},
             "auxiliaries": self._auxiliaries.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores a state of `state_dict`, and draws the permutation of its epoch again."""
+        """Restores a state of `state_dict` and the permutation of its epoch."""
         self.optimization.load_state_dict(state["optimization"])
         # Checkpoints of early versions have no auxiliaries.
         self._auxiliaries.load_state_dict(state.get("auxiliaries", {}))
-        # Restores what depends on the epoch alone; buffers are restored with the weights.
+        # Restores state that depends on the epoch only; buffers are restored with the weights.
         self.scorer.start_epoch(self.epoch)
         self.scorer.load_state_dict(state["scorer"])
         self._order_rng.set_state(state["permutation"]["order"])
-        self._draw_order()
+        self._permute()
         self._order_rng.set_state(state["permutation"]["next"])

@@ -1,7 +1,7 @@
-"""The settings of a training, section by section; each class is taken whole by its consumer.
+"""The settings of a training: one class per section, or per method that a section selects.
 
-Nothing here needs torch, so that settings are checked and listed without importing it. A setting
-that has no effect under the chosen method is a field of no class and cannot be written.
+This module does not import torch, so that settings are checked and listed quickly. The class of a
+method has only the settings that affect it; others are refused.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Device = Literal["auto", "cpu", "cuda"]
 
 
 class TrainingSettings(Section):
-    """``[training]``: how long, on which device, and what a step scores."""
+    """``[training]``: duration, batches, device and precision."""
 
     epochs: int = Field(100, ge=1, le=10**9, description="Passes over the train triples.")
     batch_size: int = Field(
@@ -55,7 +55,7 @@ class TrainingSettings(Section):
 
 
 class NegativesSettings(Section):
-    """``[negatives]``: negative sampling; only when candidates are sampled."""
+    """``[negatives]``: negative sampling; only if ``training.candidates`` is ``sampled``."""
 
     count: int = Field(32, ge=1, le=10**6, description="Negatives per positive.")
     sampler: str = Field(
@@ -68,8 +68,8 @@ class NegativesSettings(Section):
     )
     corrupted_side: Literal["per-negative", "per-positive", "alternating"] = Field(
         "per-negative",
-        description="Corrupted side: drawn per negative, drawn per positive, or tails and heads "
-        "alternate.",
+        description="Corrupted side: random per negative, random per positive, or alternating "
+        "between tail and head.",
     )
 
 
@@ -80,7 +80,7 @@ class LossSettings(Section):
 
 
 def _needs(section: LossSettings, field: str, condition: bool, default: Any, where: str) -> None:
-    """Fills an optional field when its condition holds, and refuses it otherwise."""
+    """Sets an optional field to `default` if `condition` holds, and refuses a value otherwise."""
     if condition and getattr(section, field) is None:
         object.__setattr__(section, field, default)
     if not condition and getattr(section, field) is not None:
@@ -125,8 +125,8 @@ class _ReducedLoss(LossSettings):
         None,
         ge=0,
         le=1e6,
-        description='Temperature of `reduction = "self-adversarial"` (1.0 when left out); '
-        "refused under other reductions.",
+        description='Temperature of `reduction = "self-adversarial"` (default 1.0); '
+        "refused for other reductions.",
     )
 
     @model_validator(mode="after")
@@ -244,7 +244,7 @@ class ScheduleSettings(Section):
 
 
 class PlainSchedule(ScheduleSettings):
-    """Constant, or falling to 0 at the last step along a line or half a cosine."""
+    """Constant, or decreasing to 0 at the last step: linear, or half a cosine."""
 
     name: Literal["constant", "linear", "cosine"] = "constant"
 
@@ -296,7 +296,7 @@ DEFAULT_NAMES = {"loss": "self-adversarial", "optimizer": "adam", "schedule": "c
 
 
 def names_of(classes: tuple[type[Section], ...]) -> dict[str, type[Section]]:
-    """The class of each value of `name`."""
+    """Maps each value of `name` to its class."""
     return {
         name: section
         for section in classes
@@ -305,7 +305,7 @@ def names_of(classes: tuple[type[Section], ...]) -> dict[str, type[Section]]:
 
 
 def variants(section: str, candidates: str = "sampled") -> dict[str, type[Section]]:
-    """The classes of a section by `name`; empty for a section with one class."""
+    """Returns the classes of a section by `name`; empty for a section with one class."""
     if section == "loss":
         return names_of(LOSSES.get(candidates, LOSSES["sampled"]))
     if section == "optimizer":

@@ -319,7 +319,7 @@ def test_runs_of_completions_are_listed_and_shown(
     for command in (["eval", "runs/b"], ["train", "--resume", "runs/b"]):
         done = mmkgc(*command)
         assert done.code == 3
-        assert "this run is a completion and has no scorer; give a run of `mmkgc train`" in done.err
+        assert "this run is a completion and has no scorer; pass a run of `mmkgc train`" in done.err
 
 
 def test_every_setting_is_documented_with_both_presets() -> None:

@@ -49,11 +49,11 @@ def test_every_key_has_the_line_on_which_it_stands(tmp_path: Path) -> None:
         (("model", "deep", "a", "c"), "a = {b = 1, c = 2}"),
         (("job", 1, "model", "dim"), "dim = 4"),
     ):
-        assert file.at(*keys) == f"{path}:{lines.index(text) + 1}"
-    assert file.at("job", 1) == f"{path}:{len(lines) - 3}"
+        assert file.location(*keys) == f"{path}:{lines.index(text) + 1}"
+    assert file.location("job", 1) == f"{path}:{len(lines) - 3}"
     # What is missing stands where the table around it begins; what is nowhere, in the file.
-    assert file.at("training", "epochs") == file.at("training")
-    assert file.at("none") == str(path)
+    assert file.location("training", "epochs") == file.location("training")
+    assert file.location("none") == str(path)
     assert set(file.lines) >= {("training", "text"), ("job", 0, "seed")}
     assert ("training", "key") not in file.lines
 

@@ -154,7 +154,7 @@ def test_a_captured_training_resumes_from_its_state(graph: Graph, stopped_after:
     ("settings", "reason"),
     [
         ({"optimizer": "adagrad"}, "adagrad counts its steps on the host"),
-        ({"optimizer": "lazy-adam"}, "how many rows lazy-adam steps depends on the batch"),
+        ({"optimizer": "lazy-adam"}, "lazy-adam updates as many rows as the batch contains"),
         ({"schedule": "linear"}, "the learning rate changes"),
         ({"warmup_epochs": 0.5}, "the learning rate changes"),
     ],
@@ -180,7 +180,7 @@ def test_scorers_references_and_settings_can_prevent_a_capture(
     assert with_cuda_graph(program, "auto", reasons.append, Recorded) is program
     assert reasons == [
         "training.cuda_graph is off",
-        "RotatE runs other kernels in other steps",
+        "RotatE does not run the same kernels in every step",
         "filtered_negatives runs its reference implementation: no cuda kernel",
     ]
 

@@ -267,10 +267,10 @@ def test_negatives_that_cannot_be_scored_are_an_error() -> None:
     ):
         negative_scores(scorer, positives, BlockwiseNegatives(entities, side))
     rows = scorer.candidates(None)[entities[..., 0]]
-    with pytest.raises(MmkgcError, match=r"returned \(4, 5\) negatives with sides \(4, 4\) and"):
+    with pytest.raises(MmkgcError, match=r"of shape \(4, 5\), corrupted sides of shape \(4, 4\)"):
         negative_scores(scorer, positives, EmbeddedNegatives(rows, side[:, :4]))
     overlapping = Overlapping(ScorerConfig(), N, R, torch.Generator())
-    with pytest.raises(MmkgcError, match="its blocks overlap or do not cover"):
+    with pytest.raises(MmkgcError, match="the blocks overlap or do not cover"):
         blockwise = Blockwise(SamplerConfig(), task, overlapping).draw(positives, overlapping)
         negative_scores(overlapping, positives, blockwise)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mmkgc_cli.ops import Metric, sampled_score, whole_row
 from mmkgc_cli.scoring import Scorer, ScorerConfig
 from mmkgc_cli.scoring.contract import ParameterGroup
-from mmkgc_cli.training.optimization import Optimization, rate_factor
+from mmkgc_cli.training.optimization import Optimization, learning_rate_factor
 from mmkgc_cli.training.optimizers import Adam, LazyAdam
 from tests.training.programs import optimization_of, optimizer_of, schedule_of
 
@@ -154,12 +154,12 @@ def test_the_rate_rises_to_its_height_and_falls_as_the_schedule_says(
 ) -> None:
     decay = {"decay": 0.9} if schedule == "exponential" else {}
     settings = schedule_of(schedule, warmup_epochs=warmup, **decay)
-    at = [rate_factor(settings, epochs * i / 200, epochs) for i in range(201)]
+    at = [learning_rate_factor(settings, epochs * i / 200, epochs) for i in range(201)]
     peak = max(at)
     assert peak <= 1
-    assert rate_factor(settings, warmup, epochs) == 1
+    assert learning_rate_factor(settings, warmup, epochs) == 1
     if warmup:
-        assert rate_factor(settings, warmup / 2, epochs) == pytest.approx(0.5)
+        assert learning_rate_factor(settings, warmup / 2, epochs) == pytest.approx(0.5)
     after = at[int(200 * warmup / epochs) + 1 :]
     assert after == sorted(after, reverse=True)
     ends = {"constant": 1.0, "linear": 0.0, "cosine": 0.0, "exponential": 0.9 ** (epochs - warmup)}

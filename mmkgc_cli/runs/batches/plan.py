@@ -31,7 +31,7 @@ from mmkgc_cli.runs.toml_file import Keys, TomlFile, read_toml
 from mmkgc_cli.sampling.registry import SAMPLERS
 from mmkgc_cli.scoring.registry import SCORERS
 
-# Characters of a name that are left of its settings; the rest is told by the digest.
+# Maximum number of characters from settings in a name; a digest distinguishes longer ones.
 LONGEST = 100
 # Stands for the graph in the path of a store.
 GRAPH = "{graph}"
@@ -119,8 +119,8 @@ class _Planner:
         for i, graph in enumerate(batch.graphs):
             if not (Path(graph) / "graph.h5").is_file():
                 self.problem(
-                    f"{self.recipe.file.at('batch', 'graphs')}: graphs[{i}]: no prepared graph in "
-                    f"{graph!r}; make it with `mmkgc prepare`"
+                    f"{self.recipe.file.location('batch', 'graphs')}: graphs[{i}]: no prepared "
+                    f"graph in {graph!r}; make it with `mmkgc prepare`"
                 )
         self._check_completion()
         everything = Selector()
@@ -189,7 +189,7 @@ class _Planner:
         lines: dict[Keys, int] = {}
         for entry in without_deselected(
             [
-                Entry(section, key, value, file.at(*keys).rpartition(":")[2], layer)
+                Entry(section, key, value, file.location(*keys).rpartition(":")[2], layer)
                 for layer, settings_of_layer in enumerate(layers)
                 for section, key, value, keys in settings_of_layer
             ]
@@ -200,7 +200,7 @@ class _Planner:
         try:
             settings_class = SCORERS.settings(scorer)
         except MmkgcError as error:
-            self.problem(f"{file.at('batch', 'scorers')}: {error}")
+            self.problem(f"{file.location('batch', 'scorers')}: {error}")
             return None
         modalities = _modalities_of(scorer, values.get("model", {}))
         for key in [k for k in values.get("features", {}) if k not in FeaturesConfig.model_fields]:
@@ -309,7 +309,7 @@ class _Planner:
             for name in of.modalities if of else ():
                 if known and name not in known:
                     self.problem(
-                        f"{self.recipe.file.at(table, 'modalities')}: no job has a store of "
+                        f"{self.recipe.file.location(table, 'modalities')}: no job has a store of "
                         f"{name!r}; {nearest(name, known)}"
                     )
 
@@ -336,7 +336,7 @@ class _Planner:
         for name in recipe.complete.strategies:
             if name not in STRATEGY_NAMES:
                 self.problem(
-                    f"{file.at('complete', 'strategies')}: no strategy {name!r}; "
+                    f"{file.location('complete', 'strategies')}: no strategy {name!r}; "
                     f"{nearest(name, STRATEGY_NAMES)}"
                 )
         known = {field.name for field in fields(MacoSettings)} - {"seed"} | {"preset"}
@@ -344,7 +344,8 @@ class _Planner:
             for key in settings:
                 if key not in known:
                     self.problem(
-                        f"{file.at('complete', strategy, key)}: no key complete.{strategy}.{key}; "
+                        f"{file.location('complete', strategy, key)}: no key "
+                        f"complete.{strategy}.{key}; "
                         + ("it is complete.seed" if key == "seed" else nearest(key, known))
                     )
 

@@ -1,4 +1,4 @@
-"""The processes in which a batch runs its steps: forked from a server, or started anew.
+"""The processes in which a batch runs its steps: forked from a server, or new ones.
 
 Most of the time of a short step goes into importing torch. The server is a process that has
 imported torch and the modules of the steps, has run no op, started no thread and touched no GPU;

@@ -169,7 +169,7 @@ class _Reader:
         )  # fmt: skip
 
     def problem(self, keys: tuple[str | int, ...], problem: str, fix: str) -> None:
-        self.problems.append(f"{self.file.at(*keys)}: {problem}; {fix}")
+        self.problems.append(f"{self.file.location(*keys)}: {problem}; {fix}")
 
     def table(self, values: Mapping[str, Any], name: str) -> dict[str, Any]:
         table = values.get(name, {})
@@ -283,7 +283,7 @@ class _Reader:
             settings = {k: v for k, v in entry.items() if k in SECTIONS}
             model = self.model(selector, (name, i), axes)
             if model is not None:
-                line = self.file.at(name, i)
+                line = self.file.location(name, i)
                 chosen.append(Chosen(model, self.nested((name, i), settings), line))
         return chosen
 
