@@ -22,7 +22,7 @@ help:
 	@echo "make gpu-pack   put wheels and prepared graphs for an offline GPU machine into .gpu"
 	@echo "make test-scatter  build torch-scatter (a few minutes) and test the R-GCN reference with it"
 	@echo "make fuzz       install atheris and fuzz every reader for SECONDS=60 each"
-	@echo "make kill       kill prepare, train and eval KILLS=100 times at random; check that nothing is lost"
+	@echo "make kill       kill prepare, train and eval KILLS=100 times at random; check for losses"
 	@echo "make build      install into $(VENV), with the native library if there is a compiler"
 	@echo "make docs       write docs/cli.md and docs/settings.md from the code"
 	@echo "make benchmark  compare native ops with references and peers; needs GRAPH=a prepared FB15K-237"
