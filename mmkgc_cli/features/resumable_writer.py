@@ -70,8 +70,13 @@ class ResumableWriter:
                     self._file.truncate(0)
                 self._resume()
         except BaseException:
-            self._file.close()
+            self._close()
             raise
+
+    def _close(self) -> None:
+        """Closes the partial file, which writes what is buffered."""
+        with storage_errors(self.part_path):
+            self._file.close()
 
     def _lock(self) -> None:
         if os.name != "posix":  # no flock
@@ -96,7 +101,7 @@ class ResumableWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        self._close()
 
     def _resume(self) -> None:
         start = _MAGIC + self._header

@@ -1,5 +1,5 @@
-"""What lies in a folder that mmkgc writes: whether every file is what its name says, and what of it
-must come out the same whenever the work is done again or goes on after a kill.
+"""Contents of a folder that mmkgc writes: whether each file can be read, and which contents must be
+equal however often the work was interrupted.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import json
 import tomllib
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.features.store import FeatureStore
@@ -20,16 +22,20 @@ from mmkgc_cli.state.weights import checksum, load_weights
 
 TIMES = ("seconds", "epoch_seconds", "triples_per_second", "entities_per_second", "memory_mib")
 CHECKPOINTS = "checkpoints"
-# Files of a training that are rewritten or grow, or tell of the machine; all others come but once.
-GROWING = ("trace.jsonl", "model.safetensors", "environment.json")
+# Files that are rewritten or grow, or describe the machine; others are written once.
+GROWING = (
+    "trace.jsonl", "model.safetensors", "environment.json", "log.txt", "effort.json", "ending.json",
+)  # fmt: skip
+# Contents that depend on the number of interruptions.
+HISTORY = ("environment.json", "log.txt", "effort.json")
 
 
-class Broken(Exception):
-    """Something that must hold does not."""
+class Violation(Exception):
+    """A property that must hold does not."""
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether `path` is what `state.atomic` writes before it renames."""
+    """Whether `path` is a file that `state.atomic` writes before it renames it."""
     return path.name.startswith(".") and path.suffix == ".tmp"
 
 
@@ -43,12 +49,22 @@ def files(folder: Path) -> dict[str, Path]:
 
 
 def leftovers(folder: Path) -> list[Path]:
-    """The temporary files that killed processes left."""
+    """The temporary files in a folder."""
     return [path for path in folder.rglob(".*.tmp") if is_temporary(path)]
+
+
+def run_folders(folder: Path) -> list[Path]:
+    """The run directories within a folder."""
+    return sorted({path.parent for path in folder.rglob("config.toml")})
 
 
 def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def is_removable(name: str) -> bool:
+    """Whether an unfinished or finished command may remove the file."""
+    return CHECKPOINTS in Path(name).parts or name.endswith(".part")
 
 
 def last_state(run: Path) -> dict[str, Any] | None:
@@ -70,21 +86,25 @@ def epochs(trace: Path) -> list[dict[str, Any]]:
     ]
 
 
-def remains(folder: Path) -> dict[str, str]:
-    """What finished work leaves, as one text a file: equal where nothing was lost."""
+def contents_of(folder: Path) -> dict[str, str]:
+    """The contents of finished work by file, as texts; equal whenever nothing was lost."""
     found = {}
     for name, path in files(folder).items():
-        if path.parent.name == CHECKPOINTS:
-            continue  # when they are made is the clock's business; the last one counts
+        if CHECKPOINTS in Path(name).parts:
+            continue  # the clock decides when they are written; only the last is compared
         if path.name == "trace.jsonl":
             found[name] = json.dumps(epochs(path))
-        elif path.name == "environment.json":
-            found[name] = "there"
+        elif path.name in HISTORY:
+            found[name] = "present"
+        elif path.name == "ending.json":
+            found[name] = json.dumps(read_json(path)["state"])
         else:
             found[name] = digest(path)
-    state = last_state(folder)
-    if state is not None:
-        found[f"{CHECKPOINTS}, the last"] = checksum(state)
+    for run in run_folders(folder):
+        state = last_state(run)
+        if state is not None:
+            name = run.relative_to(folder) / CHECKPOINTS
+            found[f"{name}, the last"] = checksum(state)
     return found
 
 
@@ -92,20 +112,25 @@ def read_everything(folder: Path) -> None:
     """Opens every file as its reader would.
 
     Raises:
-        Broken: naming the first that cannot be read.
+        Violation: names the first file that cannot be read.
     """
     for name, path in files(folder).items():
         try:
             _read(path)
         except (DataError, ValueError, KeyError) as error:
-            raise Broken(f"{name} cannot be read: {error}") from error
+            raise Violation(f"{name} cannot be read: {error}") from error
 
 
 def _read(path: Path) -> None:
     if path.suffix == ".safetensors":
-        tensors, _ = load_weights(path)
         if path.parent.name == CHECKPOINTS:
-            unpack(tensors)
+            unpack(load_weights(path)[0])
+        elif path.name == "model.safetensors":
+            load_weights(path)
+        else:
+            from safetensors import numpy
+
+            numpy.load_file(path)
     elif path.suffix == ".h5" and path.name != "graph.h5":
         with FeatureStore(path) as store:
             store.verify()
@@ -117,8 +142,14 @@ def _read(path: Path) -> None:
         read_trace(path)
     elif path.suffix == ".toml":
         tomllib.loads(read_text(path))
+    elif path.suffix == ".npy":
+        np.load(path)
+    elif path.suffix == ".parquet":
+        from pyarrow import parquet
+
+        parquet.read_table(path)
     elif path.suffix == ".tsv" and not read_text(path).endswith("\n"):
-        raise DataError("its last line is cut off")
+        raise DataError("its last line is cut off", fix="write it again")
 
 
 def progress(run: Path) -> tuple[int, int]:
@@ -130,13 +161,13 @@ def progress(run: Path) -> tuple[int, int]:
 
 
 def unsaved_epochs(run: Path) -> int:
-    """How many epochs in the trace of a killed training its newest checkpoint lacks.
+    """The number of epochs in the trace of a killed training that its newest checkpoint lacks.
 
-    A training looks at the clock after each epoch. So once one ends an interval after the first
-    unsaved, a checkpoint comes before the next: only the very last may lie beyond.
+    A training looks at the clock after each epoch. If an epoch ends at least an interval after the
+    first unsaved epoch, a checkpoint is written before the next; only the last may be unsaved.
 
     Raises:
-        Broken: when there are more of them than the interval allows.
+        Violation: when there are more of them than the interval allows.
     """
     trace, config = run / "trace.jsonl", run / "config.toml"
     if not trace.is_file() or not config.is_file():
@@ -146,12 +177,12 @@ def unsaved_epochs(run: Path) -> int:
     position = found[1]["trace"][0] if found else 0
     data = trace.read_bytes()
     if len(data) < position:
-        raise Broken(f"trace.jsonl is shorter than when {found and found[0].name} was made")
-    lines = data[position:].decode().split("\n")[:-1]  # what follows the last newline is torn
+        raise Violation(f"trace.jsonl is shorter than when {found and found[0].name} was written")
+    lines = data[position:].decode().split("\n")[:-1]  # the text after the last newline is torn
     events = [event for event in map(json.loads, lines) if event["event"] == "epoch"]
     ends = [event["seconds"] for event in events]
     if len(ends) > 1 and ends[-2] - ends[0] >= (interval + 0.001 if interval else 0):
-        raise Broken(
+        raise Violation(
             f"{len(ends)} epochs ({events[0]['epoch']} to {events[-1]['epoch']}) over "
             f"{ends[-1] - ends[0]:.3f} s are lost, with a checkpoint every {interval} s"
         )

@@ -1,286 +1,452 @@
-"""Kills an mmkgc command again and again, and holds what it leaves against an undisturbed one."""
+"""Kills an mmkgc command many times, and compares its files with those of an undisturbed command."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import random
+import re
 import shutil
-import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.kill.contents import (
-    CHECKPOINTS,
     GROWING,
-    Broken,
+    Violation,
+    contents_of,
     digest,
     epochs,
     files,
+    is_removable,
     leftovers,
     progress,
     read_everything,
-    remains,
+    run_folders,
     unsaved_epochs,
 )
+from tests.kill.jobs import Job
+from tests.kill.launching import SIGNALS, Disturbance, Launcher, Outcome
 
-# A kill at a random time rarely meets a write, so some wait for the next one.
-AIMED = 1 / 3
-# Some lives end by themselves, so that kills come at the very end too.
-LONGEST = 1.05
-
-
-@dataclass
-class Job:
-    """A command, and the folder that it writes to."""
-
-    arguments: list[str]
-    folder: Path
-
-    @property
-    def trains(self) -> bool:
-        return self.arguments[0] in ("train", "complete")
-
-    def now(self) -> list[str]:
-        """What a user would type now: the command, or --resume once there is a run."""
-        begun = (self.folder / "config.toml").is_file()
-        if self.trains and begun and "--resume" not in self.arguments:
-            return [self.arguments[0], "--resume", str(self.folder)]
-        return self.arguments
+# A signal at a random time rarely meets a write, so some wait for the next one.
+SHARE_AT_WRITE = 1 / 3
+# Some commands end before their signal, so that signals come at the very end too.
+LATEST = 1.05
+# The others are forked from a process that has imported torch.
+SHARE_OF_NEW_INTERPRETERS = 0.15
+SECONDS_OF_IMPORTS = 2.0
+SHARE_OF_FULL_DISKS = 0.1
+WEIGHTS = {"SIGKILL": 8, "SIGTERM": 4, "SIGINT": 4, "SIGINT twice": 2, "SIGHUP": 2}
+LONGEST_PAUSE = 0.05
+FULL_DISK = "full disk"
+SPACE = 1 << 28  # bytes of a disk with space
+PAGE = 4096
+# Exit codes after a signal; 0 if the command had finished.
+CODES = {"SIGKILL": -9, "SIGTERM": 143, "SIGINT": 130, "SIGINT twice": 130, "SIGHUP": 129}
+BATCH_FAILED = (1, 4)
 
 
 @dataclass
 class Tally:
-    """What became of one job."""
+    """Counts of one job."""
 
     name: str
-    usual: float = 0.0
-    places: Counter[str] = field(default_factory=Counter)
-    lives: list[int] = field(default_factory=list)  # of each time the work was finished
+    seconds: float = 0.0  # of an undisturbed command
+    kills: Counter[tuple[str, str]] = field(default_factory=Counter)  # by signal and place
+    attempts: list[int] = field(default_factory=list)  # until the work was finished, each time
     unsaved: list[int] = field(default_factory=list)  # epochs lost by each kill of a training
-    torn: int = 0  # temporary files that kills left
+    leftovers: int = 0  # temporary files after kills
+    before_handlers: int = 0  # signals that Python received before mmkgc could handle them
+    violation: str = ""
 
     def __str__(self) -> str:
-        lives = " ".join(map(str, self.lives)) or "never finished"
-        lines = [
-            f"{self.name}: {self.places.total()} kills; undisturbed it takes {self.usual:.1f} s",
-            *(f"  {count:4} {place}" for place, count in self.places.most_common()),
-            f"  lives until it was done, each time with an equal end: {lives}",
-            f"  temporary files left by a kill: {self.torn}, all swept by the end",
-        ]
+        lines = [f"{self.name}: {self.kills.total()} kills; undisturbed {self.seconds:.1f} s"]
+        lines += [f"  {n:4} {name} {place}" for (name, place), n in self.kills.most_common()]
+        attempts = " ".join(map(str, self.attempts)) or "never finished"
+        lines.append(f"  attempts until it was finished, each time with equal files: {attempts}")
+        if self.leftovers:
+            lines.append(f"  temporary files after kills: {self.leftovers}, all removed at the end")
         if self.unsaved:
             lines.append(
                 f"  epochs lost by a kill: {sum(self.unsaved) / len(self.unsaved):.1f} on average, "
                 f"{max(self.unsaved)} at most, never more than an interval"
             )
+        if self.before_handlers:
+            lines.append(f"  signals while Python itself started: {self.before_handlers}")
         return "\n".join(lines)
 
 
-def run_undisturbed(arguments: Sequence[str]) -> None:
-    """Runs a command to its end, in a process of its own.
-
-    Raises:
-        Broken: when it ends with an error, or something else kills it, such as want of memory.
-    """
-    if _live(arguments, Path(), None, False):
-        raise Broken(f"mmkgc {' '.join(arguments)}: something else killed it")
-
-
-def torment(
-    job: Job,
-    kills: int,
-    rng: random.Random,
-    tally: Tally,
-    undisturbed: Callable[[Sequence[str]], None] = run_undisturbed,
-    usual: float | None = None,
+def kill_repeatedly(
+    job: Job, kills: int, rng: random.Random, tally: Tally, launcher: Launcher, *, mounts: bool
 ) -> None:
-    """Kills `job` so many times, each time going on, and lets it finish in the end.
+    """Kills `job` `kills` times, continues it after each kill, and finishes it at the end.
 
     Args:
-        job: its folder may hold what the command begins with; finished work stays there.
-        kills: that count; one that came too late does not.
-        rng: decides when.
+        job: its folder may contain files before; finished work stays there.
+        kills: number of kills; kills that came too late do not count.
+        rng: decides the signals and times.
         tally: is filled in.
-        undisturbed: runs a command to its end; shows what must come out.
-        usual: seconds that the command takes in a process of its own, if not what it takes there.
+        launcher: starts the commands.
+        mounts: whether a small file system may be mounted; else, the sizes of files are limited.
 
     Raises:
-        Broken: naming the first thing that does not hold.
+        Violation: names the first property that does not hold.
     """
     with tempfile.TemporaryDirectory() as scratch:
         before = Path(scratch) / "before"
         _copy(job.folder, before)
         started = time.monotonic()
-        undisturbed(job.arguments)
-        tally.usual = usual or time.monotonic() - started
-        watch = Watch(job, before)
-        left = kills
-        while True:
+        launcher.run(job.arguments)
+        tally.seconds = time.monotonic() - started
+        check = FolderCheck(job, before)
+        size = sum(path.stat().st_size for path in job.folder.rglob("*") if path.is_file())
+        while tally.kills.total() < kills:
             _copy(before, job.folder)
-            watch.begin()
-            lives = 0
-            done = False
-            while not done:
-                lives += 1
-                command = job.now()
-                if not left:
-                    undisturbed(command)
-                    break
-                watch.before_a_life()
-                seconds = rng.uniform(0, LONGEST * tally.usual)
-                started = time.monotonic()
-                done = not _live(command, job.folder, seconds, rng.random() < AIMED)
-                if done and lives == 1:  # the machine was busier before; later kills come in time
-                    tally.usual = min(tally.usual, time.monotonic() - started)
-                elif not done:
-                    left -= 1
-                    watch.look()
-                    tally.torn += len(watch.torn())
-                    tally.places[watch.place()] += 1
-                    if job.trains:
-                        tally.unsaved.append(unsaved_epochs(job.folder))
-            watch.end()
-            tally.lives.append(lives)
-            if not left:
-                return
+            check.begin()
+            if rng.random() < SHARE_OF_FULL_DISKS:
+                with _disk(job.folder, before) if mounts else contextlib.nullcontext(None) as disk:
+                    fill = _FullDisk(job, launcher, check, tally, disk, size)
+                    fill.repeat(rng, kills - tally.kills.total())
+                    _finish(job, launcher, check)
+                    check.check_at_end()
+                    _copy_out = Path(scratch) / "finished"
+                    _copy(job.folder, _copy_out)
+                _copy(_copy_out, job.folder)
+                continue
+            attempts = _signal_until_finished(job, kills, rng, tally, launcher, check)
+            check.check_at_end()
+            tally.attempts.append(attempts)
 
 
-class Watch:
-    """What must hold of a folder after each kill and in the end."""
+def _signal_until_finished(
+    job: Job, kills: int, rng: random.Random, tally: Tally, launcher: Launcher, check: FolderCheck
+) -> int:
+    """Starts the command and sends signals until it has finished; the number of attempts."""
+    attempts = 0
+    while True:
+        attempts += 1
+        if tally.kills.total() >= kills:
+            _finish(job, launcher, check)
+            return attempts
+        check.before_attempt()
+        disturbance = _choose(job, rng, tally.seconds)
+        arguments = job.next_arguments()
+        started = time.monotonic()
+        try:
+            outcome = launcher.attempt(arguments, job.folder, disturbance)
+            if not outcome.was_signalled and attempts == 1 and not disturbance.new_interpreter:
+                tally.seconds = min(tally.seconds, time.monotonic() - started)
+            _check_outcome(job, disturbance, outcome, check, tally)
+            if disturbance.target in ("process", "group", "child") and job.is_batch:
+                if rng.random() < 0.5:
+                    launcher.wait_for_orphans()
+            launcher.end_orphans()
+            if _has_finished(outcome, check):
+                return attempts
+            check.check_after_kill()
+            if disturbance.is_graceful and outcome.code > 0 and (left := check.new_leftovers()):
+                raise Violation(f"{min(left).name} is left by a graceful stop")
+        except Violation as violation:
+            command = " ".join(arguments)
+            raise Violation(f"{disturbance}: mmkgc {command}: {violation}") from violation
+        tally.leftovers += len(check.new_leftovers())
+        tally.kills[disturbance.name, check.place()] += 1
+        tally.unsaved += [unsaved_epochs(run) for run in run_folders(job.folder)]
+
+
+def _finish(job: Job, launcher: Launcher, check: FolderCheck) -> None:
+    """Runs the command to its end, unless a kill came after the last write."""
+    if not check.is_finished():
+        launcher.run(job.next_arguments())
+
+
+def _choose(job: Job, rng: random.Random, seconds: float) -> Disturbance:
+    name = rng.choices([*WEIGHTS], [*WEIGHTS.values()])[0]
+    targets = ["process", "group"]
+    if job.is_batch and name in ("SIGKILL", "SIGTERM"):
+        targets += ["child"]
+    if job.is_batch and name == "SIGKILL":
+        targets += ["tree"]
+    is_new = rng.random() < SHARE_OF_NEW_INTERPRETERS
+    latest = seconds * LATEST
+    if is_new:
+        latest = rng.choice([SECONDS_OF_IMPORTS / 2, SECONDS_OF_IMPORTS + latest])
+    return Disturbance(
+        name, rng.choice(targets), rng.uniform(0, latest), rng.random() < SHARE_AT_WRITE, is_new,
+        rng.uniform(0, LONGEST_PAUSE), rng.random(),
+    )  # fmt: skip
+
+
+def _check_outcome(
+    job: Job, disturbance: Disturbance, outcome: Outcome, check: FolderCheck, tally: Tally
+) -> None:
+    """Checks exit code and output.
+
+    Raises:
+        Violation: for another exit code, more than one error or a traceback.
+    """
+    code, output = outcome.code, outcome.output
+    report = f"exit code {code}: {output[-3000:]}"
+    if "Traceback" in output or "Exception ignored" in output:
+        if not disturbance.new_interpreter or "mmkgc_cli" in output.replace("-m mmkgc_cli", ""):
+            raise Violation(f"a traceback: {report}")
+        tally.before_handlers += 1
+        return
+    errors = [line for line in output.splitlines() if line.startswith("error:")]
+    if _is_refused(outcome):
+        return
+    if outcome.was_signalled and disturbance.target == "child":
+        if code not in (0, *BATCH_FAILED):
+            raise Violation(f"a child was killed: {report}")
+        return
+    accepted = {0, CODES[disturbance.name]} if outcome.was_signalled else {0}
+    if outcome.was_signalled and code == -SIGNALS[disturbance.name] != -9:
+        if disturbance.new_interpreter and not output:
+            tally.before_handlers += 1
+            return
+    if code not in accepted:
+        raise Violation(f"expected an exit code of {sorted(accepted)}: {report}")
+    if len(errors) > 1:
+        raise Violation(f"more than one error: {report}")
+    if code > 0 and not errors:
+        raise Violation(f"ends without a message: {report}")
+
+
+def _is_refused(outcome: Outcome) -> bool:
+    return outcome.code in (2, 3) and "exist" in outcome.output
+
+
+def _has_finished(outcome: Outcome, check: FolderCheck) -> bool:
+    """Whether the work is done.
+
+    Raises:
+        Violation: when it is not, but the same command is refused.
+    """
+    if outcome.code == 0:
+        return True
+    if _is_refused(outcome):
+        if not check.is_finished():
+            raise Violation(f"the work is not finished, but: {outcome.output}")
+        return True
+    return False
+
+
+class FolderCheck:
+    """The properties that must hold of a folder after each kill and at the end."""
 
     def __init__(self, job: Job, before: Path) -> None:
-        """Takes what is in the folder of `job` now as what must come out."""
+        """Takes the present contents of the folder of `job` as those of finished work."""
         self.job = job
         self.folder = job.folder
-        self.expected = remains(self.folder)
-        self.epochs = epochs(self.folder / "trace.jsonl") if job.trains else []
-        self.allowed: dict[str, set[str]] = {}  # contents, by file
+        self.expected = contents_of(self.folder)
+        self.epochs = self._epochs()
+        self.allowed: dict[str, set[str]] = {}  # digests by file
         self.before = {name: digest(path) for name, path in files(before).items()}
         for name, path in files(self.folder).items():
             self.allowed[name] = {digest(path), self.before.get(name, digest(path))}
         self.begin()
 
-    def begin(self) -> None:
-        """The work is begun anew."""
-        self.present = {name for name in self.before if not self._may_go(name)}
-        self.reached = progress(self.folder)
+    def _epochs(self) -> dict[str, list[dict[str, object]]]:
+        return {
+            path.relative_to(self.folder).as_posix(): epochs(path)
+            for path in self.folder.rglob("trace.jsonl")
+        }
 
-    def before_a_life(self) -> None:
-        """Remembers what is there, to tell what that life did."""
+    def _progress(self) -> dict[str, tuple[int, int]]:
+        runs = run_folders(self.folder)
+        return {run.relative_to(self.folder).as_posix(): progress(run) for run in runs}
+
+    def begin(self) -> None:
+        """The work starts from the beginning."""
+        self.present = {name for name in self.before if not is_removable(name)}
+        self.reached = self._progress()
+
+    def before_attempt(self) -> None:
+        """Records the files, to tell what the next attempt changes."""
         self.marks = _marks(self.folder)
         self.leftovers = set(leftovers(self.folder))
-        self.step = progress(self.folder)[0]
+        self.steps = self._progress()
 
-    def look(self) -> None:
-        """After a kill: every file is whole, and nothing that was there is gone."""
+    def is_finished(self) -> bool:
+        """Whether the contents are those of finished work."""
+        return self._contents() == self.expected
+
+    def _contents(self) -> dict[str, str] | None:
+        try:
+            return contents_of(self.folder)
+        except Exception:  # unfinished files
+            return None
+
+    def check_after_kill(self) -> None:
+        """Checks that every file is whole, and that no file is lost.
+
+        Raises:
+            Violation: names the file.
+        """
         read_everything(self.folder)
         found = files(self.folder)
         if gone := self.present - found.keys():
-            raise Broken(f"{min(gone)} was there before and is gone")
-        self.present |= {name for name in found if not self._may_go(name)}
+            raise Violation(f"{min(gone)} existed before and is gone")
+        self.present |= {name for name in found if not is_removable(name)}
         for name, path in found.items():
-            if self.job.trains and (name in GROWING or self._may_go(name)):
+            if path.name in GROWING or is_removable(name):
                 continue
             if digest(path) not in self.allowed.get(name, ()):
-                raise Broken(f"{name} is not what an undisturbed command writes")
-        if self.job.trains:
-            self._look_at_training()
+                raise Violation(f"{name} is not what an undisturbed command writes")
+        self._check_trainings()
 
-    def _look_at_training(self) -> None:
-        reached = progress(self.folder)
-        for what, now, then in zip(("checkpoint", "weights"), reached, self.reached, strict=True):
-            if now < then:
-                raise Broken(f"{what}: went back from {then} to {now}")
+    def _check_trainings(self) -> None:
+        reached = self._progress()
+        if self.job.group != "runs":
+            for run, before in self.reached.items():
+                for what, now, then in zip(
+                    ("checkpoint", "weights"), reached.get(run, (-1, -1)), before, strict=True
+                ):
+                    if now < then:
+                        raise Violation(f"{run}: {what}: went back from {then} to {now}")
         self.reached = reached
-        trace = self.folder / "trace.jsonl"
-        found = epochs(trace) if trace.is_file() else []
-        if found != self.epochs[: len(found)]:
-            raise Broken("trace.jsonl tells of other epochs than those of an undisturbed training")
+        for name, found in self._epochs().items():
+            if found != self.epochs.get(name, [])[: len(found)]:
+                raise Violation(f"{name} has other epochs than an undisturbed training")
 
-    def end(self) -> None:
-        """The work is done: all is as it would have been."""
+    def check_at_end(self) -> None:
+        """Checks that finished work is equal to that of an undisturbed command.
+
+        Raises:
+            Violation: names the file.
+        """
         read_everything(self.folder)
-        found = remains(self.folder)
+        found = contents_of(self.folder)
         for name in sorted(found.keys() | self.expected.keys()):
             if name not in found:
-                raise Broken(f"{name} is missing in the end")
+                raise Violation(f"{name} is missing at the end")
             if name not in self.expected:
-                raise Broken(f"{name} should not be there in the end")
+                raise Violation(f"{name} should not exist at the end")
             if found[name] != self.expected[name]:
-                raise Broken(f"{name} is not the same in the end")
+                raise Violation(f"{name} is not the same at the end")
         if left := leftovers(self.folder):
-            raise Broken(f"{left[0].name} was never swept")
+            raise Violation(f"{left[0].name} was never removed")
 
-    def torn(self) -> set[Path]:
-        """Temporary files of the life that was killed last."""
+    def new_leftovers(self) -> set[Path]:
+        """Temporary files of the last attempt."""
         return set(leftovers(self.folder)) - self.leftovers
 
     def place(self) -> str:
-        """Where a kill hit, in words."""
-        if self.torn():
+        """The place of the last kill, in words."""
+        if self.new_leftovers():
             return "in the middle of a write"
         if _marks(self.folder) == self.marks:
-            return "before the first file of that life"
-        if remains(self.folder) == self.expected:
-            return "after the last file"
-        if not self.job.trains:
-            return "between two files"
-        if progress(self.folder)[0] > self.step:
+            return "before the first write"
+        if self.is_finished():
+            return "after the last write"
+        now = self._progress()
+        if not now:
+            return "between two writes"
+        if any(now[run][0] > self.steps.get(run, (-1, -1))[0] for run in now):
             return "between checkpoints"
-        return "before the first checkpoint of that life"
-
-    @staticmethod
-    def _may_go(name: str) -> bool:
-        return name.startswith(f"{CHECKPOINTS}/")
+        return "before the first checkpoint"
 
 
-def _live(arguments: Sequence[str], folder: Path, seconds: float | None, aimed: bool) -> bool:
-    """Runs a command, and kills it and its children after so long; whether that was in time.
+class _FullDisk:
+    """Runs a job while its disk has little space."""
 
-    Args:
-        arguments: of mmkgc.
-        folder: that it writes to.
-        seconds: until the kill; None lets it live.
-        aimed: wait on, until it is writing a file.
+    def __init__(
+        self, job: Job, launcher: Launcher, check: FolderCheck, tally: Tally, disk: Path | None,
+        size: int,
+    ) -> None:  # fmt: skip
+        self.job, self.launcher, self.check, self.tally = job, launcher, check, tally
+        self.disk, self.size = disk, size
 
-    Raises:
-        Broken: when it ends by itself with an error.
-    """
-    with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mmkgc_cli", *arguments],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-        )  # fmt: skip
-        try:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(seconds)
-            while aimed and process.poll() is None and not _writes(folder, process.pid):
-                time.sleep(0.0002)
-        finally:
-            if process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-        output.seek(0)
-        if process.returncode not in (0, -signal.SIGKILL):
-            said = output.read().decode(errors="replace").strip()
-            raise Broken(f"mmkgc {' '.join(arguments)}: exit code {process.returncode}: {said}")
-        return process.returncode != 0
+    def repeat(self, rng: random.Random, most: int) -> None:
+        """Runs the job once or twice on a full disk, and gives the disk space at the end."""
+        for _ in range(min(2, most)):
+            self.check.before_attempt()
+            space = int(self.size * 1.3 * rng.random() ** 2)
+            limit = None
+            if self.disk is None:
+                limit = max(space, 1)
+            else:
+                used = shutil.disk_usage(self.disk).used
+                _resize(self.disk, used + PAGE * (1 + space // PAGE))
+            arguments = self.job.next_arguments()
+            try:
+                outcome = self.launcher.attempt(arguments, file_bytes=limit)
+                if self.disk is not None:
+                    _resize(self.disk, SPACE)
+                if _has_finished(outcome, self.check):
+                    return
+                self._check(outcome)
+                self.check.check_after_kill()
+                if left := self.check.new_leftovers():
+                    raise Violation(f"{min(left).name} is left by a failed write")
+            except Violation as violation:
+                command = " ".join(arguments)
+                raise Violation(
+                    f"{FULL_DISK} with {space:,} bytes: mmkgc {command}: {violation}"
+                ) from violation
+            self.tally.kills[FULL_DISK, self.check.place()] += 1
+
+    def _check(self, outcome: Outcome) -> None:
+        report = f"exit code {outcome.code}: {outcome.output[-3000:]}"
+        errors = [line for line in outcome.output.splitlines() if line.startswith("error:")]
+        if "Traceback" in outcome.output:
+            raise Violation(f"a traceback: {report}")
+        if self.job.is_batch and outcome.code in BATCH_FAILED:
+            return
+        # A training refuses to start, with exit code 1, if its weights cannot fit.
+        reasons = {3: "disk is full" if self.disk else "larger than this file system",
+                   1: "weights and checkpoints need about"}  # fmt: skip
+        if outcome.code not in reasons:
+            raise Violation(f"expected exit code 3: {report}")
+        pattern = re.escape(str(self.job.folder)) + ".*" + reasons[outcome.code]
+        if len(errors) != 1 or not re.search(pattern, errors[0]):
+            raise Violation(f"expected one error with {pattern!r}: {report}")
 
 
-def _writes(folder: Path, pid: int) -> bool:
-    with contextlib.suppress(OSError):  # what it renames is gone while we look
-        return any(path.name.endswith(f"-{pid}.tmp") for path in folder.rglob(".*.tmp"))
+def may_mount() -> bool:
+    """Whether this process may mount a file system."""
+    with tempfile.TemporaryDirectory() as folder:
+        mounted = _mount(Path(folder))
+        if mounted:
+            _unmount(Path(folder))
+        return mounted
+
+
+def _mount(folder: Path) -> bool:
+    command = ["mount", "-t", "tmpfs", "-o", f"size={SPACE}", "tmpfs", str(folder)]
+    with contextlib.suppress(OSError):
+        return subprocess.run(command, capture_output=True).returncode == 0
     return False
 
 
+def _unmount(folder: Path) -> None:
+    # Lazily: mapped files of this process may keep it busy for a moment.
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def _resize(folder: Path, size: int) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={size}", str(folder)], check=True)
+
+
+@contextlib.contextmanager
+def _disk(folder: Path, before: Path) -> Iterator[Path]:
+    """A file system of its own at `folder`, with the files of `before`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not _mount(folder):
+        raise Violation(f"{folder}: cannot mount a file system")
+    try:
+        if before.exists():
+            shutil.copytree(before, folder, dirs_exist_ok=True)
+        yield folder
+    finally:
+        _unmount(folder)
+
+
 def _copy(source: Path, target: Path) -> None:
-    """Makes `target` what `source` is, also when that is nothing."""
+    """Makes `target` equal to `source`, also if that does not exist."""
     shutil.rmtree(target, ignore_errors=True)
     if source.exists():
         shutil.copytree(source, target)
