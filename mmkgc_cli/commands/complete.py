@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +15,7 @@ from mmkgc_cli.commands._help import examples
 from mmkgc_cli.commands._shell import Device, JsonFlag, out, print_json, printable, say, table
 from mmkgc_cli.commands.features import Pattern
 from mmkgc_cli.commands.train import TrainingDisplay
-from mmkgc_cli.errors import UsageError
+from mmkgc_cli.errors import DataError, UsageError
 from mmkgc_cli.text import counted
 
 if TYPE_CHECKING:
@@ -161,7 +164,8 @@ def complete(
         )
     if request.strategy != "all":
         check_overwrite(store, overwrite)
-    if missing_rate is not None:
+    # A killed completion may have left its measures without a store; `_save_measures` compares.
+    if missing_rate is not None and request.strategy in ("all", *TRAINED):
         check_overwrite(store.with_suffix(".json"), overwrite)
     source = features or folder / f"{modality}.h5"
     if request.strategy in TRAINED:
@@ -177,6 +181,7 @@ def complete(
             section, (preset or Preset.paper).value, settings, overrides or []
         )
         report = _train(config, graph_folder, run, overwrite)
+        _save_measures(report, store, overwrite=True)
     else:
         if any(value is not None for value in (preset, epochs, device, overrides, run)):
             raise UsageError(
@@ -184,7 +189,10 @@ def complete(
                 f"{request.strategy!r}",
                 fix=f"pass --strategy {' or '.join(TRAINED)}, or remove these flags",
             )
-        report = complete_store(request, load_graph(graph_folder), source, store)
+        report = complete_store(
+            request, load_graph(graph_folder), source, store,
+            save_report=partial(_save_measures, store=store, overwrite=overwrite),
+        )  # fmt: skip
     _report(report, store, as_json)
 
 
@@ -206,7 +214,9 @@ def _resume(run: Path, graph_folder: Path | None, as_json: bool) -> None:
 
     with CompletionDisplay() as display:
         report = resume_completion(RunDirectory(run), graph_folder, [display])
-    _report(report, Path(report["path"]), as_json)
+    store = Path(report["path"])
+    _save_measures(report, store, overwrite=True)
+    _report(report, store, as_json)
 
 
 class CompletionDisplay(TrainingDisplay):
@@ -231,14 +241,30 @@ class CompletionDisplay(TrainingDisplay):
         self.show(report, "entities", hidden)
 
 
-def _report(report: dict[str, Any], store: Path, as_json: bool) -> None:
-    """Saves measures beside the store, and prints the report."""
-    from mmkgc_cli.state.atomic import write_json
+def _save_measures(report: dict[str, Any], store: Path, overwrite: bool) -> None:
+    """Writes measures beside the store.
 
+    Raises:
+        DataError: when other measures exist and `overwrite` is False, or they cannot be written.
+    """
+    from mmkgc_cli.commands.features import check_overwrite
+    from mmkgc_cli.state.atomic import read_json, write_json
+
+    if report["missing_rate"] is None:
+        return
+    path = store.with_suffix(".json")
+    if path.exists() and not overwrite:
+        with contextlib.suppress(DataError):
+            if read_json(path) == json.loads(json.dumps(report)):
+                return
+    check_overwrite(path, overwrite)
+    write_json(path, report)
+
+
+def _report(report: dict[str, Any], store: Path, as_json: bool) -> None:
+    """Prints the report."""
     measures_path = store.with_suffix(".json")
     measured = report["missing_rate"] is not None
-    if measured:
-        write_json(measures_path, report)
     if as_json:
         print_json(report)
         return

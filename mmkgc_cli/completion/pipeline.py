@@ -108,6 +108,8 @@ def complete_store(
     store: Path,
     out: Path,
     strategy_factory: StrategyFactory | None = None,
+    *,
+    save_report: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
     """Completes a feature store, and measures the strategy on held-out vectors.
 
@@ -117,6 +119,8 @@ def complete_store(
         store: path of the store to complete.
         out: path of the completed store; strategy "all" writes nothing.
         strategy_factory: builds the strategy if it is one of `TRAINED`.
+        save_report: is called with the report before the store is written, so that the work is
+            finished once the store exists.
 
     Returns:
         A report, plain JSON: counts and, with a missing rate, the measures of each strategy used.
@@ -167,6 +171,8 @@ def complete_store(
             for baseline in STRATEGIES.values():
                 output = baseline.generate(problem, hidden_ids, request.iterations)
                 report["measures"][baseline.name] = _measures_of(truth, output)
+            if save_report is not None:
+                save_report(report)
             return report
         measure = None if truth is None else _measure_function(truth, hidden_ids)
         strategy, choice = _resolve_strategy(request, problem, strategy_factory, measure)
@@ -196,6 +202,8 @@ def complete_store(
         rows = FeatureBlock(
             graph.entities, completed[ranks].numpy(), observed, generated[ranks].numpy()
         )
+        if save_report is not None:
+            save_report(report)
         _write_completed(out, request, graph, features, strategy=strategy, report=report, rows=rows)
     return report
 

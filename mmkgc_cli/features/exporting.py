@@ -61,12 +61,13 @@ def _npy(
         "fortran_order": False,
         "shape": (len(rows), store.width),
     }
+    names = path.with_suffix(".ids.txt")
+    # Before the vectors: once their file exists, the export is finished.
+    write_text(names, "".join(f"{name}\n" for name in ids))
     with atomic_file(path) as file:
         np.lib.format.write_array_header_1_0(file, header)
         for _, block in _blocks(store, rows):
             file.write(block.data)
-    names = path.with_suffix(".ids.txt")
-    write_text(names, "".join(f"{name}\n" for name in ids))
     return [path, names]
 
 

@@ -7,10 +7,10 @@ import re
 import sys
 from pathlib import Path
 
-from mmkgc_cli.errors import UsageError
+from mmkgc_cli.errors import DataError, UsageError
 from mmkgc_cli.plugins import find, is_plugin_name
 from mmkgc_cli.scoring.registry import SCORERS
-from mmkgc_cli.state.atomic import write_text
+from mmkgc_cli.state.atomic import read_text, write_text
 
 QUERY = '''"""One line about the scorer, which `mmkgc scorers list` shows.
 
@@ -252,16 +252,29 @@ def write_scorer(name: str, kind: str, folder: Path) -> tuple[Path, Path]:
     """
     _check_name(name)
     files = folder / f"{name}.py", folder / f"test_{name}.py"
-    for file in files:
-        if file.exists() or file.is_symlink():
+    texts = [
+        template.replace("my_scorer", name).replace("MyScorer", class_name(name))
+        for template in TEMPLATES[kind]
+    ]
+    for file, text in zip(files, texts, strict=True):
+        # A killed command may have left the test without the scorer.
+        is_left = file == files[1] and not file.is_symlink() and _has_text(file, text)
+        if (file.exists() or file.is_symlink()) and not is_left:
             raise UsageError(f"{file} exists", fix="choose another name, or delete the file")
     if taken := find(SCORERS, name):
         raise UsageError(
             f"{name}: taken by {taken.where} ({taken.origin})", fix="choose another name"
         )
-    for file, template in zip(files, TEMPLATES[kind], strict=True):
-        write_text(file, template.replace("my_scorer", name).replace("MyScorer", class_name(name)))
+    for file, text in reversed([*zip(files, texts, strict=True)]):
+        write_text(file, text)
     return files
+
+
+def _has_text(file: Path, text: str) -> bool:
+    try:
+        return file.is_file() and read_text(file) == text
+    except DataError:
+        return False
 
 
 def class_name(name: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmkgc_cli.completion import pipeline
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.features.loading import load_features
 from mmkgc_cli.features.masks import MaskRequest, missing_mask
@@ -73,6 +74,28 @@ def test_held_out_vectors_are_measured_and_not_in_the_store(mmkgc: Run, folder: 
         assert np.array_equal(store.generated, ~OBSERVED | hidden)
         assert store.metadata.mask == {"rate": 0.4, "seed": 3, "pattern": "random"}
         assert not (store.read()[hidden] == VALUES[hidden]).all(axis=1).any()
+
+
+def test_an_interrupted_completion_is_finished_by_the_same_command(
+    mmkgc: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store is written last; measures of other requests are not replaced."""
+    rate = ("--strategy", "mean", "--missing-rate", "0.4", "--out", "c.h5")
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "write_store", _interrupt)
+        assert mmkgc(*COMPLETE, *rate).code == 130
+    assert sorted(path.name for path in folder.glob("c.*")) == ["c.json"]
+    measures = (folder / "c.json").read_text()
+    other = mmkgc(*COMPLETE, *rate, "--mask-seed", "3")
+    assert other.code == 3
+    assert "c.json: exists already; add --overwrite to replace it" in other.err
+    assert mmkgc(*COMPLETE, *rate).code == 0
+    assert (folder / "c.h5").is_file()
+    assert (folder / "c.json").read_text() == measures
+
+
+def _interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_all_gen_replaces_every_vector(mmkgc: Run, folder: Path) -> None:

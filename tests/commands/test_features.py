@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmkgc_cli.features import exporting
 from mmkgc_cli.features.store import FeatureStore
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import write_graph
@@ -100,6 +101,24 @@ def test_export_follows_the_graph_and_may_leave_missing_rows_out(
     }  # fmt: skip
     names = (folder / "y.ids.txt").read_text().splitlines()
     assert names == [name for i, name in enumerate(graph.entities) if i not in (3, 4)]
+
+
+def test_an_interrupted_export_is_finished_by_the_same_command(
+    mmkgc: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file of vectors is written last; if it exists, the export is complete."""
+    mmkgc(*IMPORT, "graph")
+    export = ("features", "export", "g/features/image.h5", "x.npy")
+    with monkeypatch.context() as patch:
+        patch.setattr(exporting, "_blocks", _interrupt)
+        assert mmkgc(*export).code == 130
+    assert sorted(path.name for path in folder.glob("x*")) == ["x.ids.txt"]
+    assert mmkgc(*export).code == 0
+    assert np.array_equal(np.load(folder / "x.npy"), np.load(folder / "v.npy"))
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("pattern", ["random", "degree", "relation"])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -45,6 +46,18 @@ def test_appended_rows_are_kept_when_a_writer_resumes(tmp_path: Path) -> None:
         assert store.observed.tolist() == [False, True, False, False, True]
         assert np.array_equal(store.read()[[1, 4]], vectors(3, 2)[[2, 0]])
         assert not store.read()[[0, 2, 3]].any()
+
+
+def test_a_full_disk_is_reported_with_the_partial_file(tmp_path: Path) -> None:
+    """Limits the sizes of files; closing the file must not replace the error."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    part = ResumableWriter(tmp_path / "s.h5", Metadata("text"), 2, {})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
+    try:
+        with pytest.raises(DataError, match=r"s\.h5\.part: cannot be written: the file is"), part:
+            part.append([str(i) for i in range(99)], vectors(99, 2), np.ones(99, dtype=bool))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_rows_must_be_in_the_given_order_once(tmp_path: Path) -> None:

@@ -108,6 +108,11 @@ class Job:
         return self.name.split()[0]
 
     @property
+    def trains(self) -> bool:
+        """Whether the command trains, so that a kill may cost epochs."""
+        return self.is_resumed or self.is_batch
+
+    @property
     def is_batch(self) -> bool:
         """Whether the command starts processes."""
         return self.group == "batch"

@@ -137,7 +137,9 @@ class Launcher:
                 was_signalled = disturbance is not None and self._disturb(
                     process, pid, folder, disturbance
                 )
-                code = self._wait(process, SECONDS_TO_STOP if was_signalled else SECONDS_TO_END)
+                must_stop = was_signalled and disturbance is not None
+                must_stop = must_stop and disturbance.target != "child"
+                code = self._wait(process, SECONDS_TO_STOP if must_stop else SECONDS_TO_END)
             except BaseException:
                 for number in [pid, *_descendants(pid)]:
                     _send(number, signal.SIGKILL)

@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -104,8 +105,10 @@ def _run_job(job: Job, kills: int, seed: int, mounts: bool) -> Tally:
     try:
         rng = random.Random(f"{seed} {job.name}")
         kill_repeatedly(job, kills, rng, tally, _launcher, mounts=mounts)
-    except (Violation, MmkgcError, OSError) as error:
-        tally.violation = str(error) or type(error).__name__
+    except (Violation, MmkgcError) as error:
+        tally.violation = str(error)
+    except Exception:  # the other jobs go on
+        tally.violation = traceback.format_exc()
     return tally
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from mmkgc_cli.errors import UsageError
-from mmkgc_cli.scoring import load_scorer_file
+from mmkgc_cli.scoring import load_scorer_file, scaffold
 from mmkgc_cli.scoring.scaffold import TEMPLATES, write_scorer
+from mmkgc_cli.state.atomic import write_text
 from tests.conftest import ROOT
 
 
@@ -86,3 +87,22 @@ def test_nothing_is_overwritten(existing: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=f"{existing} exists; choose another name"):
         write_scorer("mine", "query", tmp_path)
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [(existing, "work of weeks")]
+
+
+def test_a_scorer_without_its_test_is_never_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scorer is written last; after an interruption the same call finishes."""
+
+    def stop(path: Path, text: str) -> None:
+        if path.name == "mine.py":
+            raise KeyboardInterrupt
+        write_text(path, text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scaffold, "write_text", stop)
+        with pytest.raises(KeyboardInterrupt):
+            write_scorer("mine", "query", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["test_mine.py"]
+    files = write_scorer("mine", "query", tmp_path)
+    assert all(file.is_file() for file in files)
