@@ -22,7 +22,7 @@ help:
 	@echo "make gpu-pack   put wheels and prepared graphs for an offline GPU machine into .gpu"
 	@echo "make test-scatter  build torch-scatter (a few minutes) and test the R-GCN reference with it"
 	@echo "make fuzz       install atheris and fuzz every reader for SECONDS=60 each"
-	@echo "make kill       kill prepare, train and eval KILLS=100 times at random; check for losses"
+	@echo "make kill       kill every command that writes KILLS=100 times at random; check for losses"
 	@echo "make build      install into $(VENV), with the native library if there is a compiler"
 	@echo "make docs       write docs/cli.md and docs/settings.md from the code"
 	@echo "make benchmark  compare native ops with references and peers; needs GRAPH=a prepared FB15K-237"
@@ -176,8 +176,10 @@ fuzz: dev
 
 KILLS ?= 100
 SEED ?= 0
+REPORT ?=
 kill: dev
-	@$(BIN)/python -m tests.kill.run --kills $(KILLS) --seed $(SEED)
+	@$(BIN)/python -m tests.kill.run --kills $(KILLS) --seed $(SEED) --jobs $(JOBS) \
+		$(if $(REPORT),--report $(REPORT))
 
 docs: dev
 	@$(BIN)/python -m typer mmkgc_cli.app utils docs --name mmkgc --output docs/cli.md

@@ -5,7 +5,9 @@ import json
 import os
 import random
 import re
+import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -162,6 +164,22 @@ def test_a_stopped_batch_saves_and_goes_on(tmp_path: Path) -> None:
 
 
 needs_server = pytest.mark.skipif(not Server.is_supported(), reason="needs Linux")
+
+
+@needs_server
+def test_the_server_of_a_killed_batch_ends_quietly() -> None:
+    """A batch that is killed with unread messages resets the connection."""
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    program = "from mmkgc_cli.runs.batches import processes as p; p.MODULES = (); p.serve()"
+    with its:
+        server = subprocess.Popen(
+            [sys.executable, "-c", program, str(its.fileno())],
+            stderr=subprocess.PIPE, pass_fds=[its.fileno()],
+        )  # fmt: skip
+    select.select([ours], [], [], 60)  # the message that it is ready
+    ours.close()
+    assert server.communicate(timeout=60) == (None, b"")
+    assert server.returncode == 0
 
 
 def wait_for(process: subprocess.Popen[Any], folder: Path, pattern: str) -> None:

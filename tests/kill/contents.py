@@ -103,8 +103,8 @@ def contents_of(folder: Path) -> dict[str, str]:
     for run in run_folders(folder):
         state = last_state(run)
         if state is not None:
-            name = run.relative_to(folder) / CHECKPOINTS
-            found[f"{name}, the last"] = checksum(state)
+            checkpoints = run.relative_to(folder) / CHECKPOINTS
+            found[f"{checkpoints}, the last"] = checksum(state)
     return found
 
 

@@ -23,7 +23,7 @@ Run = Callable[[Sequence[str]], None]
 
 # Kills per group, in percent.
 SHARES = {
-    "prepare": 9, "extract": 10, "complete": 12, "train": 30, "eval": 6, "batch": 10,
+    "prepare": 9, "extract": 10, "complete": 12, "train": 32, "eval": 7, "batch": 7,
     "features": 14, "texts": 3, "runs": 3, "config": 2, "scorers": 1,
 }  # fmt: skip
 
@@ -57,9 +57,20 @@ MACO = (
     "maco.hidden=16", "maco.input_width=8", "maco.encoder_hidden=8", "maco.candidates=8",
     "validation.every=10", "checkpoints.seconds=0.1", "training.threads=1",
 )  # fmt: skip
-RECIPE = """[batch]
+TRAINING_RECIPE = """[batch]
 graphs = ["{graph}"]
-scorers = ["ikrl", "transe"]
+scorers = ["transe", "distmult"]
+seeds = [0]
+
+[settings]
+training.epochs = 10
+training.batch_size = 256
+model.dim = 16
+checkpoints.seconds = 0.1
+"""
+COMPLETION_RECIPE = """[batch]
+graphs = ["{graph}"]
+scorers = ["ikrl"]
 seeds = [0]
 
 [features]
@@ -72,14 +83,14 @@ rates = [0.4]
 strategies = ["mean", "maco"]
 
 [complete.maco]
-epochs = 4
+epochs = 3
 hidden = 16
 input_width = 8
 encoder_hidden = 8
 candidates = 8
 
 [settings]
-training.epochs = 10
+training.epochs = 5
 training.batch_size = 256
 model.dim = 16
 checkpoints.seconds = 0.1
@@ -165,7 +176,7 @@ class Inputs:
         for modality in MODALITIES.get(scorer, ()):
             store = {"image": self.image, "text": self.text}[modality]
             arguments += ["--features", f"{modality}={store}"]
-        settings = ("checkpoints.seconds=0.1",)
+        settings: tuple[str, ...] = ("checkpoints.seconds=0.1",)
         if scorer != "frequency":
             arguments += ["--epochs", str(epochs)]
             settings = (*SMALL, *TRAININGS[name])
@@ -236,10 +247,16 @@ def _extract(inputs: Inputs) -> Iterator[Job]:
         "structure": ["--encoder", "hashed-ngrams"],
     }
     for modality, method in methods.items():
-        if modality == "structure":
-            continue
         name = f"extract {modality}"
-        arguments = ["extract", modality, "--graph", inputs.graph, "--batch-size", "16", *method]
+        arguments: list[str | Path] = [
+            "extract",
+            modality,
+            "--graph",
+            inputs.graph,
+            "--batch-size",
+            "16",
+            *method,
+        ]
         yield inputs.single(name, [*arguments, "--out"], f"{modality}.h5")
 
 
@@ -249,7 +266,14 @@ def _complete(inputs: Inputs) -> Iterator[Job]:
     values = np.random.default_rng(2).standard_normal((len(inputs.names), 6)).astype(np.float32)
     write(sparse, inputs.names, values, np.arange(len(values)) % 3 > 0)
     for strategy in (*STRATEGIES, "auto", "all"):
-        arguments = ["complete", "image", "--graph", inputs.graph, "--features", sparse]
+        arguments: list[str | Path] = [
+            "complete",
+            "image",
+            "--graph",
+            inputs.graph,
+            "--features",
+            sparse,
+        ]
         arguments += ["--strategy", strategy, "--missing-rate", "0.4", "--out"]
         yield inputs.single(f"complete {strategy}", arguments, "image.h5")
 
@@ -257,7 +281,14 @@ def _complete(inputs: Inputs) -> Iterator[Job]:
 def maco(inputs: Inputs, epochs: int) -> Job:
     """A trained completion."""
     folder = inputs.folder("complete maco")
-    arguments = ["complete", "image", "--graph", str(inputs.graph), "--strategy", "maco"]
+    arguments = [
+        "complete",
+        "image",
+        "--graph",
+        str(inputs.graph),
+        "--strategy",
+        "maco",
+    ]
     arguments += ["--features", str(inputs.image), "--run", str(folder)]
     arguments += ["--out", str(folder / "vectors.h5"), "--missing-rate", "0.4"]
     arguments += ["--epochs", str(epochs)]
@@ -280,31 +311,50 @@ def _eval(inputs: Inputs) -> Iterator[Job]:
 
 
 def _batch(inputs: Inputs) -> Iterator[Job]:
-    recipe = inputs.work / "inputs" / "recipe.toml"
-    recipe.write_text(RECIPE.format(graph=inputs.graph, vectors=inputs.image))
-    folder = inputs.folder("batch")
-    arguments = ["batch", str(recipe), "--jobs", "2", "--threads", "1", "--retry-failed"]
-    yield Job("batch", [*arguments, "--out", str(folder)], folder)
+    for name, text in (("batch train", TRAINING_RECIPE), ("batch complete", COMPLETION_RECIPE)):
+        recipe = inputs.work / "inputs" / f"{name.split()[1]}.toml"
+        recipe.write_text(text.format(graph=inputs.graph, vectors=inputs.image))
+        folder = inputs.folder(name)
+        arguments = ["batch", str(recipe), "--jobs", "2", "--threads", "1", "--retry-failed"]
+        yield Job(name, [*arguments, "--out", str(folder)], folder)
 
 
 def _features(inputs: Inputs) -> Iterator[Job]:
-    files = inputs.work / "inputs"
+    arguments: list[str | Path]
+    source = inputs.work / "inputs"
     values = np.random.default_rng(0).standard_normal((len(inputs.names), 512)).astype(np.float32)
-    ids = files / "ids.txt"
+    ids = source / "ids.txt"
     ids.write_text("".join(f"{name}\n" for name in inputs.names), encoding="utf-8")
-    np.save(files / "vectors.npy", values)
-    np.savez(files / "vectors.npz", vectors=values)
-    lines = ("\t".join([name, *map(str, row[:16])]) for name, row in zip(inputs.names, values))
-    (files / "vectors.tsv").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    wide = write(files / "wide.h5", inputs.names, values)
-    inputs.run(["features", "export", str(wide), str(files / "vectors.safetensors")])
+    np.save(source / "vectors.npy", values)
+    np.savez(source / "vectors.npz", vectors=values)
+    lines = (
+        "\t".join([name, *map(str, row[:16])])
+        for name, row in zip(inputs.names, values, strict=True)
+    )
+    (source / "vectors.tsv").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    wide = write(source / "wide.h5", inputs.names, values)
+    inputs.run(["features", "export", str(wide), str(source / "vectors.safetensors")])
     for suffix in ("npy", "npz", "tsv", "safetensors"):
-        arguments = ["features", "import", files / f"vectors.{suffix}", "--modality", "image"]
+        arguments = [
+            "features",
+            "import",
+            source / f"vectors.{suffix}",
+            "--modality",
+            "image",
+        ]
         arguments += ["--ids", ids] if suffix in ("npy", "npz") else []
         yield inputs.single(f"features import {suffix}", [*arguments, "--out"], "image.h5")
     folder = inputs.folder("features import overwrite")
     write(folder / "image.h5", inputs.names, values[:, :3])
-    arguments = ["features", "import", files / "vectors.npy", "--modality", "image", "--ids", ids]
+    arguments = [
+        "features",
+        "import",
+        source / "vectors.npy",
+        "--modality",
+        "image",
+        "--ids",
+        ids,
+    ]
     yield inputs.single("features import overwrite", [*arguments, "--overwrite", "--out"],
                         "image.h5")  # fmt: skip
     for suffix in ("npy", "safetensors", "parquet"):
@@ -322,7 +372,7 @@ def merge(inputs: Inputs) -> Job:
     parts = [inputs.work / "inputs" / f"part-{i}.h5" for i in range(2)]
     write(parts[0], inputs.names[:400], values[:400])
     write(parts[1], inputs.names[300:], values[300:])
-    arguments = ["features", "merge", *parts, "--prefer", "first", "--out"]
+    arguments: list[str | Path] = ["features", "merge", *parts, "--prefer", "first", "--out"]
     return inputs.single("features merge", arguments, "both.h5")
 
 

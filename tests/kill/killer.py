@@ -1,4 +1,4 @@
-"""Kills an mmkgc command many times, and compares its files with those of an undisturbed command."""
+"""Kills a command many times, and compares its files with those of an undisturbed command."""
 
 from __future__ import annotations
 
@@ -113,9 +113,9 @@ def kill_repeatedly(
                     fill.repeat(rng, kills - tally.kills.total())
                     _finish(job, launcher, check)
                     check.check_at_end()
-                    _copy_out = Path(scratch) / "finished"
-                    _copy(job.folder, _copy_out)
-                _copy(_copy_out, job.folder)
+                    finished = Path(scratch) / "finished"
+                    _copy(job.folder, finished)
+                _copy(finished, job.folder)
                 continue
             attempts = _signal_until_finished(job, kills, rng, tally, launcher, check)
             check.check_at_end()
@@ -140,10 +140,10 @@ def _signal_until_finished(
             outcome = launcher.attempt(arguments, job.folder, disturbance)
             if not outcome.was_signalled and attempts == 1 and not disturbance.new_interpreter:
                 tally.seconds = min(tally.seconds, time.monotonic() - started)
-            _check_outcome(job, disturbance, outcome, check, tally)
-            if disturbance.target in ("process", "group", "child") and job.is_batch:
-                if rng.random() < 0.5:
-                    launcher.wait_for_orphans()
+            check_outcome(disturbance, outcome, tally)
+            # The steps of a killed batch go on; half of them are killed too.
+            if job.is_batch and disturbance.target != "tree" and rng.random() < 0.5:
+                launcher.wait_for_orphans()
             launcher.end_orphans()
             if _has_finished(outcome, check):
                 return attempts
@@ -161,7 +161,7 @@ def _signal_until_finished(
 
 def _finish(job: Job, launcher: Launcher, check: FolderCheck) -> None:
     """Runs the command to its end, unless a kill came after the last write."""
-    if not check.is_finished():
+    if not check.is_finished() or leftovers(job.folder):
         launcher.run(job.next_arguments())
 
 
@@ -182,9 +182,7 @@ def _choose(job: Job, rng: random.Random, seconds: float) -> Disturbance:
     )  # fmt: skip
 
 
-def _check_outcome(
-    job: Job, disturbance: Disturbance, outcome: Outcome, check: FolderCheck, tally: Tally
-) -> None:
+def check_outcome(disturbance: Disturbance, outcome: Outcome, tally: Tally) -> None:
     """Checks exit code and output.
 
     Raises:

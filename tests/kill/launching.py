@@ -137,8 +137,7 @@ class Launcher:
                 was_signalled = disturbance is not None and self._disturb(
                     process, pid, folder, disturbance
                 )
-                must_stop = was_signalled and disturbance is not None
-                must_stop = must_stop and disturbance.target != "child"
+                must_stop = disturbance and was_signalled and disturbance.target != "child"
                 code = self._wait(process, SECONDS_TO_STOP if must_stop else SECONDS_TO_END)
             except BaseException:
                 for number in [pid, *_descendants(pid)]:
@@ -180,7 +179,9 @@ class Launcher:
         while process.poll() is None and (
             (disturbance.at_write and not _writes(folder, before))
             # A forked process is a command once it has handlers.
-            or (number != signal.SIGKILL and not disturbance.new_interpreter and not _is_set_up(pid))
+            or (
+                number != signal.SIGKILL and not disturbance.new_interpreter and not _is_set_up(pid)
+            )
         ):
             if time.monotonic() > deadline:
                 raise Violation(f"does not end: still running after {SECONDS_TO_END:.0f} s")
@@ -291,5 +292,3 @@ def _descendants(pid: int) -> list[int]:
     for parent in found:
         found += [child for child, its_parent in parents.items() if its_parent == parent]
     return found[1:]
-
-

@@ -201,7 +201,9 @@ def main() -> None:
         counts = distribute(jobs, options.kills, random.Random(options.seed))
     tallies: list[Tally] = []
     failed: list[Tally] = []
-    selected = sorted((job for job in jobs if counts.get(job.name)), key=lambda job: not job.is_batch)
+    selected = sorted(
+        (job for job in jobs if counts.get(job.name)), key=lambda job: not job.is_batch
+    )
     pool = ProcessPoolExecutor(
         options.jobs, multiprocessing.get_context("forkserver"), _start_launcher
     )

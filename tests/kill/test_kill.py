@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable, Sequence
+import signal
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import write_graph
@@ -14,28 +15,103 @@ from mmkgc_cli.runs.config import resolve
 from mmkgc_cli.runs.directory import RunDirectory
 from mmkgc_cli.runs.training import run_training
 from mmkgc_cli.scoring import load_scorer
-from tests.conftest import Outcome
-from tests.kill.contents import Broken, unsaved_epochs
-from tests.kill.killer import Job, Tally, Watch, torment
-from tests.kill.run import job_of, usual_jobs
+from tests.kill import launching
+from tests.kill.contents import Violation, unsaved_epochs
+from tests.kill.jobs import SHARES, Job, few_jobs
+from tests.kill.killer import FolderCheck, Tally, check_outcome, kill_repeatedly
+from tests.kill.launching import Disturbance, Launcher, Outcome
+from tests.kill.run import distribute, job_of, prepare_process, table
 
 
-def test_kills_lose_nothing(tmp_path: Path, mmkgc: Callable[..., Outcome]) -> None:
-    """`make kill`, in short: what is not killed runs in this process, which imports but once."""
+@pytest.fixture
+def launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Launcher]:
+    """A server that forks commands; its environment is that of `make kill`."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("OMP_NUM_THREADS", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
+        monkeypatch.setenv(name, "")  # restored at the end
+    prepare_process(tmp_path)
+    with Launcher() as launcher:
+        yield launcher
 
-    def undisturbed(arguments: Sequence[str]) -> None:
-        assert mmkgc(*arguments).code == 0
 
-    rng = random.Random(0)
-    threads = torch.get_num_threads()
-    try:
-        for (job, _), kills in zip(usual_jobs(tmp_path, epochs=60), (2, 3, 1, 3), strict=True):
-            tally = Tally(job.arguments[0])
-            torment(job, kills, rng, tally, undisturbed, usual=3.0)
-            assert tally.places.total() == kills
-            assert str(tally).startswith(f"{tally.name}: ")
-    finally:
-        torch.set_num_threads(threads)
+def test_kills_lose_nothing(tmp_path: Path, launcher: Launcher) -> None:
+    """A short `make kill`."""
+    tallies = []
+    for job, kills in zip(few_jobs(tmp_path, launcher.run, 20), (2, 4, 2, 2, 3), strict=True):
+        tally = Tally(job.name)
+        kill_repeatedly(job, kills, random.Random(0), tally, launcher, mounts=False)
+        assert tally.kills.total() == kills
+        tallies.append(tally)
+    assert {name for tally in tallies for name, _ in tally.kills} >= {
+        "SIGKILL",
+        "SIGTERM",
+        "SIGINT",
+    }
+    assert "| all |" in table(tallies)
+    assert launcher.orphans() == []
+
+
+def disturbance(
+    name: str, target: str = "process", *, new_interpreter: bool = False
+) -> Disturbance:
+    return Disturbance(name, target, 0.0, False, new_interpreter, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("sent", "outcome", "message"),
+    [
+        (disturbance("SIGTERM"), Outcome(1, "error: x", True), r"exit code of \[0, 143\]"),
+        (disturbance("SIGINT"), Outcome(130, "", True), "ends without a message"),
+        (disturbance("SIGINT"), Outcome(130, "error: a\nerror: b", True), "more than one error"),
+        (disturbance("SIGTERM"), Outcome(-15, "", True), r"exit code of \[0, 143\]"),
+        (disturbance("SIGHUP"), Outcome(0, "Traceback (most", True), "a traceback"),
+        (disturbance("SIGKILL"), Outcome(3, "error: x", False), r"exit code of \[0\]"),
+        (disturbance("SIGKILL", "child"), Outcome(3, "error: x", True), "a child was killed"),
+        (
+            disturbance("SIGINT", new_interpreter=True),
+            Outcome(1, 'Traceback (most\n  File "x/mmkgc_cli/app.py"', True),
+            "a traceback",
+        ),
+    ],
+)
+def test_a_wrong_end_is_named(sent: Disturbance, outcome: Outcome, message: str) -> None:
+    with pytest.raises(Violation, match=message):
+        check_outcome(sent, outcome, Tally("x"))
+
+
+@pytest.mark.parametrize(
+    ("sent", "outcome"),
+    [
+        (disturbance("SIGTERM"), Outcome(143, "error: terminated", True)),
+        (disturbance("SIGINT twice"), Outcome(-signal.SIGINT, "error: interrupted", True)),
+        (disturbance("SIGKILL"), Outcome(-signal.SIGKILL, "", True)),
+        (disturbance("SIGHUP"), Outcome(0, "done", True)),
+        (disturbance("SIGTERM", "child"), Outcome(4, "error: a\nerror: b", True)),
+    ],
+)
+def test_a_right_end_is_accepted(sent: Disturbance, outcome: Outcome) -> None:
+    check_outcome(sent, outcome, Tally("x"))
+
+
+def test_a_process_that_ignores_signals_is_named(
+    launcher: Launcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command is stopped before its signal, so it cannot react."""
+    monkeypatch.setattr("tests.kill.launching.SECONDS_TO_STOP", 0.2)
+    stopped = disturbance("SIGTERM", new_interpreter=True)
+    monkeypatch.setitem(launching.SIGNALS, "SIGTERM", signal.SIGSTOP)
+    with pytest.raises(Violation, match="still running after 0 s"):
+        launcher.attempt(["doctor"], Path(), stopped)
+    assert launcher.orphans() == []
+
+
+def test_all_kills_are_distributed() -> None:
+    jobs = [Job(f"{group} {i}", [group], Path()) for group in SHARES for i in range(3)]
+    for kills in (1, 10, 1000):
+        counts = distribute(jobs, kills, random.Random(0))
+        assert sum(counts.values()) == kills
+    groups = Counter({group: sum(counts[f"{group} {i}"] for i in range(3)) for group in SHARES})
+    assert all(abs(groups[group] - 10 * share) < 1 for group, share in SHARES.items())
 
 
 @pytest.fixture
@@ -45,7 +121,8 @@ def job(graph: Graph, tmp_path: Path) -> Job:
     config = resolve("rotate", load_scorer("rotate").Config, overrides=settings)
     run = RunDirectory(tmp_path / "run")
     run_training(config, tmp_path / "graph", run)
-    return Job(["train", "rotate", "--graph", "graph", "--run", str(run.path)], run.path)
+    arguments = ["train", "rotate", "--graph", "graph", "--run", str(run.path)]
+    return Job("train rotate", arguments, run.path, is_resumed=True)
 
 
 @pytest.mark.parametrize(
@@ -54,18 +131,18 @@ def job(graph: Graph, tmp_path: Path) -> Job:
         ("model.safetensors", b"half", "model.safetensors cannot be read"),
         ("environment.json", b'{"mmkgc": "0', "environment.json cannot be read"),
         ("trace.jsonl", b"{torn\n{}\n", "trace.jsonl cannot be read"),
-        ("trace.jsonl", b'{"event": "epoch", "epoch": 2}\n', "tells of other epochs"),
+        ("trace.jsonl", b'{"event": "epoch", "epoch": 2}\n', "has other epochs"),
         ("config.toml", b"seed = 1\n", "config.toml is not what an undisturbed command writes"),
         ("other.txt", b"", "other.txt is not what an undisturbed command writes"),
-        ("environment.json", None, "environment.json was there before and is gone"),
+        ("environment.json", None, "environment.json existed before and is gone"),
         ("checkpoints", None, "checkpoint: went back"),
     ],
 )
-def test_what_is_wrong_after_a_kill_is_named(
+def test_a_fault_after_a_kill_is_named(
     job: Job, tmp_path: Path, name: str, content: bytes | None, message: str
 ) -> None:
-    watch = Watch(job, tmp_path / "nothing")
-    watch.look()
+    check = FolderCheck(job, tmp_path / "nothing")
+    check.check_after_kill()
     path = job.folder / name
     if content is not None:
         path.write_bytes(content)
@@ -73,26 +150,26 @@ def test_what_is_wrong_after_a_kill_is_named(
         shutil.rmtree(path)
     else:
         path.unlink()
-    with pytest.raises(Broken, match=message):
-        watch.look()
+    with pytest.raises(Violation, match=message):
+        check.check_after_kill()
 
 
-def test_what_is_wrong_in_the_end_is_named(job: Job, tmp_path: Path) -> None:
-    watch = Watch(job, tmp_path / "nothing")
-    watch.end()
+def test_a_fault_at_the_end_is_named(job: Job, tmp_path: Path) -> None:
+    check = FolderCheck(job, tmp_path / "nothing")
+    check.check_at_end()
     torn = job.folder / "checkpoints" / ".000000000001.safetensors.host-1.tmp"
     torn.write_bytes(b"")
-    with pytest.raises(Broken, match=r"000000000001.safetensors.host-1.tmp was never swept"):
-        watch.end()
+    with pytest.raises(Violation, match=r"000000000001.safetensors.host-1.tmp was never removed"):
+        check.check_at_end()
     (job.folder / "environment.json").unlink()
-    with pytest.raises(Broken, match=r"environment.json is missing in the end"):
-        watch.end()
+    with pytest.raises(Violation, match=r"environment.json is missing at the end"):
+        check.check_at_end()
 
 
 def test_epochs_lost_beyond_an_interval_are_named(job: Job) -> None:
     assert unsaved_epochs(job.folder) == 0
     shutil.rmtree(job.folder / "checkpoints")
-    with pytest.raises(Broken, match=r"4 epochs \(1 to 4\) over .* are lost"):
+    with pytest.raises(Violation, match=r"4 epochs \(1 to 4\) over .* are lost"):
         unsaved_epochs(job.folder)
 
 

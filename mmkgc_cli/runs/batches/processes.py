@@ -273,7 +273,10 @@ def serve() -> None:
             _reap(channel, children)
         if channel.fileno() not in readable:
             continue
-        data, descriptors, _, _ = socket.recv_fds(channel, MESSAGE_BYTES, MOST_DESCRIPTORS)
+        try:
+            data, descriptors, _, _ = socket.recv_fds(channel, MESSAGE_BYTES, MOST_DESCRIPTORS)
+        except ConnectionResetError:  # the batch was killed with unread messages
+            os._exit(0)
         if not data:  # the batch has ended; its steps go on and hold its locks
             os._exit(0)
         request = json.loads(data)
