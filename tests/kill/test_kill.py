@@ -23,21 +23,23 @@ from tests.kill.launching import Disturbance, Launcher, Outcome
 from tests.kill.run import distribute, job_of, prepare_process, table
 
 
-@pytest.fixture
-def launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Launcher]:
+@pytest.fixture(scope="module")
+def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
     """A server that forks commands; its environment is that of `make kill`."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("OMP_NUM_THREADS", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
-        monkeypatch.setenv(name, "")  # restored at the end
-    prepare_process(tmp_path)
-    with Launcher() as launcher:
-        yield launcher
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("kill")
+        patch.chdir(folder)
+        for name in ("OMP_NUM_THREADS", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
+            patch.setenv(name, "")  # restored at the end
+        prepare_process(folder)
+        with Launcher() as launcher:
+            yield launcher
 
 
 def test_kills_lose_nothing(tmp_path: Path, launcher: Launcher) -> None:
     """A short `make kill`."""
     tallies = []
-    for job, kills in zip(few_jobs(tmp_path, launcher.run, 20), (2, 4, 2, 2, 3), strict=True):
+    for job, kills in zip(few_jobs(tmp_path, launcher.run, 12), (2, 3, 1, 2, 2), strict=True):
         tally = Tally(job.name)
         kill_repeatedly(job, kills, random.Random(0), tally, launcher, mounts=False)
         assert tally.kills.total() == kills
