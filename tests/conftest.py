@@ -81,6 +81,7 @@ def mmkgc(
     Tests that need a process of their own (signals, limits, environments) use `command`.
     """
     from mmkgc_cli.app import main
+    from mmkgc_cli.state import notices
 
     monkeypatch.chdir(tmp_path)
 
@@ -88,6 +89,7 @@ def mmkgc(
         capfd.readouterr()
         monkeypatch.setattr(sys, "argv", ["mmkgc", *map(str, arguments)])
         before = signal.getsignal(signal.SIGTERM)
+        trust = os.environ.get("MMKGC_TRUST_PLUGINS", "")
         try:
             main()
             code = 0
@@ -95,6 +97,8 @@ def mmkgc(
             code = int(error.code or 0)
         finally:
             signal.signal(signal.SIGTERM, before)
+            notices.receiver = None
+            os.environ["MMKGC_TRUST_PLUGINS"] = trust  # commands extend it for their children
         out, err = capfd.readouterr()
         assert "Traceback" not in err, err
         return Outcome(code, out, err)
@@ -145,12 +149,16 @@ def _own_cache(
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """No test reads or fills the user's cache, or another test's; nor does it see their plugins."""
+    """No test reads or fills the user's cache, or another test's; nor does it see their plugins.
+
+    Plugins of tests are trusted; tests of trust (tests/test_trust.py) take that back.
+    """
     name = hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:16]
     monkeypatch.setenv("MMKGC_HOME", str(tmp_path_factory.getbasetemp() / f"home-{name}"))
     monkeypatch.delenv("MMKGC_OFFLINE", raising=False)
     monkeypatch.delenv("MMKGC_SCORERS", raising=False)
     monkeypatch.delenv("MMKGC_SAMPLERS", raising=False)
+    monkeypatch.setenv("MMKGC_TRUST_PLUGINS", "1")
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,8 @@ LAYERS = [
     {"nn"},
     {"kg"},
     {"ops"},
-    {"state", "plugins"},
+    {"plugins"},
+    {"state"},
     {"errors", "sides", "text", "__init__"},
 ]
 DEPTH = {room: depth for depth, rooms in enumerate(LAYERS) for room in rooms}

@@ -19,6 +19,7 @@ import typer
 
 from mmkgc_cli import __version__
 from mmkgc_cli.errors import Interrupted, MmkgcError, is_out_of_memory
+from mmkgc_cli.state import notices
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -116,6 +117,7 @@ def guarded(app: typer.Typer) -> None:
         # A terminal that cannot show a name gets an escape, not a crash.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    notices.receiver = say
     try:
         app()
     except MmkgcError as error:

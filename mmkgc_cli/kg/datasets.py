@@ -15,9 +15,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from mmkgc_cli.errors import DataError, UsageError, nearest
-from mmkgc_cli.kg.downloads import Cache, Unavailable, home, sha256_of
+from mmkgc_cli.kg.downloads import Cache, Unavailable, sha256_of
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.modality_files import SHA256, FeatureFile, TableFile, UpstreamFile
+from mmkgc_cli.state import home
 
 ELEMENTS = "elements"
 UPSTREAM = "upstream"
@@ -139,7 +140,7 @@ def unknown_dataset(name: str) -> UsageError:
 
 def cache_folder(name: str) -> Path:
     """The folder with the downloads of a benchmark, which its variants share."""
-    return home() / "datasets" / published_name(name)
+    return home.cache_folder() / "datasets" / published_name(name)
 
 
 def fetch_files(
