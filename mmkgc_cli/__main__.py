@@ -1,12 +1,22 @@
-"""``python -m mmkgc_cli``."""
+"""The entry point of the console script and of ``python -m mmkgc_cli``."""
 
 import sys
 
 # `python -m` searches the working directory first, where a downloaded `random.py` may lie. The
 # package itself has been found, wherever it is.
-if not sys.flags.safe_path and sys.path:
+if __name__ == "__main__" and not sys.flags.safe_path and sys.path:
     del sys.path[0]
 
-from mmkgc_cli.app import main
+from mmkgc_cli.state import interrupts
 
-main()
+
+def main() -> None:
+    """Runs the command line; signals are handled from the first import on."""
+    interrupts.install()
+    from mmkgc_cli.app import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -88,7 +88,8 @@ def mmkgc(
     def run(*arguments: str | Path) -> Outcome:
         capfd.readouterr()
         monkeypatch.setattr(sys, "argv", ["mmkgc", *map(str, arguments)])
-        before = signal.getsignal(signal.SIGTERM)
+        before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+        hook = sys.unraisablehook
         trust = os.environ.get("MMKGC_TRUST_PLUGINS", "")
         try:
             main()
@@ -96,7 +97,9 @@ def mmkgc(
         except SystemExit as error:
             code = int(error.code or 0)
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            sys.unraisablehook = hook
             notices.receiver = None
             os.environ["MMKGC_TRUST_PLUGINS"] = trust  # commands extend it for their children
         out, err = capfd.readouterr()

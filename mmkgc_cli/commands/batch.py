@@ -245,7 +245,7 @@ def results(
     table = rows(BatchFolder(folder))
     gains = [] if against is None else summary.gains(table, against)
     if as_csv:
-        out.file.write(summary.as_csv(table))
+        out.write_data(summary.as_csv(table))
     elif as_json:
         groups = [{**asdict(g), "varied": dict(g.varied)} for g in summary.groups(table)]
         objects = [{**asdict(g), "varied": dict(g.varied), "verdict": g.verdict} for g in gains]
