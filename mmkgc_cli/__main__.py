@@ -1,5 +1,22 @@
-"""``python -m mmkgc_cli``."""
+"""The entry point of the console script and of ``python -m mmkgc_cli``."""
 
-from mmkgc_cli.app import main
+import sys
 
-main()
+# `python -m` searches the working directory first, where a downloaded `random.py` may lie. The
+# package itself has been found, wherever it is.
+if __name__ == "__main__" and not sys.flags.safe_path and sys.path:
+    del sys.path[0]
+
+from mmkgc_cli.state import interrupts
+
+
+def main() -> None:
+    """Runs the command line; signals are handled from the first import on."""
+    interrupts.install()
+    from mmkgc_cli.app import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

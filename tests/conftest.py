@@ -81,20 +81,25 @@ def mmkgc(
     Tests that need a process of their own (signals, limits, environments) use `command`.
     """
     from mmkgc_cli.app import main
+    from mmkgc_cli.state import interrupts, notices
 
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str | Path) -> Outcome:
         capfd.readouterr()
         monkeypatch.setattr(sys, "argv", ["mmkgc", *map(str, arguments)])
-        before = signal.getsignal(signal.SIGTERM)
+        before = {number: signal.getsignal(number) for number in interrupts.SIGNALS}
+        trust = os.environ.get("MMKGC_TRUST_PLUGINS", "")
         try:
             main()
             code = 0
         except SystemExit as error:
             code = int(error.code or 0)
         finally:
-            signal.signal(signal.SIGTERM, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            notices.receiver = None
+            os.environ["MMKGC_TRUST_PLUGINS"] = trust  # commands extend it for their children
         out, err = capfd.readouterr()
         assert "Traceback" not in err, err
         return Outcome(code, out, err)
@@ -145,12 +150,16 @@ def _own_cache(
     request: pytest.FixtureRequest,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """No test reads or fills the user's cache, or another test's; nor does it see their plugins."""
+    """No test reads or fills the user's cache, or another test's; nor does it see their plugins.
+
+    Plugins of tests are trusted; tests of trust (tests/test_trust.py) take that back.
+    """
     name = hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:16]
     monkeypatch.setenv("MMKGC_HOME", str(tmp_path_factory.getbasetemp() / f"home-{name}"))
     monkeypatch.delenv("MMKGC_OFFLINE", raising=False)
     monkeypatch.delenv("MMKGC_SCORERS", raising=False)
     monkeypatch.delenv("MMKGC_SAMPLERS", raising=False)
+    monkeypatch.setenv("MMKGC_TRUST_PLUGINS", "1")
 
 
 @pytest.fixture(autouse=True)

@@ -22,8 +22,10 @@ LAYERS = [
     {"nn"},
     {"kg"},
     {"ops"},
-    {"state", "plugins"},
-    {"errors", "sides", "text", "__init__"},
+    {"plugins"},
+    {"state"},
+    {"errors"},
+    {"sides", "text", "__init__"},
 ]
 DEPTH = {room: depth for depth, rooms in enumerate(LAYERS) for room in rooms}
 # What the package never imports; scorers are found by name, by the registry.

@@ -7,18 +7,19 @@ import functools
 import io
 import json
 import os
-import signal
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
 from mmkgc_cli import __version__
-from mmkgc_cli.errors import Interrupted, MmkgcError, is_out_of_memory
+from mmkgc_cli.errors import MmkgcError, is_out_of_memory
+from mmkgc_cli.state import interrupts, notices
+from mmkgc_cli.text import printable as printable
+from mmkgc_cli.text import printable_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,8 +39,15 @@ class Output:
 
     @property
     def file(self) -> TextIO:
-        """Where the output goes now."""
+        """Where the output goes now; escapes what is not printable (see `PrintableStream`)."""
         return sys.stderr if self._stderr else sys.stdout
+
+    def write_data(self, text: str) -> None:
+        """Writes text for programs, unchanged unless it goes to a terminal."""
+        file = (
+            self.file if self.file.isatty() else getattr(self.file, "rich_proxied_file", self.file)
+        )
+        file.write(text)
 
     @property
     def is_terminal(self) -> bool:
@@ -55,23 +63,46 @@ class Output:
     @functools.cached_property
     def console(self) -> Console:
         """The stream for rich."""
-        from rich.console import Console
+        from mmkgc_cli.commands._console import PrintableConsole
 
         cut = self._stderr or self.file.isatty()
-        return Console(
+        return PrintableConsole(
             stderr=self._stderr, highlight=False, markup=False, emoji=False, soft_wrap=True,
             width=None if cut else UNLIMITED,
         )  # fmt: skip
 
     def print(self, value: Any = "") -> None:
         """Writes a line of text, or anything that rich can render."""
-        plain = isinstance(value, str) and all(map(str.isprintable, value.split("\n")))
         # A console that exists may be drawing a progress bar, which only it can move.
-        if plain and "console" not in vars(self):
+        if isinstance(value, str) and "console" not in vars(self):
             self.file.write(f"{value}\n")
             self.file.flush()
         else:
             self.console.print(value)
+
+
+class PrintableStream:
+    """A text stream that shows control characters, and marks that reorder or hide text, as escapes.
+
+    Names, messages of servers and paths come from other people; on a terminal, they must not move
+    the cursor, change colours or imitate other lines. Rich writes to the stream behind it.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.rich_proxied_file = stream
+
+    def write(self, text: str) -> int:
+        """Writes `text`; line feeds and tabs stay."""
+        self.rich_proxied_file.write(printable(text, keep="\n\t"))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Writes each line."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.rich_proxied_file, name)
 
 
 def _may_be_terminal(file: TextIO) -> bool:
@@ -110,12 +141,21 @@ def version_callback(
 
 def guarded(app: typer.Typer) -> None:
     """Runs the app and turns errors into one line and an exit code."""
-    # SIGTERM unwinds like Ctrl-C, so that temporary files go; training has its own handler.
-    signal.signal(signal.SIGTERM, _terminate)
+    interrupts.install()
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a name gets an escape, not a crash.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    notices.receiver = say
+    stdout, stderr = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = PrintableStream(stdout), PrintableStream(stderr)
+    try:
+        _run(app)
+    finally:
+        sys.stdout, sys.stderr = stdout, stderr
+
+
+def _run(app: typer.Typer) -> None:
     try:
         app()
     except MmkgcError as error:
@@ -125,6 +165,7 @@ def guarded(app: typer.Typer) -> None:
     except SystemExit as error:
         if error.code == 130:  # typer turns Ctrl-C into an exit without a message
             _fail(error, 130, "interrupted")
+        interrupts.ignore()
         raise
     except BrokenPipeError:
         # The reader closed the pipe; without this, Python reports it again at exit.
@@ -148,13 +189,10 @@ def guarded(app: typer.Typer) -> None:
         )  # fmt: skip
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Interrupted("terminated by a signal", number, fix="run the same command again")
-
-
 def _fail(error: BaseException, code: int, message: str | None = None) -> None:
+    interrupts.ignore()
     with contextlib.suppress(BrokenPipeError):
-        for line in (message or str(error)).splitlines():
+        for line in (message or str(error)).split("\n"):
             log.print(_in_colour(line) if log.is_terminal else f"error: {line}")
         if os.environ.get(DEBUG):
             traceback.print_exception(error)
@@ -176,12 +214,8 @@ def print_json(value: Any) -> None:
     """Prints one JSON object on stdout."""
     # JSON escapes where the stream cannot encode a character; those of Python are no JSON.
     ascii_only = (sys.stdout.encoding or "").casefold() not in ("utf-8", "utf8")
-    sys.stdout.write(json.dumps(value, ensure_ascii=ascii_only, allow_nan=False) + "\n")
-
-
-def printable(text: str) -> str:
-    """The text with control characters escaped, so that it stays on one line of a terminal."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    text = json.dumps(value, ensure_ascii=ascii_only, allow_nan=False)
+    sys.stdout.write(printable_json(text) + "\n")
 
 
 def table(

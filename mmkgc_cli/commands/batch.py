@@ -20,6 +20,7 @@ from mmkgc_cli.commands._batch_view import (
     print_status,
 )
 from mmkgc_cli.commands._help import Command, examples
+from mmkgc_cli.commands._plugins_flag import TrustPluginsFlag
 from mmkgc_cli.commands._shell import JsonFlag, out, print_json, say
 from mmkgc_cli.errors import MmkgcError, UsageError
 from mmkgc_cli.text import counted
@@ -113,6 +114,7 @@ def run(
         bool,
         typer.Option("--measure", help="With --dry-run: estimate the time from a few steps."),
     ] = False,
+    trust_plugins: TrustPluginsFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Run the jobs of RECIPE that have not ended.
@@ -243,7 +245,7 @@ def results(
     table = rows(BatchFolder(folder))
     gains = [] if against is None else summary.gains(table, against)
     if as_csv:
-        out.file.write(summary.as_csv(table))
+        out.write_data(summary.as_csv(table))
     elif as_json:
         groups = [{**asdict(g), "varied": dict(g.varied)} for g in summary.groups(table)]
         objects = [{**asdict(g), "varied": dict(g.varied), "verdict": g.verdict} for g in gains]

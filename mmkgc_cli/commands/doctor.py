@@ -65,7 +65,7 @@ def diagnose() -> dict[str, Any]:
     import torch
 
     from mmkgc_cli import ops
-    from mmkgc_cli.kg.downloads import home
+    from mmkgc_cli.state.home import cache_folder, config_folder
 
     library = ops.library()
     devices = ["cpu"] + [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -102,7 +102,11 @@ def diagnose() -> dict[str, Any]:
         },
         "devices": devices,
         "threads": torch.get_num_threads(),
-        "folders": {"package": str(Path(__file__).resolve().parent.parent), "cache": str(home())},
+        "folders": {
+            "package": str(Path(__file__).resolve().parent.parent),
+            "cache": str(cache_folder()),
+            "configuration": str(config_folder()),
+        },
         "extras": {purpose: _extra(*extra) for purpose, extra in EXTRAS.items()},
         "missing": missing,
     }

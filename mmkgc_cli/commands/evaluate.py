@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from mmkgc_cli.commands._help import examples
+from mmkgc_cli.commands._plugins_flag import TrustPluginsFlag
 from mmkgc_cli.commands._shell import Device, JsonFlag, out, print_json, say, table
 
 METRICS = ("mrr", "mr", "hits@1", "hits@3", "hits@10", "amri")
@@ -34,6 +35,7 @@ def evaluate(
     ] = None,
     device: Annotated[Device, typer.Option(help="Device to rank on.")] = Device.auto,
     split: Annotated[Split, typer.Option(help="Split to rank.")] = Split.test,
+    trust_plugins: TrustPluginsFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Rank both sides of every triple and write results.json.

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from mmkgc_cli.commands._help import examples
+from mmkgc_cli.commands._plugins_flag import TrustPluginsFlag
 from mmkgc_cli.commands._shell import JsonFlag, out, print_json, table
 
 MAX_EPOCHS = 12  # evenly spaced epochs of the history
@@ -24,6 +25,7 @@ def inspect(
     graph: Annotated[
         Path | None, typer.Option(help="Directory of the graph, if it has moved.")
     ] = None,
+    trust_plugins: TrustPluginsFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Show mixture weights and the entropy of negatives of RUN.

@@ -10,6 +10,7 @@ import typer
 
 from mmkgc_cli.commands._features_flag import FeaturesOption, stores
 from mmkgc_cli.commands._help import examples
+from mmkgc_cli.commands._plugins_flag import TrustPluginsFlag
 from mmkgc_cli.commands._shell import Device, JsonFlag, out, print_json, say, table
 from mmkgc_cli.errors import UsageError
 
@@ -38,6 +39,7 @@ def profile(
         list[str] | None,
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set any setting; repeatable."),
     ] = None,
+    trust_plugins: TrustPluginsFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Time the parts of a training step.

@@ -11,6 +11,7 @@ import typer
 
 from mmkgc_cli.commands import scorers_check
 from mmkgc_cli.commands._help import Command, examples
+from mmkgc_cli.commands._plugins_flag import TrustPluginsFlag
 from mmkgc_cli.commands._shell import Device, JsonFlag, out, print_json, printable, say, table
 
 app = typer.Typer(
@@ -146,11 +147,16 @@ def new(
     folder: Annotated[Path, typer.Option(help="Directory to write to.")] = Path("scorers"),
     as_json: JsonFlag = False,
 ) -> None:
-    """Write a working template of a scorer and its test."""
+    """Write a working template of a scorer and its test.
+
+    The file is trusted, also after you edit it (see mmkgc plugins).
+    """
+    from mmkgc_cli.plugins.trust import trust
     from mmkgc_cli.scoring.registry import SCORERS
     from mmkgc_cli.scoring.scaffold import write_scorer
 
     scorer, test = write_scorer(name, kind.value, folder)
+    trust([scorer], edits=True)
     if as_json:
         print_json({"scorer": str(scorer), "test": str(test), "kind": kind.value})
         return
@@ -202,6 +208,7 @@ def bench(
         list[str] | None,
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set any setting; repeatable."),
     ] = None,
+    trust_plugins: TrustPluginsFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure training and ranking speed, alternating with RotatE."""

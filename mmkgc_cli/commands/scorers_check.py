@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mmkgc_cli.commands._plugins_flag import TrustPluginsFlag
 from mmkgc_cli.commands._shell import JsonFlag, out, print_json, say, table
 from mmkgc_cli.errors import UsageError
 
@@ -21,6 +22,7 @@ def check(
             help="Setting of the scorer; without any, the check uses small sizes.",
         ),
     ] = None,
+    trust_plugins: TrustPluginsFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Check that scorer NAME follows the scorer contract.

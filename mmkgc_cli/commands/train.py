@@ -12,6 +12,7 @@ import typer
 
 from mmkgc_cli.commands._features_flag import FeaturesOption, stores
 from mmkgc_cli.commands._help import examples
+from mmkgc_cli.commands._plugins_flag import TrustPluginsFlag
 from mmkgc_cli.commands._shell import Device, JsonFlag, log, out, print_json, say
 from mmkgc_cli.errors import UsageError
 from mmkgc_cli.training.loop import Callback
@@ -114,6 +115,7 @@ def train(
         bool,
         typer.Option("--dry-run", help="Only estimate time, memory and disk."),
     ] = False,
+    trust_plugins: TrustPluginsFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Train SCORER and write a run directory.

@@ -7,7 +7,6 @@ An entry is either a published benchmark (`Dataset`) or derived from one (`Varia
 from __future__ import annotations
 
 import functools
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,9 +14,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from mmkgc_cli.errors import DataError, UsageError, nearest
-from mmkgc_cli.kg.downloads import Cache, Unavailable, home, sha256_of
+from mmkgc_cli.kg.downloads import Cache, Unavailable, sha256_of
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.modality_files import SHA256, FeatureFile, TableFile, UpstreamFile
+from mmkgc_cli.state import home
+from mmkgc_cli.state.atomic import read_text
+from mmkgc_cli.state.parsing import parse_toml
 
 ELEMENTS = "elements"
 UPSTREAM = "upstream"
@@ -79,8 +81,7 @@ def _registry_path() -> Path:
 
 @functools.cache
 def _document() -> dict[str, Any]:
-    with _registry_path().open("rb") as file:
-        return tomllib.load(file)
+    return parse_toml(read_text(_registry_path()), str(_registry_path()))
 
 
 @functools.cache
@@ -139,7 +140,7 @@ def unknown_dataset(name: str) -> UsageError:
 
 def cache_folder(name: str) -> Path:
     """The folder with the downloads of a benchmark, which its variants share."""
-    return home() / "datasets" / published_name(name)
+    return home.cache_folder() / "datasets" / published_name(name)
 
 
 def fetch_files(

@@ -25,7 +25,6 @@ from mmkgc_cli.state.atomic import make_folder, storage_errors
 if TYPE_CHECKING:
     import requests
 
-HOME = "MMKGC_HOME"
 OFFLINE = "MMKGC_OFFLINE"
 _CHUNK = 1 << 16
 _SLOWEST = 1024  # bytes that must arrive within the timeout
@@ -35,21 +34,6 @@ _FIX_URL = "pass the path or the https address of a file or an archive"
 
 # Name of the file, bytes received, total bytes (None when the server does not announce them).
 Progress = Callable[[str, int, int | None], None]
-
-
-def home() -> Path:
-    """The folder for caches: ``MMKGC_HOME``, or the user's cache folder of the system."""
-    import platformdirs
-
-    folder = os.environ.get(HOME)
-    if not folder:
-        return platformdirs.user_cache_path("mmkgc")
-    try:
-        return Path(folder).expanduser()
-    except RuntimeError as error:
-        raise UsageError(
-            f"{HOME}={folder}: {error}", fix=f"set {HOME} to the path of a folder"
-        ) from None
 
 
 def is_url(source: str) -> bool:

@@ -10,9 +10,10 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mmkgc_cli.errors import DataError
-from mmkgc_cli.kg.downloads import Cache, Unavailable, home, public, sha256_of
+from mmkgc_cli.kg.downloads import Cache, Unavailable, public, sha256_of
 from mmkgc_cli.kg.readers.lines import require_folder
 from mmkgc_cli.state.atomic import read_text, write_text
+from mmkgc_cli.state.home import cache_folder
 
 SHA256 = r"^[0-9a-f]{64}$"
 _PAGE = re.compile(rb"\s*<(!doctype html|html|head)\b", re.IGNORECASE)
@@ -97,7 +98,7 @@ def obtain_upstream(
                     fix="get the published file, or pass --allow-unverified to use this one",
                 )
             return path
-    cache = dataclasses.replace(cache, folder=home() / "upstream")
+    cache = dataclasses.replace(cache, folder=cache_folder() / "upstream")
     try:
         return cache.fetch([file.url, *file.mirrors], name, file.sha256)
     except Unavailable as error:

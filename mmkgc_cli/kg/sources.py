@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 from mmkgc_cli.errors import DataError, UsageError
 from mmkgc_cli.kg.archives import is_packed, unpacked
 from mmkgc_cli.kg.datasets import Dataset, fetch_files
-from mmkgc_cli.kg.downloads import Cache, file_name, home, is_url, public, sha256_of
+from mmkgc_cli.kg.downloads import Cache, file_name, is_url, public, sha256_of
 from mmkgc_cli.kg.readers.lines import require_folder
+from mmkgc_cli.state.home import cache_folder
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +66,7 @@ def user_source(source: str, sha256: str | None, cache: Cache) -> Iterator[Sourc
 
 
 def _folder_of(url: str) -> Path:
-    return home() / "urls" / hashlib.sha256(url.encode()).hexdigest()[:16]
+    return cache_folder() / "urls" / hashlib.sha256(url.encode()).hexdigest()[:16]
 
 
 @contextlib.contextmanager

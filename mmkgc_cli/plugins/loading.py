@@ -15,15 +15,24 @@ from mmkgc_cli.plugins.checks import check_arguments, check_description
 from mmkgc_cli.plugins.kinds import Complaint, Plugin, PluginKind, T
 from mmkgc_cli.plugins.source import import_failure, line_of
 from mmkgc_cli.plugins.tracebacks import register
+from mmkgc_cli.plugins.trust import require_trust
 
 
-def load_plugin(kind: PluginKind[T], plugin: Plugin) -> type[T]:
+def load_plugin(kind: PluginKind[T], plugin: Plugin, *, trusted: bool = False) -> type[T]:
     """The class of a plugin that was found.
 
+    Args:
+        kind: its kind.
+        plugin: where it is.
+        trusted: run its code without asking `trust`.
+
     Raises:
-        DataError: for a broken plugin: file and line, member, expected and got.
+        DataError: for a plugin that is not trusted, or broken: file and line, member, expected and
+            got.
     """
     source = b"" if plugin.module else plugin.read()
+    if not trusted:
+        require_trust(kind.noun, plugin, source)
     register(plugin)
     try:
         # The output of a command is not the place for what a plugin prints.

@@ -24,17 +24,19 @@ class PluginRegistry(PluginKind[T]):
 
         Raises:
             UsageError: for an unknown name.
-            DataError: for a broken plugin: file and line, member, expected and got.
+            DataError: for a plugin that is not trusted, or broken: file and line, member, expected
+                and got.
         """
         return load_plugin(self, require(self, name))
 
     def load_file(self, file: Path) -> type[T]:
-        """The class of the plugin in `file`, which may be in any folder.
+        """The class of the plugin in `file`, which the caller trusts, in any folder.
 
         Raises:
-            DataError: as `load`.
+            DataError: for a broken plugin, as `load`.
         """
-        return load_plugin(self, Plugin(file.stem, str(file.parent), file.absolute()))
+        plugin = Plugin(file.stem, str(file.parent), file.absolute())
+        return load_plugin(self, plugin, trusted=True)
 
     def declared_settings(self, name: str) -> type[BaseModel] | None:
         """The settings of the plugin `name`, read from its source; see `declarations`.

@@ -181,7 +181,8 @@ def _git(*arguments: str) -> str | None:
         return None
     try:
         process = subprocess.run(
-            ["git", "-C", str(root), *arguments],
+            # The configuration of a repository may name programs that `git status` starts.
+            ["git", "-c", "core.fsmonitor=false", "-C", str(root), *arguments],
             capture_output=True, text=True, timeout=10, check=True,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mmkgc_cli.errors import DataError
-from mmkgc_cli.plugins import BUILT_IN, PluginKind, discover, find
+from mmkgc_cli.plugins import BUILT_IN, Plugin, PluginKind, discover, find
+from mmkgc_cli.plugins.trust import keep_version
 from mmkgc_cli.runs.config import from_toml, read_config_file, read_record, require_present_form
 from mmkgc_cli.runs.directory import RunDirectory
 from mmkgc_cli.runs.sections import PluginConfig, RunConfig
@@ -34,6 +35,21 @@ def with_plugin_records(config: RunConfig) -> RunConfig:
     """The configuration with the records of the files that its plugins come from."""
     sampler = plugin_of(SAMPLERS, config.negatives.sampler) if config.negatives else None
     return replace(config, plugin=plugin_of(SCORERS, config.scorer), sampler_plugin=sampler)
+
+
+def plugins_of(config: RunConfig) -> list[tuple[str, Plugin]]:
+    """The plugins that a configuration names and that exist, each with the noun of its kind."""
+    named: list[tuple[PluginKind[Any], str]] = [(SCORERS, config.scorer)]
+    if config.negatives:
+        named.append((SAMPLERS, config.negatives.sampler))
+    found = [(kind.noun, find(kind, name)) for kind, name in named]
+    return [(noun, plugin) for noun, plugin in found if plugin is not None]
+
+
+def keep_plugin_versions(config: RunConfig) -> None:
+    """Remembers the present content of plugin files that are trusted by their paths."""
+    for _, plugin in plugins_of(config):
+        keep_version(plugin)
 
 
 def names_taken(scorer: str, sampler: str) -> list[str]:

@@ -20,7 +20,11 @@ from mmkgc_cli.runs.directory import RunDirectory, environment
 from mmkgc_cli.runs.driver import Job, drive
 from mmkgc_cli.runs.features import features_to_resume, read_features, with_store_records
 from mmkgc_cli.runs.inspection import entropy_probe
-from mmkgc_cli.runs.plugins import config_to_resume, with_plugin_records
+from mmkgc_cli.runs.plugins import (
+    config_to_resume,
+    keep_plugin_versions,
+    with_plugin_records,
+)
 from mmkgc_cli.runs.restore import load_same_graph
 from mmkgc_cli.runs.sections import GraphConfig, RunConfig
 from mmkgc_cli.state.atomic import write_json, write_text
@@ -80,6 +84,7 @@ def run_training(
         order_id=graph.order_id,
     )
     config = with_plugin_records(dataclasses.replace(config, graph=section))
+    keep_plugin_versions(config)
     features = read_features(config, graph)
     prepared = prepare(config, graph, run.path, features.features)
     config = with_store_records(config, features, prepared.scorer)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from mmkgc_cli.errors import DataError, UsageError
-from mmkgc_cli.kg.downloads import Cache, Unavailable, file_name, home, is_url
+from mmkgc_cli.kg.downloads import Cache, Unavailable, file_name, is_url
+from mmkgc_cli.state.home import cache_folder
 from tests.kg.server import Server, serving
 
 CONTENT = bytes(range(256)) * 800  # larger than one chunk
@@ -232,9 +233,9 @@ def test_a_read_only_cache_is_one_line(server: Server, cache: Cache) -> None:
 
 def test_mmkgc_home_sets_the_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MMKGC_HOME", str(tmp_path))
-    assert home() == tmp_path
+    assert cache_folder() == tmp_path
     monkeypatch.delenv("MMKGC_HOME")
-    assert home().name == "mmkgc"
+    assert cache_folder().name == "mmkgc"
 
 
 @pytest.mark.parametrize(

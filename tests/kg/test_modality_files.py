@@ -13,13 +13,14 @@ from pydantic import ValidationError
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.features.sources import _READERS
 from mmkgc_cli.kg import datasets
-from mmkgc_cli.kg.downloads import Cache, Unavailable, home
+from mmkgc_cli.kg.downloads import Cache, Unavailable
 from mmkgc_cli.kg.modality_files import (
     FeatureFile,
     UpstreamFile,
     obtain_features,
     obtain_upstream,
 )
+from mmkgc_cli.state.home import cache_folder
 from tests.kg.server import Server, serving
 
 COMMIT = r"/[0-9a-f]{40}/"
@@ -193,5 +194,5 @@ def test_upstream_files_share_one_cache(server: Server, cache: Cache) -> None:
     file = UpstreamFile(url=server.url("/a/v.npy"), sha256=SHA, licence="none")
     for _ in range(2):
         path = obtain_upstream("u.txt", file, None, cache)
-        assert path == home() / "upstream" / "u.txt"
+        assert path == cache_folder() / "upstream" / "u.txt"
     assert len(server.requests) == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from mmkgc_cli.completion.maco.settings import MacoSettings
 from mmkgc_cli.errors import DataError, MmkgcError, nearest
-from mmkgc_cli.plugins import declaration, require
+from mmkgc_cli.plugins import Plugin, declaration, find, require, trust
 from mmkgc_cli.runs.batches.recipe import (
     STRATEGIES,
     TRAINED,
@@ -26,6 +26,7 @@ from mmkgc_cli.runs.batches.recipe import (
 )
 from mmkgc_cli.runs.batches.stores import Completed, Masked, digest_of
 from mmkgc_cli.runs.config import SECTIONS, Entry, resolve, without_deselected
+from mmkgc_cli.runs.plugins import plugins_of
 from mmkgc_cli.runs.sections import FeaturesConfig, RunConfig
 from mmkgc_cli.runs.toml_file import Keys, TomlFile, read_toml
 from mmkgc_cli.sampling.registry import SAMPLERS
@@ -75,9 +76,13 @@ class Job:
 def plan(recipe: Recipe) -> list[Job]:
     """All jobs, in the order of the recipe.
 
+    Child processes may then run the plugins of the jobs (`trust.allow_in_children`).
+
     Raises:
-        DataError: with one line for each mistake, even if it is in several jobs.
+        DataError: with one line for each mistake, even if it is in several jobs, or for each
+            plugin file that is not trusted.
     """
+    _require_trust(_scorers_of(recipe))
     planner = _Planner(recipe)
     jobs: dict[str, Job] = {}
     for job in planner.jobs():
@@ -99,7 +104,23 @@ def plan(recipe: Recipe) -> list[Job]:
         raise DataError(
             f"{recipe.file.name}: every job is excluded", fix="remove or narrow an [[exclude]]"
         )
+    plugins = list(dict.fromkeys(pair for job in left for pair in plugins_of(job.config)))
+    _require_trust(plugins)
+    trust.allow_in_children(plugin for _, plugin in plugins)
     return left
+
+
+def _scorers_of(recipe: Recipe) -> list[tuple[str, Plugin]]:
+    """The scorers that a recipe names and that exist, with their noun."""
+    named = [*recipe.batch.scorers, *(entry.selector.scorer for entry in recipe.include)]
+    found = (find(SCORERS, name) for name in dict.fromkeys(filter(None, named)))
+    return [(SCORERS.noun, plugin) for plugin in found if plugin is not None]
+
+
+def _require_trust(plugins: Iterable[tuple[str, Plugin]]) -> None:
+    """Asks before the first job starts, not within a job."""
+    if lines := trust.untrusted(plugins):
+        raise DataError.joined(lines)
 
 
 class _Planner:

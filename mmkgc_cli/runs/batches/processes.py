@@ -30,10 +30,10 @@ from typing import Any, NoReturn, Protocol
 
 import mmkgc_cli
 from mmkgc_cli.errors import MmkgcError
+from mmkgc_cli.state import children
 
 # Set to 0, every step is started in a new process.
 SWITCH = "MMKGC_BATCH_SERVER"
-COMMAND = ("-P", "-m", "mmkgc_cli")  # -P: files of the working directory are not imported
 SERVER = (
     "from mmkgc_cli.app import main;"
     "from mmkgc_cli.runs.batches.processes import exit_after, serve; serve(); exit_after(main)"
@@ -78,19 +78,10 @@ def start_process(
         locks: descriptors that it inherits.
     """
     return subprocess.Popen(
-        [sys.executable, *COMMAND, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-        env=_environment() | environment, start_new_session=True,
+        children.mmkgc(*arguments), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+        env=children.environment() | environment, start_new_session=True,
         pass_fds=locks if os.name == "posix" else (),
     )  # fmt: skip
-
-
-def _environment() -> dict[str, str]:
-    """This environment; -P must not hide a package that is in the working directory."""
-    root = str(Path(mmkgc_cli.__file__).resolve().parent.parent)
-    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    if root != str(Path.cwd()) or root in paths:
-        return dict(os.environ)
-    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [root, *paths]))}
 
 
 class ServerProcess:
@@ -143,10 +134,10 @@ class Server:
         """Starts the server; `environment` is added to that of this process."""
         self._socket, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # The BLAS of numpy starts threads when it is loaded; no step uses it.
-        variables = _environment() | environment | {"OPENBLAS_NUM_THREADS": "1"}
+        variables = children.environment() | environment | {"OPENBLAS_NUM_THREADS": "1"}
         with other:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", SERVER, str(other.fileno())],
+                children.python("-c", SERVER, str(other.fileno())),
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=variables,
                 pass_fds=[other.fileno()], start_new_session=True,
             )  # fmt: skip
@@ -264,13 +255,13 @@ def serve() -> None:
         os.set_blocking(descriptor, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    children: dict[int, int] = {}
+    running: dict[int, int] = {}
     _reply(channel, ready=len([*Path("/proc/self/task").iterdir()]) == 1)
     while True:
         readable, _, _ = select.select([channel.fileno(), reader], [], [])
         if reader in readable:
             os.read(reader, MESSAGE_BYTES)
-            _reap(channel, children)
+            _reap(channel, running)
         if channel.fileno() not in readable:
             continue
         try:
@@ -281,7 +272,7 @@ def serve() -> None:
             os._exit(0)
         request = json.loads(data)
         if "signal" in request:
-            _forward(children, request["step"], request["signal"])
+            _forward(running, request["step"], request["signal"])
             continue
         pid = os.fork()
         if not pid:
@@ -291,7 +282,7 @@ def serve() -> None:
                 os.close(descriptor)
             _become_step(request, descriptors)
             return
-        children[pid] = request["start"]
+        running[pid] = request["start"]
         for descriptor in descriptors:
             os.close(descriptor)
         _reply(channel, step=request["start"], pid=pid)
@@ -323,17 +314,17 @@ def _become_step(request: Mapping[str, Any], descriptors: Sequence[int]) -> None
     sys.argv = [str(Path(mmkgc_cli.__file__).with_name("__main__.py")), *request["arguments"]]
 
 
-def _reap(channel: socket.socket, children: dict[int, int]) -> None:
-    for pid, step in list(children.items()):
+def _reap(channel: socket.socket, running: dict[int, int]) -> None:
+    for pid, step in list(running.items()):
         ended, status = os.waitpid(pid, os.WNOHANG)
         if ended:
-            del children[pid]
+            del running[pid]
             _reply(channel, step=step, code=os.waitstatus_to_exitcode(status))
 
 
-def _forward(children: Mapping[int, int], step: int, number: int) -> None:
-    for pid, running in children.items():
-        if running == step:
+def _forward(running: Mapping[int, int], step: int, number: int) -> None:
+    for pid, number_of_step in running.items():
+        if number_of_step == step:
             os.kill(pid, number)
 
 

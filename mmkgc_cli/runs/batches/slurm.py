@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import shlex
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from mmkgc_cli.errors import MmkgcError
-from mmkgc_cli.runs.batches.processes import COMMAND, SWITCH
+from mmkgc_cli.runs.batches.processes import SWITCH
+from mmkgc_cli.state import children
 
 
 def submit(
@@ -42,17 +42,21 @@ def submit(
             fix="install it: pip install 'mmkgc[slurm]'",
         ) from None
     commands = [
-        [
-            sys.executable, *COMMAND, "batch", "run", str(recipe), "--out", str(folder),
+        children.mmkgc(
+            "batch", "run", str(recipe), "--out", str(folder),
             "--shard", f"{i}/{shards}", "--max-minutes", f"{max_minutes:g}",
             *(["--retry-failed"] if retry else []),
-        ]
+        )
         for i in range(1, shards + 1)
     ]  # fmt: skip
     try:
-        executor: Any = submitit.AutoExecutor(folder / "slurm", cluster=cluster)
+        command = " ".join(map(shlex.quote, children.python()))
+        executor: Any = submitit.AutoExecutor(
+            folder / "slurm", cluster=cluster, slurm_python=command, local_python=command
+        )
         executor.update_parameters(slurm_array_parallelism=shards)
-        tasks = executor.map_array(_run, commands)
+        with children.inherited_environment():
+            tasks = executor.map_array(_run, commands)
     except Exception as error:  # submitit raises errors of many types
         raise MmkgcError(
             f"--executor slurm: {error}",
@@ -63,7 +67,8 @@ def submit(
 
 def _run(command: list[str]) -> int:
     """Runs a shard; exit code 4 (failed jobs) is a success, since records tell which failed."""
-    code = subprocess.run(command, check=False, env=os.environ | {SWITCH: "0"}).returncode
+    environment = children.environment() | {SWITCH: "0"}
+    code = subprocess.run(command, check=False, env=environment).returncode
     if code not in (0, 4):
         raise RuntimeError(f"exit code {code}")
     return code
