@@ -1,4 +1,4 @@
-"""Formats counts for messages."""
+"""Formats counts and sizes for messages."""
 
 from __future__ import annotations
 
@@ -7,3 +7,15 @@ def counted(count: int, noun: str) -> str:
     """Formats a count and its noun: ``1 row``, ``2 rows``, ``1,204 entities``."""
     plural = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
     return f"{count:,} {noun if count == 1 else plural}"
+
+
+def byte_text(count: int) -> str:
+    """``512 B``, ``3.4 KiB``, ``1.2 GiB``."""
+    if count < 1024:
+        return f"{count} B"
+    number = count / 1024
+    for unit in ("KiB", "MiB", "GiB"):
+        if number < 999.95:
+            return f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:,.1f} TiB"

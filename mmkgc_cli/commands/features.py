@@ -205,6 +205,7 @@ def import_(
         bool,
         typer.Option("--unsafe-pickle", help="Read pickles, which can run arbitrary code."),
     ] = False,
+    max_bytes: features_fetch.MaxBytesOption = None,
     overwrite: OverwriteFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
@@ -232,6 +233,7 @@ def import_(
         zero_is_missing=zero_is_missing,
         nan_is_missing=nan_is_missing,
         unsafe_pickle=unsafe_pickle,
+        max_bytes=max_bytes,
     )
     graph = _graph(graph_folder)
     result = import_features(request, out_file, graph)
