@@ -37,7 +37,7 @@ def hdf5_errors(path: Path) -> Iterator[None]:
     """Converts errors that the HDF5 library raises on a damaged file into a `DataError`."""
     try:
         yield
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError, OverflowError) as error:
         lines = str(error).strip("'\"").splitlines()
         reason = lines[0] if lines else type(error).__name__
         raise DataError(

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import h5py
 import numpy as np
@@ -82,7 +83,7 @@ def _invalid(path: Path) -> DataError:
 # In the child
 
 
-def serve_vectors(peer: Peer, file: IO[bytes], arguments: Mapping[str, Any]) -> None:
+def serve_vectors(peer: Peer, file: FileIO, arguments: Mapping[str, Any]) -> None:
     """Sends number, width, type and keys of the vectors, then the rows that the parent asks for."""
     path = Path(arguments["path"])
     with h5py.File(file, "r") as store:

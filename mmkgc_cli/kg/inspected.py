@@ -41,7 +41,9 @@ def file_key(kind: str, descriptor: int, checksum: str) -> str:
 
 
 def _digest(*parts: str) -> str:
-    return hashlib.sha256("\n".join(["mmkgc inspected", str(_VERSION), *parts]).encode()).hexdigest()
+    return hashlib.sha256(
+        "\n".join(["mmkgc inspected", str(_VERSION), *parts]).encode()
+    ).hexdigest()
 
 
 def is_inspected(key: str) -> bool:

@@ -14,7 +14,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import h5py
 import numpy as np
@@ -108,7 +108,7 @@ def load_graph(folder: Path) -> Graph:
         return _open(path, file)
 
 
-def inspect(peer: Peer, file: IO[bytes], arguments: Mapping[str, Any]) -> None:
+def inspect(peer: Peer, file: io.FileIO, arguments: Mapping[str, Any]) -> None:
     """Reads a graph in a child and checks what `_read` takes for granted."""
     path = Path(arguments["path"])
     graph = _open(path, file)
@@ -128,11 +128,11 @@ def _refusal(path: Path, reason: str) -> DataError:
     return DataError(f"{path}: not a prepared graph ({reason})", fix=_PREPARE_AGAIN)
 
 
-def _verify(path: Path, file: IO[bytes]) -> str:
+def _verify(path: Path, file: io.FileIO) -> str:
     """Verifies the checksum of the file before the HDF5 library reads it, and returns it."""
     try:
         block = file.read(_BLOCK)
-        digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise DataError(
             f"{path}: cannot be read: {error.strerror}", fix="check the permissions of the file"
@@ -144,7 +144,7 @@ def _verify(path: Path, file: IO[bytes]) -> str:
     return digest
 
 
-def _open(path: Path, file: IO[bytes]) -> Graph:
+def _open(path: Path, file: io.FileIO) -> Graph:
     """Reads a graph; what the HDF5 library raises on a malformed file becomes a `DataError`."""
     try:
         with h5py.File(file, "r") as opened:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+from io import FileIO
 from pathlib import Path
-from typing import IO
 
 from mmkgc_cli.errors import DataError
 
@@ -25,7 +25,7 @@ _KINDS = {
 }
 
 
-def open_regular(path: Path, missing: str = "check the path of the file") -> IO[bytes]:
+def open_regular(path: Path, missing: str = "check the path of the file") -> FileIO:
     """Opens a regular file for reading, without a buffer; links to one are followed.
 
     Args:
@@ -40,7 +40,7 @@ def open_regular(path: Path, missing: str = "check the path of the file") -> IO[
         descriptor = os.open(path, _FLAGS)
         try:
             _require_regular(path, os.fstat(descriptor))
-            return os.fdopen(descriptor, "rb", buffering=0)
+            return FileIO(descriptor)
         except BaseException:
             os.close(descriptor)
             raise

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import resource
 import subprocess
 import sys
 import zipfile
@@ -108,11 +107,11 @@ def test_memory_does_not_grow_with_a_compressed_array(tmp_path: Path) -> None:
     stream = io.BytesIO()
     np.lib.format.write_array(stream, np.zeros((0, width), np.float32))
     start = stream.getvalue().replace(b"(0, 125000), }  ", f"({rows}, 125000), }}".encode())
-    with zipfile.ZipFile(tmp_path / "v.npz", "w", zipfile.ZIP_DEFLATED) as file:
-        with file.open("v.npy", "w") as target:
-            target.write(start)
-            for _ in range(rows):
-                target.write(bytes(4 * width))
+    path = tmp_path / "v.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file, file.open("v.npy", "w") as npy:
+        npy.write(start)
+        for _ in range(rows):
+            npy.write(bytes(4 * width))
     code = (
         "import resource, sys; from pathlib import Path\n"
         "from mmkgc_cli.features.importing import ImportRequest, import_features\n"

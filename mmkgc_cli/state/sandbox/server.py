@@ -18,8 +18,9 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import Any, NoReturn
 
 from mmkgc_cli.errors import MmkgcError
 from mmkgc_cli.state.sandbox.messages import Peer
@@ -103,7 +104,7 @@ def _serve_file(request: Mapping[str, Any], link: int, file: int) -> NoReturn:
     # Buffered readers and writers read and write as many bytes as they are asked to.
     with os.fdopen(link, "rb") as reader, os.fdopen(os.dup(link), "wb") as writer:
         limit(request["limits"], may_open=False)
-        run(request["task"], Peer(reader, writer), os.fdopen(file, "rb"), request["arguments"])
+        run(request["task"], Peer(reader, writer), FileIO(file), request["arguments"])
     os._exit(0)
 
 
@@ -114,11 +115,11 @@ def serve_one(
     load(task)
     peer = Peer(sys.stdin.buffer, sys.stdout.buffer)
     limit(limits, may_open=True)
-    with Path(path).open("rb") as file:
+    with Path(path).open("rb", buffering=0) as file:
         run(task, peer, file, arguments)
 
 
-def load(task: str) -> Callable[[Peer, IO[bytes], Mapping[str, Any]], None]:
+def load(task: str) -> Callable[[Peer, FileIO, Mapping[str, Any]], None]:
     """The function ``MODULE:NAME``."""
     module, _, name = task.partition(":")
     function: Callable[..., None] = getattr(importlib.import_module(module), name)
@@ -154,7 +155,7 @@ def limit(limits: Mapping[str, int], may_open: bool) -> None:
         resource.setrlimit(number, (soft, value))
 
 
-def run(task: str, peer: Peer, file: IO[bytes], arguments: Mapping[str, Any]) -> None:
+def run(task: str, peer: Peer, file: FileIO, arguments: Mapping[str, Any]) -> None:
     """Runs a task and reports its errors to the parent."""
     try:
         load(task)(peer, file, arguments)
