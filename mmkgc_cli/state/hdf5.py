@@ -34,10 +34,10 @@ _FIX_LINK = "write a file that contains the arrays themselves, without links"
 _FIX_STORAGE = "copy the values into a file of their own, for instance with h5repack"
 
 
-def plain_datasets(path: Path, file: h5py.File) -> dict[str, h5py.Dataset]:
+def plain_datasets(path: Path, file: h5py.File, fix: str = "") -> dict[str, h5py.Dataset]:
     """The datasets in the root group, by name, after a check of their links and storage.
 
-    Groups are not entered.
+    Groups are not entered. `fix` says what to do with a file of one of our formats.
 
     Raises:
         DataError: an object is linked other than by a hard link, or a dataset is external or
@@ -56,16 +56,16 @@ def plain_datasets(path: Path, file: h5py.File) -> dict[str, h5py.Dataset]:
             raise DataError(
                 f"{path}: {name!r} is {_LINKS.get(kind, 'a link of unknown type')}, expected an "
                 "array",
-                fix=_FIX_LINK,
+                fix=fix or _FIX_LINK,
             )
         item = h5py.h5o.open(file.id, raw_name)
         if isinstance(item, h5py.h5d.DatasetID):
-            _check_storage(path, name, item)
+            _check_storage(path, name, item, fix or _FIX_STORAGE)
             datasets[name] = h5py.Dataset(item)
     return datasets
 
 
-def _check_storage(path: Path, name: str, dataset: h5py.h5d.DatasetID) -> None:
+def _check_storage(path: Path, name: str, dataset: h5py.h5d.DatasetID, fix: str) -> None:
     properties = dataset.get_create_plist()
     reason = ""
     if properties.get_layout() == h5py.h5d.VIRTUAL:
@@ -80,7 +80,7 @@ def _check_storage(path: Path, name: str, dataset: h5py.h5d.DatasetID) -> None:
                     f"is compressed with filter {code} ({filter_name[:40]!r}), which is unknown"
                 )
     if reason:
-        raise DataError(f"{path}: {name!r} {reason}", fix=_FIX_STORAGE)
+        raise DataError(f"{path}: {name!r} {reason}", fix=fix)
 
 
 def declared_bytes(dataset: h5py.Dataset) -> int:
