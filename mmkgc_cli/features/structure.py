@@ -9,6 +9,7 @@ chunks. `inspected` records the result.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -146,7 +147,7 @@ def inspect(peer: Peer, file: FileIO, arguments: Mapping[str, Any]) -> None:
         header = read_header(path, store)
         if not header.n or not header.width:
             raise ValueError(f"vectors of shape {(header.n, header.width)}")
-        for name, dataset in datasets.items():
+        for name, dataset in sorted(datasets.items(), reverse=True):  # vectors first
             _check_array(name, dataset, header, checksums.size)
         ids = read_ids(path, store, header.n)
         for name in ids:
@@ -182,9 +183,9 @@ def _check_array(name: str, dataset: h5py.Dataset, header: Header, size: int) ->
     stored: list[h5py.h5d.StoreInfo] = []
     dataset.id.chunk_iter(stored.append)
     starts = sorted(chunk.chunk_offset[0] for chunk in stored)
-    if starts != list(range(0, header.n, chunks[0])):
+    if len(starts) != -(-header.n // chunks[0]) or starts != list(range(0, header.n, chunks[0])):
         raise ValueError(f"{name} has {len(stored)} chunks, not one for each {chunks[0]} rows")
-    total = 0
+    places: list[tuple[int, int]] = []
     for chunk in stored:
         most = chunk_bytes if not filters else 2 * chunk_bytes + 4096
         if (
@@ -196,9 +197,9 @@ def _check_array(name: str, dataset: h5py.Dataset, header: Header, size: int) ->
             or not 0 <= chunk.byte_offset <= size - chunk.size
         ):
             raise ValueError(f"a chunk of {name} is outside of the file or incomplete")
-        total += chunk.size
-    if total > size:
-        raise ValueError(f"chunks of {name} overlap")
+        places.append((chunk.byte_offset, chunk.byte_offset + chunk.size))
+    if any(end > start for (_, end), (start, _) in itertools.pairwise(sorted(places))):
+        raise ValueError(f"chunks of {name} share their bytes")
     if h5py.h5z.FILTER_DEFLATE in filters:
         _check_lengths(name, dataset, chunk_bytes, starts)
 
