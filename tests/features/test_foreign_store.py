@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from mmkgc_cli.errors import DataError
-from mmkgc_cli.features import structure
 from mmkgc_cli.features.checksums import read_checksums, write_checksums
 from mmkgc_cli.features.merging import merge_stores
 from mmkgc_cli.features.metadata import Metadata
 from mmkgc_cli.features.store import FeatureStore
 from mmkgc_cli.kg import inspected
+from mmkgc_cli.state.sandbox import Session
 from tests.features.small import vectors, write
 from tests.kg.test_foreign_graph import (
     Edit,
@@ -48,7 +48,7 @@ def path(tmp_path: Path) -> Path:
 def rewritten(path: Path, change: Callable[[], object]) -> None:
     """Changes the HDF5 data of a store and computes its checksums again."""
     with path.open("rb", buffering=0) as file:
-        size = read_checksums(path, file).size  # type: ignore[arg-type]
+        size = read_checksums(path, file).size
     os.truncate(path, size)
     change()
     with path.open("r+b") as file:
@@ -101,7 +101,7 @@ MUTATIONS: dict[str, tuple[Edit, str]] = {
     },
     "virtual vectors": (virtual("vectors"), "virtual dataset"),
     "external vectors": (
-        replaced("vectors", shape=(N, WIDTH), dtype="f4", external=[("/etc/passwd", 0, 4 * N * 80)]),
+        replaced("vectors", shape=(N, WIDTH), dtype="f4", external=[("/dev/zero", 0, 288_000)]),
         "values in other files",
     ),
     "a further array": (lambda f: f.__setitem__("x", 1), "contains 'x', which no store has"),
@@ -202,7 +202,7 @@ def test_the_same_contents_in_another_file_are_accepted(
 def test_chunks_that_share_their_bytes_are_refused(path: Path) -> None:
     """Else a small file would hold any number of rows."""
     with h5py.File(path) as file:
-        places = []
+        places: list[Any] = []
         file["vectors"].id.chunk_iter(places.append)
     # In the file, offsets are counted from the end of the user block.
     first, second = ((place.byte_offset - 512).to_bytes(8, "little") for place in places)
@@ -224,7 +224,7 @@ def test_a_claimed_identity_does_not_avoid_the_inspection(path: Path, tmp_path: 
     with other.open("r+b") as file:
         data = file.read()
         with other.open("rb", buffering=0) as raw:
-            checksums = read_checksums(other, raw)  # type: ignore[arg-type]
+            checksums = read_checksums(other, raw)
         table = data[checksums.size :]
         check = zlib.crc32(claimed.encode(), zlib.crc32(table))
         head = b"mmkgc features\nsize %d\ntable %08x\nsha256 %b\n"
@@ -237,13 +237,13 @@ def test_a_claimed_identity_does_not_avoid_the_inspection(path: Path, tmp_path: 
 def test_inspections_are_recorded_by_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     edited(path, attribute("encoder", "another"))
     sessions: list[str] = []
-    start = structure.Session.__init__
+    start = Session.__init__
 
     def counted(self: Any, task: str, *arguments: Any, **options: Any) -> None:
         sessions.append(task)
         start(self, task, *arguments, **options)
 
-    monkeypatch.setattr(structure.Session, "__init__", counted)
+    monkeypatch.setattr(Session, "__init__", counted)
     for _ in range(3):
         inspected._known.clear()  # as a new process
         FeatureStore(path).close()
@@ -258,7 +258,7 @@ def test_stores_of_this_machine_are_not_inspected(
     path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     inspected._known.clear()
-    monkeypatch.delattr(structure, "Session")
+    monkeypatch.setattr("mmkgc_cli.features.structure.Session", None)
     with FeatureStore(path) as store:
         assert store.ids == IDS
 

@@ -15,6 +15,7 @@ from mmkgc_cli.errors import DataError
 from mmkgc_cli.kg import inspected, storage
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import load_graph, write_graph
+from mmkgc_cli.state.sandbox import Session
 from tests.kg.test_graph import renumbered, write_checksum
 
 Edit = Callable[[h5py.File], object]
@@ -234,13 +235,13 @@ def test_an_inspection_is_recorded_by_contents(
 ) -> None:
     edited(path, attribute("citation", "another"))
     sessions: list[str] = []
-    start = storage.Session.__init__
+    start = Session.__init__
 
     def counted(self: Any, task: str, *arguments: Any, **options: Any) -> None:
         sessions.append(task)
         start(self, task, *arguments, **options)
 
-    monkeypatch.setattr(storage.Session, "__init__", counted)
+    monkeypatch.setattr(Session, "__init__", counted)
     load_graph(path)
     load_graph(path)
     inspected._known.clear()  # as a new process
@@ -259,7 +260,7 @@ def test_a_graph_of_this_machine_is_not_inspected(
 ) -> None:
     write_graph(graph, tmp_path)
     inspected._known.clear()
-    monkeypatch.delattr(storage, "Session")
+    monkeypatch.setattr("mmkgc_cli.kg.storage.Session", None)
     assert load_graph(tmp_path).fingerprint == graph.fingerprint
 
 
