@@ -8,7 +8,7 @@ process that parses it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -105,43 +105,44 @@ def serve_vectors(peer: Peer, file: FileIO, arguments: Mapping[str, Any]) -> Non
 
 
 def _open(path: Path, file: h5py.File, key: str | None, most: int | None) -> Source:
-    datasets = {
-        name: dataset
-        for name, dataset in plain_datasets(path, file).items()
+    # The checks are complete before a value is read.
+    arrays = {
+        name: _Array(file, name, dataset)
+        for name, dataset in plain_datasets(path, file)
         if dataset.shape is not None
     }
-    is_table = any(item.ndim == 2 and item.shape[0] > 1 for item in datasets.values())
+    is_table = any(len(item.shape) == 2 and item.shape[0] > 1 for item in arrays.values())
     if key is None and not is_table:
-        return keyed_source(path, list(datasets), datasets.__getitem__)
-    numeric = {name: item for name, item in datasets.items() if item.dtype.kind in "fiu"}
-    source = select_array(path, {name: _Rows(item) for name, item in numeric.items()}, key)
+        return keyed_source(path, list(arrays), arrays.__getitem__)
+    numeric = {name: item for name, item in arrays.items() if item.dtype.kind in "fiu"}
+    source = select_array(path, numeric, key)
     keys = None
-    if "ids" in datasets and datasets["ids"].shape == (source.n,):
-        check_bytes(path, f"{source.n:,} ids", declared_bytes(datasets["ids"]), most)
-        keys = [_decoded(path, name) for name in datasets["ids"][:].tolist()]
+    if "ids" in arrays and arrays["ids"].shape == (source.n,):
+        check_bytes(path, f"{source.n:,} ids", arrays["ids"].nbytes, most)
+        keys = [_decoded(path, name) for name in file["ids"][:].tolist()]
     return Source(path, source.n, source.width, source.dtype, keys, source.read)
 
 
-class _Rows:
-    """A dataset that is indexed by rows in any order."""
+class _Array:
+    """A dataset that is indexed by rows in any order; it is open only while it is read."""
 
-    def __init__(self, dataset: h5py.Dataset) -> None:
-        self._dataset = dataset
+    def __init__(self, file: h5py.File, name: str, dataset: h5py.Dataset) -> None:
+        self._file, self._name = file, name
         self.dtype = dataset.dtype
-        self.shape: Sequence[int] = dataset.shape
-        self._row_bytes = max(1, int(np.prod(self.shape[1:], dtype=np.float64))) * (
-            dataset.dtype.itemsize
-        )
+        self.shape: tuple[int, ...] = dataset.shape
+        self.nbytes = declared_bytes(dataset)
 
     def __getitem__(self, rows: Any) -> NDArray[Any]:
+        dataset = self._file[self._name]
         if not isinstance(rows, np.ndarray):
-            return np.asarray(self._dataset[rows])
+            return np.asarray(dataset[rows])
         # HDF5 needs ascending distinct rows and is slow for each; reading a range is faster.
         low, high = int(rows.min()), int(rows.max()) + 1
-        if (high - low - 4 * len(rows)) * self._row_bytes <= _READ_BYTES:
-            return np.asarray(self._dataset[low:high][rows - low])
+        row_bytes = self.nbytes // max(1, self.shape[0])
+        if (high - low - 4 * len(rows)) * row_bytes <= _READ_BYTES:
+            return np.asarray(dataset[low:high][rows - low])
         unique, inverse = np.unique(rows, return_inverse=True)
-        return np.asarray(self._dataset[unique][inverse])
+        return np.asarray(dataset[unique][inverse])
 
 
 def _decoded(path: Path, name: Any) -> str:

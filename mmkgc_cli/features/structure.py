@@ -140,7 +140,7 @@ def inspect(peer: Peer, file: FileIO, arguments: Mapping[str, Any]) -> None:
     """Inspects a store; see the module."""
     path, checksums = Path(arguments["path"]), Checksums(**arguments["checksums"])
     with hdf5_errors(path), h5py.File(CheckedFile(path, checksums, file), "r") as store:
-        datasets = plain_datasets(path, store, FIX)
+        datasets = dict(plain_datasets(path, store, FIX))
         for name in store:
             if name not in ("ids", "vectors", "observed", "generated") or name not in datasets:
                 raise ValueError(f"contains {name[:80]!r}, which no store has")

@@ -160,7 +160,7 @@ def _read(path: Path, file: h5py.File) -> Graph:
         raise DataError(
             f"{path}: format version {version}, expected {FORMAT_VERSION}", fix=_PREPARE_AGAIN
         )
-    datasets = plain_datasets(path, file, _PREPARE_AGAIN)
+    datasets = dict(plain_datasets(path, file, _PREPARE_AGAIN))
     size = file.id.get_filesize()
     for name, dataset in datasets.items():
         if declared_bytes(dataset) > _MOST_COMPRESSED * size:

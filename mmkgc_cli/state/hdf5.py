@@ -7,7 +7,7 @@ ask for filters that HDF5 loads as code. `plain_datasets` refuses all of these.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,10 @@ _FIX_LINK = "write a file that contains the arrays themselves, without links"
 _FIX_STORAGE = "copy the values into a file of their own, for instance with h5repack"
 
 
-def plain_datasets(path: Path, file: h5py.File, fix: str = "") -> dict[str, h5py.Dataset]:
-    """The datasets in the root group, by name, after a check of their links and storage.
+def plain_datasets(
+    path: Path, file: h5py.File, fix: str = ""
+) -> Iterator[tuple[str, h5py.Dataset]]:
+    """Yields names and datasets of the root group, after a check of their links and storage.
 
     Groups are not entered. `fix` says what to do with a file of one of our formats.
 
@@ -43,7 +45,6 @@ def plain_datasets(path: Path, file: h5py.File, fix: str = "") -> dict[str, h5py
         DataError: an object is linked other than by a hard link, or a dataset is external or
             virtual, or has an unknown filter.
     """
-    datasets: dict[str, h5py.Dataset] = {}
     for raw_name in list(file.id):
         try:
             name = raw_name.decode()
@@ -61,8 +62,7 @@ def plain_datasets(path: Path, file: h5py.File, fix: str = "") -> dict[str, h5py
         item = h5py.h5o.open(file.id, raw_name)
         if isinstance(item, h5py.h5d.DatasetID):
             _check_storage(path, name, item, fix or _FIX_STORAGE)
-            datasets[name] = h5py.Dataset(item)
-    return datasets
+            yield name, h5py.Dataset(item)
 
 
 def _check_storage(path: Path, name: str, dataset: h5py.h5d.DatasetID, fix: str) -> None:

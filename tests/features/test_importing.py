@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmkgc_cli.errors import DataError, UsageError
+from mmkgc_cli.features import sources
 from mmkgc_cli.features.exporting import export_features
 from mmkgc_cli.features.importing import ImportRequest, ImportResult, import_features
 from mmkgc_cli.features.metadata import Metadata
@@ -280,6 +281,23 @@ def test_files_without_vectors_are_refused_with_their_contents(
     save(tmp_path / name)
     with pytest.raises((DataError, UsageError), match=words):
         bring(tmp_path / name, None)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs pipes")
+@pytest.mark.parametrize("suffix", sorted(sources._READERS))
+def test_a_pipe_or_a_device_is_refused_without_waiting(tmp_path: Path, suffix: str) -> None:
+    source = tmp_path / f"v{suffix}"
+    os.mkfifo(source)
+    link = tmp_path / f"link{suffix}"
+    link.symlink_to("/dev/zero")
+    ids = tmp_path / "ids"
+    ids.symlink_to(source)
+    np.save(tmp_path / "w.npy", VALUES)
+    for path, kind, id_map in (
+        (source, "pipe", None), (link, "device", None), (tmp_path / "w.npy", "pipe", ids),
+    ):  # fmt: skip
+        with pytest.raises(DataError, match=f"is a {kind}, expected a file; copy its contents"):
+            bring(path, unsafe_pickle=True, ids=id_map)
 
 
 @settings(max_examples=30)
