@@ -210,6 +210,10 @@ def import_(
     as_json: JsonFlag = False,
 ) -> None:
     """Make a feature store from a file of vectors."""
+    from mmkgc_cli.state import sandbox
+
+    if source.suffix.lower() in (".h5", ".hdf5"):
+        sandbox.start_server()  # it starts while this process imports its modules
     from mmkgc_cli.errors import UsageError
     from mmkgc_cli.features.importing import ImportRequest, import_features
     from mmkgc_cli.features.metadata import Metadata

@@ -15,8 +15,8 @@ MaxBytesOption = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Most bytes of vectors that the file may declare. [default: for .npz and .h5, 1 GiB "
-        "or 64 times the size of the file]",
+        help="Most bytes of vectors that the file may declare. [default: 1 GiB, or 64 times the "
+        "size of the file]",
     ),
 ]
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.features.sizes import check_bytes, check_room
 from mmkgc_cli.features.vectors import UNSAFE, Opening, Source, needed_arrays, select_array
+from mmkgc_cli.state.atomic import storage_errors
 from mmkgc_cli.text import counted
 
 _IN_MEMORY = 1 << 26  # bytes that need no temporary file
@@ -106,9 +107,10 @@ def _spooled(
             file.seek(offset)
             with archive.open(array.member) as member:
                 _header(path, array.member, member)
-                _copy(path, member, file, array)
+                _copy(path, member, file, array, scratch)
             mapped[name] = _Mapped(file, offset, array)
-        file.flush()
+        with storage_errors(scratch):
+            file.flush()
         source = select_array(path, {**declared, **mapped}, opening.key)
     except BaseException:
         file.close()
@@ -139,13 +141,15 @@ def _load(path: Path, archive: zipfile.ZipFile, array: _Declared) -> NDArray[Any
     return loaded
 
 
-def _copy(path: Path, member: IO[bytes], file: IO[bytes], array: _Declared) -> None:
+def _copy(path: Path, member: IO[bytes], file: IO[bytes], array: _Declared, scratch: Path) -> None:
+    """Decompresses a member; `scratch` is the folder of `file`, for messages."""
     missing = array.nbytes
     while missing:
         block = member.read(min(_BLOCK, missing))
         if not block:
             raise DataError(f"{path}: {array.member!r} is truncated", fix=_FIX)
-        file.write(block)
+        with storage_errors(scratch):
+            file.write(block)
         missing -= len(block)
     _require_end(path, member, array)
 

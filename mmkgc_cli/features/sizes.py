@@ -8,9 +8,10 @@ from pathlib import Path
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.text import byte_text, counted
 
-# A file of these formats may declare far more values than it contains: chunks that were never
-# written are zeros, and zeros compress a thousandfold. Real vectors compress little.
-EXPANDING = (".npz", ".h5", ".hdf5")
+# A file of any other format may declare far more values than it contains: chunks that were never
+# written are zeros, zeros compress a thousandfold, and a tensor may repeat one value. Real vectors
+# compress little.
+COMPLETE = (".npy", ".safetensors", ".tsv")
 _LEAST, _RATIO = 1 << 30, 64
 
 
@@ -22,7 +23,7 @@ def most_bytes(path: Path, max_bytes: int | None) -> int | None:
     """
     if max_bytes is not None:
         return max_bytes
-    if path.suffix.lower() not in EXPANDING:
+    if path.suffix.lower() in COMPLETE:
         return None
     return max(_LEAST, _RATIO * path.stat().st_size)
 

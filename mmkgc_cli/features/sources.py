@@ -14,7 +14,7 @@ from mmkgc_cli.errors import DataError, UsageError
 from mmkgc_cli.features.format import Floats
 from mmkgc_cli.features.hdf5_vectors import open_hdf5
 from mmkgc_cli.features.npz_vectors import open_npz
-from mmkgc_cli.features.sizes import check_declared, most_bytes
+from mmkgc_cli.features.sizes import check_bytes, check_declared, most_bytes
 from mmkgc_cli.features.vectors import (
     NUMBERS,
     UNSAFE,
@@ -87,7 +87,7 @@ def _npy(path: Path, opening: Opening) -> Source:
             raise
         if not opening.unsafe_pickle:
             raise DataError(f"{path}: contains pickled objects", fix=UNSAFE) from None
-        return _objects(path, np.load(path, allow_pickle=True), opening.key)
+        return _objects(path, np.load(path, allow_pickle=True), opening)
 
 
 def _safetensors(path: Path, opening: Opening) -> Source:
@@ -128,25 +128,25 @@ def _torch(path: Path, opening: Opening) -> Source:
         if not opening.unsafe_pickle:
             raise DataError(f"{path}: contains objects other than tensors", fix=UNSAFE) from None
         loaded = torch.load(path, map_location="cpu", weights_only=False)
-    return _objects(path, loaded, opening.key)
+    return _objects(path, loaded, opening)
 
 
 def _pickle(path: Path, opening: Opening) -> Source:
     if not opening.unsafe_pickle:
         raise DataError(f"{path}: is a pickle", fix=UNSAFE)
     with path.open("rb") as file:
-        return _objects(path, pickle.load(file), opening.key)
+        return _objects(path, pickle.load(file), opening)
 
 
-def _objects(path: Path, loaded: Any, key: str | None) -> Source:
+def _objects(path: Path, loaded: Any, opening: Opening) -> Source:
     """Converts an unpickled object: an array or tensor, a list of vectors, or a mapping."""
     if isinstance(loaded, np.ndarray) and loaded.dtype == object:
         loaded = loaded.item() if loaded.ndim == 0 else list(loaded)
     if isinstance(loaded, Mapping):
-        arrays = {str(name): _numeric(path, value) for name, value in loaded.items()}
-        return select_array(path, arrays, key)
+        arrays = {str(name): _numeric(path, value, opening) for name, value in loaded.items()}
+        return select_array(path, arrays, opening.key)
     if isinstance(loaded, (list, tuple)):
-        vectors = [_numeric(path, value) for value in loaded]
+        vectors = [_numeric(path, value, opening) for value in loaded]
         lengths = {vector.shape for vector in vectors}
         if len(lengths) != 1:
             raise DataError(
@@ -154,14 +154,16 @@ def _objects(path: Path, loaded: Any, key: str | None) -> Source:
                 fix="store vectors of one width",
             )
         return array_source(path, np.stack(vectors))
-    return array_source(path, _numeric(path, loaded, keep_tensor=True))
+    return array_source(path, _numeric(path, loaded, opening, keep_tensor=True))
 
 
-def _numeric(path: Path, value: Any, keep_tensor: bool = False) -> Any:
+def _numeric(path: Path, value: Any, opening: Opening, keep_tensor: bool = False) -> Any:
     import torch
 
     if isinstance(value, torch.Tensor):
         value = value.detach()
+        size = value.numel() * value.element_size()
+        check_bytes(path, f"a tensor of shape {tuple(value.shape)}", size, opening.max_bytes)
         return value if keep_tensor or value.dim() > 1 else value.float().numpy()
     array = np.asarray(value)
     if array.dtype == object:

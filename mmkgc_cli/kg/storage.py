@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import io
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -100,7 +101,12 @@ def load_graph(folder: Path) -> Graph:
     with open_regular(path, missing="make it with `mmkgc prepare`") as file:
         key = inspected.contents_key("graph", _verify(path, file))
         if not inspected.is_inspected(key):
-            limits = Limits(cpu_seconds=120 + path.stat().st_size // (1 << 20))
+            size = os.fstat(file.fileno()).st_size
+            limits = Limits(
+                memory=(2 << 30) + 32 * size,
+                cpu_seconds=120 + (size >> 20),
+                answer_seconds=120.0 + (size >> 20),
+            )
             arguments = {"path": str(path)}
             with Session(_TASK, path, file, arguments, limits, fix=_PREPARE_AGAIN) as session:
                 session.answer()

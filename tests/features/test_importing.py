@@ -283,6 +283,18 @@ def test_files_without_vectors_are_refused_with_their_contents(
         bring(tmp_path / name, None)
 
 
+@pytest.mark.parametrize("shape", [(641, 2**22), (2**32,)])
+@pytest.mark.parametrize("is_keyed", [False, True])
+def test_a_tensor_that_repeats_a_value_is_refused_before_it_is_expanded(
+    tmp_path: Path, shape: tuple[int, ...], is_keyed: bool
+) -> None:
+    tensor = torch.zeros(1).expand(shape)
+    torch.save({"a": tensor} if is_keyed else tensor, tmp_path / "v.pth")
+    assert (tmp_path / "v.pth").stat().st_size < 5000
+    with pytest.raises(DataError, match="v.pth: declares a tensor of .* more than 1.0 GiB"):
+        bring(tmp_path / "v.pth", row_order=True)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs pipes")
 @pytest.mark.parametrize("suffix", sorted(sources._READERS))
 def test_a_pipe_or_a_device_is_refused_without_waiting(tmp_path: Path, suffix: str) -> None:

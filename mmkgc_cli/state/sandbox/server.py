@@ -44,6 +44,7 @@ def serve(descriptor: int) -> NoReturn:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     for name in _CODECS:
         codecs.lookup(name)
+    importlib.import_module("h5py")  # while the parent prepares its first request
     loaded: set[str] = set()
     children: dict[int, int] = {}
     while True:
