@@ -1,4 +1,4 @@
-"""Formats counts and sizes for messages."""
+"""Formats counts, sizes and errors of libraries for messages."""
 
 from __future__ import annotations
 
@@ -19,3 +19,10 @@ def byte_text(count: int) -> str:
             return f"{number:.1f} {unit}"
         number /= 1024
     return f"{number:,.1f} TiB"
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of an error of a library, or its type if it has no text."""
+    # The text of a KeyError is the representation of its argument.
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return next(iter(text.splitlines()), "") or type(error).__name__

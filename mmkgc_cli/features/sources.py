@@ -24,7 +24,7 @@ from mmkgc_cli.features.vectors import (
     select_array,
 )
 from mmkgc_cli.kg.readers.lines import open_source, read_lines
-from mmkgc_cli.text import counted
+from mmkgc_cli.text import counted, reason_of
 
 
 def open_vectors(path: Path, opening: Opening | None = None) -> Source:
@@ -62,10 +62,8 @@ def open_vectors(path: Path, opening: Opening | None = None) -> Source:
             fix="convert the file to .npy, .h5 or .safetensors, which stay on disk",
         ) from None
     except Exception as error:  # libraries raise many types on files of another format
-        lines = str(error).splitlines()
-        reason = lines[0] if lines else type(error).__name__
         raise DataError(
-            f"{path}: cannot be read as {path.suffix}: {reason}",
+            f"{path}: cannot be read as {path.suffix}: {reason_of(error)}",
             fix="check that the file is complete and that its suffix matches its format",
         ) from error
     try:

@@ -33,7 +33,7 @@ from mmkgc_cli.state.hdf5 import (
 )
 from mmkgc_cli.state.regular import open_regular
 from mmkgc_cli.state.sandbox import Limits, Peer, Session
-from mmkgc_cli.text import byte_text
+from mmkgc_cli.text import byte_text, reason_of
 
 FORMAT_VERSION = 1
 FILE_NAME = "graph.h5"
@@ -156,8 +156,7 @@ def _open(path: Path, file: io.FileIO) -> Graph:
         with h5py.File(file, "r") as opened:
             return _read(path, opened)
     except (OSError, KeyError, RuntimeError, ValueError, TypeError, OverflowError) as error:
-        reason = str(error).strip("'\"").splitlines()[0] if str(error) else type(error).__name__
-        raise _refusal(path, reason) from error
+        raise _refusal(path, reason_of(error)) from error
 
 
 def _read(path: Path, file: h5py.File) -> Graph:

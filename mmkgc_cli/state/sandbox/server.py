@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 
 from mmkgc_cli.errors import MmkgcError
 from mmkgc_cli.state.sandbox.messages import Peer
+from mmkgc_cli.text import reason_of
 
 MESSAGE_BYTES = 2**16
 _ORPHAN_SECONDS = 2.0  # between two looks at whether the parent lives
@@ -167,5 +168,4 @@ def run(task: str, peer: Peer, file: FileIO, arguments: Mapping[str, Any]) -> No
     except (BrokenPipeError, ConnectionResetError):  # the parent has closed its end
         pass
     except Exception as error:  # libraries raise many types on files of another format
-        lines = str(error).strip("'\"").splitlines()
-        peer.send({"failure": lines[0] if lines else type(error).__name__})
+        peer.send({"failure": reason_of(error)})
