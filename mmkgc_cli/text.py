@@ -1,4 +1,4 @@
-"""Counts for messages, and text that is safe to show on a terminal."""
+"""Counts, sizes and errors for messages, and text that is safe to show on a terminal."""
 
 from __future__ import annotations
 
@@ -55,3 +55,22 @@ def printable_json(text: str) -> str:
 def _utf16_units(character: str) -> list[bytes]:
     data = character.encode("utf-16-be", "surrogatepass")
     return [data[i : i + 2] for i in range(0, len(data), 2)]
+
+
+def byte_text(count: int) -> str:
+    """``512 B``, ``3.4 KiB``, ``1.2 GiB``."""
+    if count < 1024:
+        return f"{count} B"
+    number = count / 1024
+    for unit in ("KiB", "MiB", "GiB"):
+        if number < 999.95:
+            return f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:,.1f} TiB"
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of an error of a library, or its type if it has no text."""
+    # The text of a KeyError is the representation of its argument.
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return next(iter(text.splitlines()), "") or type(error).__name__

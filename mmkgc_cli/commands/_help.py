@@ -22,7 +22,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     ),
     "Checks": (
         "--allow-other-train", "--allow-unverified", "--trust-order", "--unsafe-pickle", "--strict",
-        "--against", "--trust-plugins", "--edits",
+        "--max-bytes", "--against", "--trust-plugins", "--edits",
     ),
     "Execution": (
         "--device", "--precision", "--dtype", "--compression", "--limit", "--offline", "--jobs",

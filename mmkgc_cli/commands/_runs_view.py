@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmkgc_cli.commands._runs_advice import advice
 from mmkgc_cli.commands._shell import out, printable, say, table
-from mmkgc_cli.text import counted
+from mmkgc_cli.text import byte_text, counted
 
 if TYPE_CHECKING:
     from mmkgc_cli.runs.cleaning import Removal
@@ -58,7 +58,7 @@ def print_list(runs: Sequence[Run], now: float) -> None:
             "epochs": _epochs(run),
             "valid MRR": _percent(run.valid_mrr),
             "test MRR": _percent(run.test_mrr),
-            "size": size(run.bytes),
+            "size": byte_text(run.bytes),
             "touched": ago(now - run.touched) if run.touched else "?",
         }
         for run in runs
@@ -207,7 +207,7 @@ def print_details(details: dict[str, Any], now: float) -> None:
         if checkpoint["epoch"] is not None:
             position += _position(checkpoint)
         age = ago(now - datetime.fromisoformat(checkpoint["touched"]).timestamp())
-        text = f"{position}, {age}, {size(checkpoint['bytes'])}"
+        text = f"{position}, {age}, {byte_text(checkpoint['bytes'])}"
         _line("" if i else "checkpoints", checkpoint["problem"] or text)
     if not details["checkpoints"]:
         _line("checkpoints", "none")
@@ -218,7 +218,7 @@ def print_details(details: dict[str, Any], now: float) -> None:
         _line(split, ", ".join(shown) + old)
     if not details["metrics"]:
         _line("results", "none")
-    _line("size", f"{size(details['bytes'])}, last touched {_local(details['touched'])}")
+    _line("size", f"{byte_text(details['bytes'])}, last touched {_local(details['touched'])}")
     for i, line in enumerate(details["next"]):
         _line("" if i else "next", line)
 
@@ -308,21 +308,9 @@ def print_removals(removals: Sequence[Removal]) -> None:
     for removal in removals:
         what = "the whole run: " if removal.whole else ""
         why = " and ".join(removal.why)
-        out.print(printable(f"{removal.run.name}: {what}{why}, {size(removal.bytes)}"))
+        out.print(printable(f"{removal.run.name}: {what}{why}, {byte_text(removal.bytes)}"))
         if removal.whole and removal.run.state.value == "failed":
             out.print(printable(f"  {removal.run.why}"))
-
-
-def size(count: int) -> str:
-    """``512 B``, ``3.4 KiB``, ``1.2 GiB``."""
-    if count < 1024:
-        return f"{count} B"
-    number = count / 1024
-    for unit in ("KiB", "MiB", "GiB"):
-        if number < 999.95:
-            return f"{number:.1f} {unit}"
-        number /= 1024
-    return f"{number:,.1f} TiB"
 
 
 def ago(seconds: float) -> str:

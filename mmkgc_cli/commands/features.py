@@ -205,10 +205,15 @@ def import_(
         bool,
         typer.Option("--unsafe-pickle", help="Read pickles, which can run arbitrary code."),
     ] = False,
+    max_bytes: features_fetch.MaxBytesOption = None,
     overwrite: OverwriteFlag = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Make a feature store from a file of vectors."""
+    from mmkgc_cli.state import sandbox
+
+    if source.suffix.lower() in (".h5", ".hdf5"):
+        sandbox.start_server()  # it starts while this process imports its modules
     from mmkgc_cli.errors import UsageError
     from mmkgc_cli.features.importing import ImportRequest, import_features
     from mmkgc_cli.features.metadata import Metadata
@@ -232,6 +237,7 @@ def import_(
         zero_is_missing=zero_is_missing,
         nan_is_missing=nan_is_missing,
         unsafe_pickle=unsafe_pickle,
+        max_bytes=max_bytes,
     )
     graph = _graph(graph_folder)
     result = import_features(request, out_file, graph)

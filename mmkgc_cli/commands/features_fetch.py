@@ -11,6 +11,15 @@ from mmkgc_cli.commands._downloads import Downloads, OfflineFlag
 from mmkgc_cli.commands._features_view import print_imported
 from mmkgc_cli.commands._shell import JsonFlag, out, print_json, printable, say
 
+MaxBytesOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Most bytes of vectors that the file may declare. [default: 1 GiB, or 64 times the "
+        "size of the file]",
+    ),
+]
+
 
 def fetch(
     name: Annotated[str, typer.Argument(help="Name of a known graph (see mmkgc datasets).")],
@@ -38,6 +47,7 @@ def fetch(
         bool,
         typer.Option("--unsafe-pickle", help="Read pickles, which can run arbitrary code."),
     ] = False,
+    max_bytes: MaxBytesOption = None,
     offline: OfflineFlag = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing store.")
@@ -86,6 +96,7 @@ def fetch(
                 source=source,
                 zero_is_missing=zero_is_missing,
                 unsafe_pickle=unsafe_pickle,
+                max_bytes=max_bytes,
             )
             result = fetch_features(request, target, graph)
             origin = {"file": file.file, "publisher": file.publisher, "page": file.page}

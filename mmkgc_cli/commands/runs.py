@@ -16,10 +16,9 @@ from mmkgc_cli.commands._runs_view import (
     print_list,
     print_removals,
     removal_object,
-    size,
 )
 from mmkgc_cli.commands._shell import JsonFlag, out, print_json, printable, say
-from mmkgc_cli.text import counted
+from mmkgc_cli.text import byte_text, counted
 
 if TYPE_CHECKING:
     from mmkgc_cli.runs.cleaning import Removal
@@ -134,9 +133,9 @@ def clean(
         print_removals(removals)
         files = counted(sum(len(removal.files) for removal in removals), "file")
         if yes:
-            out.print(f"removed: {files}, {size(total)}")
+            out.print(f"removed: {files}, {byte_text(total)}")
         else:
-            out.print(f"would remove: {files}, {size(total)}")
+            out.print(f"would remove: {files}, {byte_text(total)}")
             say("nothing has been removed; --yes does it")
     if problems := [problem for removal in removals for problem in removal.problems]:
         raise DataError.joined(map(printable, problems))

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mmkgc_cli.errors import DataError
+from mmkgc_cli.state.regular import open_regular
 
 USER_BLOCK = 512  # bytes; the minimum of HDF5
 _MAGIC = b"mmkgc features\n"
@@ -51,8 +52,8 @@ class Checksums:
         return self.size + 4 * self.blocks
 
 
-def write_checksums(file: IO[bytes]) -> None:
-    """Reads the HDF5 data of an open file and writes the table and the user block."""
+def write_checksums(file: IO[bytes]) -> str:
+    """Reads the HDF5 data of an open file, writes table and user block, returns the identity."""
     size = file.seek(0, os.SEEK_END)
     file.seek(USER_BLOCK)
     table = bytearray()
@@ -67,28 +68,34 @@ def write_checksums(file: IO[bytes]) -> None:
     text = b"size %d\ntable %08x\nsha256 %b\n" % (size, check, identity)
     file.seek(0)
     file.write((_MAGIC + text).ljust(USER_BLOCK, b"\0"))
+    return digest.hexdigest()
 
 
-def read_checksums(path: Path) -> Checksums:
-    """Reads the user block and checks the length of the file.
+def open_store(path: Path) -> io.FileIO:
+    """Opens the file of a store.
 
     Raises:
-        DataError: the file is missing, truncated, or not a feature store.
+        DataError: the file is missing, unreadable, or not a regular file.
     """
     if path.is_dir():
         raise DataError(
             f"{path}: is a folder, expected a feature store (.h5)",
             fix="give a file in it, such as FOLDER/features/MODALITY.h5",
         )
+    missing = "check the path, or make the store with `mmkgc extract` or `mmkgc features import`"
+    return open_regular(path, missing)
+
+
+def read_checksums(path: Path, file: io.FileIO) -> Checksums:
+    """Reads the user block of an open file and checks the length of the file.
+
+    Raises:
+        DataError: the file is truncated, unreadable, or not a feature store.
+    """
     try:
-        with path.open("rb") as file:
-            text = file.read(USER_BLOCK)
-            length = file.seek(0, os.SEEK_END)
-    except FileNotFoundError:
-        raise DataError(
-            f"{path}: no such file",
-            fix="check the path, or make the store with `mmkgc extract` or `mmkgc features import`",
-        ) from None
+        file.seek(0)
+        text = file.read(USER_BLOCK)
+        length = file.seek(0, os.SEEK_END)
     except OSError as error:
         raise DataError(
             f"{path}: cannot be read: {error.strerror}", fix="check its permissions and the disk"
@@ -110,8 +117,8 @@ def read_checksums(path: Path) -> Checksums:
 class CheckedFile(io.RawIOBase):
     """The HDF5 data of a store as a file; each block is verified when it is first read."""
 
-    def __init__(self, path: Path, checksums: Checksums) -> None:
-        """Opens the file and verifies its table.
+    def __init__(self, path: Path, checksums: Checksums, file: io.FileIO) -> None:
+        """Verifies the table of an open file, which `close` closes.
 
         Raises:
             DataError: the table is damaged.
@@ -119,7 +126,7 @@ class CheckedFile(io.RawIOBase):
         self._path = path
         self._checksums = checksums
         self._position = 0
-        self._file = path.open("rb", buffering=0)
+        self._file = file
         self._file.seek(checksums.size)
         self._table = self._file.read(4 * checksums.blocks) or b""
         if zlib.crc32(checksums.sha256.encode(), zlib.crc32(self._table)) != checksums.table:

@@ -34,6 +34,7 @@ class FetchRequest:
     source: Path | None = None
     zero_is_missing: bool = False
     unsafe_pickle: bool = False
+    max_bytes: int | None = None
 
 
 def known_files(name: str) -> tuple[FeatureFile, ...]:
@@ -127,6 +128,7 @@ def fetch_features(request: FetchRequest, path: Path, graph: Graph) -> ImportRes
         ids=id_map,
         zero_is_missing=request.zero_is_missing,
         unsafe_pickle=request.unsafe_pickle,
+        max_bytes=request.max_bytes,
     )
     return import_features(import_request, path, graph)
 

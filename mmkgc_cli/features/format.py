@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmkgc_cli.errors import DataError
+from mmkgc_cli.text import reason_of
 
 FORMAT_VERSION = 1
 DTYPES = ("float32", "float16")
@@ -37,11 +38,9 @@ def hdf5_errors(path: Path) -> Iterator[None]:
     """Converts errors that the HDF5 library raises on a damaged file into a `DataError`."""
     try:
         yield
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
-        lines = str(error).strip("'\"").splitlines()
-        reason = lines[0] if lines else type(error).__name__
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError, OverflowError) as error:
         raise DataError(
-            f"{path}: damaged, or changed since it was written ({reason})",
+            f"{path}: damaged, or changed since it was written ({reason_of(error)})",
             fix="make the store again with `mmkgc extract` or `mmkgc features import`",
         ) from error
 

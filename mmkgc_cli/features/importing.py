@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from mmkgc_cli.errors import DataError, UsageError
 from mmkgc_cli.features.format import Mask
 from mmkgc_cli.features.metadata import Metadata
-from mmkgc_cli.features.sources import Source, open_vectors
+from mmkgc_cli.features.sizes import check_bytes, check_room
+from mmkgc_cli.features.sources import open_vectors
+from mmkgc_cli.features.vectors import Opening, Source
 from mmkgc_cli.features.writing import FeatureBlock, check_distinct, write_store
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.readers.lines import check_count, parse_count, read_lines
@@ -36,6 +38,7 @@ class ImportRequest:
     zero_is_missing: bool = False
     nan_is_missing: bool = False
     unsafe_pickle: bool = False
+    max_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -64,13 +67,31 @@ def import_features(request: ImportRequest, path: Path, graph: Graph | None) -> 
         DataError: the source or the id map cannot be used, a row is not finite, no id is an entity
             of the graph, or the store cannot be written.
     """
-    source = open_vectors(request.source, request.key, request.unsafe_pickle)
+    opening = Opening(request.key, request.unsafe_pickle, request.max_bytes, _scratch(path))
+    with open_vectors(request.source, opening) as source:
+        return _import(request, source, path, graph)
+
+
+def _scratch(path: Path) -> Path:
+    """A folder on the disk of the store, for temporary files."""
+    return next(parent for parent in path.absolute().parents if parent.is_dir())
+
+
+def _import(
+    request: ImportRequest, source: Source, path: Path, graph: Graph | None
+) -> ImportResult:
     ids, rows = _assigned(request, source, graph)
     outside = np.zeros(0, dtype=np.int64)
     if graph is not None:
         ids, rows, outside = _in_graph_order(request, ids, rows, graph)
     tally = _Tally()
     dtype = request.dtype or source.dtype
+    size = len(ids) * source.width * np.dtype(dtype).itemsize
+    check_bytes(
+        request.source, f"{len(ids):,} rows of width {source.width:,}", size, request.max_bytes
+    )
+    if request.compression is None:
+        check_room(path, size)
     metadata = replace(
         request.metadata,
         graph="" if graph is None else graph.name,

@@ -49,6 +49,11 @@ class Metadata:
         return values
 
     @classmethod
+    def names(cls) -> list[str]:
+        """The names of the attributes."""
+        return [f.name for f in dataclasses.fields(cls)]
+
+    @classmethod
     def from_attributes(cls, attributes: Mapping[str, Any]) -> Metadata:
         """Reads the result of `attributes`.
 
@@ -58,7 +63,9 @@ class Metadata:
         values: dict[str, Any] = {f.name: str(attributes[f.name]) for f in dataclasses.fields(cls)}
         for name in _AS_JSON:
             values[name] = parse_json(values[name], f"the attribute {name}")
-        values["notes"] = tuple(values["notes"])
+            if not isinstance(values[name], list if name == "notes" else dict):
+                raise ValueError(f"attribute {name!r} is {type(values[name]).__name__}")
+        values["notes"] = tuple(map(str, values["notes"]))
         return cls(**values)
 
     def as_object(self) -> dict[str, Any]:

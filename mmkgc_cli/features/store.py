@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 from collections.abc import Iterator
@@ -14,19 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmkgc_cli.errors import DataError
-from mmkgc_cli.features.checksums import CheckedFile, read_checksums
-from mmkgc_cli.features.format import (
-    DTYPES,
-    FORMAT_VERSION,
-    SLAB_BYTES,
-    Floats,
-    Mask,
-    hdf5_errors,
+from mmkgc_cli.features.checksums import CheckedFile, open_store, read_checksums
+from mmkgc_cli.features.format import SLAB_BYTES, Floats, Mask, hdf5_errors
+from mmkgc_cli.features.structure import (
+    read_header,
+    read_ids,
+    read_mask,
+    require_inspected,
 )
-from mmkgc_cli.features.metadata import Metadata
-from mmkgc_cli.kg import identity
-
-_FIX = "make the store again with `mmkgc extract` or `mmkgc features import`"
 
 
 class FeatureStore:
@@ -43,25 +37,14 @@ class FeatureStore:
             DataError: the file is missing, truncated, damaged, or of another format version.
         """
         self.path = path
-        self.checksums = read_checksums(path)
+        with open_store(path) as file:
+            self.checksums = read_checksums(path, file)
         self._handle: tuple[int, h5py.File] | None = None
         with hdf5_errors(path):
-            file = self._file()
-            version = int(file.attrs["format_version"])
-            if version != FORMAT_VERSION:
-                raise DataError(
-                    f"{path}: format version {version}, expected {FORMAT_VERSION}",
-                    fix=_FIX,
-                )
-            self.metadata = Metadata.from_attributes(file.attrs)
-            self.entities_id = str(file.attrs["entities_id"])
-            vectors = file["vectors"]
-            if vectors.ndim != 2 or vectors.dtype.name not in DTYPES or vectors.chunks is None:
-                raise ValueError(f"vectors are {vectors.dtype} {vectors.shape}")
-            self.n, self.width = map(int, vectors.shape)
-            self.dtype = np.dtype(vectors.dtype)
-            self.chunk_rows = int(vectors.chunks[0])
-            self.compression: str | None = vectors.compression
+            header = read_header(path, self._file())
+        self.metadata, self.entities_id = header.metadata, header.entities_id
+        self.n, self.width, self.dtype = header.n, header.width, header.dtype
+        self.chunk_rows, self.compression = header.chunk_rows, header.compression
 
     def __enter__(self) -> FeatureStore:
         return self
@@ -80,27 +63,29 @@ class FeatureStore:
 
     def _file(self) -> h5py.File:
         if self._handle is None or self._handle[0] != os.getpid():
+            self._handle = os.getpid(), self._open()
+        return self._handle[1]
+
+    def _open(self) -> h5py.File:
+        file = open_store(self.path)
+        try:
             # The file may have been replaced.
-            if read_checksums(self.path) != self.checksums:
+            if read_checksums(self.path, file) != self.checksums:
                 raise DataError(
                     f"{self.path}: has been replaced since it was opened",
                     fix="run the command again",
                 )
+            require_inspected(self.path, file, self.checksums)
             # No chunk cache: `RowCache` is one.
-            file = h5py.File(CheckedFile(self.path, self.checksums), "r", rdcc_nbytes=0)
-            self._handle = os.getpid(), file
-        return self._handle[1]
+            return h5py.File(CheckedFile(self.path, self.checksums, file), "r", rdcc_nbytes=0)
+        except BaseException:
+            file.close()
+            raise
 
     @functools.cached_property
     def ids(self) -> list[str]:
         """The distinct entity ids by row."""
-        with hdf5_errors(self.path):
-            ids = [name.decode() for name in self._file()["ids"][:].tolist()]
-        if len(ids) != self.n or len(set(ids)) != self.n:
-            raise DataError(
-                f"{self.path}: {len(set(ids))} distinct ids for {self.n} rows", fix=_FIX
-            )
-        return ids
+        return read_ids(self.path, self._file(), self.n)
 
     @functools.cached_property
     def observed(self) -> Mask:
@@ -120,24 +105,16 @@ class FeatureStore:
         return self.observed if self.generated is None else self.observed | self.generated
 
     def _mask(self, name: str) -> Mask:
-        with hdf5_errors(self.path):
-            mask: Mask = self._file()[name][:]
-        if mask.dtype != np.bool_ or mask.shape != (self.n,):
-            raise DataError(
-                f"{self.path}: {name} is {mask.dtype} {mask.shape}, expected bool [n]", fix=_FIX
-            )
-        return mask
+        return read_mask(self.path, self._file(), name, self.n)
 
     def verify(self) -> None:
         """Reads the whole file and verifies its checksums.
 
         Raises:
-            DataError: the file is damaged, or its ids do not match `entities_id`.
+            DataError: the file is damaged.
         """
-        with contextlib.closing(CheckedFile(self.path, self.checksums)) as file:
+        with CheckedFile(self.path, self.checksums, open_store(self.path)) as file:
             file.verify()
-        if identity.entities_id(identity.SortedNames.from_names(self.ids)) != self.entities_id:
-            raise DataError(f"{self.path}: the ids do not match entities_id", fix=_FIX)
 
     def slab(self, start: int, stop: int) -> Floats:
         """Rows `start` to `stop` in the stored type."""

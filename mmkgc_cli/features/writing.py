@@ -25,7 +25,7 @@ from mmkgc_cli.features.format import (
     text_array,
 )
 from mmkgc_cli.features.metadata import Metadata
-from mmkgc_cli.kg import identity
+from mmkgc_cli.kg import identity, inspected
 from mmkgc_cli.state.atomic import atomic_file
 from mmkgc_cli.text import counted
 
@@ -159,7 +159,8 @@ def write_store(
             sink.raise_if_failed()  # the error of the storage is the cause
             raise
         sink.raise_if_failed()
-        write_checksums(file)
+        checksum = write_checksums(file)
+    inspected.record_written("store", path, checksum)
     return path
 
 

@@ -22,6 +22,11 @@ def python(*arguments: str) -> list[str]:
     return [sys.executable, "-P", *arguments]
 
 
+def isolated(*arguments: str) -> list[str]:
+    """As `python`, also without environment variables of Python and packages of the user."""
+    return python("-I", *arguments)
+
+
 def mmkgc(*arguments: str) -> list[str]:
     """The command line of ``mmkgc ARGUMENTS``."""
     return python("-m", "mmkgc_cli", *arguments)

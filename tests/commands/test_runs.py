@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from mmkgc_cli.commands._runs_view import ago, size
+from mmkgc_cli.commands._runs_view import ago
 from mmkgc_cli.commands._shell import out
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import write_graph
 from mmkgc_cli.runs.directory import RunDirectory
+from mmkgc_cli.text import byte_text
 from tests.conftest import Outcome
 
 Run = Callable[..., Outcome]
@@ -110,7 +111,7 @@ def test_clean_removes_only_with_yes_and_eval_still_works(mmkgc: Run, runs: Path
 
 
 def test_sizes_and_ages_are_short() -> None:
-    assert [size(n) for n in (0, 1023, 1024, 999 * 1024 + 1023, 5 * 2**30)] == [
+    assert [byte_text(n) for n in (0, 1023, 1024, 999 * 1024 + 1023, 5 * 2**30)] == [
         "0 B", "1023 B", "1.0 KiB", "1.0 MiB", "5.0 GiB",
     ]  # fmt: skip
     assert [ago(s) for s in (-5, 59, 60, 7_200, 86_400, 200_000)] == [

@@ -111,7 +111,7 @@ def test_rows_stand_in_the_order_of_the_graph_and_absent_inputs_are_unobserved(
         assert store.ids == NAMES
         assert store.observed.tolist() == [False] * 3 + [True] * 20
         assert store.read()[:, 0].tolist() == [0.0] * 3 + list(range(3, 23))
-        assert (store.dtype, store.compression) == ("float16", "gzip")
+        assert (store.dtype.name, store.compression) == ("float16", "gzip")
         metadata = store.metadata
     assert (metadata.encoder, metadata.revision, metadata.preprocess) == (
         "batchy",

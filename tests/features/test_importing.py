@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmkgc_cli.errors import DataError, UsageError
+from mmkgc_cli.features import sources
 from mmkgc_cli.features.exporting import export_features
 from mmkgc_cli.features.importing import ImportRequest, ImportResult, import_features
 from mmkgc_cli.features.metadata import Metadata
@@ -280,6 +281,35 @@ def test_files_without_vectors_are_refused_with_their_contents(
     save(tmp_path / name)
     with pytest.raises((DataError, UsageError), match=words):
         bring(tmp_path / name, None)
+
+
+@pytest.mark.parametrize("shape", [(641, 2**22), (2**32,)])
+@pytest.mark.parametrize("is_keyed", [False, True])
+def test_a_tensor_that_repeats_a_value_is_refused_before_it_is_expanded(
+    tmp_path: Path, shape: tuple[int, ...], is_keyed: bool
+) -> None:
+    tensor = torch.zeros(1).expand(shape)
+    torch.save({"a": tensor} if is_keyed else tensor, tmp_path / "v.pth")
+    assert (tmp_path / "v.pth").stat().st_size < 5000
+    with pytest.raises(DataError, match="v.pth: declares a tensor of .* more than 1.0 GiB"):
+        bring(tmp_path / "v.pth", row_order=True)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs pipes")
+@pytest.mark.parametrize("suffix", sorted(sources._READERS))
+def test_a_pipe_or_a_device_is_refused_without_waiting(tmp_path: Path, suffix: str) -> None:
+    source = tmp_path / f"v{suffix}"
+    os.mkfifo(source)
+    link = tmp_path / f"link{suffix}"
+    link.symlink_to("/dev/zero")
+    ids = tmp_path / "ids"
+    ids.symlink_to(source)
+    np.save(tmp_path / "w.npy", VALUES)
+    for path, kind, id_map in (
+        (source, "pipe", None), (link, "device", None), (tmp_path / "w.npy", "pipe", ids),
+    ):  # fmt: skip
+        with pytest.raises(DataError, match=f"is a {kind}, expected a file; copy its contents"):
+            bring(path, unsafe_pickle=True, ids=id_map)
 
 
 @settings(max_examples=30)

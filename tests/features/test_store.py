@@ -62,7 +62,7 @@ def test_a_store_comes_back_as_it_was_written(
         assert np.array_equal(store.generated, generated)
         expected = np.where((observed | generated)[:, None], values.astype(dtype), 0)
         assert np.array_equal(store.read(), expected.astype(np.float32))
-        assert (store.dtype, store.compression) == (dtype, compression)
+        assert (store.dtype.name, store.compression) == (dtype, compression)
 
 
 @settings(max_examples=40)

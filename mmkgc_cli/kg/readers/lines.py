@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mmkgc_cli.errors import DataError
+from mmkgc_cli.state.regular import open_regular
 
 # Control characters in names would corrupt tables of ranks and terminals.
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -42,22 +43,13 @@ def require_folder(path: Path) -> None:
 
 
 def open_source(path: Path) -> None:
-    """Checks that `path` is a readable, non-empty file.
+    """Checks that `path` is a readable, non-empty regular file.
 
     Raises:
-        DataError: when it is missing, a folder, unreadable or empty.
+        DataError: when it is missing, unreadable, empty, or not a regular file, such as a pipe.
     """
-    if path.is_dir():
-        raise DataError(f"{path}: is a folder, expected a file", fix="pass a file in the folder")
-    try:
-        with path.open("rb") as file:
-            start = file.read(3)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file", fix="check the path of the file") from None
-    except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read: {error.strerror}", fix="check the permissions of the file"
-        ) from error
+    with open_regular(path) as file:
+        start = file.read(3)
     if not start or (start == BOM and path.stat().st_size == len(BOM)):
         raise DataError(f"{path}: the file is empty", fix="check that it was copied completely")
     for bom, name in _WIDE_BOMS.items():
