@@ -249,13 +249,14 @@ def _save_measures(report: dict[str, Any], store: Path, overwrite: bool) -> None
     """
     from mmkgc_cli.commands.features import check_overwrite
     from mmkgc_cli.state.atomic import read_json, write_json
+    from mmkgc_cli.state.parsing import parse_json
 
     if report["missing_rate"] is None:
         return
     path = store.with_suffix(".json")
     if path.exists() and not overwrite:
         with contextlib.suppress(DataError):
-            if read_json(path) == json.loads(json.dumps(report)):
+            if read_json(path) == parse_json(json.dumps(report), "the report"):
                 return
     check_overwrite(path, overwrite)
     write_json(path, report)

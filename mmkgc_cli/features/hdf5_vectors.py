@@ -56,7 +56,7 @@ def open_hdf5(path: Path, opening: Opening) -> Source:
 def _source(path: Path, session: Session) -> Source:
     header, payload = session.answer()
     n, width, dtype = (header.get(name) for name in ("n", "width", "dtype"))
-    keys = parse_json(payload, str(path)) if header.get("has_keys") else None
+    keys = parse_json(bytes(payload), str(path)) if header.get("has_keys") else None
     are_strings = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
     if (
         not (isinstance(n, int) and isinstance(width, int) and n >= 0 and width >= 0)
