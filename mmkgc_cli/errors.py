@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterable
 from typing import Self
 
+from mmkgc_cli.text import printable
+
 
 class MmkgcError(Exception):
     """An error that ends a command with one line and `exit_code`."""
@@ -20,12 +22,15 @@ class MmkgcError(Exception):
 
     def __init__(self, problem: str, *, fix: str = "") -> None:
         """Joins `problem` (where and why) and `fix` (an imperative) to one line."""
-        super().__init__(f"{problem}; {fix}" if fix else problem)
+        # A name of a file or a server must not look like another line.
+        super().__init__(printable(f"{problem}; {fix}" if fix else problem))
 
     @classmethod
     def joined(cls, problems: Iterable[object]) -> Self:
         """One error for several problems, one line each; every line contains its own fix."""
-        return cls("\n".join(str(problem) for problem in problems))
+        error = cls("")
+        error.args = ("\n".join(printable(str(problem), keep="\n") for problem in problems),)
+        return error
 
 
 class UsageError(MmkgcError):

@@ -81,15 +81,14 @@ def mmkgc(
     Tests that need a process of their own (signals, limits, environments) use `command`.
     """
     from mmkgc_cli.app import main
-    from mmkgc_cli.state import notices
+    from mmkgc_cli.state import interrupts, notices
 
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str | Path) -> Outcome:
         capfd.readouterr()
         monkeypatch.setattr(sys, "argv", ["mmkgc", *map(str, arguments)])
-        before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
-        hook = sys.unraisablehook
+        before = {number: signal.getsignal(number) for number in interrupts.SIGNALS}
         trust = os.environ.get("MMKGC_TRUST_PLUGINS", "")
         try:
             main()
@@ -99,7 +98,6 @@ def mmkgc(
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-            sys.unraisablehook = hook
             notices.receiver = None
             os.environ["MMKGC_TRUST_PLUGINS"] = trust  # commands extend it for their children
         out, err = capfd.readouterr()

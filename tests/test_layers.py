@@ -24,7 +24,8 @@ LAYERS = [
     {"ops"},
     {"plugins"},
     {"state"},
-    {"errors", "sides", "text", "__init__"},
+    {"errors"},
+    {"sides", "text", "__init__"},
 ]
 DEPTH = {room: depth for depth, rooms in enumerate(LAYERS) for room in rooms}
 # What the package never imports; scorers are found by name, by the registry.

@@ -166,7 +166,7 @@ def _run(app: typer.Typer) -> None:
     except SystemExit as error:
         if error.code == 130:  # typer turns Ctrl-C into an exit without a message
             _fail(error, 130, "interrupted")
-        interrupts.end_quietly(error.code if isinstance(error.code, int) else 0)
+        interrupts.ignore()
         raise
     except BrokenPipeError:
         # The reader closed the pipe; without this, Python reports it again at exit.
@@ -192,7 +192,7 @@ def _run(app: typer.Typer) -> None:
 
 
 def _fail(error: BaseException, code: int, message: str | None = None) -> None:
-    interrupts.end_quietly(code)
+    interrupts.ignore()
     with contextlib.suppress(BrokenPipeError):
         for line in (message or str(error)).split("\n"):
             log.print(_in_colour(line) if log.is_terminal else f"error: {line}")

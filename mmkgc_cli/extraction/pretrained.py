@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import hashlib
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mmkgc_cli.errors import DataError, MmkgcError, is_out_of_memory
+from mmkgc_cli.state.parsing import parse_json
 
 # Files of a model folder that determine vectors; pickled weights only count without safetensors.
 _WEIGHTS = re.compile(r"(?:model|adapter).*\.safetensors")
@@ -46,12 +46,7 @@ class Pretrained:
         path = self._path(file)
         if path is None:
             return None
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise DataError(
-                f"{path}: not valid JSON: {error}", fix="download the model again"
-            ) from None
+        return parse_json(path.read_bytes(), str(path), fix="download the model again")
 
     def _path(self, file: str) -> Path | None:
         if self.commit is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from mmkgc_cli.extraction.lines import (
     too_long_skip,
 )
 from mmkgc_cli.kg.graph import Graph
+from mmkgc_cli.state.parsing import parse_json
 from mmkgc_cli.text import counted
 
 # Header columns or JSON keys with texts, alone or after an underscore as in `wikidata_label`;
@@ -233,10 +233,9 @@ class _Json:
 
 def _object(raw: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(decode_text(raw))
-    except (ValueError, RecursionError) as error:
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else "too deep or too large"
-        raise Skip(f"not valid JSON: {reason}") from None
+        value = parse_json(decode_text(raw), "", fix="")
+    except DataError as error:
+        raise Skip(str(error).partition(": ")[2]) from None
     if not isinstance(value, dict):
         raise Skip("not a JSON object")
     return value

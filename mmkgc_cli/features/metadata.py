@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmkgc_cli.errors import UsageError
+from mmkgc_cli.state.parsing import parse_json
 
 _MODALITY = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _AS_JSON = ("completion", "mask", "notes")
@@ -56,7 +57,7 @@ class Metadata:
         """
         values: dict[str, Any] = {f.name: str(attributes[f.name]) for f in dataclasses.fields(cls)}
         for name in _AS_JSON:
-            values[name] = json.loads(values[name])
+            values[name] = parse_json(values[name], f"the attribute {name}")
         values["notes"] = tuple(values["notes"])
         return cls(**values)
 

@@ -17,6 +17,7 @@ from mmkgc_cli.features.format import SLAB_BYTES, Floats, Mask
 from mmkgc_cli.features.metadata import Metadata
 from mmkgc_cli.features.writing import FeatureBlock, check_distinct, check_format, write_store
 from mmkgc_cli.state.atomic import make_folder, storage_errors
+from mmkgc_cli.state.parsing import parse_json
 
 _MAGIC = b"mmkgc part 2\n"
 _RECORD = struct.Struct("<QI")  # length and CRC-32 of the record
@@ -225,7 +226,7 @@ class ResumableWriter:
         k, name_size, note_size = _LENGTHS.unpack_from(data)
         offset = _LENGTHS.size + name_size
         ids = data[_LENGTHS.size : offset].decode().split("\n") if k else []
-        notes = json.loads(data[offset : offset + note_size])
+        notes = parse_json(data[offset : offset + note_size], str(self.part_path))
         observed = np.frombuffer(data, dtype=bool, count=k, offset=offset + note_size)
         vectors = np.frombuffer(data, dtype=self.dtype, offset=offset + note_size + k)
         return FeatureBlock(ids, vectors.reshape(k, self.width), observed), notes

@@ -7,7 +7,6 @@ An entry is either a published benchmark (`Dataset`) or derived from one (`Varia
 from __future__ import annotations
 
 import functools
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +18,8 @@ from mmkgc_cli.kg.downloads import Cache, Unavailable, sha256_of
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.modality_files import SHA256, FeatureFile, TableFile, UpstreamFile
 from mmkgc_cli.state import home
+from mmkgc_cli.state.atomic import read_text
+from mmkgc_cli.state.parsing import parse_toml
 
 ELEMENTS = "elements"
 UPSTREAM = "upstream"
@@ -80,8 +81,7 @@ def _registry_path() -> Path:
 
 @functools.cache
 def _document() -> dict[str, Any]:
-    with _registry_path().open("rb") as file:
-        return tomllib.load(file)
+    return parse_toml(read_text(_registry_path()), str(_registry_path()))
 
 
 @functools.cache

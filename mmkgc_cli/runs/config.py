@@ -24,6 +24,7 @@ from mmkgc_cli.runs.toml_file import NO_FILE, TomlFile, read_toml
 from mmkgc_cli.runs.version_0_1 import MOVED, is_of_0_1
 from mmkgc_cli.sampling.registry import DEFAULT, SAMPLERS
 from mmkgc_cli.scoring.registry import SCORERS
+from mmkgc_cli.state.parsing import INT64
 from mmkgc_cli.training.settings import (
     DEFAULT_NAMES,
     CheckpointsSettings,
@@ -74,6 +75,10 @@ def parse_override(text: str) -> tuple[str, str, Any]:
         value = tomllib.loads(f"value = {raw}")["value"]
     except tomllib.TOMLDecodeError:
         value = raw.strip()
+    except (ValueError, RecursionError):
+        raise DataError(
+            f"--set {target}={raw[:20]}…: expected a value of usual size", fix="shorten the value"
+        ) from None
     return section, key, value
 
 
@@ -227,6 +232,9 @@ def resolve(
     merged: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     sources: dict[tuple[str, str], str] = {}
     for entry in entries:
+        if isinstance(entry.value, int) and entry.value not in INT64:
+            problems.append(f"{entry.source}: expected an integer of 64 bits; write a smaller one")
+            continue
         problem = _key_problem(entry, classes, selection)
         if problem:
             problems.append(f"{entry.source}: {problem}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,8 +9,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from mmkgc_cli.errors import DataError
 from mmkgc_cli.state.atomic import read_text
+from mmkgc_cli.state.parsing import parse_toml
 
 # Keys from the outermost table inwards; an int is an index in an array of tables.
 Keys = tuple[str | int, ...]
@@ -44,14 +43,7 @@ def read_toml(path: Path) -> TomlFile:
         DataError: when the file is missing or not TOML; names the line.
     """
     text = read_text(path)
-    try:
-        return TomlFile(tomllib.loads(text), str(path), dict(_lines(text)))
-    except tomllib.TOMLDecodeError as error:
-        position = re.search(r" \(at line (\d+), column \d+\)$", str(error))
-        place, reason = str(path), str(error)
-        if position:
-            place, reason = f"{path}:{position[1]}", reason[: position.start()]
-        raise DataError(f"{place}: not valid TOML: {reason}", fix="correct the line") from None
+    return TomlFile(parse_toml(text, str(path)), str(path), dict(_lines(text)))
 
 
 @dataclass(frozen=True)
@@ -73,6 +65,7 @@ def statements(text: str) -> Iterator[Statement]:
     table: Keys = ()
     arrays: dict[Keys, int] = {}
     first, pending = 0, ""
+    closing: tuple[str, ...] = ()
     for number, line in enumerate(text.splitlines(keepends=True), start=1):
         if not pending:
             first = number
@@ -83,16 +76,53 @@ def statements(text: str) -> Iterator[Statement]:
                 yield Statement(line, number, table, is_header=True)
                 continue
         pending += line
-        try:
-            values = tomllib.loads(pending)
-        except tomllib.TOMLDecodeError:
+        closing = _closing_after(line, closing)
+        if closing:
             continue  # a string or an array that continues on the next line
+        values = tomllib.loads(pending)
         keys = []
         while isinstance(values, dict) and len(values) == 1:
             ((key, values),) = values.items()
             keys.append(key)
         yield Statement(pending, first, table, tuple(keys))
         pending = ""
+
+
+_QUOTES = ('"""', "'''", '"', "'")
+_BRACKETS = {"[": "]", "{": "}"}
+
+
+def _closing_after(line: str, closing: tuple[str, ...]) -> tuple[str, ...]:
+    """What is open at the end of a line of valid TOML, as the tokens that close it.
+
+    Args:
+        line: a line of a ``key = value``.
+        closing: what was open at the end of the line before, outermost first.
+    """
+    i = 0
+    while i < len(line):
+        quote = closing[-1] if closing and closing[-1] in _QUOTES else ""
+        if quote and line[i] == "\\" and quote[0] == '"':
+            i += 2
+        elif quote and line.startswith(quote, i):
+            closing = closing[:-1]
+            i += len(quote)
+            while len(quote) == 3 and line.startswith(quote[0], i):
+                i += 1  # quotes before the last three belong to the string
+        elif quote:
+            i += 1
+        elif line[i] == "#":
+            break
+        elif opening := next((q for q in _QUOTES if line.startswith(q, i)), ""):
+            closing = (*closing, opening)
+            i += len(opening)
+        else:
+            if line[i] in _BRACKETS:
+                closing = (*closing, _BRACKETS[line[i]])
+            elif closing and line[i] == closing[-1]:
+                closing = closing[:-1]
+            i += 1
+    return closing
 
 
 def _lines(text: str) -> Iterator[tuple[Keys, int]]:

@@ -12,6 +12,7 @@ from typing import Any
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.runs.toml_file import Keys, statements
 from mmkgc_cli.state.atomic import read_json, read_text, write_json, write_text
+from mmkgc_cli.state.parsing import parse_toml
 from mmkgc_cli.training.settings import DEFAULT_NAMES, variants
 
 # Settings that were in [training] in 0.1, and their present names.
@@ -215,10 +216,7 @@ def upgrade(path: Path) -> list[str]:
 
 def _upgrade_file(path: Path) -> list[str]:
     text = read_text(path)
-    try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise DataError(f"{path}: not valid TOML: {error}", fix="correct the file") from error
+    values = parse_toml(text, str(path))
     if not is_of_0_1(values):
         return []
     new_text, dropped = upgrade_text(text)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mmkgc_cli.errors import DataError
+from mmkgc_cli.state.parsing import parse_json
 
 _HOST = re.sub(r"[^A-Za-z0-9]", "_", platform.node())
 
@@ -171,10 +172,4 @@ def read_json(path: Path) -> Any:
     Raises:
         DataError: as `read_text`; also when it is not JSON, with the line.
     """
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}:{error.lineno}: not valid JSON: {error.msg}",
-            fix="correct that line, or restore the file",
-        ) from None
+    return parse_json(read_text(path), str(path))

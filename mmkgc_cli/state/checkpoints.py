@@ -19,6 +19,7 @@ from torch import Tensor
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.state.atomic import sweep
 from mmkgc_cli.state.metadata import STATE, unflatten
+from mmkgc_cli.state.parsing import parse_json
 from mmkgc_cli.state.weights import load_weights, save_weights
 
 SCHEMA = 1
@@ -60,7 +61,7 @@ def unpack(tensors: Mapping[str, Tensor]) -> Any:
     """
     if STATE not in tensors:
         raise ValueError("no state among the tensors")
-    plain = json.loads(bytes(tensors[STATE].numpy()).decode())
+    plain = parse_json(bytes(tensors[STATE].numpy()), STATE)
     return unflatten(plain, lambda name: tensors[name])
 
 

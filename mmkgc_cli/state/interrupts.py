@@ -1,67 +1,53 @@
-"""What Ctrl-C and SIGTERM do in a command: one line, and exit code 130 or 143.
+"""What Ctrl-C, SIGTERM and SIGHUP do in a command: one line, and exit code 128 + signal.
 
-`install` runs before anything heavy is imported. While modules are imported, the process ends at
-once: nothing is half done then, and import code of libraries may swallow exceptions. Later, an
-exception unwinds the command. A second Ctrl-C ends the process at once and quietly. Long loops
-take over the signals with `signals.StopRequest`.
+The handler ends the process; it raises no exception. Imports, destructors and native code of
+libraries swallow exceptions or turn them into others, so an exception would not always unwind.
+Files are safe, because every file is written so that it survives SIGKILL. Long loops take over the
+signals with `signals.StopRequest`.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
-from types import FrameType
-from typing import Any, NoReturn
 
-_LINES = {signal.SIGINT: "error: interrupted\n", signal.SIGTERM: "error: terminated by a signal\n"}
-_SHOW_CURSOR = "\x1b[?25h"
+# Nothing else is imported, not even typing: until `install` runs, the interpreter itself reports
+# an interrupt.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import NoReturn
+
+# SIGHUP is sent when a terminal or a connection closes; Windows has none.
+SIGNALS = [signal.SIGINT, signal.SIGTERM, *filter(None, [getattr(signal, "SIGHUP", None)])]
+# Called before the process ends, such as the removal of temporary files; must not raise.
+cleanups: list[Callable[[], None]] = []
+
+_SHOW_CURSOR = "\x1b[?25h\n"  # a progress bar may have hidden it, and left a line without an end
 
 
 def install() -> None:
-    """Handles SIGINT and SIGTERM from here on."""
-    # A parent that ignores Ctrl-C, such as `nohup` or a shell script with &, wants that.
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, _handle)
-    signal.signal(signal.SIGTERM, _handle)
-    sys.unraisablehook = _unraisable
+    """Handles the signals from here on; one that the parent ignores, as `nohup` does, stays so."""
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, end_process)
 
 
-def end_quietly(code: int) -> None:
-    """From here on, Ctrl-C ends the process at once with `code`: its work is done or lost."""
-    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-        signal.signal(signal.SIGINT, lambda *_: os._exit(code))
+def ignore() -> None:
+    """Ignores the signals from here on: the work of the process is done."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
-def _handle(number: int, frame: FrameType | None) -> None:
-    if _is_importing(frame):
-        _leave(number)
-    end_quietly(128 + number)
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
-    from mmkgc_cli.errors import Interrupted
-
-    raise Interrupted("terminated by a signal", number, fix="run the same command again")
-
-
-def _is_importing(frame: FrameType | None) -> bool:
-    while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
-            return True
-        frame = frame.f_back
-    return False
-
-
-def _leave(number: int) -> NoReturn:
-    line = (_SHOW_CURSOR if os.isatty(2) else "") + _LINES[signal.Signals(number)]
+def end_process(number: int, frame: FrameType | None = None) -> NoReturn:
+    """Ends the process as a signal does: removes temporary files and writes one line."""
+    ignore()
+    for cleanup in cleanups:
+        cleanup()
+    line = "interrupted" if number == signal.SIGINT else "terminated by a signal"
+    start = _SHOW_CURSOR if os.isatty(2) else ""
     try:
-        os.write(2, line.encode())
+        os.write(2, f"{start}error: {line}; run the same command again\n".encode())
     finally:
         os._exit(128 + number)
-
-
-def _unraisable(error: Any) -> None:
-    """A signal that arrived in a destructor or a callback, which would swallow it."""
-    if isinstance(error.exc_value, KeyboardInterrupt):
-        _leave(signal.SIGINT)
-    sys.__unraisablehook__(error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import safetensors
 
 from mmkgc_cli.errors import DataError
+from mmkgc_cli.state.parsing import parse_json
 
 # All metadata are one entry, because safetensors writes entries in random order, and equal tensors
 # must give equal files.
@@ -61,10 +61,10 @@ def _read(path: Path, *, with_state: bool) -> tuple[dict[str, str], Any]:
     state = None
     try:
         with safetensors.safe_open(path, framework="np") as file:
-            metadata = json.loads((file.metadata() or {}).get(METADATA, "{}"))
+            metadata = parse_json((file.metadata() or {}).get(METADATA, "{}"), f"{path}: metadata")
             if with_state:
-                text = file.get_tensor(STATE).tobytes().decode()
-                state = unflatten(json.loads(text), lambda name: None)
+                text = file.get_tensor(STATE).tobytes()
+                state = unflatten(parse_json(text, f"{path}: {STATE}"), lambda name: None)
     except (safetensors.SafetensorError, OSError, ValueError, TypeError, RecursionError) as error:
         raise DataError(
             f"{path}: not a readable safetensors file: {error}",

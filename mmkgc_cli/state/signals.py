@@ -1,4 +1,4 @@
-"""Graceful stop on signals: the first one is a request, a second SIGINT stops immediately."""
+"""Graceful stop on signals: the first one is a request, a second SIGINT acts at once."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ import threading
 from types import FrameType, TracebackType
 
 from mmkgc_cli.errors import Interrupted
-
-# SIGHUP is sent when a terminal or a connection closes; Windows has none.
-_SIGNALS = [signal.SIGINT, signal.SIGTERM, *filter(None, [getattr(signal, "SIGHUP", None)])]
+from mmkgc_cli.state.interrupts import SIGNALS
 
 
 class StopRequest:
@@ -25,7 +23,7 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            for number in _SIGNALS:
+            for number in SIGNALS:
                 self._before[number] = signal.signal(number, self._handle)
         return self
 
@@ -40,7 +38,10 @@ class StopRequest:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal_number and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            before = self._before[number]
+            if not callable(before):
+                raise KeyboardInterrupt
+            before(number, frame)  # ends a command, and raises KeyboardInterrupt in a library
         self.signal_number = number
 
     @property

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.state.atomic import make_folder, read_text, storage_errors
+from mmkgc_cli.state.parsing import parse_json
 
 
 class Trace:
@@ -108,8 +109,8 @@ def read_trace(path: Path) -> list[dict[str, Any]]:
         if not line:
             continue
         try:
-            events.append(json.loads(line))
-        except json.JSONDecodeError:
+            events.append(parse_json(line, str(path)))
+        except DataError:
             if number >= len(lines):  # the last line without a newline: an incomplete write
                 break
             raise DataError(

@@ -15,6 +15,7 @@ from torch import Tensor
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.state.atomic import write_bytes
 from mmkgc_cli.state.metadata import CHECKSUM, METADATA
+from mmkgc_cli.state.parsing import parse_json
 
 
 def checksum(tensors: Mapping[str, Tensor]) -> str:
@@ -49,9 +50,9 @@ def load_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         )
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {}).get(METADATA, "{}"))
+            metadata = parse_json((file.metadata() or {}).get(METADATA, "{}"), f"{path}: metadata")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
+    except (safetensors.SafetensorError, OSError, ValueError, TypeError, RecursionError) as error:
         raise DataError(
             f"{path}: not a readable safetensors file: {error}",
             fix="restore the file, or train again",
