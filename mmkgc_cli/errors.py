@@ -7,6 +7,8 @@ came, and, as `fix`, what to type next. `commands` prints them without a traceba
 from __future__ import annotations
 
 import difflib
+import errno
+import re
 from collections.abc import Iterable
 from typing import Self
 
@@ -51,13 +53,31 @@ class Interrupted(MmkgcError):
         self.exit_code = 128 + signal_number
 
 
+# Parts of messages about memory of torch, CUDA, C++, HDF5, numpy and the dynamic linker.
+_OUT_OF_MEMORY = re.compile(
+    "can't allocate memory|cannot allocate memory|not enough memory|out of memory"
+    "|unable to allocate|memory allocation failed|bad_alloc|ALLOC_FAILED"
+    "|failed to map segment|can't start new thread"
+    # Sizes beyond the address space.
+    "|storage size calculation overflowed|integer multiplication overflow|array is too big"
+    "|maximum allowed dimension exceeded",
+    re.IGNORECASE,
+)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on the CPU or on a GPU."""
-    message = str(error)
-    return (
-        isinstance(error, MemoryError)
-        or "can't allocate memory" in message
-        or message.startswith("CUDA out of memory")
+    """Whether an allocation failed, on the CPU or on a GPU.
+
+    Native code reports a failed allocation as `SystemError` too: with the `MemoryError` behind it,
+    or without any if none could be allocated.
+    """
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
+        return True
+    if isinstance(error, SystemError):
+        behind = error.__cause__ or error.__context__
+        return is_out_of_memory(behind) if behind else "without" in str(error)
+    return isinstance(error, (RuntimeError, ValueError, OSError, ImportError)) and bool(
+        _OUT_OF_MEMORY.search(str(error))
     )
 
 

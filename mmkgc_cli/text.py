@@ -9,7 +9,9 @@ _JOINERS = "\u200c\u200d"
 _UNSAFE = re.compile(
     # Control characters, spaces that look like others, marks that are invisible or reorder text.
     "[\x00-\x1f\x7f-\xa0\xad\u061c\u1680\u180e\u2000-\u200f\u2028-\u202f\u205f-\u206f"
-    "\u3000\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff]"
+    "\u3000\ud800-\udfff\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff"
+    # Letters without a shape, and controls of shorthand and music.
+    "\u115f\u1160\u3164\uffa0\U0001bca0-\U0001bca3\U0001d173-\U0001d17a]"
 )
 
 

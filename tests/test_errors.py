@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import importlib
 import inspect
 import pkgutil
@@ -75,6 +76,36 @@ def test_the_fix_ends_the_line() -> None:
     )
     assert str(UsageError.joined(["a; do b", "c; do d"])) == "a; do b\nc; do d"
     assert Interrupted("stopped", 2, fix="resume it").exit_code == 130
+
+
+def behind(cause: BaseException) -> SystemError:
+    error = SystemError("returned a result with an exception set")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: ..."), True),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), True),
+        (RuntimeError("std::bad_alloc"), True),
+        (RuntimeError("Storage size calculation overflowed with sizes=[4, 9]"), True),
+        (ImportError("libtorch.so: failed to map segment from shared object"), True),
+        (OSError("Unable to synchronously read (memory allocation failed)"), True),
+        (behind(MemoryError()), True),
+        (behind(ValueError("a file about lack of memory")), False),
+        (SystemError("error return without exception set"), True),
+        (SystemError("bad argument to internal function"), False),
+        (RuntimeError("the memory of the sampler is empty"), False),
+        (OSError(errno.ENOSPC, "No space left on device"), False),
+        (KeyError("out of memory"), False),
+    ],
+)
+def test_lack_of_memory_is_recognized(error: BaseException, expected: bool) -> None:
+    assert errors.is_out_of_memory(error) is expected
 
 
 def test_the_walk_sees_every_class_of_error() -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 DEBUG = "MMKGC_TRACEBACK"
+NO_MEMORY = "not enough memory; lower model.dim, the batch size or the number of negatives"
 # Columns of output that does not go to a terminal: tables are never cut in a file or a pipe.
 UNLIMITED = 1000
 
@@ -172,6 +173,8 @@ def _run(app: typer.Typer) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
+        if is_out_of_memory(error):
+            _fail(error, 1, NO_MEMORY)
         where = "the output" if error.filename is None else str(error.filename)
         _fail(error, 3, f"{where}: {error.strerror or error}")
     except Exception as error:
@@ -180,8 +183,7 @@ def _run(app: typer.Typer) -> None:
         if converted := convert_error(error):
             _fail(error, converted.exit_code, str(converted))
         if is_out_of_memory(error):
-            _fail(error, 1, "not enough memory; lower model.dim, the batch size or the number of "
-                  "negatives")  # fmt: skip
+            _fail(error, 1, NO_MEMORY)
         first = (str(error).splitlines() or [""])[0]
         _fail(
             error, 1, f"internal error: {type(error).__name__}: {first}; "

@@ -17,6 +17,7 @@ from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.triples import Triples
 from mmkgc_cli.runs.resources import check_room
 from mmkgc_cli.runs.sections import RunConfig
+from mmkgc_cli.runs.shapes import shapes_of
 from mmkgc_cli.sampling.registry import load_sampler
 from mmkgc_cli.scoring import Features, Scorer, load_scorer
 from mmkgc_cli.scoring.contract import NO_FEATURES
@@ -69,19 +70,36 @@ def initial_scorer(
     graph: Graph,
     device: torch.device,
     features: Mapping[str, Features] = NO_FEATURES,
+    *,
+    run: Path | None = None,
 ) -> Scorer:
     """The scorer at the start of a run; sets threads, seeds and memory of the process.
 
+    Args:
+        config: all settings.
+        graph: the graph.
+        device: where to compute.
+        features: features by modality.
+        run: where a training writes; its memory and disk are checked before the scorer takes any.
+
     Raises:
         DataError: when the device does not support the precision.
+        MmkgcError: when memory or disk do not suffice.
     """
     require_precision(config.training.precision, device)
+    if run is not None:
+        shapes = shapes_of(lambda: build_scorer(config, graph, torch.device("meta"), features))
+        if shapes is not None:
+            check_room(config, shapes, run, device)
     keep_freed_memory()
     if config.training.threads:
         torch.set_num_threads(config.training.threads)
     # For layers such as dropout; all other randomness has its own streams.
     torch.manual_seed(stream_seed(config.training.seed, "layers"))
-    return build_scorer(config, graph, device, features)
+    scorer = build_scorer(config, graph, device, features)
+    if run is not None and shapes is None:
+        check_room(config, scorer, run, device)
+    return scorer
 
 
 def build_program(config: RunConfig, scorer: Scorer, triples: Tensor) -> ScorerProgram:
@@ -159,8 +177,7 @@ def prepare(
         MmkgcError: when settings are incompatible, memory or disk do not suffice, or ranking fails.
     """
     device = pick_device(config.training.device)
-    scorer = initial_scorer(config, graph, device, features)
-    check_room(config, scorer, run)
+    scorer = initial_scorer(config, graph, device, features, run=run)
     triples = torch.from_numpy(graph.train).to(device=device, dtype=torch.int64)
     scorer.fit(triples)
     known = known_triples(graph)

@@ -19,7 +19,7 @@ from mmkgc_cli.runs.assembly import (
     with_cuda_graph,
 )
 from mmkgc_cli.runs.features import read_features
-from mmkgc_cli.runs.resources import check_room, disk_mib, free_disk_mib
+from mmkgc_cli.runs.resources import disk_mib, free_disk_mib
 from mmkgc_cli.runs.sections import RunConfig
 from mmkgc_cli.state.device import pick_device
 from mmkgc_cli.state.memory import peak_mib
@@ -50,14 +50,13 @@ def estimate(config: RunConfig, graph: Graph, run: Path) -> Estimate:
     """
     device = pick_device(config.training.device)
     features = read_features(config, graph).features
-    scorer = initial_scorer(config, graph, device, features)
+    scorer = initial_scorer(config, graph, device, features, run=run)
     triples = torch.from_numpy(graph.train).to(device=device, dtype=torch.int64)
     scorer.fit(triples)
     known = known_triples(graph)
     parameters = sum(p.numel() for p in scorer.parameters())
     seconds_per_epoch = 0.0
     if parameters:
-        check_room(config, scorer, run)
         program = with_cuda_graph(config, build_program(config, scorer, triples), lambda _: None)
         program.start_epoch()
         steps = program.steps_per_epoch

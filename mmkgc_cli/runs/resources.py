@@ -21,17 +21,24 @@ def state_mib(config: RunConfig, scorer: Scorer) -> tuple[float, float]:
     return whole, trained * (1 + moments + bool(config.optimizer.average))
 
 
-def check_room(config: RunConfig, scorer: Scorer, run: Path) -> None:
+def check_room(config: RunConfig, scorer: Scorer, run: Path, device: torch.device) -> None:
     """Compares the memory and disk that a training needs with what is free.
+
+    Args:
+        config: all settings.
+        scorer: a new scorer; its tensors may lack memory (`shapes.shapes_of`).
+        run: where the training writes.
+        device: where it computes.
 
     Raises:
         MmkgcError: when one does not suffice.
     """
     if not list(scorer.parameters()):
         return
-    _, checkpoint = state_mib(config, scorer)
-    # The weights are allocated already; gradients exist for one table at a time.
-    needed, free = checkpoint, free_memory_mib(next(scorer.parameters()).device)
+    _, needed = state_mib(config, scorer)
+    # Gradients exist for one table at a time.
+    needed += sum(p.numel() * p.element_size() for p in scorer.parameters() if p.is_meta) / 2**20
+    free = free_memory_mib(device)
     if free is not None and needed > free:
         raise MmkgcError(
             f"training needs about {needed:,.0f} MiB of memory, {free:,.0f} MiB are free",
@@ -64,7 +71,14 @@ def free_memory_mib(device: torch.device) -> float | None:
         return torch.cuda.mem_get_info(device)[0] / 2**20
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
+        used_pages = int(Path("/proc/self/statm").read_text().split()[0])
     except OSError:
         return None
+    import resource
+
     sizes = dict(line.split(":", 1) for line in lines)
-    return int(sizes["MemAvailable"].split()[0]) / 2**10 if "MemAvailable" in sizes else None
+    free = [int(sizes[name].split()[0]) / 2**10 for name in ("MemAvailable",) if name in sizes]
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]  # set by `ulimit -v`
+    if limit != resource.RLIM_INFINITY:
+        free.append(max(0.0, (limit - used_pages * resource.getpagesize()) / 2**20))
+    return min(free, default=None)

@@ -1,6 +1,13 @@
 from __future__ import annotations
 
+import inspect
+import os
+import re
+import resource
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,13 +16,17 @@ from mmkgc_cli.errors import MmkgcError
 from mmkgc_cli.evaluation.ranker import NonFiniteScores
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import write_graph
-from mmkgc_cli.runs import assembly, estimate, resources
+from mmkgc_cli.plugins import BUILT_IN, discover
+from mmkgc_cli.runs import assembly, estimate, resources, shapes
 from mmkgc_cli.runs.config import resolve
 from mmkgc_cli.runs.directory import RunDirectory
 from mmkgc_cli.runs.evaluation import run_evaluation
 from mmkgc_cli.runs.sections import RunConfig
 from mmkgc_cli.runs.training import run_training
-from mmkgc_cli.scoring import load_scorer
+from mmkgc_cli.scoring import Features, Scorer, load_scorer
+from mmkgc_cli.scoring.registry import SCORERS
+from mmkgc_cli.state.tensors import kept_tensors
+from tests.conftest import ROOT, command, random_graph
 
 SMALL = ["training.epochs=4", "validation.every=2", "model.dim=8", "training.batch_size=64"]
 
@@ -70,6 +81,73 @@ def test_what_cannot_fit_is_refused_before_anything_is_trained(
     with pytest.raises(MmkgcError, match=message):
         run_training(config_of(), tmp_path / "graph", run)
     assert not run.path.exists()
+
+
+def test_what_cannot_fit_is_refused_before_it_takes_memory(
+    graph: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    devices = []
+    build = assembly.build_scorer
+
+    def recorded(config: RunConfig, graph: Graph, device: torch.device, *rest: Any) -> Scorer:
+        devices.append(device.type)
+        return build(config, graph, device, *rest)
+
+    monkeypatch.setattr(assembly, "build_scorer", recorded)
+    monkeypatch.setattr(resources, "free_memory_mib", lambda _: 60.0)
+    # 40 entities and 5 relations of 2^17 numbers are 22.5 MiB: weights, gradients, two moments.
+    large = resolve("transe", load_scorer("transe").Config, overrides=["model.dim=131072"])
+    with pytest.raises(MmkgcError, match=r"needs about 90 MiB of memory, 60 MiB are free"):
+        estimate.estimate(large, graph, tmp_path / "run")
+    assert devices == ["meta"]
+
+
+@pytest.mark.parametrize(
+    "name", [p.name for p in discover(SCORERS).plugins.values() if p.origin == BUILT_IN]
+)
+@pytest.mark.parametrize("small", [0, 1 << 22])
+def test_shapes_are_those_of_the_scorer(
+    graph: Graph, monkeypatch: pytest.MonkeyPatch, name: str, small: int
+) -> None:
+    monkeypatch.setattr(shapes, "SMALL", small)
+    n = len(graph.entities)
+    modalities = {
+        name: Features(torch.rand(n, 12), torch.rand(n) > 0.3) for name in ("image", "text")
+    }
+    takes_features = "features" in inspect.signature(load_scorer(name)).parameters
+    features = modalities if takes_features else {}
+    config = resolve(name, load_scorer(name).Config)
+    real = assembly.build_scorer(config, graph, torch.device("cpu"), features)
+    meta = torch.device("meta")
+    found = shapes.shapes_of(lambda: assembly.build_scorer(config, graph, meta, features))
+    assert found is not None
+    assert {k: (v.shape, v.dtype) for k, v in found.named_parameters()} == {
+        k: (v.shape, v.dtype) for k, v in real.named_parameters()
+    }
+    assert all(tensor.is_meta for tensor in kept_tensors(found).values())
+
+
+def test_a_constructor_that_reads_values_has_no_shapes() -> None:
+    large = shapes.SMALL + 1
+    assert shapes.shapes_of(lambda: torch.zeros(large).tolist()) is None
+    assert shapes.shapes_of(lambda: torch.zeros(4).tolist()) == [0, 0, 0, 0]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of memory are those of Linux")
+def test_a_dry_run_under_a_limit_of_memory_answers_in_one_line(tmp_path: Path) -> None:
+    write_graph(random_graph(20_000, 2, 500, seed=0), tmp_path / "graph")
+    limit = 7_000_000_000
+    done = subprocess.run(
+        command("train", "transe", "--graph", "graph", "--dry-run", "--set", "model.dim=131072"),
+        cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{os.environ.get('PYTHONPATH', '')}"},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert re.fullmatch(
+        r"error: training needs about 40,00\d MiB of memory, .* MiB are free; lower .*\n",
+        done.stderr,
+    )
 
 
 def test_a_ranking_that_fails_does_so_before_the_run_is_made(
