@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import json
 import mmap
 import os
@@ -39,9 +40,7 @@ class Tally:
     slowest: float = 0.0
     slow_number: int = 0
     memory: int = 0  # the largest resident set of a worker, in KiB
-    failures: dict[str, list[int]] = field(
-        default_factory=lambda: collections.defaultdict(list)
-    )
+    failures: dict[str, list[int]] = field(default_factory=lambda: collections.defaultdict(list))
 
     @property
     def refused(self) -> int:
@@ -71,8 +70,16 @@ def plan(names: list[str], inputs: int) -> collections.deque[tuple[str, int, int
 class Runner:
     """Workers, their chunks, and the tallies."""
 
-    def __init__(self, names: list[str], inputs: int, seed: int, seconds: float) -> None:
-        self.seed, self.seconds = seed, seconds
+    def __init__(
+        self,
+        names: list[str],
+        inputs: int,
+        seed: int,
+        seconds: float,
+        module: str = "tests.fuzz.targets",
+    ) -> None:
+        """Plans `inputs` for the targets `names` of a module; one hangs after `seconds`."""
+        self.seed, self.seconds, self.module = seed, seconds, module
         self.chunks = plan(names, inputs)
         self.tallies = {name: Tally() for name in names}
         self.lock = threading.Lock()
@@ -100,8 +107,8 @@ class Runner:
             numbers = self.tallies[name].failures[key]
             numbers.append(number)
             if len(numbers) <= _SHOWN:
-                print(f"FAILURE in {name}: {reason}\n{text}\nreproduce: {self.command(name, number)}",
-                      flush=True)  # fmt: skip
+                reproduce = f"reproduce: {self.command(name, number)}"
+                print(f"FAILURE in {name}: {reason}\n{text}\n{reproduce}", flush=True)
 
     def command(self, name: str, number: int) -> str:
         """The command that runs one input."""
@@ -115,7 +122,7 @@ class Runner:
             while chunk := self._next():
                 name, start, stop = chunk
                 while start < stop:
-                    worker = worker or _Worker(Path(file.name))
+                    worker = worker or _Worker(Path(file.name), self.module)
                     start = self._run_chunk(worker, name, start, stop)
                     if start < stop:
                         worker.close()
@@ -164,11 +171,12 @@ class Runner:
 
 
 class _Worker:
-    def __init__(self, progress: Path) -> None:
+    def __init__(self, progress: Path, module: str) -> None:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fuzz.worker", str(progress)], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=self._stderr, text=True, start_new_session=True,
+            [sys.executable, "-m", "tests.fuzz.worker", str(progress), module],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, text=True,
+            start_new_session=True,
         )  # fmt: skip
         with progress.open("r+b") as file:
             self._shared = mmap.mmap(file.fileno(), PROGRESS.size)
@@ -208,16 +216,17 @@ class _Worker:
         assert self.process.stdin
         self.process.stdin.close()
         try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            pass
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(10)
         finally:
             # Also the children that a worker left.
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
             self.process.wait()
+            if self.process.stdout:
+                self.process.stdout.close()
+            self._stderr.close()
+            self._shared.close()
 
 
 def _signal(code: int) -> str:

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import io
 import json
+import re
+import shutil
+import tempfile
 from pathlib import Path
 from unittest import mock
 
 from mmkgc_cli.commands import _runs_view, _shell
+from mmkgc_cli.kg.storage import write_graph
 from mmkgc_cli.plugins.kinds import Plugin
 from mmkgc_cli.plugins.source import outline
 from mmkgc_cli.runs import completion_config, config
 from mmkgc_cli.runs.batches.plan import plan
 from mmkgc_cli.runs.batches.recipe import read_recipe
+from mmkgc_cli.runs.directory import RunDirectory
 from mmkgc_cli.runs.listing import list_runs
+from mmkgc_cli.runs.plugins import config_and_change
 from mmkgc_cli.runs.status import inspect
 from mmkgc_cli.runs.version_0_1 import upgrade
 from mmkgc_cli.scoring.registry import SCORERS
+from tests.fuzz.hdf5_files import graph
 from tests.fuzz.store_targets import checkpoint_examples, weights_examples
 
 ROOT = Path(__file__).parent.parent.parent
@@ -30,7 +38,7 @@ _FILES = (
 def recipe(data: bytes, folder: Path) -> None:
     """A recipe of a batch, and its jobs."""
     path = folder / "recipe.toml"
-    path.write_bytes(data)
+    path.write_bytes(data.replace(b"GRAPH", str(_graph_folder()).encode()))
     jobs = plan(read_recipe(path))
     names = [job.name for job in jobs]
     assert len(names) == len(set(names))
@@ -41,14 +49,9 @@ def run_config(data: bytes, folder: Path) -> None:
     path = folder / "config.toml"
     path.write_bytes(data)
 
-    def model_class(name: str) -> type:
-        return SCORERS.load(name).Config
-
-    values = config.read_config_file(path)
-    config.require_present_form(values, folder)
-    first = config.from_toml(path, model_class)
+    first, _ = config_and_change(RunDirectory(folder))
     path.write_text(config.to_toml(first), encoding="utf-8")
-    assert config.from_toml(path, model_class) == first
+    assert config_and_change(RunDirectory(folder))[0] == first
 
 
 def config_upgrade(data: bytes, folder: Path) -> None:
@@ -101,8 +104,23 @@ def plugin_source(data: bytes, folder: Path) -> None:
 # Valid files that are changed
 
 
+@functools.cache
+def _graph_folder() -> Path:
+    """A prepared graph, for ``GRAPH`` in a recipe."""
+    folder = Path(tempfile.mkdtemp(prefix="mmkgc-graph-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    write_graph(graph(), folder)
+    return folder
+
+
 def recipe_examples() -> list[bytes]:
-    return [(ROOT / "recipes" / name).read_bytes() for name in ("demo.toml", "batch-elements.toml")]
+    recipes = (ROOT / "recipes" / name for name in ("demo.toml", "batch-elements.toml"))
+    return [
+        b'[batch]\ngraphs = ["GRAPH"]\nscorers = ["transe", "rotate"]\nseeds = [0, 1]\n'
+        b"[settings.training]\nepochs = 3\n[scorer.rotate.model]\ndim = 8\n"
+        b"[grid.optimizer]\nlr = [0.1, 0.01]\n[[exclude]]\nscorer = 'transe'\nseed = 1\n",
+        *(re.sub(rb"(demo|graphs)/elements", b"GRAPH", path.read_bytes()) for path in recipes),
+    ]
 
 
 @functools.cache

@@ -1,14 +1,16 @@
 """A process that runs inputs of one target after another; `run.py` watches it.
 
-It reads lines ``TARGET SEED START STOP`` and writes one JSON object per failure and per chunk. The
-number of the current input and the time of its start are in a shared file, so that the parent
-knows the input on which a worker hangs or dies.
+Its arguments are a shared file and the module of the targets. It reads lines ``TARGET SEED START
+STOP`` and writes one JSON object per failure and per chunk. The number of the current input and
+the time of its start are in the shared file, so that the parent knows the input on which a worker
+hangs or dies.
 """
 
 from __future__ import annotations
 
 import contextlib
 import faulthandler
+import importlib
 import json
 import mmap
 import os
@@ -28,7 +30,7 @@ MEMORY = 3 << 30  # beyond the libraries
 
 def scratch() -> Path | None:
     """A folder in memory, where there is one."""
-    shared = Path("/dev/shm")  # noqa: S108
+    shared = Path("/dev/shm")
     return shared if os.access(shared, os.W_OK) else None
 
 
@@ -51,15 +53,14 @@ def main() -> None:
         folder.mkdir()
         tempfile.tempdir = temporary
         warnings.simplefilter("ignore")
-        from tests.fuzz.targets import check, examples, generate
-
+        targets = importlib.import_module(sys.argv[2])
         faulthandler.enable()
         with progress_path.open("r+b") as file, mmap.mmap(file.fileno(), PROGRESS.size) as shared:
             is_limited = False
             for line in sys.stdin:
                 name, *numbers = line.split()
                 seed, start, stop = map(int, numbers)
-                examples(name)
+                targets.examples(name)
                 if not is_limited:
                     limit()
                     is_limited = True
@@ -69,12 +70,20 @@ def main() -> None:
                     now = time.monotonic()
                     PROGRESS.pack_into(shared, 0, number, now)
                     try:
-                        accepted += check(name, generate(name, seed, number), folder)
+                        accepted += targets.check(
+                            name, targets.generate(name, seed, number), folder
+                        )
                     except Exception as error:
                         text = "".join(traceback.format_exception(error))
-                        reason = f"{type(error).__name__}: {str(error)[:500]}"
-                        answers.write(json.dumps(
-                            {"failure": number, "reason": reason, "text": text[-4000:]}) + "\n")
+                        frames = traceback.extract_tb(error.__traceback__)
+                        own = [frame for frame in frames if "/mmkgc_cli/" in frame.filename]
+                        place = (own or frames)[-1]
+                        where = f"{Path(place.filename).name}:{place.lineno}"
+                        reason = f"{type(error).__name__} at {where}"
+                        answers.write(
+                            json.dumps({"failure": number, "reason": reason, "text": text[-1500:]})
+                            + "\n"
+                        )
                     if (seconds := time.monotonic() - now) > slowest:
                         slowest, slow_number = seconds, number
                 PROGRESS.pack_into(shared, 0, -1, time.monotonic())
