@@ -10,7 +10,7 @@ NATIVE := $(wildcard csrc/*/*.cpp csrc/*/*/*.cpp csrc/*/*.h csrc/*/*/*.h csrc/*/
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build dev demo test test-slow test-scatter sanitize emulate gpu gpu-build gpu-test gpu-check gpu-bench gpu-pack fuzz kill lint docs benchmark wheel clean
+.PHONY: help build dev demo test test-slow test-scatter sanitize emulate gpu gpu-build gpu-test gpu-check gpu-bench gpu-pack fuzz fuzz-guided kill lint docs benchmark wheel clean
 
 help:
 	@echo "make demo       install into $(VENV) and complete the periodic table, in a few minutes"
@@ -21,7 +21,8 @@ help:
 	@echo "make gpu        on a machine with a GPU: build in place, test, check memory, benchmark"
 	@echo "make gpu-pack   put wheels and prepared graphs for an offline GPU machine into .gpu"
 	@echo "make test-scatter  build torch-scatter (a few minutes) and test the R-GCN reference with it"
-	@echo "make fuzz       install atheris and fuzz every reader for SECONDS=60 each"
+	@echo "make fuzz       give INPUTS=20000 inputs of SEED=0 to all readers; check for crashes, hangs"
+	@echo "make fuzz-guided  install atheris and fuzz every reader for SECONDS=60 each"
 	@echo "make kill       kill every command that writes KILLS=100 times at random; check for losses"
 	@echo "make build      install into $(VENV), with the native library if there is a compiler"
 	@echo "make docs       write docs/cli.md and docs/settings.md from the code"
@@ -167,12 +168,16 @@ gpu-pack: build
 	@$(BIN)/mmkgc prepare elements --out $(GPU)/graphs/elements --overwrite
 	@du -sh $(GPU)/wheels $(GPU)/graphs
 
-SECONDS ?= 60
-FUZZ := hrt htr ids vocabulary openke libkge ntriples labels archive
+INPUTS ?= 20000
 fuzz: dev
+	@$(BIN)/python -m tests.fuzz.run --inputs $(INPUTS) --seed $(SEED) --jobs $(JOBS)
+
+SECONDS ?= 60
+FUZZ ?= $(shell $(BIN)/python -c 'from tests.fuzz.targets import TARGETS; print(*TARGETS)')
+fuzz-guided: dev
 	@$(PIP) install "atheris>=3"
 	@for target in $(FUZZ); do echo "fuzzing $$target for $(SECONDS) s"; \
-		$(BIN)/python -m tests.fuzz.run $$target $(SECONDS) || exit 1; done
+		$(BIN)/python -m tests.fuzz.guided $$target $(SECONDS) || exit 1; done
 
 KILLS ?= 100
 SEED ?= 0

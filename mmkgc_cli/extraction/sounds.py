@@ -55,12 +55,14 @@ def read_clips(
         if sound.frames < _SHORTEST * sound.rate:
             raise Skip(f"lasts {1000 * sound.frames / sound.rate:.3g} ms, expected at least 25 ms")
         length = max(1, round(seconds * sound.rate))
-        starts = list(range(0, sound.frames, length))
-        if len(starts) > 1 and sound.frames - starts[-1] < length / 10:
-            starts.pop()
-        if len(starts) > max_clips:
-            indices = np.linspace(0, len(starts) - 1, max_clips).round().astype(int)
-            starts = [starts[i] for i in indices]
+        # A header may declare any number of frames.
+        every_start = range(0, sound.frames, length)
+        if len(every_start) > 1 and sound.frames - every_start[-1] < length / 10:
+            every_start = every_start[:-1]
+        starts = list(every_start[:max_clips])
+        if len(every_start) > max_clips:
+            indices = np.linspace(0, len(every_start) - 1, max_clips).round().astype(int)
+            starts = [every_start[i] for i in indices.tolist()]
         result = []
         for start in starts:
             count = min(length, sound.frames - start)
@@ -82,6 +84,8 @@ def _open_sound(file: IO[bytes]) -> Iterator[_Reader]:
             with wave.open(file, "rb") as opened:
                 yield _Wave(opened)
                 return
+        except RuntimeError:  # of the module wave, without a message
+            raise Skip("damaged or truncated: a chunk ends outside of the file") from None
         except wave.Error as error:
             if "unknown format" not in str(error):
                 raise Skip(f"damaged or truncated: {error}") from None
@@ -116,6 +120,8 @@ class _Wave(_Reader):
         self._bytes, self._channels = reader.getsampwidth(), reader.getnchannels()
         if not self._channels:
             raise Skip("has no channel")
+        if self._bytes not in range(1, 5):
+            raise Skip(f"has {8 * self._bytes:,} bits per sample, expected 8, 16, 24 or 32")
 
     def read(self, start: int, count: int) -> NDArray[np.float64]:
         self._wave.setpos(start)

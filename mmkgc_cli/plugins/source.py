@@ -34,7 +34,7 @@ def outline(plugin: Plugin, attribute: str) -> Outline:
         return Outline(problem=str(error))
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return Outline(problem=import_failure(plugin, error))
-    summary = (ast.get_docstring(tree) or "").strip().partition("\n")[0]
+    summary = next(iter((ast.get_docstring(tree) or "").strip().splitlines()), "")
     attribute = plugin.attribute or attribute
     if not _may_define(tree, attribute):
         return Outline(summary, f"{plugin.where}: {attribute} is defined nowhere")

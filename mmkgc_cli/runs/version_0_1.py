@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from mmkgc_cli.errors import DataError
-from mmkgc_cli.runs.toml_file import Keys, statements
+from mmkgc_cli.runs.toml_file import Keys, read_toml, statements
 from mmkgc_cli.state.atomic import read_json, read_text, write_json, write_text
-from mmkgc_cli.state.parsing import parse_toml
 from mmkgc_cli.training.settings import DEFAULT_NAMES, variants
 
 # Settings that were in [training] in 0.1, and their present names.
@@ -110,17 +109,12 @@ class _Block:
     def add(
         self, text: str, keys: Sequence[str], table: Mapping[str, Any], dropped: list[str]
     ) -> None:
-        """Adds a statement under its present name, or removes it if it has no effect.
-
-        Raises:
-            DataError: for an inline table, since its settings have no lines.
-        """
+        """Adds a statement under its present name, or removes it if it has no effect."""
         in_training = bool(self.table) and self.table[-1] == "training"
         path = ("training", *keys) if in_training else tuple(keys)
-        if path == ("training",):
-            raise DataError(
-                "'training' is an inline table", fix="write it as [training] and upgrade again"
-            )
+        if path == ("training",):  # an inline table; `upgrade` refuses what is left of it
+            self.sections[""] += text
+            return
         old = ".".join(path[:2])
         if path[0] != "training" or old not in MOVED:
             self.sections[""] += text
@@ -215,14 +209,34 @@ def upgrade(path: Path) -> list[str]:
 
 
 def _upgrade_file(path: Path) -> list[str]:
-    text = read_text(path)
-    values = parse_toml(text, str(path))
-    if not is_of_0_1(values):
+    if not is_of_0_1(read_toml(path).values):
         return []
-    new_text, dropped = upgrade_text(text)
+    new_text, dropped = upgrade_text(read_text(path))
+    _check_rewritten(path, new_text)
     write_text(path, new_text)
     without = f", without {', '.join(dropped)}, which had no effect" if dropped else ""
     return [f"{path}: rewritten{without}"]
+
+
+def _check_rewritten(path: Path, text: str) -> None:
+    """Checks that a rewritten file is TOML without names of 0.1.
+
+    Statements are rewritten as text, which fails for unusual forms such as inline tables and quoted
+    keys.
+
+    Raises:
+        DataError: it is not.
+    """
+    try:
+        is_left = is_of_0_1(tomllib.loads(text))
+    except tomllib.TOMLDecodeError:
+        is_left = True
+    if is_left:
+        raise DataError(
+            f"{path}: has settings in a form that cannot be rewritten",
+            fix="write each setting on a line of its own below a [training] header, and upgrade "
+            "again",
+        )
 
 
 def _upgrade_job(job: Path) -> list[str]:

@@ -61,8 +61,11 @@ def unpack(tensors: Mapping[str, Tensor]) -> Any:
     """
     if STATE not in tensors:
         raise ValueError("no state among the tensors")
-    plain = parse_json(bytes(tensors[STATE].numpy()), STATE)
-    return unflatten(plain, lambda name: tensors[name])
+    try:
+        plain = parse_json(bytes(tensors[STATE].numpy()), STATE)
+        return unflatten(plain, lambda name: tensors[name])
+    except (DataError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(f"the state is not one that was saved: {error!r}") from error
 
 
 class Checkpoints:
@@ -98,14 +101,15 @@ class Checkpoints:
         for path in reversed(paths):
             try:
                 tensors, metadata = load_weights(path)
-            except DataError:
+                state = unpack(tensors) if metadata.get("schema") == str(SCHEMA) else None
+            except (DataError, ValueError):
                 continue  # an older one may be undamaged
             if metadata.get("schema") != str(SCHEMA):
                 raise DataError(
                     f"{path}: expected checkpoint schema {SCHEMA}, got {metadata.get('schema')}",
                     fix="resume with the version of mmkgc in environment.json of the run",
                 )
-            return path, unpack(tensors)
+            return path, state
         if paths:
             raise DataError(
                 f"{paths[-1]}: damaged, and so are all older checkpoints",
