@@ -1,5 +1,6 @@
 """The entry point of the console script and of ``python -m mmkgc_cli``."""
 
+import os
 import sys
 
 # `python -m` searches the working directory first, where a downloaded `random.py` may lie. The
@@ -13,6 +14,8 @@ from mmkgc_cli.state import interrupts
 def main() -> None:
     """Runs the command line; signals are handled from the first import on."""
     interrupts.install()
+    # Libraries that start Python themselves, as wandb does, pass this on to their children.
+    os.environ["PYTHONSAFEPATH"] = "1"
     from mmkgc_cli.app import main as run
 
     run()

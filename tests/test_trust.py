@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from mmkgc_cli.kg.storage import write_graph
 from mmkgc_cli.plugins import Plugin, trust
 from mmkgc_cli.scoring.registry import SCORERS
 from mmkgc_cli.scoring.scaffold import write_scorer
+from mmkgc_cli.state import children, notices
 from tests.conftest import Outcome
 
 Run = Callable[..., Outcome]
@@ -81,7 +84,9 @@ SHOWS = [
     ("audit", "graph"),
     ("doctor",),
     ("plugins", "list"),
+    ("--help",),
     ("train", "--help"),
+    ("batch", "--help"),
     ("config", "upgrade", "run"),
 ]
 
@@ -197,4 +202,54 @@ def test_a_damaged_record_is_refused_in_one_line(mmkgc: Run, planted: Path) -> N
 
 def test_only_the_user_may_write_the_record(planted: Path, tmp_path: Path) -> None:
     trust.trust([tmp_path / "scorers" / "mine.py"])
-    assert not trust.record_file().stat().st_mode & 0o022
+    assert trust.record_file().stat().st_mode & 0o777 == 0o600
+
+
+def test_files_that_are_trusted_at_the_same_time_are_all_remembered(tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.py" for number in range(12)]
+    for number, file in enumerate(files):
+        file.write_text(f"NUMBER = {number}\n")
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda file: trust.trust([file]), files))
+    assert {entry.file for entry in trust.trusted_files()} == {str(file) for file in files}
+
+
+@pytest.mark.parametrize("line", ["mmkgc train ", "mmkgc scorers show mi"])
+def test_completion_runs_no_code(planted: Path, line: str) -> None:
+    variables = {
+        "_MMKGC_COMPLETE": "complete_bash", "COMP_WORDS": line,
+        "COMP_CWORD": str(line.count(" ")), "_TYPER_COMPLETE_ARGS": line,
+    }  # fmt: skip
+    code = "import sys; sys.argv[0] = 'mmkgc'; from mmkgc_cli.app import main; main()"
+    done = subprocess.run(
+        children.python("-c", code), env=children.environment() | variables,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr, planted.exists()) == (0, "", False)
+
+
+def test_a_file_beside_a_plugin_cannot_be_imported_by_it(
+    mmkgc: Run, planted: Path, tmp_path: Path
+) -> None:
+    """So the SHA-256 of the plugin covers all code that trust in it lets run."""
+    file = tmp_path / "scorers" / "mine.py"
+    (file.parent / "_helper.py").write_text(MARK.format(str(tmp_path / "helper-ran")))
+    file.write_text(file.read_text() + "\nimport _helper\n")
+    assert mmkgc("plugins", "trust", "scorers/mine.py").code == 0
+    done = mmkgc("scorers", "check", "mine")
+    assert (done.code, "No module named '_helper'" in done.err) == (3, True), done.err
+    assert not (tmp_path / "helper-ran").exists()
+
+
+def test_installed_plugins_are_announced_but_need_no_permission(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines: list[str] = []
+    monkeypatch.setattr(notices, "receiver", lines.append)
+    monkeypatch.setenv(trust.VARIABLE, "")
+    monkeypatch.setattr(trust, "_announced", set())
+    file = tmp_path / "package.py"
+    installed = Plugin("theirs", "entry point of package", file, "package")
+    for _ in range(2):
+        trust.require_trust("scorer", installed, b"")
+    assert lines == [f"uses the scorer 'theirs' of {file} (entry point of package)"]

@@ -21,7 +21,7 @@ from typing import Any
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.plugins.kinds import BUILT_IN, Plugin
 from mmkgc_cli.state import home
-from mmkgc_cli.state.atomic import make_folder, read_json, write_json
+from mmkgc_cli.state.atomic import make_folder, read_json, storage_errors, write_json
 from mmkgc_cli.state.locks import Lock, try_lock
 from mmkgc_cli.state.notices import notify
 
@@ -193,6 +193,8 @@ def revoke(names: Iterable[str]) -> list[Trusted]:
 def _write(entries: list[Trusted]) -> None:
     rows = [asdict(entry) for entry in entries]
     write_json(record_file(), {"format_version": FORMAT_VERSION, "files": rows})
+    with storage_errors(record_file()):
+        record_file().chmod(0o600)
 
 
 def _digest(file: Path) -> str:

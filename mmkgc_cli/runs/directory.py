@@ -15,6 +15,7 @@ from typing import Any
 
 from mmkgc_cli import __version__
 from mmkgc_cli.errors import DataError, MmkgcError, UsageError
+from mmkgc_cli.state import children
 from mmkgc_cli.state.atomic import make_folder, storage_errors
 from mmkgc_cli.state.locks import is_locked, try_lock
 
@@ -177,13 +178,12 @@ def environment() -> dict[str, Any]:
 def _git(*arguments: str) -> str | None:
     """Output of git in the checkout of this package; None when it is installed without one."""
     root = Path(__file__).resolve().parent.parent.parent
-    if not (root / ".git").exists():
+    if not (root / ".git").exists() or (call := children.git(root, *arguments)) is None:
         return None
+    command, variables = call
     try:
         process = subprocess.run(
-            # The configuration of a repository may name programs that `git status` starts.
-            ["git", "-c", "core.fsmonitor=false", "-C", str(root), *arguments],
-            capture_output=True, text=True, timeout=10, check=True,
+            command, env=variables, capture_output=True, text=True, timeout=10, check=True
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,6 +46,33 @@ def environment() -> dict[str, str]:
         paths.insert(0, root)
     rest = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     return rest | ({"PYTHONPATH": os.pathsep.join(paths)} if paths else {}) | {SAFE: "1"}
+
+
+def program(name: str) -> str | None:
+    """The absolute path of a program of the system; None where it is not installed.
+
+    Empty and relative entries of ``PATH``, and the working directory, which Windows searches first,
+    do not count.
+    """
+    entries = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    absolute = os.pathsep.join(entry for entry in entries if Path(entry).is_absolute())
+    found = shutil.which(name, path=absolute) if absolute else None
+    return found if found and Path(found).is_absolute() else None
+
+
+def git(root: Path, *arguments: str) -> tuple[list[str], dict[str, str]] | None:
+    """Command line and environment of git in the checkout `root`; None where git is not installed.
+
+    Variables such as ``GIT_DIR`` would lead to another repository, and settings of a repository may
+    name programs that git starts.
+    """
+    executable = program("git")
+    if executable is None:
+        return None
+    safe = ("-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}")
+    variables = {key: value for key, value in environment().items() if not key.startswith("GIT_")}
+    variables |= {"GIT_CEILING_DIRECTORIES": str(root.parent), "GIT_OPTIONAL_LOCKS": "0"}
+    return [executable, *safe, "-C", str(root), *arguments], variables
 
 
 @contextlib.contextmanager
