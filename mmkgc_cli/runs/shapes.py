@@ -18,7 +18,7 @@ SMALL = 1 << 22
 _META = torch.device("meta")
 
 
-class Shapes(TorchDispatchMode):
+class Shapes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Within the block, new tensors that are not small have shapes and types, but no memory.
 
     Operators on them compute shapes alone. Reading a single value gives 0; code that reads others,
@@ -60,7 +60,7 @@ class Shapes(TorchDispatchMode):
 def shapes_of(build: Callable[[], Built]) -> Built | None:
     """What `build` returns, with tensors without memory; None if it reads values of new tensors."""
     try:
-        with Shapes():
+        with Shapes():  # type: ignore[no-untyped-call]
             return build()
     except Exception:  # a constructor that needs values, or is wrong: the real one tells
         return None
