@@ -28,7 +28,7 @@ from mmkgc_cli.state.sandbox import Limits, Peer, Session
 
 _TASK = "mmkgc_cli.features.hdf5_vectors:serve_vectors"
 _READ_BYTES = 1 << 24  # beyond the requested rows, read to get a range
-_BYTES_PER_SECOND = 1 << 24  # the slowest decompression
+_SHIFT = 27  # 128 MiB of values per second, the slowest decompression
 
 
 def open_hdf5(path: Path, opening: Opening) -> Source:
@@ -40,7 +40,11 @@ def open_hdf5(path: Path, opening: Opening) -> Source:
     """
     file = open_regular(path)
     most = opening.max_bytes
-    limits = Limits(cpu_seconds=120 + (most or 0) // _BYTES_PER_SECOND)
+    # Some malformed files make HDF5 loop, so a small file gets a few seconds only.
+    size = path.stat().st_size
+    limits = Limits(
+        cpu_seconds=5 + (size >> 20) + ((most or 0) >> _SHIFT), answer_seconds=120.0 + (size >> 20)
+    )
     arguments = {"path": str(path), "key": opening.key, "most": most}
     try:
         session = Session(_TASK, path, file, arguments, limits)

@@ -125,7 +125,7 @@ def require_inspected(path: Path, file: FileIO, checksums: Checksums) -> None:
     arguments = {"path": str(path), "checksums": dataclasses.asdict(checksums)}
     limits = Limits(
         memory=(2 << 30) + 8 * checksums.size,
-        cpu_seconds=120 + (checksums.size >> 20),
+        cpu_seconds=5 + (checksums.size >> 20),
         answer_seconds=120.0 + (checksums.size >> 20),
     )
     with Session(_TASK, path, file, arguments, limits, fix=FIX) as session:

@@ -105,7 +105,7 @@ def load_graph(folder: Path) -> Graph:
             size = os.fstat(file.fileno()).st_size
             limits = Limits(
                 memory=(2 << 30) + 32 * size,
-                cpu_seconds=120 + (size >> 20),
+                cpu_seconds=5 + (size >> 20),
                 answer_seconds=120.0 + (size >> 20),
             )
             arguments = {"path": str(path)}

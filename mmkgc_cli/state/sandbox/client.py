@@ -54,7 +54,7 @@ class Limits:
     """What a child may use: bytes of memory beyond its start, seconds, and bytes per answer."""
 
     memory: int = 2 << 30
-    cpu_seconds: int = 120
+    cpu_seconds: int = 10
     answer_seconds: float = 120.0
     answer_bytes: int = 1 << 30
 
@@ -193,20 +193,12 @@ class Session:
         """
         self._path, self._limits, self._fix = path, limits, fix
         values = dataclasses.asdict(limits)
-        server = start_server()
         self._child: _Forked | _Started
-        if server is None:
+        if start_server() is None:
             self._child = _Started(_command("serve_one", task, str(path), arguments, values))
-            return
-        request = {"task": task, "arguments": dict(arguments), "limits": values}
-        try:
-            self._child = _Forked(server, request, file)
-        except OSError as error:
-            close()
-            raise MmkgcError(
-                f"{path}: the process that reads foreign files has ended ({error})",
-                fix="run the command again; MMKGC_TRACEBACK=1 shows its messages",
-            ) from error
+        else:
+            request = {"task": task, "arguments": dict(arguments), "limits": values}
+            self._child = _fork(path, request, file)
 
     def __enter__(self) -> Session:
         return self
@@ -271,14 +263,35 @@ def _reason(code: int) -> str:
     return f"ended with exit code {code}"
 
 
+def _fork(path: Path, request: Mapping[str, Any], file: IO[bytes]) -> _Forked:
+    """Starts a child; a server that was killed is replaced once."""
+    for is_last in (False, True):
+        server = start_server()
+        assert server is not None
+        try:
+            return _Forked(server, request, file)
+        except OSError as error:
+            close()
+            if is_last:
+                raise MmkgcError(
+                    f"{path}: the process that reads foreign files has ended ({error})",
+                    fix="run the command again; MMKGC_TRACEBACK=1 shows its messages",
+                ) from error
+    raise AssertionError
+
+
 class _Forked:
     """A child of the server, at the other end of a socket."""
 
     def __init__(self, server: _Server, request: Mapping[str, Any], file: IO[bytes]) -> None:
         self._server = server
         self._socket, other = socket.socketpair()
-        with other:
-            self._session = server.start(request, [other.fileno(), file.fileno()])
+        try:
+            with other:
+                self._session = server.start(request, [other.fileno(), file.fileno()])
+        except BaseException:
+            self._socket.close()
+            raise
         self._has_ended = False
 
     def send(self, header: Mapping[str, Any], payload: Buffer, seconds: float) -> None:
