@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from mmkgc_cli.errors import DataError
+from mmkgc_cli.state import files
 
 _HOST = re.sub(r"[^A-Za-z0-9]", "_", platform.node())
 
@@ -67,7 +68,7 @@ def make_folder(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise DataError(f"{path}: is a file, expected a folder", fix="give the path of a folder")
     with storage_errors(path):
-        path.mkdir(parents=True, exist_ok=True)
+        files.make_folders(path)
 
 
 @contextlib.contextmanager
@@ -82,15 +83,13 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     temporary = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}.tmp")
     try:
         with storage_errors(path):
-            with temporary.open("w+b") as file:
+            with files.open_file(temporary, "w+b") as file:
                 yield file
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            _sync_folder(path.parent)
+                files.sync(file)
+            files.replace(temporary, path)
     finally:
         with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            files.unlink(temporary, missing_ok=True)
 
 
 def sweep(folder: Path, names: str) -> None:
@@ -98,7 +97,7 @@ def sweep(folder: Path, names: str) -> None:
     for temporary, name in abandoned(folder):
         if fnmatch.fnmatchcase(name, names):
             with contextlib.suppress(OSError):
-                temporary.unlink()
+                files.unlink(temporary)
 
 
 def abandoned(folder: Path) -> Iterator[tuple[Path, str]]:
@@ -119,16 +118,6 @@ def _alive(pid: int) -> bool:
     except (OSError, OverflowError):
         return True
     return True
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename durable, if the system can sync folders."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from mmkgc_cli.errors import DataError
+from mmkgc_cli.state import files
 from mmkgc_cli.state.atomic import make_folder, read_text, storage_errors
 
 
@@ -41,9 +42,10 @@ class Trace:
         with storage_errors(path):
             # The trace may have been removed or truncated since.
             position = min(position, path.stat().st_size) if path.is_file() else 0
-            self._file: IO[bytes] = path.open("r+b" if position else "wb", buffering=0)
+            self._file: IO[bytes] = files.open_file(path, "r+b" if position else "wb", buffering=0)
             self._file.truncate(position)
             self._file.seek(0, os.SEEK_END)
+            files.sync_folder(path.parent)
         self._start = time.monotonic() - seconds
         self._listener = listener
 
@@ -59,7 +61,7 @@ class Trace:
             DataError: when the storage fails.
         """
         with storage_errors(self.path):
-            os.fsync(self._file.fileno())
+            files.sync(self._file)
         return self.position
 
     def __enter__(self) -> Trace:
