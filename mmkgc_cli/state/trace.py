@@ -73,7 +73,11 @@ class Trace:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            if error_type is None:
+                self.sync()  # the last events come after the last checkpoint
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Closes the file."""

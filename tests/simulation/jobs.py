@@ -106,7 +106,7 @@ def simulated(disk: files.Disk) -> Iterator[None]:
     """Puts `disk` under all writes; processes of batches become calls."""
     with (
         mock.patch.object(files, "disk", disk),
-        mock.patch.object(directory, "_git", lambda *_: None),
+        mock.patch.object(directory, "_git", mock.Mock(return_value=None)),
         mock.patch.object(running.Server, "is_supported", staticmethod(lambda: False)),
         mock.patch.object(running, "start_process", _start),
         mock.patch.object(running, "LOOK", 0.0),

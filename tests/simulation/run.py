@@ -97,7 +97,11 @@ class Simulation:
             return False
 
     def _check_end(self, job: Job, happened: list[str]) -> None:
-        found, expected = contents_of(job.folder), self.expected[job.name]
+        expected = self.expected[job.name]
+        try:
+            found = contents_of(job.folder)
+        except Exception as error:
+            raise Violation(f"{happened}: unreadable: {error}") from error
         if different := sorted(
             name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name)
         ):

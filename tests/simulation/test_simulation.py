@@ -17,6 +17,11 @@ from tests.simulation.disk import SimulatedDisk
 from tests.simulation.run import Simulation, work_folder
 
 SEEDS = 60
+# A power cut leaves open files behind, as it does in reality.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 
 
 @pytest.fixture(scope="module")
