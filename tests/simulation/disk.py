@@ -140,6 +140,9 @@ class SimulatedDisk(Disk):
             self.happened.append(f"{fault} at {operation}, operation {self.count}")
             if fault == "cut":
                 self.is_off = True
+                if operation in ("write", "truncate"):
+                    # HDF5 calls these, and would crash on another exception.
+                    raise OSError(errno.EIO, "the power failed")
                 raise PowerCut
             if fault == "EINTR":
                 return fault

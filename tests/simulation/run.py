@@ -112,7 +112,8 @@ def _run(arguments: list[str], disk: SimulatedDisk) -> Outcome | None:
     """None when the power failed."""
     try:
         with simulated(disk):
-            return run(arguments)
+            outcome = run(arguments)
+            return None if disk.is_off else outcome
     except PowerCut:
         return None
 

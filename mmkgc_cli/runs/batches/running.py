@@ -261,7 +261,9 @@ class BatchRunner:
         run = folder.trained()
         name = str(folder.run.path)
         if not is_trained(run):
-            if is_run(folder.run.path) and run.state in (State.interrupted, State.failed):
+            # Without a configuration, as after a full disk, there is nothing to resume.
+            begun = is_run(folder.run.path) and folder.run.config.is_file()
+            if begun and run.state in (State.interrupted, State.failed):
                 yield "train", ["train", "--resume", name]
             else:
                 yield "train", [
