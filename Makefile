@@ -10,7 +10,7 @@ NATIVE := $(wildcard csrc/*/*.cpp csrc/*/*/*.cpp csrc/*/*.h csrc/*/*/*.h csrc/*/
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build dev demo test test-slow test-scatter sanitize emulate gpu gpu-build gpu-test gpu-check gpu-bench gpu-pack fuzz fuzz-guided kill lint docs benchmark wheel clean
+.PHONY: help build dev demo test test-slow test-scatter sanitize emulate gpu gpu-build gpu-test gpu-check gpu-bench gpu-pack fuzz fuzz-guided kill simulate lint docs benchmark wheel clean
 
 help:
 	@echo "make demo       install into $(VENV) and complete the periodic table, in a few minutes"
@@ -24,6 +24,7 @@ help:
 	@echo "make fuzz       give INPUTS=20000 inputs of SEED=0 to all readers; check for crashes, hangs"
 	@echo "make fuzz-guided  install atheris and fuzz every reader for SECONDS=60 each"
 	@echo "make kill       kill every command that writes KILLS=100 times at random; check for losses"
+	@echo "make simulate   SEEDS=1000 power cuts and failing calls by seed; check for losses"
 	@echo "make build      install into $(VENV), with the native library if there is a compiler"
 	@echo "make docs       write docs/cli.md and docs/settings.md from the code"
 	@echo "make benchmark  compare native ops with references and peers; needs GRAPH=a prepared FB15K-237"
@@ -178,6 +179,10 @@ fuzz-guided: dev
 	@$(PIP) install "atheris>=3"
 	@for target in $(FUZZ); do echo "fuzzing $$target for $(SECONDS) s"; \
 		$(BIN)/python -m tests.fuzz.guided $$target $(SECONDS) || exit 1; done
+
+SEEDS ?= 1000
+simulate: dev
+	@$(BIN)/python -m tests.simulation.run --seeds $(SEEDS)
 
 KILLS ?= 100
 SEED ?= 0

@@ -24,6 +24,7 @@ from mmkgc_cli.features.metadata import Metadata
 from mmkgc_cli.features.resumable_writer import ResumableWriter
 from mmkgc_cli.features.store import FeatureStore
 from mmkgc_cli.kg.graph import Graph
+from mmkgc_cli.state import files as durable
 from mmkgc_cli.state.atomic import read_text, storage_errors, write_text
 from mmkgc_cli.state.signals import StopRequest
 from mmkgc_cli.text import counted
@@ -387,7 +388,7 @@ def _write_table(store: Path, skipped: Sequence[Skipped]) -> None:
     path = _table(store)
     if not skipped:
         with storage_errors(path):
-            path.unlink(missing_ok=True)
+            durable.unlink(path, missing_ok=True)
         return
     rows = [("entity", "origin", "reason")]
     rows += [(entry.entity, entry.origin, entry.reason) for entry in skipped]

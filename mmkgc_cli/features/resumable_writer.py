@@ -16,6 +16,7 @@ from mmkgc_cli.errors import DataError, MmkgcError
 from mmkgc_cli.features.format import SLAB_BYTES, Floats, Mask
 from mmkgc_cli.features.metadata import Metadata
 from mmkgc_cli.features.writing import FeatureBlock, check_distinct, check_format, write_store
+from mmkgc_cli.state import files
 from mmkgc_cli.state.atomic import make_folder, storage_errors
 from mmkgc_cli.state.parsing import parse_json
 
@@ -63,7 +64,7 @@ class ResumableWriter:
         self._header = json.dumps(header, ensure_ascii=False, sort_keys=True).encode() + b"\n"
         make_folder(path.parent)
         with storage_errors(self.part_path):
-            self._file = self.part_path.open("ab")
+            self._file = files.open_file(self.part_path, "ab")
         try:
             with storage_errors(self.part_path):
                 self._lock()
@@ -109,10 +110,14 @@ class ResumableWriter:
         with self.part_path.open("rb") as file:
             start_bytes = file.read(len(start))
         end = len(start)
-        if len(start_bytes) < len(start) and start.startswith(start_bytes):  # new or torn header
+        # A header is new, or torn by a kill or a power cut, which leaves zeros.
+        is_torn = len(start_bytes) < len(start) and start.startswith(start_bytes)
+        if is_torn or b"\0" in start_bytes:
             self._file.truncate(0)
+            files.sync(self._file)  # old records must not follow the new header
             self._file.write(start)
-            self._file.flush()
+            files.sync(self._file)
+            files.sync_folder(self.part_path.parent)
         elif start_bytes != start:
             raise DataError(
                 f"{self.part_path}: left by another job (other inputs, encoder or settings)",
@@ -179,7 +184,8 @@ class ResumableWriter:
         with storage_errors(self.part_path):
             if os.name != "posix":  # open files cannot be removed
                 self._file.close()
-            self.part_path.unlink()
+            files.unlink(self.part_path)
+            files.sync_folder(self.part_path.parent)
             self._file.close()
 
     def _ordered(self, ids: Sequence[str]) -> Iterator[FeatureBlock]:
@@ -220,7 +226,8 @@ class ResumableWriter:
                 if len(head) < _RECORD.size:
                     return
                 length, checksum = _RECORD.unpack(head)
-                if length > size - file.tell():
+                # A power cut may leave zeros, which are a record without data and its CRC-32.
+                if not _LENGTHS.size <= length <= size - file.tell():
                     return
                 data = file.read(length)
                 if len(data) < length or zlib.crc32(data) != checksum:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from mmkgc_cli.errors import DataError, MmkgcError
 from mmkgc_cli.runs.directory import RunDirectory
 from mmkgc_cli.runs.listing import list_runs
 from mmkgc_cli.runs.status import File, Run, State, inspect
+from mmkgc_cli.state import files as files_layer
 from mmkgc_cli.text import counted
 
 
@@ -98,13 +98,13 @@ def remove(planned: Removal, failed: bool) -> Removal:
                 _check_weights(directory)
             for file in files:
                 try:
-                    file.path.unlink()
+                    files_layer.unlink(file.path)
                     done.files.append(file)
                 except OSError as error:
                     reason = error.strerror or str(error)
                     done.problems.append(f"{file.path}: cannot be removed: {reason}")
             if unlocked:  # the lock file was created just now
-                directory.lock.unlink(missing_ok=True)
+                files_layer.unlink(directory.lock, missing_ok=True)
         if unlocked or planned.whole:
             _remove_empty(directory)
     except MmkgcError as error:
@@ -132,5 +132,4 @@ def _check_weights(directory: RunDirectory) -> None:
 def _remove_empty(directory: RunDirectory) -> None:
     """Removes the folders of a run if they are empty."""
     for folder in (directory.checkpoints, directory.path):
-        with contextlib.suppress(OSError):
-            folder.rmdir()
+        files_layer.remove_empty_folder(folder)

@@ -15,7 +15,7 @@ from typing import Any
 
 from mmkgc_cli import __version__
 from mmkgc_cli.errors import DataError, MmkgcError, UsageError
-from mmkgc_cli.state import children
+from mmkgc_cli.state import children, files
 from mmkgc_cli.state.atomic import make_folder, storage_errors
 from mmkgc_cli.state.locks import is_locked, try_lock
 
@@ -112,7 +112,9 @@ class RunDirectory:
         make_folder(self.path)
         for name in self._present():
             with storage_errors(self.path / name):
-                (self.path / name).unlink()
+                files.unlink(self.path / name)
+        with storage_errors(self.path):  # they must not return beside the new files
+            files.sync_folder(self.path)
         Checkpoints(self.checkpoints, 1).clear()
 
     @contextlib.contextmanager

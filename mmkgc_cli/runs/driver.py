@@ -86,7 +86,8 @@ class TraceCallback(Callback):
     def close(self, exit_code: int) -> None:
         """Closes the file."""
         if self._trace is not None:
-            self._trace.close()
+            with self._trace:  # flushes the last events
+                pass
 
 
 class Job(Callback, Generic[_P]):

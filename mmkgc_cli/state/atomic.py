@@ -14,15 +14,21 @@ import json
 import os
 import platform
 import re
+import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from mmkgc_cli.errors import DataError
+from mmkgc_cli.state import files, interrupts
 from mmkgc_cli.state.parsing import parse_json
 
 _HOST = re.sub(r"[^A-Za-z0-9]", "_", platform.node())
+
+# Temporary files that this process writes.
+_open_files: set[Path] = set()
 
 _ELSEWHERE = "write to another folder"
 _PERMISSIONS = f"change the permissions, or {_ELSEWHERE}"
@@ -68,45 +74,100 @@ def make_folder(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise DataError(f"{path}: is a file, expected a folder", fix="give the path of a folder")
     with storage_errors(path):
-        path.mkdir(parents=True, exist_ok=True)
+        files.make_folders(path)
 
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """Opens a temporary file that is renamed to `path` when the block ends without an error.
 
+    The file gets the permissions of the old one. If `path` is a link, the file that it points to is
+    replaced.
+
     Raises:
-        DataError: when the storage fails; `path` then keeps its old contents.
+        DataError: when the storage fails, or `path` is a folder, a device or a pipe; `path` then
+            keeps its old contents.
     """
-    make_folder(path.parent)
-    sweep(path.parent, glob.escape(path.name))
-    temporary = path.with_name(f".{path.name}.{_HOST}-{os.getpid()}.tmp")
+    target, old = _target(path)
+    make_folder(target.parent)
+    sweep(target.parent, glob.escape(target.name))
+    name = f".{target.name}.{_HOST}-{os.getpid()}-{_token()}.tmp"
+    temporary = target.with_name(name)
+    _open_files.add(temporary)
     try:
         with storage_errors(path):
-            with temporary.open("w+b") as file:
+            with files.open_file(temporary, "x+b") as file:  # never follows a link
+                files.lock(file)  # else another container may take it for an abandoned one
+                if old is not None:
+                    _take_over(file, old)
                 yield file
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            _sync_folder(path.parent)
+                files.sync(file)
+            files.replace(temporary, target)
     finally:
         with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            files.unlink(temporary, missing_ok=True)
+        _open_files.discard(temporary)
+
+
+def _target(path: Path) -> tuple[Path, os.stat_result | None]:
+    """The file that is written for `path`, without links, and the status of an old one.
+
+    Raises:
+        DataError: when it is no regular file, or the links form a loop.
+    """
+    with storage_errors(path):
+        target = Path(os.path.realpath(path)) if path.is_symlink() else path
+        try:
+            old = target.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return target, None
+    if not stat.S_ISREG(old.st_mode):
+        kind = "a folder" if stat.S_ISDIR(old.st_mode) else "a device, a pipe or a socket"
+        raise DataError(f"{path}: is {kind}, expected a file", fix="give the path of a file")
+    return target, old
+
+
+def _token() -> str:
+    """Makes the name of a temporary file unpredictable."""
+    return secrets.token_hex(4)
+
+
+def _take_over(file: IO[bytes], old: os.stat_result) -> None:
+    """Gives a new file the permissions of the old one and, where permitted, its owner."""
+    if os.name != "posix":
+        return
+    new = os.fstat(file.fileno())
+    if (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
+        with contextlib.suppress(OSError):
+            os.fchown(file.fileno(), old.st_uid, old.st_gid)
+    os.fchmod(file.fileno(), stat.S_IMODE(old.st_mode))
+
+
+def remove_open_files() -> None:
+    """Removes the temporary files of this process, which is about to end."""
+    for temporary in list(_open_files):
+        with contextlib.suppress(OSError):
+            files.unlink(temporary, missing_ok=True)
+
+
+interrupts.cleanups.append(remove_open_files)
 
 
 def sweep(folder: Path, names: str) -> None:
-    """Removes temporary files of killed processes of this machine, for files that match `names`."""
+    """Removes temporary files of killed processes, for files that match `names`."""
     for temporary, name in abandoned(folder):
         if fnmatch.fnmatchcase(name, names):
             with contextlib.suppress(OSError):
-                temporary.unlink()
+                files.unlink(temporary)
 
 
 def abandoned(folder: Path) -> Iterator[tuple[Path, str]]:
     """Temporary files of killed processes of this machine, with the names of their targets."""
     for path in folder.glob(f".*.{_HOST}-*.tmp"):
-        name, _, pid = path.name.removesuffix(".tmp").rpartition(f".{_HOST}-")
-        if re.fullmatch("[0-9]+", pid) and not _alive(int(pid)):
+        name, _, process = path.name.removesuffix(".tmp").rpartition(f".{_HOST}-")
+        match = re.fullmatch("([0-9]+)(-[0-9a-f]{8})?", process)
+        # Containers may share a folder and the name of a machine, but not process ids.
+        if match and not _alive(int(match[1])) and not files.is_locked(path):
             yield path, name[1:]
 
 
@@ -120,16 +181,6 @@ def _alive(pid: int) -> bool:
     except (OSError, OverflowError):
         return True
     return True
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename durable, if the system can sync folders."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:

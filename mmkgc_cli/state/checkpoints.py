@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from mmkgc_cli.errors import DataError
-from mmkgc_cli.state.atomic import sweep
+from mmkgc_cli.state import files
+from mmkgc_cli.state.atomic import storage_errors, sweep
 from mmkgc_cli.state.metadata import STATE, unflatten
 from mmkgc_cli.state.parsing import parse_json
 from mmkgc_cli.state.weights import load_weights, save_weights
@@ -88,7 +89,7 @@ class Checkpoints:
         save_weights(path, pack(state), {"schema": str(SCHEMA)})
         for old in self._paths()[: -self.keep]:
             with contextlib.suppress(OSError):
-                old.unlink()
+                files.unlink(old)
         return path
 
     def latest(self) -> tuple[Path, Any] | None:
@@ -122,7 +123,10 @@ class Checkpoints:
         sweep(self.folder, _NAMES)
         for path in self._paths():
             with contextlib.suppress(OSError):
-                path.unlink()
+                files.unlink(path)
+        if self.folder.is_dir():
+            with storage_errors(self.folder):  # they must not return with another run
+                files.sync_folder(self.folder)
 
     def _paths(self) -> list[Path]:
         """Paths of the checkpoints, oldest first."""

@@ -14,6 +14,7 @@ import os
 from pathlib import Path
 from typing import Any, Self
 
+from mmkgc_cli.state import files
 from mmkgc_cli.state.atomic import storage_errors
 
 fcntl: Any
@@ -57,7 +58,7 @@ def try_lock(path: Path) -> Lock | None:
     if fcntl is None:
         return _try_file_lock(path)
     with storage_errors(path):
-        file = path.open("ab")
+        file = files.open_file(path, "ab")
     with contextlib.suppress(OSError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # The file may have been removed between opening and locking it.
@@ -89,17 +90,4 @@ def is_locked(path: Path) -> bool:
         if lock:
             lock.close()
         return lock is None and path.is_file()
-    try:
-        # O_NONBLOCK: opening a named pipe would wait for a writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
-    return False
+    return files.is_locked(path)

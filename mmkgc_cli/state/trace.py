@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from mmkgc_cli.errors import DataError
+from mmkgc_cli.state import files
 from mmkgc_cli.state.atomic import make_folder, read_text, storage_errors
 from mmkgc_cli.state.parsing import parse_json
 
@@ -42,9 +43,10 @@ class Trace:
         with storage_errors(path):
             # The trace may have been removed or truncated since.
             position = min(position, path.stat().st_size) if path.is_file() else 0
-            self._file: IO[bytes] = path.open("r+b" if position else "wb", buffering=0)
+            self._file: IO[bytes] = files.open_file(path, "r+b" if position else "wb", buffering=0)
             self._file.truncate(position)
             self._file.seek(0, os.SEEK_END)
+            files.sync_folder(path.parent)
         self._start = time.monotonic() - seconds
         self._listener = listener
 
@@ -60,7 +62,7 @@ class Trace:
             DataError: when the storage fails.
         """
         with storage_errors(self.path):
-            os.fsync(self._file.fileno())
+            files.sync(self._file)
         return self.position
 
     def __enter__(self) -> Trace:
@@ -72,7 +74,11 @@ class Trace:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            if error_type is None:
+                self.sync()  # the last events come after the last checkpoint
+        finally:
+            self.close()
 
     def close(self) -> None:
         """Closes the file."""

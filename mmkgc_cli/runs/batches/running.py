@@ -24,6 +24,7 @@ from mmkgc_cli.runs.batches.folder import (
 )
 from mmkgc_cli.runs.batches.processes import Process, Server, start_process
 from mmkgc_cli.runs.status import State, is_run
+from mmkgc_cli.state import files
 from mmkgc_cli.state.atomic import make_folder, storage_errors, write_json, write_text
 from mmkgc_cli.state.locks import Lock, try_lock
 from mmkgc_cli.state.signals import StopRequest
@@ -151,7 +152,7 @@ class BatchRunner:
             ending = folder.ended()
             if ending and ending.state is JobState.failed and job.name in self._to_retry:
                 self._to_retry.remove(job.name)
-                folder.ending.unlink()
+                files.unlink(folder.ending)
                 ending = None
             if ending:
                 lock.close()
@@ -215,7 +216,7 @@ class BatchRunner:
         except _Busy:
             return
         start = server.start if server else start_process
-        with storage_errors(running.folder.log), running.folder.log.open("ab") as log:
+        with storage_errors(running.folder.log), files.open_file(running.folder.log, "ab") as log:
             log.write(f"$ mmkgc {' '.join(arguments)}\n".encode())
             log.flush()
             running.log_offset = log.tell()
@@ -260,7 +261,9 @@ class BatchRunner:
         run = folder.trained()
         name = str(folder.run.path)
         if not is_trained(run):
-            if is_run(folder.run.path) and run.state in (State.interrupted, State.failed):
+            # Without a configuration, as after a full disk, there is nothing to resume.
+            begun = is_run(folder.run.path) and folder.run.config.is_file()
+            if begun and run.state in (State.interrupted, State.failed):
                 yield "train", ["train", "--resume", name]
             else:
                 yield "train", [
