@@ -25,6 +25,9 @@ def advice(run: Run) -> list[str]:
         case "finished":
             longer = run.checkpoints and run.epochs
             return [f"{resume} --epochs {2 * run.epochs}"] if longer else []
+        case "interrupted" | "failed" if not run.config:  # stopped before it was written
+            return [f"mmkgc train SCORER --graph GRAPH --run {where}",
+                    f"mmkgc runs clean --failed {where}"]  # fmt: skip
         case "interrupted" | "failed":
             return [resume, *evaluations]
     commands = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -150,6 +151,13 @@ class RunDirectory:
             DataError: when it does not.
         """
         if not self.config.is_file():
+            if self.lock.is_file():
+                raise DataError(
+                    f"{self.path}: the run stopped before its settings were written, so there is "
+                    "nothing to resume",
+                    fix="type its first command again, or remove it: mmkgc runs clean --failed "
+                    f"{shlex.quote(str(self.path))}",
+                )
             raise DataError(
                 f"{self.path}: not a run directory (no config.toml)",
                 fix="pass the folder of a run; `mmkgc runs list` shows runs",

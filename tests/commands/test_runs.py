@@ -110,6 +110,29 @@ def test_clean_removes_only_with_yes_and_eval_still_works(mmkgc: Run, runs: Path
     assert "nothing to remove" in mmkgc("runs", "clean", "--yes").err
 
 
+@pytest.mark.parametrize("with_old_run", [False, True])
+def test_a_run_that_stopped_before_its_settings_can_be_repeated_or_removed(
+    mmkgc: Run, runs: Path, with_old_run: bool
+) -> None:
+    """As a full disk leaves it: the folder and the lock, and no config.toml."""
+    run = RunDirectory(runs / "cut")
+    train = ("train", "frequency", "--graph", "graph", "--run", run.path)
+    if with_old_run:
+        assert mmkgc(*train).code == 0
+    with run.locked():
+        run.create(overwrite=with_old_run)
+    done = mmkgc("train", "--resume", run.path)
+    assert done.code == 3
+    assert "stopped before its settings were written" in done.err
+    assert "type its first command again" in done.err
+    assert f"mmkgc runs clean --failed {run.path}" in mmkgc("runs", "show", run.path).out
+    assert mmkgc("runs", "clean", "--failed", run.path, "--yes").code == 0
+    assert not run.path.exists()
+    with run.locked():
+        run.create(overwrite=False)
+    assert mmkgc(*train).code == 0
+
+
 def test_sizes_and_ages_are_short() -> None:
     assert [byte_text(n) for n in (0, 1023, 1024, 999 * 1024 + 1023, 5 * 2**30)] == [
         "0 B", "1023 B", "1.0 KiB", "1.0 MiB", "5.0 GiB",
