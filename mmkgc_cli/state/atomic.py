@@ -10,6 +10,7 @@ import contextlib
 import errno
 import fnmatch
 import glob
+import io
 import json
 import os
 import platform
@@ -24,6 +25,7 @@ from typing import IO, Any
 from mmkgc_cli.errors import DataError
 from mmkgc_cli.state import files, interrupts
 from mmkgc_cli.state.parsing import parse_json
+from mmkgc_cli.state.regular import open_regular
 
 _HOST = re.sub(r"[^A-Za-z0-9]", "_", platform.node())
 
@@ -205,10 +207,12 @@ def read_text(path: Path) -> str:
     Raises:
         DataError: when it is missing, unreadable or not UTF-8.
     """
+    # A shell gives a pipe for <(command); elsewhere, a pipe would be waited for in vain.
+    is_given_by_shell = path.is_relative_to("/dev/fd") or path.is_relative_to("/proc")
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file", fix="check the path") from None
+        file = path.open("rb") if is_given_by_shell else open_regular(path, "check the path")
+        with io.TextIOWrapper(file, encoding="utf-8-sig") as text:
+            return text.read()
     except OSError as error:
         fix = "check the path and its permissions"
         raise DataError(f"{path}: cannot be read: {error.strerror}", fix=fix) from error
