@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,8 @@ HOME = "MMKGC_HOME"
 OFFLINE = "MMKGC_OFFLINE"
 _CHUNK = 1 << 16
 _SLOWEST = 1024  # bytes that must arrive within the timeout
+_RESERVE = 64 << 20  # bytes to leave free on the disk
+_REDIRECTS = (301, 302, 303, 307, 308)
 _RETRY = (408, 425, 429, 500, 502, 503, 504)
 
 _FIX_URL = "pass the path or the https address of a file or an archive"
@@ -107,6 +110,9 @@ class Cache:
             fails.
         attempts: number of attempts per address, with pauses of 1, 2, 4 ... times `pause` seconds.
         progress: called during a download.
+        max_bytes: size of a file above which its download is stopped and removed.
+        max_seconds: time for the content of one attempt; a later run resumes the download.
+        reserve: bytes to leave free on the disk.
     """
 
     folder: Path
@@ -115,6 +121,9 @@ class Cache:
     attempts: int = 4
     pause: float = 1.0
     progress: Progress | None = None
+    max_bytes: int = 64 << 30
+    max_seconds: float = 24 * 3600.0
+    reserve: int = _RESERVE
 
     def fetch(self, urls: Sequence[str], name: str, sha256: str | None) -> Path:
         """Downloads the file `name` from the first address that works; returns its path.
@@ -233,16 +242,28 @@ class _Resuming:
             unresolved = any(isinstance(inner, socket.gaierror) for inner in _chain(error))
             problem = "the host name does not resolve" if unresolved else "the connection broke"
             raise _Failed(f"{problem} ({_reason(error)})", retry=not unresolved) from None
-        except (requests.exceptions.RequestException, UnicodeError) as error:
-            raise _Failed(_reason(error), retry=False) from None
+        except requests.exceptions.TooManyRedirects:
+            raise _Failed("the server redirects in a loop or too often", retry=False) from None
+        except requests.exceptions.InvalidSchema:
+            raise _Failed(
+                "the server redirects to an address that is neither http nor https", retry=False
+            ) from None
+        # urllib raises a plain ValueError for some addresses, which pooch's caller would take for
+        # another checksum.
+        except (requests.exceptions.RequestException, ValueError) as error:
+            raise _Failed(
+                f"malformed address or redirect ({_reason(error)})", retry=False
+            ) from None
 
     def _receive(self, response: requests.Response, url: str, partial: Path, start: int) -> None:
         code = response.status_code
         if code == 416:  # the file ends before `start`, so the partial file is not a part of it
             partial.unlink(missing_ok=True)
             raise _Failed("the server cannot resume the download", retry=True)
+        if code in _REDIRECTS:
+            raise _Failed(f"{code}, a redirect without an address", retry=False)
         if code not in (200, 206):
-            raise _Failed(f"{code} {response.reason}", retry=code in _RETRY)
+            raise _Failed(_printable(f"{code} {response.reason}"), retry=code in _RETRY)
         resumes = code == 206 and response.headers.get("Content-Range", "").startswith(
             f"bytes {start}-"
         )
@@ -253,12 +274,19 @@ class _Resuming:
         received = start if resumes else 0
         length = response.headers.get("Content-Length", "")
         total = received + int(length) if length.isdigit() else None
+        room = shutil.disk_usage(partial.parent).free - self._cache.reserve
+        room += received
+        self._require_room(partial, max(received, total or 0), room)
         _write_validator(partial, url, response.headers)
-        window_start, window_bytes = time.monotonic(), 0
+        begin = window_start = time.monotonic()
+        window_bytes = 0
         with partial.open("ab" if resumes else "wb") as file:
             for chunk in _chunks(response):
+                self._require_room(partial, received + len(chunk), room)
                 file.write(chunk)
                 received += len(chunk)
+                if time.monotonic() - begin > self._cache.max_seconds:
+                    raise _Failed(f"not complete in {self._cache.max_seconds:g} s", retry=False)
                 window_bytes += len(chunk)
                 if self._cache.progress:
                     self._cache.progress(self._name, received, total)
@@ -269,6 +297,24 @@ class _Resuming:
                     window_start, window_bytes = time.monotonic(), 0
         if total is not None and received != total:
             raise _Failed(f"received {received} of {total} bytes", retry=True)
+
+    def _require_room(self, partial: Path, size: int, room: int) -> None:
+        """Removes the partial file when a download of `size` bytes exceeds a limit.
+
+        Raises:
+            _Failed: when it does.
+        """
+        if size <= min(self._cache.max_bytes, room):
+            return
+        partial.unlink(missing_ok=True)
+        _validator(partial).unlink(missing_ok=True)
+        if size > self._cache.max_bytes:
+            raise _Failed(f"larger than the limit of {self._cache.max_bytes:,} bytes", retry=False)
+        raise _Failed(
+            f"{size:,} bytes or more, but the disk of {partial.parent} has room for "
+            f"{max(0, room):,}",
+            retry=False,
+        )
 
 
 def _chunks(response: requests.Response) -> Iterator[bytes]:
@@ -347,7 +393,13 @@ def _reason(error: Exception) -> str:
     """The innermost reason of nested network errors, as one line."""
     inner = list(_chain(error))[-1]
     text = inner.strerror if isinstance(inner, OSError) and inner.strerror else str(inner)
-    return " ".join(text.rsplit(": ", 1)[-1].split()) or type(inner).__name__
+    return _printable(text.rsplit(": ", 1)[-1]) or type(inner).__name__
+
+
+def _printable(text: str) -> str:
+    """A text of a server as one line of at most 200 characters without control characters."""
+    line = " ".join(text.split())[:200]
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in line)
 
 
 def sha256_of(path: Path) -> str:

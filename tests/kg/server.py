@@ -14,7 +14,8 @@ class Server(ThreadingHTTPServer):
 
     The items of a plan are: a status code; ``("drop", n)`` to disconnect after n bytes;
     ``("hang", s)`` to send nothing for s seconds; ``("drip", s)`` to send a byte every s seconds;
-    ``("bytes", b)`` to send b instead; ``("length", n)`` to announce n bytes too many.
+    ``("bytes", b)`` to send b instead; ``("length", n)`` to announce n bytes too many;
+    ``("redirect", a)`` to redirect to a; ``("endless", b)`` to send b until the client disconnects.
     """
 
     daemon_threads = True
@@ -51,6 +52,19 @@ class Handler(BaseHTTPRequestHandler):
         kind, value = step if isinstance(step, tuple) else (None, None)
         if kind == "hang":
             server.closing.wait(value)
+            return
+        if kind == "redirect":
+            self.send_response(302)
+            if value:
+                self.send_header("Location", value)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        if kind == "endless":
+            self.send_response(200)
+            self.end_headers()
+            while not server.closing.is_set():
+                self.wfile.write(value)
             return
         if self.path not in server.files and kind != "bytes":
             self.send_error(404)
