@@ -7,6 +7,7 @@ interrupted downloads.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import logging
 import os
@@ -230,7 +231,12 @@ class _Resuming:
             with requests.get(
                 url, headers=headers, stream=True, timeout=self._cache.timeout
             ) as response:
-                self._receive(response, url, partial, start)
+                try:
+                    self._receive(response, url, partial, start)
+                except OSError as error:
+                    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                        _discard(partial)
+                    raise
         except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError):
             raise _Failed(f"no response in {self._cache.timeout:g} s", retry=True) from None
         except (
@@ -306,8 +312,7 @@ class _Resuming:
         """
         if size <= min(self._cache.max_bytes, room):
             return
-        partial.unlink(missing_ok=True)
-        _validator(partial).unlink(missing_ok=True)
+        _discard(partial)
         if size > self._cache.max_bytes:
             raise _Failed(f"larger than the limit of {self._cache.max_bytes:,} bytes", retry=False)
         raise _Failed(
@@ -353,6 +358,12 @@ def _locked(partial: Path) -> Iterator[Path]:
             if not acquired or (path.is_file() and not path.stat().st_size):
                 path.unlink(missing_ok=True)
                 _validator(path).unlink(missing_ok=True)
+
+
+def _discard(partial: Path) -> None:
+    """Removes a partial file that cannot be resumed, to free the disk."""
+    partial.unlink(missing_ok=True)
+    _validator(partial).unlink(missing_ok=True)
 
 
 def _validator(partial: Path) -> Path:

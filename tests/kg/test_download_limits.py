@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mmkgc_cli.errors import MmkgcError
+from mmkgc_cli.errors import DataError, MmkgcError
 from mmkgc_cli.kg.downloads import Cache, Unavailable
 from tests.kg.server import Server, serving
 
@@ -27,7 +27,8 @@ def fetch_error(cache: Cache, server: Server) -> str:
         cache.fetch([server.url("/a")], "a", SHA256)
     assert isinstance(caught.value, Unavailable)
     message = str(caught.value)
-    assert "SHA-256" not in message and "\n" not in message
+    assert "SHA-256" not in message
+    assert "\n" not in message
     return message
 
 
@@ -65,7 +66,8 @@ def test_a_download_ends_after_its_total_time_and_can_be_resumed(
     server.files["/a"] = b"content"
     server.plan["/a"] = [("drip", 0.02)]
     message = fetch_error(Cache(tmp_path, max_seconds=0.03, pause=0), server)
-    assert "not complete in 0.03 s" in message and "resume" in message
+    assert "not complete in 0.03 s" in message
+    assert "resume" in message
     assert Cache(tmp_path).fetch([server.url("/a")], "a", SHA256).read_bytes() == b"content"
     assert server.requests[-1][1] is not None
 
@@ -79,7 +81,7 @@ def test_a_download_ends_after_its_total_time_and_can_be_resumed(
         ("ftp://127.0.0.1/a", "neither http nor https"),
         ("data:text/plain,content", "neither http nor https"),
         ("http://[::1/a", "malformed"),
-        ("http://", "malformed"),
+        ("http://", "in a loop"),  # resolves to the address itself
         ("http://127.0.0.1:99999/a", "malformed"),
     ],
 )
@@ -88,3 +90,12 @@ def test_a_bad_redirect_is_named_as_such(
 ) -> None:
     server.plan["/a"] = [("redirect", address)] * 40
     assert expected in fetch_error(Cache(tmp_path, attempts=1, pause=0), server)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_download_that_fills_the_disk_leaves_nothing(server: Server, tmp_path: Path) -> None:
+    server.files["/a"] = b"content"
+    (tmp_path / ".a.part").symlink_to("/dev/full")
+    with pytest.raises(DataError, match="the disk is full"):
+        Cache(tmp_path, pause=0).fetch([server.url("/a")], "a", SHA256)
+    assert list(tmp_path.iterdir()) == []
