@@ -40,6 +40,7 @@ DAMAGED = (
 # Limits that no archive of a graph reaches. Without them, small archives take hours or all memory.
 _MEMBERS = 100_000
 _DEPTH = 64  # folders in a name
+_NAME = 255  # bytes, the limit of most file systems
 _HEADER = 1 << 20  # bytes of an extended header of a tar, which tarfile reads into memory
 _EXTENDED = (
     tarfile.GNUTYPE_LONGNAME,
@@ -210,7 +211,7 @@ def _targets(path: Path, names: list[str], folder: Path) -> list[Path | None]:
     """The target path of each member; None for the top folder and for files that macOS adds.
 
     Raises:
-        DataError: for names that are absolute, contain "..", or occur twice.
+        DataError: for names that are absolute, contain "..", occur twice, or are too long or deep.
     """
     targets: list[Path | None] = []
     seen: set[str] = set()
@@ -231,6 +232,8 @@ def _targets(path: Path, names: list[str], folder: Path) -> list[Path | None]:
             continue
         if len(pure.parts) > _DEPTH:
             raise DataError(f"{path}: {_shown(name)} has more than {_DEPTH} folders", fix=_BY_HAND)
+        if max(len(part.encode(errors="replace")) for part in pure.parts) > _NAME:
+            raise DataError(f"{path}: {_shown(name)} is longer than {_NAME} bytes", fix=_BY_HAND)
         target = folder / pure
         # Some file systems ignore case or the composition of characters.
         key = unicodedata.normalize("NFC", pure.as_posix()).casefold()

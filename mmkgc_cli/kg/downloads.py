@@ -183,7 +183,7 @@ class Cache:
         from mmkgc_cli.kg.transport import Failed, printable
 
         pooch.get_logger().setLevel(logging.WARNING)
-        downloader = _Resuming(self, path.name, partial, deadline)
+        downloader = _Resuming(self, path.name, partial, deadline, verified=sha256 is not None)
         # Without a checksum, pooch would never replace an existing file.
         name = path.name if sha256 else f".{path.name}.new"
         for fresh in (False, True):
@@ -209,11 +209,14 @@ class Cache:
 class _Resuming:
     """A downloader for pooch that stores received bytes in `partial` and requests the rest."""
 
-    def __init__(self, cache: Cache, name: str, partial: Path, deadline: float) -> None:
+    def __init__(
+        self, cache: Cache, name: str, partial: Path, deadline: float, *, verified: bool
+    ) -> None:
         self._cache = cache
         self._name = name
         self._partial = partial
         self._deadline = deadline
+        self._verified = verified  # by a checksum
         self.resumed = False
         self.encoding = ""
 
@@ -262,7 +265,7 @@ class _Resuming:
         Raises:
             Failed: when the content is incomplete, too slow or too large.
         """
-        from mmkgc_cli.kg.transport import Failed, chunks
+        from mmkgc_cli.kg.transport import Failed, chunks, printable
 
         code = response.status_code
         if code == 416:  # the file ends before `start`, so the partial file is not a part of it
@@ -276,7 +279,15 @@ class _Resuming:
             _discard(partial)
             raise Failed("the server sent another byte range than requested", retry=start > 0)
         self.resumed |= resumes
-        self.encoding = response.headers.get("Content-Encoding", "identity")
+        self.encoding = response.headers.get("Content-Encoding") or "identity"
+        # Many servers declare files like triples.tsv.gz as encoded although they send them as is.
+        is_packed = self._name.casefold().endswith((".gz", ".tgz", ".bz2", ".xz"))
+        if self.encoding.casefold() != "identity" and not self._verified and not is_packed:
+            raise Failed(
+                f"the server sent it with Content-Encoding {printable(self.encoding)}, which was "
+                "not asked for",
+                retry=False,
+            )
         received = start if resumes else 0
         total = None
         if resumes and content_range is not None and content_range["total"] != "*":

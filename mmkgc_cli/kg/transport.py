@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import logging
 import socket
 import threading
 import time
@@ -18,6 +19,9 @@ import requests
 import urllib3
 
 from mmkgc_cli import __version__
+
+# It logs malformed headers as they are, with a traceback.
+logging.getLogger("urllib3").setLevel(logging.ERROR)
 
 _CHUNK = 1 << 16
 # The headers of a response, after all redirects, may take this many timeouts.
@@ -39,15 +43,22 @@ class _Session(requests.Session):
     """A session that refuses redirects to malformed or unencrypted addresses."""
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
-        target = super().get_redirect_target(resp)
-        if target is None:
-            return None
-        if not target.isprintable():
-            raise Failed("the server redirects to an address with control characters", retry=False)
-        if urlsplit(resp.url).scheme == "https" and (
-            urlsplit(urljoin(resp.url, target)).scheme == "http"
-        ):
-            raise Failed("the server redirects from https to http", retry=False)
+        try:
+            target = super().get_redirect_target(resp)
+            if target is None:
+                return None
+            if not target.isprintable():
+                raise Failed(
+                    "the server redirects to an address with control characters", retry=False
+                )
+            if (urlsplit(resp.url).scheme, urlsplit(urljoin(resp.url, target)).scheme) == (
+                "https",
+                "http",
+            ):
+                raise Failed("the server redirects from https to http", retry=False)
+        except (Failed, ValueError):
+            resp.close()
+            raise
         return target
 
 
@@ -152,7 +163,7 @@ def _readable_errors(timeout: float) -> Iterator[None]:
         ) from None
     # urllib raises a plain ValueError for some addresses.
     except (requests.exceptions.RequestException, ValueError) as error:
-        raise Failed(f"malformed address or redirect ({_reason(error)})", retry=False) from None
+        raise Failed(f"malformed address or response ({_reason(error)})", retry=False) from None
 
 
 def _is_malformed(error: BaseException) -> bool:

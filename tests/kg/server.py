@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -118,3 +120,56 @@ def serving() -> Iterator[Server]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextlib.contextmanager
+def serving_raw(*answers: bytes, pause: float = 0.0, then_hang: bool = False) -> Iterator[str]:
+    """Yields the address of a server that sends raw bytes as responses; the last one repeats.
+
+    Args:
+        answers: the responses; each closes its connection.
+        pause: seconds between the bytes of a response; 0 sends it at once.
+        then_hang: keep the connections open after the responses.
+    """
+    closing = threading.Event()
+    listener = socket.create_server(("127.0.0.1", 0))
+    threads: list[threading.Thread] = []
+
+    def answer(connection: socket.socket, data: bytes) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.settimeout(5.0)
+            request = b""
+            while b"\r\n\r\n" not in request and (received := connection.recv(4096)):
+                request += received
+            if not pause:
+                connection.sendall(data)
+            for i in range(len(data) if pause else 0):
+                if closing.wait(pause):
+                    return
+                connection.sendall(data[i : i + 1])
+            if then_hang:
+                closing.wait(60)
+
+    def accept() -> None:
+        for n in itertools.count():
+            with contextlib.suppress(OSError):
+                connection, _ = listener.accept()
+                if closing.is_set():
+                    connection.close()
+                    return
+                data = answers[min(n, len(answers) - 1)]
+                threads.append(threading.Thread(target=answer, args=(connection, data)))
+                threads[-1].start()
+
+    accepting = threading.Thread(target=accept, daemon=True)
+    accepting.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        closing.set()
+        with contextlib.suppress(OSError):
+            socket.create_connection(listener.getsockname(), 1.0).close()
+        accepting.join()
+        listener.close()
+        for thread in threads:
+            thread.join()
