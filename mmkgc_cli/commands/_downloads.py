@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -52,9 +53,19 @@ class Downloads:
         return self
 
     def cache(self, *, offline: bool, max_bytes: int | None, max_seconds: float | None) -> Cache:
-        """The settings of downloads from the flags of a command; None is the default."""
+        """The settings of downloads from the flags of a command; None is the default.
+
+        Raises:
+            UsageError: when `max_seconds` is not finite.
+        """
+        from mmkgc_cli.errors import UsageError
         from mmkgc_cli.kg.downloads import MAX_BYTES, MAX_SECONDS, Cache
 
+        if max_seconds is not None and not math.isfinite(max_seconds):
+            raise UsageError(
+                f"--max-seconds {max_seconds}: expected a finite number",
+                fix="pass a number of seconds, such as --max-seconds 3600",
+            )
         return Cache(
             Path(),
             offline=offline,

@@ -26,6 +26,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     ),
     "Execution": (
         "--device", "--precision", "--dtype", "--compression", "--limit", "--offline", "--jobs",
+        "--max-bytes", "--max-seconds",
         "--threads", "--shard", "--max-minutes", "--executor", "--resume", "--retry-failed",
         "--dry-run", "--measure", "--steps", "--turns", "--ranked", "--yes", "--failed",
     ),

@@ -49,7 +49,6 @@ _EXTENDED = (
     tarfile.XGLTYPE,
     tarfile.SOLARIS_XHDTYPE,
 )
-_SMALL_CHUNK = 1 << 12
 _BY_HAND = "unpack the archive yourself and pass the folder to --source"
 
 
@@ -179,13 +178,17 @@ def _unpack_zip(path: Path, archive: zipfile.ZipFile, folder: Path, budget: Budg
             )
         if member.flag_bits & 1:
             raise DataError(f"{path}: {_shown(member.filename)} is encrypted", fix=_BY_HAND)
+        # zipfile unpacks other methods in memory, however large the content is.
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise DataError(
+                f"{path}: {_shown(member.filename)} is compressed by another method than deflate",
+                fix=_BY_HAND,
+            )
     budget.require(sum(member.file_size for member in members))
     for member, target in zip(members, targets, strict=True):
         if target is not None and not member.is_dir():
-            # zipfile unpacks what it reads at once, except for these two methods.
-            streams = member.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
             with archive.open(member) as source:
-                budget.copy(source, target, _CHUNK if streams else _SMALL_CHUNK)
+                budget.copy(source, target)
 
 
 def _require_count(path: Path, n: int) -> None:
@@ -272,19 +275,17 @@ class Budget:
                 fix="set TMPDIR to a folder with more free space",
             )
 
-    def copy(self, source: IO[bytes], target: Path, chunk_bytes: int = _CHUNK) -> None:
+    def copy(self, source: IO[bytes], target: Path) -> None:
         """Writes a member to `target`, counting the actual bytes, not the announced size."""
         with storage_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             file = target.open("wb")
         with file:
-            self.pour(source, file, target, chunk_bytes)
+            self.pour(source, file, target)
 
-    def pour(
-        self, source: IO[bytes], file: IO[bytes], target: Path, chunk_bytes: int = _CHUNK
-    ) -> None:
+    def pour(self, source: IO[bytes], file: IO[bytes], target: Path) -> None:
         """Writes all of `source` to an open file, called `target` in messages."""
-        while chunk := source.read(chunk_bytes):
+        while chunk := source.read(_CHUNK):
             self.require(len(chunk))
             self._left -= len(chunk)
             self._unpacked += len(chunk)

@@ -234,6 +234,8 @@ class _Resuming:
                     _validator(partial).unlink(missing_ok=True)
                 return
             except Failed as error:
+                if error.retry and time.monotonic() + 0.01 > self._deadline:
+                    raise Failed(self._out_of_time(), retry=False) from None
                 if not error.retry or attempt == self._cache.attempts - 1:
                     raise
                 pause = self._cache.pause * 2**attempt
@@ -304,7 +306,7 @@ class _Resuming:
                 file.write(chunk)
                 received += len(chunk)
                 if time.monotonic() > self._deadline:
-                    raise Failed(f"not complete in {self._cache.max_seconds:g} s", retry=False)
+                    raise Failed(self._out_of_time(), retry=False)
                 window_bytes += len(chunk)
                 if self._cache.progress:
                     self._cache.progress(self._name, received, total)
@@ -315,6 +317,9 @@ class _Resuming:
                     window_start, window_bytes = time.monotonic(), 0
         if total is not None and received != total:
             raise Failed(f"received {received} of {total} bytes", retry=True)
+
+    def _out_of_time(self) -> str:
+        return f"not complete in {self._cache.max_seconds:g} s (--max-seconds)"
 
     def _require_file(self, partial: Path) -> None:
         """Removes a web page that was sent instead of the file.

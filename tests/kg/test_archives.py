@@ -225,33 +225,21 @@ def test_content_beyond_the_limit_is_refused(tmp_path: Path, suffix: str) -> Non
         assert sum(file.stat().st_size for file in files) == len(BOMB)
 
 
-@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_a_zip_with_a_false_size_writes_no_more_than_the_limit(tmp_path: Path, method: int) -> None:
+def test_a_zip_with_a_false_size_writes_no_more_than_that_size(tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
-    with zipfile.ZipFile(path, "w", method) as archive:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a", BOMB)
     content = path.read_bytes().replace(len(BOMB).to_bytes(4, "little"), b"\1\0\0\0")
     path.write_bytes(content)
     assert "damaged" in refused(path, 1000)
 
 
-def test_a_zip_that_unpacks_all_it_reads_is_read_in_small_parts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_that_would_be_unpacked_in_memory_is_refused(tmp_path: Path, method: int) -> None:
     path = tmp_path / "a.zip"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as archive:
+    with zipfile.ZipFile(path, "w", method) as archive:
         archive.writestr("a", BOMB)
-    sizes: list[int] = []
-    read = zipfile.ZipExtFile.read
-
-    def recorded(self: zipfile.ZipExtFile, n: int) -> bytes:
-        sizes.append(n)
-        return read(self, n)
-
-    monkeypatch.setattr(zipfile.ZipExtFile, "read", recorded)
-    with unpacked(path) as content:
-        assert content.read_bytes() == BOMB
-    assert set(sizes) == {4096}
+    assert "another method than deflate" in refused(path)
 
 
 @pytest.mark.parametrize("suffix", ["tar", "tar.gz", "zip"])
