@@ -1,8 +1,10 @@
-"""Shared by the commands that download files: the flag --offline and progress."""
+"""Shared by the commands that download files: --offline, limits and progress."""
 
 from __future__ import annotations
 
+import math
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,9 +14,29 @@ from mmkgc_cli.commands._shell import log, say
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+    from mmkgc_cli.kg.downloads import Cache
+
 OfflineFlag = Annotated[
     bool,
     typer.Option("--offline", envvar="MMKGC_OFFLINE", help="Use cached downloads only."),
+]
+MaxBytesFlag = Annotated[
+    int | None,
+    typer.Option(
+        "--max-bytes",
+        envvar="MMKGC_MAX_BYTES",
+        min=1,
+        help="Largest download, and largest content of an archive. [default: 64 GiB]",
+    ),
+]
+MaxSecondsFlag = Annotated[
+    float | None,
+    typer.Option(
+        "--max-seconds",
+        envvar="MMKGC_MAX_SECONDS",
+        min=0.001,
+        help="Longest time for the download of a file. [default: 86400]",
+    ),
 ]
 
 
@@ -29,6 +51,28 @@ class Downloads:
 
     def __enter__(self) -> Downloads:
         return self
+
+    def cache(self, *, offline: bool, max_bytes: int | None, max_seconds: float | None) -> Cache:
+        """The settings of downloads from the flags of a command; None is the default.
+
+        Raises:
+            UsageError: when `max_seconds` is not finite.
+        """
+        from mmkgc_cli.errors import UsageError
+        from mmkgc_cli.kg.downloads import MAX_BYTES, MAX_SECONDS, Cache
+
+        if max_seconds is not None and not math.isfinite(max_seconds):
+            raise UsageError(
+                f"--max-seconds {max_seconds}: expected a finite number",
+                fix="pass a number of seconds, such as --max-seconds 3600",
+            )
+        return Cache(
+            Path(),
+            offline=offline,
+            progress=self.progress,
+            max_bytes=MAX_BYTES if max_bytes is None else max_bytes,
+            max_seconds=MAX_SECONDS if max_seconds is None else max_seconds,
+        )
 
     def __exit__(self, *_: object) -> None:
         if self._bar:

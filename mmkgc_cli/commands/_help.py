@@ -22,10 +22,11 @@ PANELS: dict[str, tuple[str, ...]] = {
     ),
     "Checks": (
         "--allow-other-train", "--allow-unverified", "--trust-order", "--unsafe-pickle", "--strict",
-        "--max-bytes", "--against", "--trust-plugins", "--edits",
+        "--against", "--trust-plugins", "--edits",
     ),
     "Execution": (
         "--device", "--precision", "--dtype", "--compression", "--limit", "--offline", "--jobs",
+        "--max-bytes", "--max-seconds",
         "--threads", "--shard", "--max-minutes", "--executor", "--resume", "--retry-failed",
         "--dry-run", "--measure", "--steps", "--turns", "--ranked", "--yes", "--failed",
     ),

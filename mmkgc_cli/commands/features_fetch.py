@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mmkgc_cli.commands._downloads import Downloads, OfflineFlag
+from mmkgc_cli.commands._downloads import Downloads, MaxBytesFlag, MaxSecondsFlag, OfflineFlag
 from mmkgc_cli.commands._features_view import print_imported
 from mmkgc_cli.commands._shell import JsonFlag, out, print_json, printable, say
 
@@ -47,8 +47,9 @@ def fetch(
         bool,
         typer.Option("--unsafe-pickle", help="Read pickles, which can run arbitrary code."),
     ] = False,
-    max_bytes: MaxBytesOption = None,
     offline: OfflineFlag = False,
+    max_bytes: MaxBytesFlag = None,
+    max_seconds: MaxSecondsFlag = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing store.")
     ] = False,
@@ -62,7 +63,6 @@ def fetch(
         downloadable_files,
         fetch_features,
     )
-    from mmkgc_cli.kg.downloads import Cache
     from mmkgc_cli.kg.storage import load_graph
 
     if modality is None:
@@ -87,7 +87,7 @@ def fetch(
             )
     stores: list[dict[str, Any]] = []
     with Downloads() as downloads:
-        cache = Cache(Path(), offline=offline, progress=downloads.progress)
+        cache = downloads.cache(offline=offline, max_bytes=max_bytes, max_seconds=max_seconds)
         for file, target in zip(files, targets, strict=True):
             request = FetchRequest(
                 name=name,

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mmkgc_cli.commands._audit_view import print_audit
-from mmkgc_cli.commands._downloads import Downloads, OfflineFlag
+from mmkgc_cli.commands._downloads import Downloads, MaxBytesFlag, MaxSecondsFlag, OfflineFlag
 from mmkgc_cli.commands._help import examples
 from mmkgc_cli.commands._shell import JsonFlag, out, print_json, say
 
@@ -84,6 +84,8 @@ def prepare(
         str | None, typer.Option(help="Expected SHA-256 of the --source file.")
     ] = None,
     offline: OfflineFlag = False,
+    max_bytes: MaxBytesFlag = None,
+    max_seconds: MaxSecondsFlag = None,
     allow_unverified: Annotated[
         bool,
         typer.Option("--allow-unverified", help="Accept files with an unregistered checksum."),
@@ -101,7 +103,6 @@ def prepare(
 
     The audit of the graph is printed and written beside it.
     """
-    from mmkgc_cli.kg.downloads import Cache
     from mmkgc_cli.kg.preparation import PrepareRequest, prepare
     from mmkgc_cli.kg.splitting import parse_ratios
     from mmkgc_cli.runs.audit import stored_audit
@@ -121,7 +122,7 @@ def prepare(
             sha256=sha256,
             allow_unverified=allow_unverified,
             trust_order=trust_order,
-            cache=Cache(Path(), offline=offline, progress=downloads.progress),
+            cache=downloads.cache(offline=offline, max_bytes=max_bytes, max_seconds=max_seconds),
         )
         prepared = prepare(request, folder, overwrite=overwrite)
     graph = prepared.graph

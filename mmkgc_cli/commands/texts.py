@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmkgc_cli.commands._downloads import Downloads, OfflineFlag
+from mmkgc_cli.commands._downloads import Downloads, MaxBytesFlag, MaxSecondsFlag, OfflineFlag
 from mmkgc_cli.commands._help import Command, examples
 from mmkgc_cli.commands._shell import JsonFlag, out, print_json, printable, say
 from mmkgc_cli.text import counted
@@ -54,6 +54,8 @@ def build(
         typer.Option("--allow-unverified", help="Accept files in --source with another checksum."),
     ] = False,
     offline: OfflineFlag = False,
+    max_bytes: MaxBytesFlag = None,
+    max_seconds: MaxSecondsFlag = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace existing tables with other contents.")
     ] = False,
@@ -64,7 +66,6 @@ def build(
     Each table is compared with its registered checksum.
     """
     from mmkgc_cli.errors import UsageError
-    from mmkgc_cli.kg.downloads import Cache
     from mmkgc_cli.kg.storage import load_graph
     from mmkgc_cli.kg.texts.building import BuildRequest, build_tables
 
@@ -76,7 +77,7 @@ def build(
     graph = load_graph(graph_folder)
     folder = graph_folder.parent if graph_folder.is_file() else graph_folder
     with Downloads() as downloads:
-        cache = Cache(Path(), offline=offline, progress=downloads.progress)
+        cache = downloads.cache(offline=offline, max_bytes=max_bytes, max_seconds=max_seconds)
         request = BuildRequest(name, source, cache, allow_unverified)
         built = build_tables(request, graph, out_folder or folder / "texts", overwrite=overwrite)
     if as_json:

@@ -7,10 +7,12 @@ interrupted downloads.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import logging
 import os
-import socket
+import re
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +20,6 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from mmkgc_cli import __version__
 from mmkgc_cli.errors import DataError, MmkgcError, UsageError
 from mmkgc_cli.state.atomic import make_folder, storage_errors
 
@@ -26,9 +27,17 @@ if TYPE_CHECKING:
     import requests
 
 OFFLINE = "MMKGC_OFFLINE"
-_CHUNK = 1 << 16
 _SLOWEST = 1024  # bytes that must arrive within the timeout
-_RETRY = (408, 425, 429, 500, 502, 503, 504)
+_RESERVE = 64 << 20  # bytes to leave free on the disk
+_SIZE = re.compile("[0-9]{1,18}")
+_CONTENT_RANGE = re.compile("bytes (?P<first>[0-9]{1,18})-[0-9]{1,18}/(?P<total>[0-9]{1,18}|[*])")
+_PAGE = re.compile(
+    rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]{0,200}>\s*)?<(?:!doctype html|html|head)\b", re.IGNORECASE
+)
+_PARTIAL = re.compile(r"[.].*[.]part(?P<pid>-[0-9]+)?(?:[.]from)?")
+
+MAX_BYTES = 64 << 30
+MAX_SECONDS = 24 * 3600.0
 
 _FIX_URL = "pass the path or the https address of a file or an archive"
 
@@ -71,15 +80,6 @@ class Unavailable(MmkgcError):
     """A file could not be downloaded from any address."""
 
 
-class _Failed(Exception):
-    """One attempt failed; `retry` says whether another one at the same address may succeed."""
-
-    def __init__(self, reason: str, *, retry: bool, mismatch: bool = False) -> None:
-        super().__init__(reason)
-        self.retry = retry
-        self.mismatch = mismatch  # the downloaded file has another checksum
-
-
 @dataclass(frozen=True)
 class Cache:
     """A folder of downloaded files.
@@ -91,6 +91,10 @@ class Cache:
             fails.
         attempts: number of attempts per address, with pauses of 1, 2, 4 ... times `pause` seconds.
         progress: called during a download.
+        max_bytes: size of a file above which its download is stopped and removed.
+        max_seconds: time for a file, with all attempts and addresses; a later run resumes the
+            download.
+        reserve: bytes to leave free on the disk.
     """
 
     folder: Path
@@ -99,6 +103,9 @@ class Cache:
     attempts: int = 4
     pause: float = 1.0
     progress: Progress | None = None
+    max_bytes: int = MAX_BYTES
+    max_seconds: float = MAX_SECONDS
+    reserve: int = _RESERVE
 
     def fetch(self, urls: Sequence[str], name: str, sha256: str | None) -> Path:
         """Downloads the file `name` from the first address that works; returns its path.
@@ -120,35 +127,47 @@ class Cache:
                 f"{path}: {state}, and downloads are off (--offline or {OFFLINE})",
                 fix=f"run once without --offline, or put the file there from {public(urls[0])}",
             )
+        from mmkgc_cli.kg.transport import Failed
+
         make_folder(self.folder)
         partial = path.with_name(f".{path.name}.part")
+        remove_abandoned(self.folder)
+        deadline = time.monotonic() + self.max_seconds
         reasons: list[str] = []
         mismatch = False
+
         for url in urls:
             try:
-                self._download(url, path, expected, partial)
+                self._download(url, path, expected, partial, deadline)
                 return path
-            except _Failed as error:
+            except Failed as error:
                 mismatch |= error.mismatch
                 reasons.append(f"{public(url)}: {error}")
+            if time.monotonic() > deadline:
+                break
         problem = f"{name}: cannot be downloaded from {'; '.join(reasons)}"
         if mismatch and len(reasons) == 1:
             raise DataError(problem, fix="check the address and the expected checksum")
         fix = "check the network and the address, and run the command again"
-        raise Unavailable(
-            problem, fix=f"{fix} to resume the download" if partial.is_file() else fix
-        )
+        if partial.is_file():
+            size = partial.stat().st_size
+            fix += f" to resume the download (its first {size:,} bytes are in {partial})"
+        raise Unavailable(problem, fix=fix)
 
-    def _download(self, url: str, path: Path, sha256: str | None, partial: Path) -> None:
+    def _download(
+        self, url: str, path: Path, sha256: str | None, partial: Path, deadline: float
+    ) -> None:
         """Downloads from one address; starts over when a resumed file has another checksum.
 
         Raises:
-            _Failed: with the reason.
+            Failed: with the reason.
         """
         import pooch
 
+        from mmkgc_cli.kg.transport import Failed, printable
+
         pooch.get_logger().setLevel(logging.WARNING)
-        downloader = _Resuming(self, path.name, partial)
+        downloader = _Resuming(self, path.name, partial, deadline, verified=sha256 is not None)
         # Without a checksum, pooch would never replace an existing file.
         name = path.name if sha256 else f".{path.name}.new"
         for fresh in (False, True):
@@ -161,112 +180,168 @@ class Cache:
                     Path(file).replace(path)
                 return
             except ValueError:  # pooch raises it for another checksum
-                if fresh or not downloader.resumed:
-                    raise _Failed(
-                        f"its SHA-256 is not {str(sha256)[:12]}…", retry=False, mismatch=True
-                    ) from None
-                # The first bytes may come from another version of the file.
+                if not fresh and downloader.resumed:
+                    # The first bytes may come from another version of the file.
+                    continue
+                reason = f"its SHA-256 is not {str(sha256)[:12]}…"
+                if downloader.encoding.casefold() != "identity":
+                    encoding = printable(downloader.encoding)
+                    reason += f"; the server sent it with Content-Encoding {encoding}"
+                raise Failed(reason, retry=False, mismatch=True) from None
 
 
 class _Resuming:
     """A downloader for pooch that stores received bytes in `partial` and requests the rest."""
 
-    def __init__(self, cache: Cache, name: str, partial: Path) -> None:
+    def __init__(
+        self, cache: Cache, name: str, partial: Path, deadline: float, *, verified: bool
+    ) -> None:
         self._cache = cache
         self._name = name
         self._partial = partial
+        self._deadline = deadline
+        self._verified = verified  # by a checksum
         self.resumed = False
+        self.encoding = ""
 
     def __call__(self, url: str, output_file: Any, _: Any) -> None:
+        from mmkgc_cli.kg.transport import Failed
+
         self.resumed = False
-        with _locked(self._partial) as partial:
-            for attempt in range(self._cache.attempts):
-                try:
+        for attempt in range(self._cache.attempts):
+            try:
+                # Another process may have renamed the file since the last attempt.
+                with _locked(self._partial) as partial:
                     self._attempt(url, partial)
-                    break
-                except _Failed as error:
-                    if not error.retry or attempt == self._cache.attempts - 1:
-                        raise
-                    time.sleep(self._cache.pause * 2**attempt)
-            partial.replace(output_file)
-            _validator(partial).unlink(missing_ok=True)
+                    self._require_file(partial)
+                    partial.replace(output_file)
+                    _validator(partial).unlink(missing_ok=True)
+                return
+            except Failed as error:
+                if error.retry and time.monotonic() + 0.01 > self._deadline:
+                    raise Failed(self._out_of_time(), retry=False) from None
+                if not error.retry or attempt == self._cache.attempts - 1:
+                    raise
+                pause = self._cache.pause * 2**attempt
+                if time.monotonic() + pause >= self._deadline:
+                    raise
+                time.sleep(pause)
 
     def _attempt(self, url: str, partial: Path) -> None:
-        import requests
-        import urllib3
+        from mmkgc_cli.kg.transport import opened
 
-        # With compressed transfers, ranges and sizes would not refer to bytes of the file.
-        headers = {"Accept-Encoding": "identity", "User-Agent": f"mmkgc/{__version__}"}
+        headers = {}
         start = partial.stat().st_size if partial.is_file() else 0
         tag = _read_validator(partial, url)
         if start and tag is not None:
-            headers |= {"Range": f"bytes={start}-", "If-Range": tag}
+            headers = {"Range": f"bytes={start}-", "If-Range": tag}
+        else:
+            start = 0
         try:
-            with requests.get(
-                url, headers=headers, stream=True, timeout=self._cache.timeout
-            ) as response:
+            with opened(url, headers, self._cache.timeout, self._deadline) as response:
                 self._receive(response, url, partial, start)
-        except (requests.exceptions.Timeout, urllib3.exceptions.TimeoutError):
-            raise _Failed(f"no response in {self._cache.timeout:g} s", retry=True) from None
-        except (
-            requests.exceptions.ConnectionError,
-            requests.exceptions.ChunkedEncodingError,
-            urllib3.exceptions.HTTPError,
-        ) as error:
-            # A host name that does not resolve means no network; a retry would not help.
-            unresolved = any(isinstance(inner, socket.gaierror) for inner in _chain(error))
-            problem = "the host name does not resolve" if unresolved else "the connection broke"
-            raise _Failed(f"{problem} ({_reason(error)})", retry=not unresolved) from None
-        except (requests.exceptions.RequestException, UnicodeError) as error:
-            raise _Failed(_reason(error), retry=False) from None
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                _discard(partial)
+            raise
 
     def _receive(self, response: requests.Response, url: str, partial: Path, start: int) -> None:
+        """Writes the content of a response, from byte `start` of the file when it has that range.
+
+        Raises:
+            Failed: when the content is incomplete, too slow or too large.
+        """
+        from mmkgc_cli.kg.transport import Failed, chunks, printable
+
         code = response.status_code
         if code == 416:  # the file ends before `start`, so the partial file is not a part of it
-            partial.unlink(missing_ok=True)
-            raise _Failed("the server cannot resume the download", retry=True)
-        if code not in (200, 206):
-            raise _Failed(f"{code} {response.reason}", retry=code in _RETRY)
-        resumes = code == 206 and response.headers.get("Content-Range", "").startswith(
-            f"bytes {start}-"
-        )
-        if code == 206 and not resumes:
-            partial.unlink(missing_ok=True)
-            raise _Failed("the server sent another byte range than requested", retry=True)
+            _discard(partial)
+            raise Failed("the server cannot resume the download", retry=start > 0)
+        content_range = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        resumes = start > 0 and code == 206
+        if code == 206 and (
+            not start or content_range is None or int(content_range["first"]) != start
+        ):
+            _discard(partial)
+            raise Failed("the server sent another byte range than requested", retry=start > 0)
         self.resumed |= resumes
+        self.encoding = response.headers.get("Content-Encoding") or "identity"
+        # Many servers declare files like triples.tsv.gz as encoded although they send them as is.
+        is_packed = self._name.casefold().endswith((".gz", ".tgz", ".bz2", ".xz"))
+        if self.encoding.casefold() != "identity" and not self._verified and not is_packed:
+            raise Failed(
+                f"the server sent it with Content-Encoding {printable(self.encoding)}, which was "
+                "not asked for",
+                retry=False,
+            )
         received = start if resumes else 0
-        length = response.headers.get("Content-Length", "")
-        total = received + int(length) if length.isdigit() else None
+        total = None
+        if resumes and content_range is not None and content_range["total"] != "*":
+            total = int(content_range["total"])
+        elif _SIZE.fullmatch(length := response.headers.get("Content-Length", "")):
+            total = received + int(length)
+        room = shutil.disk_usage(partial.parent).free - self._cache.reserve + received
+        self._require_room(partial, max(received, total or 0), room)
         _write_validator(partial, url, response.headers)
         window_start, window_bytes = time.monotonic(), 0
         with partial.open("ab" if resumes else "wb") as file:
-            for chunk in _chunks(response):
+            for chunk in chunks(response):
+                self._require_room(partial, received + len(chunk), room)
                 file.write(chunk)
                 received += len(chunk)
+                if time.monotonic() > self._deadline:
+                    raise Failed(self._out_of_time(), retry=False)
                 window_bytes += len(chunk)
                 if self._cache.progress:
                     self._cache.progress(self._name, received, total)
                 if time.monotonic() - window_start > self._cache.timeout:
                     if window_bytes < _SLOWEST:
                         seconds = f"{self._cache.timeout:g} s"
-                        raise _Failed(f"too slow: {window_bytes} bytes in {seconds}", retry=True)
+                        raise Failed(f"too slow: {window_bytes} bytes in {seconds}", retry=True)
                     window_start, window_bytes = time.monotonic(), 0
         if total is not None and received != total:
-            raise _Failed(f"received {received} of {total} bytes", retry=True)
+            raise Failed(f"received {received} of {total} bytes", retry=True)
 
+    def _out_of_time(self) -> str:
+        return f"not complete in {self._cache.max_seconds:g} s (--max-seconds)"
 
-def _chunks(response: requests.Response) -> Iterator[bytes]:
-    """Yields received bytes as they arrive, undecoded.
+    def _require_file(self, partial: Path) -> None:
+        """Removes a web page that was sent instead of the file.
 
-    Waiting for full chunks would hide a slow server. Decoding would unpack an archive that a server
-    declares as compressed content.
-    """
-    read1 = getattr(response.raw, "read1", None)
-    if read1 is None:  # urllib3 before 2.2
-        yield from response.raw.stream(_CHUNK, decode_content=False)
-    else:
-        while chunk := read1(_CHUNK, decode_content=False):
-            yield chunk
+        Raises:
+            Failed: when it was one.
+        """
+        from mmkgc_cli.kg.transport import Failed
+
+        if self._name.casefold().endswith((".html", ".htm")):
+            return
+        with partial.open("rb") as file:
+            is_page = _PAGE.match(file.read(512))
+        if is_page:
+            _discard(partial)
+            raise Failed("the server returned a web page instead of the file", retry=False)
+
+    def _require_room(self, partial: Path, size: int, room: int) -> None:
+        """Removes the partial file when a download of `size` bytes exceeds a limit.
+
+        Raises:
+            Failed: when it does.
+        """
+        from mmkgc_cli.kg.transport import Failed
+
+        if size <= min(self._cache.max_bytes, room):
+            return
+        _discard(partial)
+        if size > self._cache.max_bytes:
+            raise Failed(
+                f"larger than the limit of {self._cache.max_bytes:,} bytes (--max-bytes)",
+                retry=False,
+            )
+        raise Failed(
+            f"{size:,} bytes or more, but the disk of {partial.parent} has room for "
+            f"{max(0, room):,}",
+            retry=False,
+        )
 
 
 @contextlib.contextmanager
@@ -293,6 +368,26 @@ def _locked(partial: Path) -> Iterator[Path]:
                 _validator(path).unlink(missing_ok=True)
 
 
+def _discard(partial: Path) -> None:
+    """Removes a partial file that cannot be resumed, to free the disk."""
+    partial.unlink(missing_ok=True)
+    _validator(partial).unlink(missing_ok=True)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Removes partial files in a folder and its subfolders that nothing has written for 30 days.
+
+    Those of processes that did not have the lock cannot be resumed; one day is enough for them.
+    """
+    now = time.time()
+    for path in list(folder.rglob(".*.part*")):
+        if match := _PARTIAL.fullmatch(path.name):
+            age = 24 * 3600.0 * (1 if match["pid"] else 30)
+            with contextlib.suppress(OSError):
+                if now - path.lstat().st_mtime > age:
+                    path.unlink()
+
+
 def _validator(partial: Path) -> Path:
     """The file that records the address and the version of a partial file."""
     return partial.with_name(partial.name + ".from")
@@ -302,6 +397,8 @@ def _write_validator(partial: Path, url: str, headers: Any) -> None:
     tag = headers.get("ETag", "")
     # A weak tag does not guarantee equal bytes; without a strong one nothing can be resumed.
     version = tag if tag.startswith('"') else headers.get("Last-Modified", "")
+    if not (version.isascii() and version.isprintable()):
+        version = ""
     _validator(partial).write_text(f"{_identity(url)}\n{version}\n", encoding="utf-8")
 
 
@@ -316,22 +413,6 @@ def _read_validator(partial: Path, url: str) -> str | None:
     except (OSError, UnicodeDecodeError):
         return None
     return lines[1] if len(lines) > 1 and lines[0] == _identity(url) and lines[1] else None
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and its causes, as network libraries nest them."""
-    yield error
-    for inner in (getattr(error, "reason", None), error.__cause__, *error.args):
-        if isinstance(inner, BaseException):
-            yield from _chain(inner)
-            return
-
-
-def _reason(error: Exception) -> str:
-    """The innermost reason of nested network errors, as one line."""
-    inner = list(_chain(error))[-1]
-    text = inner.strerror if isinstance(inner, OSError) and inner.strerror else str(inner)
-    return " ".join(text.rsplit(": ", 1)[-1].split()) or type(inner).__name__
 
 
 def sha256_of(path: Path) -> str:

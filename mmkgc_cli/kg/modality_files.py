@@ -10,13 +10,12 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mmkgc_cli.errors import DataError
-from mmkgc_cli.kg.downloads import Cache, Unavailable, public, sha256_of
+from mmkgc_cli.kg.downloads import Cache, Unavailable, sha256_of
 from mmkgc_cli.kg.readers.lines import require_folder
 from mmkgc_cli.state.atomic import read_text, write_text
 from mmkgc_cli.state.home import cache_folder
 
 SHA256 = r"^[0-9a-f]{64}$"
-_PAGE = re.compile(rb"\s*<(!doctype html|html|head)\b", re.IGNORECASE)
 
 
 class _Entry(BaseModel):
@@ -139,14 +138,6 @@ def obtain_features(file: FeatureFile, source: Path | None, cache: Cache) -> Pat
         if file.sha256 is None and pinned is not None:
             fix = f"or remove {pin} to accept a file with another checksum; {fix}"
         raise DataError(str(error), fix=fix) from None
-    with path.open("rb") as opened:
-        is_page = _PAGE.match(opened.read(256))
-    if is_page:
-        path.unlink()
-        raise Unavailable(
-            f"{file.file}: {public(file.urls[0])} returned a web page instead of the file",
-            fix=file.by_hand,
-        )
     if file.sha256 is None and pinned is None:
         write_text(pin, f"{sha256_of(path)}\n")
     return path

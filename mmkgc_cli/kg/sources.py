@@ -12,7 +12,14 @@ from urllib.parse import urlsplit
 from mmkgc_cli.errors import DataError, UsageError
 from mmkgc_cli.kg.archives import is_packed, unpacked
 from mmkgc_cli.kg.datasets import Dataset, fetch_files
-from mmkgc_cli.kg.downloads import Cache, file_name, is_url, public, sha256_of
+from mmkgc_cli.kg.downloads import (
+    Cache,
+    file_name,
+    is_url,
+    public,
+    remove_abandoned,
+    sha256_of,
+)
 from mmkgc_cli.kg.readers.lines import require_folder
 from mmkgc_cli.state.home import cache_folder
 
@@ -33,7 +40,8 @@ def user_source(source: str, sha256: str | None, cache: Cache) -> Iterator[Sourc
     Args:
         source: path or address.
         sha256: checksum of the file; None accepts any file and notes the checksum of a download.
-        cache: settings of a download; each address has a folder of its own.
+        cache: settings of a download; each address has a folder of its own. Its `max_bytes` is
+            also the limit for the content of an archive.
 
     Raises:
         UsageError: when a checksum is given for a folder.
@@ -42,6 +50,7 @@ def user_source(source: str, sha256: str | None, cache: Cache) -> Iterator[Sourc
     """
     notes: tuple[str, ...] = ()
     if is_url(source):
+        remove_abandoned(cache_folder() / "urls")
         cache = dataclasses.replace(cache, folder=_folder_of(source))
         path, origin = cache.fetch([source], file_name(source), sha256), public(source)
         if sha256 is None:
@@ -61,7 +70,7 @@ def user_source(source: str, sha256: str | None, cache: Cache) -> Iterator[Sourc
                     f"{path}: SHA-256 {digest}, expected {sha256}",
                     fix="get the right file, or correct --sha256",
                 )
-    with unpacked(path) as content:
+    with unpacked(path, cache.max_bytes) as content:
         yield Source(content, origin, notes)
 
 

@@ -182,6 +182,42 @@ def test_a_failed_or_invalid_download_is_one_line(
     assert not (tmp_path / "graphs").exists()
 
 
+@pytest.mark.parametrize(
+    ("flags", "environment", "code", "message"),
+    [
+        (["--max-bytes", "50"], {}, 1, "larger than the limit of 50 bytes (--max-bytes)"),
+        ([], {"MMKGC_MAX_BYTES": "50"}, 1, "larger than the limit of 50 bytes (--max-bytes)"),
+        (["--max-bytes", "5000"], {}, 3, "unpacks to more than the limit of 5,000 bytes"),
+        (["--max-seconds", "0.001"], {}, 1, "in 0.001 s"),
+        ([], {"MMKGC_MAX_SECONDS": "0.001"}, 1, "in 0.001 s"),
+        (["--max-bytes", "0"], {}, 2, "--max-bytes"),
+        (["--max-seconds", "nan"], {}, 2, "--max-seconds"),
+    ],
+)
+def test_the_limits_of_downloads_are_flags_and_variables(
+    mmkgc: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    flags: list[str],
+    environment: dict[str, str],
+    code: int,
+    message: str,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    archive = tmp_path / "t.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("t.tsv", "a\tr\tb\n" * 1000)
+    with serving() as server:
+        server.files["/t.zip"] = archive.read_bytes()
+        server.plan["/t.zip"] = [("hang", 0.2)] if "0.001 s" in message else []
+        address = server.url("/t.zip")
+        done = mmkgc("prepare", "mine", "--source", address, "--format", "hrt", *flags)
+    assert done.code == code, done.err
+    assert message in done.err
+    assert not (tmp_path / "graphs").exists()
+
+
 def test_an_interrupted_download_is_resumed_later(tmp_path: Path) -> None:
     rows = "".join(f"e{i % 50}\tr{i % 3}\te{(7 * i) % 50}\n" for i in range(4000)).encode()
     with serving() as server:

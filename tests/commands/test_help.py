@@ -82,3 +82,14 @@ def test_no_line_of_a_list_of_commands_is_cut_at_80_columns(
     commands = text.partition("Commands:")[2]
     assert "..." not in commands, text
     assert "…" not in commands, text
+
+
+def test_every_command_that_downloads_has_the_flags_of_the_limits() -> None:
+    downloading = {
+        path: options
+        for path, found in walk(ROOT_COMMAND, ())
+        if "--offline" in (options := {o for p in found.params for o in p.opts})
+    }
+    assert len(downloading) == 3
+    for path, options in downloading.items():
+        assert {"--max-bytes", "--max-seconds"} <= options, path

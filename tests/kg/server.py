@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +16,8 @@ class Server(ThreadingHTTPServer):
 
     The items of a plan are: a status code; ``("drop", n)`` to disconnect after n bytes;
     ``("hang", s)`` to send nothing for s seconds; ``("drip", s)`` to send a byte every s seconds;
-    ``("bytes", b)`` to send b instead; ``("length", n)`` to announce n bytes too many.
+    ``("bytes", b)`` to send b instead; ``("length", n)`` to announce n bytes too many;
+    ``("redirect", a)`` to redirect to a; ``("endless", b)`` to send b until the client disconnects.
     """
 
     daemon_threads = True
@@ -51,6 +54,19 @@ class Handler(BaseHTTPRequestHandler):
         kind, value = step if isinstance(step, tuple) else (None, None)
         if kind == "hang":
             server.closing.wait(value)
+            return
+        if kind == "redirect":
+            self.send_response(302)
+            if value:
+                self.send_header("Location", value)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        if kind == "endless":
+            self.send_response(200)
+            self.end_headers()
+            while not server.closing.is_set():
+                self.wfile.write(value)
             return
         if self.path not in server.files and kind != "bytes":
             self.send_error(404)
@@ -104,3 +120,56 @@ def serving() -> Iterator[Server]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextlib.contextmanager
+def serving_raw(*answers: bytes, pause: float = 0.0, then_hang: bool = False) -> Iterator[str]:
+    """Yields the address of a server that sends raw bytes as responses; the last one repeats.
+
+    Args:
+        answers: the responses; each closes its connection.
+        pause: seconds between the bytes of a response; 0 sends it at once.
+        then_hang: keep the connections open after the responses.
+    """
+    closing = threading.Event()
+    listener = socket.create_server(("127.0.0.1", 0))
+    threads: list[threading.Thread] = []
+
+    def answer(connection: socket.socket, data: bytes) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.settimeout(5.0)
+            request = b""
+            while b"\r\n\r\n" not in request and (received := connection.recv(4096)):
+                request += received
+            if not pause:
+                connection.sendall(data)
+            for i in range(len(data) if pause else 0):
+                if closing.wait(pause):
+                    return
+                connection.sendall(data[i : i + 1])
+            if then_hang:
+                closing.wait(60)
+
+    def accept() -> None:
+        for n in itertools.count():
+            with contextlib.suppress(OSError):
+                connection, _ = listener.accept()
+                if closing.is_set():
+                    connection.close()
+                    return
+                data = answers[min(n, len(answers) - 1)]
+                threads.append(threading.Thread(target=answer, args=(connection, data)))
+                threads[-1].start()
+
+    accepting = threading.Thread(target=accept, daemon=True)
+    accepting.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        closing.set()
+        with contextlib.suppress(OSError):
+            socket.create_connection(listener.getsockname(), 1.0).close()
+        accepting.join()
+        listener.close()
+        for thread in threads:
+            thread.join()

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmkgc_cli.errors import DataError
+from mmkgc_cli.kg import archives
 from mmkgc_cli.kg.archives import unpacked
 
 FILES = {"train.txt": b"a\tr\tb\n", "valid.txt": b"b\tr\ta\n", "test.txt": b"a\tr\ta\n"}
@@ -193,3 +194,141 @@ def test_a_damaged_archive_is_read_or_refused_in_one_line(
     except DataError as error:
         assert str(error).startswith(str(path))
         assert "\n" not in str(error)
+
+
+def refused(path: Path, max_bytes: int | None = None) -> str:
+    """The error of unpacking, which must be one line and leave no files."""
+    with pytest.raises(DataError) as caught, unpacked(path, max_bytes):
+        pass
+    message = str(caught.value)
+    assert message.startswith(str(path))
+    assert message.isprintable()
+    assert len(message) < 600
+    assert not list(Path(tempfile.gettempdir()).iterdir())
+    return message
+
+
+BOMB = bytes(4 << 20)
+
+
+@pytest.mark.parametrize("suffix", [*SUFFIXES, "tsv.gz", "tsv.bz2", "tsv.xz"])
+def test_content_beyond_the_limit_is_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    if suffix.startswith("tsv"):
+        module = {"gz": gzip, "bz2": bz2, "xz": lzma}[suffix[4:]]
+        path.write_bytes(module.compress(BOMB))
+    else:
+        pack(path, {"a": BOMB[: 1 << 20], "b": BOMB[: 3 << 20]})
+    assert "more than the limit of 4,194,303 bytes" in refused(path, len(BOMB) - 1)
+    with unpacked(path, len(BOMB)) as content:
+        files = [content] if content.is_file() else list(content.iterdir())
+        assert sum(file.stat().st_size for file in files) == len(BOMB)
+
+
+def test_a_zip_with_a_false_size_writes_no_more_than_that_size(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a", BOMB)
+    content = path.read_bytes().replace(len(BOMB).to_bytes(4, "little"), b"\1\0\0\0")
+    path.write_bytes(content)
+    assert "damaged" in refused(path, 1000)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_that_would_be_unpacked_in_memory_is_refused(tmp_path: Path, method: int) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("a", BOMB)
+    assert "another method than deflate" in refused(path)
+
+
+@pytest.mark.parametrize("suffix", ["tar", "tar.gz", "zip"])
+def test_too_many_members_are_refused_before_anything_is_written(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "_MEMBERS", 1000)
+    path = pack(tmp_path / f"a.{suffix}", {f"{i}.txt": b"" for i in range(1001)})
+    assert "more than 1,000 files and folders" in refused(path)
+    with unpacked(pack(path, {f"{i}.txt": b"" for i in range(1000)})) as folder:
+        assert len(list(folder.iterdir())) == 1000
+
+
+def test_archives_in_an_archive_stay_packed(tmp_path: Path) -> None:
+    inner = gzip.compress(BOMB)
+    for suffix in SUFFIXES:
+        path = pack(tmp_path / f"a.{suffix}", {"b.tsv.gz": inner, "c.zip": inner})
+        with unpacked(path, 100_000) as folder:
+            assert {p.read_bytes() for p in folder.iterdir()} == {inner}
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_an_extended_header_that_fills_the_memory_is_refused(tmp_path: Path, kind: bytes) -> None:
+    path = tmp_path / "a.tar"
+    header = tarfile.TarInfo("x")
+    header.type, header.size = kind, 1 << 33
+    path.write_bytes(header.tobuf(tarfile.GNU_FORMAT) + bytes(2048))
+    assert "an extended header of 8,589,934,592 bytes" in refused(path)
+
+
+def test_a_tar_of_nested_extended_headers_is_one_line(tmp_path: Path) -> None:
+    header = tarfile.TarInfo("x")
+    header.type, header.size = tarfile.XHDTYPE, 12
+    path = tmp_path / "a.tar"
+    path.write_bytes((header.tobuf() + b"12 a=bcdefg\n".ljust(512, b"\0")) * 3000)
+    assert "damaged" in refused(path)
+
+
+@pytest.mark.parametrize("size", [-1, -1024, 1 << 50])
+def test_a_tar_with_an_impossible_size_is_one_line(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "a.tar"
+    header = tarfile.TarInfo("x")
+    header.size = size
+    path.write_bytes(header.tobuf(tarfile.GNU_FORMAT) + bytes(2048))
+    refused(path)
+    record = b"size=%d\n" % size
+    record = b"%d %s" % (len(record) + 3, record)
+    extended = tarfile.TarInfo("p")
+    extended.type, extended.size = tarfile.XHDTYPE, len(record)
+    header.size = 0
+    path.write_bytes(extended.tobuf() + record.ljust(512, b"\0") + header.tobuf() + bytes(2048))
+    refused(path)
+
+
+def test_a_sparse_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("x")
+        member.size = 1 << 20
+        member.pax_headers = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+        archive.addfile(member, io.BytesIO(bytes(1 << 20)))
+    assert "a sparse file" in refused(path)
+
+
+@pytest.mark.parametrize("suffix", ["tar", "zip"])
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (("x" * 300,), "is longer than 255 bytes"),
+        (("x" * 60_000,), "is longer than 255 bytes"),
+        (("a/" * 2000 + "x",), "more than 64 folders"),
+        (("Train.txt", "train.TXT"), "in the archive twice"),
+        (("caf\u00e9", "cafe\u0301"), "in the archive twice"),
+        (("../" + "x" * 5000,), "leads out of the archive"),
+        (("..\x1b[31m\u202e/../x",), "leads out of the archive"),
+    ],
+)
+def test_a_name_that_cannot_be_a_file_is_one_short_line(
+    tmp_path: Path, suffix: str, names: tuple[str, ...], expected: str
+) -> None:
+    path = pack(tmp_path / f"a.{suffix}", {**dict.fromkeys(names, b""), "other": b""})
+    assert expected in refused(path)
+
+
+@pytest.mark.parametrize("file_type", [0o010000, 0o020000, 0o060000, 0o120000, 0o140000])
+def test_special_files_in_a_zip_are_refused(tmp_path: Path, file_type: int) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        member = zipfile.ZipInfo("train.txt")
+        member.external_attr = (file_type | 0o777) << 16
+        archive.writestr(member, "")
+    assert "a link or a special file" in refused(path)
