@@ -134,7 +134,9 @@ def _decode_frames(
     result: dict[int, T] = {}
     number = -1
     with _open_video(file) as container:
-        container.streams.video[0].thread_type = "AUTO"
+        # Threads of the decoder call back into Python: if one waits for the interpreter while this
+        # thread waits for it, as happened with a truncated VP9 video, neither goes on.
+        container.streams.video[0].codec_context.thread_count = 1
         for number, frame in enumerate(container.decode(video=0)):
             if number in frame_numbers:
                 result[number] = keep(frame.to_image())

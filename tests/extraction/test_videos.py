@@ -204,3 +204,21 @@ def test_a_vision_model_encodes_frame_by_frame(tmp_path: Path) -> None:
     encoder = video_model(str(tiny_vit(tmp_path / "model")), EncoderOptions(device="cpu"))
     assert isinstance(encoder, PooledFrames)
     assert encoder.prepare(clip(video(tmp_path / "a.mp4"))).shape == (WIDTH,)
+
+
+@pytest.mark.parametrize("name", CODECS)
+def test_a_decoder_starts_no_threads(name: str, tmp_path: Path) -> None:
+    """They call back into Python and may wait for the thread that waits for them."""
+
+    def threads() -> set[str]:
+        return {path.name for path in Path("/proc/self/task").iterdir()}
+
+    path = video(tmp_path / name, codec=CODECS[name])
+    before, during = threads(), set[str]()
+
+    def keep(picture: Image) -> int:
+        during.update(threads())
+        return number(picture)
+
+    frames(clip(path), 8, keep)
+    assert during <= before
