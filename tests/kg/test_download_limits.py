@@ -197,7 +197,7 @@ def test_a_redirect_from_https_to_http_is_refused(monkeypatch: pytest.MonkeyPatc
         (OK + b"\r\n<!DOCTYPE html><p>Log in", "web page instead of the file"),
         (OK + b"\r\n\xef\xbb\xbf<?xml version='1.0'?>\n<html>", "web page instead of the file"),
         (
-            OK + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b"content"),
+            OK + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b"content", mtime=0),
             "the server sent it with Content-Encoding gzip",
         ),
         (b"HTTP/1.1 206 P\r\nContent-Range: bytes 0-6/7\r\n\r\ncontent", "another byte range"),
@@ -226,7 +226,7 @@ def test_a_content_length_that_is_no_size_is_ignored_or_one_line(
 
 
 def test_a_gzip_transfer_without_checksum_is_refused(tmp_path: Path) -> None:
-    answer = OK + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b"content")
+    answer = OK + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(b"content", mtime=0)
     assert "Content-Encoding gzip" in raw_error(tmp_path, answer, sha256=None)
     assert list(tmp_path.iterdir()) == []
 
