@@ -307,12 +307,20 @@ class FolderCheck:
                 for what, now, then in zip(
                     ("checkpoint", "weights"), reached.get(run, (-1, -1)), before, strict=True
                 ):
-                    if now < then:
+                    if now < then and not (what == "weights" and self._is_improvement(run, now)):
                         raise Violation(f"{run}: {what}: went back from {then} to {now}")
         self.reached = reached
         for name, found in self._epochs().items():
             if found != self.epochs.get(name, [])[: len(found)]:
                 raise Violation(f"{name} has other epochs than an undisturbed training")
+
+    def _is_improvement(self, run: str, epoch: int) -> bool:
+        """Whether a validation of `epoch` was the best so far, when weights are saved.
+
+        A training that goes on from a checkpoint that is older than its weights saves them again.
+        """
+        events = self.epochs.get(f"{run}/trace.jsonl".removeprefix("./"), [])
+        return any(event["epoch"] == epoch and event["improved"] for event in events)
 
     def check_at_end(self) -> None:
         """Checks that finished work is equal to that of an undisturbed command.
