@@ -67,7 +67,7 @@ def test_a_signal_that_the_parent_ignores_stays_ignored() -> None:
 def commands(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     """Commands that end soon, and a training and a batch that would take hours."""
     folder = tmp_path_factory.mktemp("interrupts")
-    write_graph(random_graph(), folder / "graph")
+    write_graph(random_graph(30, 2, 200, 0), folder / "graph")
     recipe = folder / "recipe.toml"
     recipe.write_text(
         f'[batch]\ngraphs = ["{folder / "graph"}"]\nscorers = ["rotate"]\nseeds = [0]\n'
