@@ -33,7 +33,7 @@ from mmkgc_cli.state.device import pick_device
 from mmkgc_cli.state.memory import peak_mib
 from mmkgc_cli.state.tensors import kept_tensors
 from mmkgc_cli.state.trace import read_trace
-from mmkgc_cli.state.weights import save_weights
+from mmkgc_cli.state.weights import load_weights, save_weights
 from mmkgc_cli.training.loop import Callback, EpochReport, Outcome, RunInfo, Schedule, StepProgram
 from mmkgc_cli.training.negative_entropy import NegativeEntropy
 from mmkgc_cli.training.program import ScorerProgram
@@ -264,8 +264,12 @@ class TrainingJob(Job[ScorerProgram]):
             self.trace.write("certainty", epoch=report.epoch, **certainty)
 
     def end(self, outcome: Outcome) -> None:
-        """Saves the last weights if none were validated, and writes ``end``."""
-        if not outcome.best_epoch and self.program is not None:
+        """Saves the last weights if none were validated, and writes ``end``.
+
+        A killed run may have saved weights of a later epoch than that of its last checkpoint. If a
+        signal interrupts it again before it has come as far, it keeps those weights.
+        """
+        if not outcome.best_epoch and self.program is not None and not self._is_behind(outcome):
             self._save_weights(outcome.epochs)
         self.trace.write(
             "end",
@@ -275,8 +279,21 @@ class TrainingJob(Job[ScorerProgram]):
             valid_mrr=self.valid.get("mrr"),
         )
 
+    def _is_behind(self, outcome: Outcome) -> bool:
+        """Whether an interrupted training has saved weights of a later epoch before."""
+        return outcome.interrupted and self._saved_epoch() > outcome.epochs
+
+    def _saved_epoch(self) -> int:
+        """The epoch of the weights in the run directory; -1 where there are none that are whole."""
+        try:
+            return int(load_weights(self.run.weights)[1]["epoch"])
+        except (DataError, KeyError, ValueError):
+            return -1
+
     def weights_note(self, outcome: Outcome) -> str:
         """The epoch and the valid MRR of the saved weights."""
+        if not outcome.best_epoch and self._is_behind(outcome):
+            return f"{self.run.weights.name} keeps the weights of epoch {self._saved_epoch()}. "
         if not outcome.best_epoch:
             return f"{self.run.weights.name} holds weights that were not validated. "
         return (

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shutil
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol
 
+import h5py
 import numpy as np
 
 from mmkgc_cli.completion.strategies import STRATEGIES
@@ -18,13 +21,19 @@ from mmkgc_cli.kg.storage import write_graph
 from tests.features.small import write
 from tests.kg.texts import upstream
 
-# Runs an mmkgc command to its end.
-Run = Callable[[Sequence[str]], None]
+
+class Run(Protocol):
+    """Runs an mmkgc command to its end."""
+
+    def __call__(
+        self, arguments: Sequence[str], environment: Mapping[str, str] = MappingProxyType({})
+    ) -> None: ...
+
 
 # Kills per group, in percent.
 SHARES = {
-    "prepare": 9, "extract": 10, "complete": 12, "train": 32, "eval": 7, "batch": 7,
-    "features": 14, "texts": 3, "runs": 3, "config": 2, "scorers": 1,
+    "prepare": 8, "extract": 9, "complete": 12, "train": 32, "eval": 7, "batch": 7,
+    "features": 14, "texts": 3, "runs": 3, "config": 2, "scorers": 1, "plugins": 2,
 }  # fmt: skip
 
 SMALL = ("training.batch_size=256", "training.threads=1", "validation.every=5",
@@ -106,12 +115,14 @@ class Job:
         arguments: of mmkgc.
         folder: that it writes to; contains what it has before the command.
         is_resumed: whether a user continues it with ``--resume RUN``.
+        environment: variables of the command that differ from those of the harness.
     """
 
     name: str
     arguments: list[str]
     folder: Path
     is_resumed: bool = False
+    environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def group(self) -> str:
@@ -192,7 +203,7 @@ def all_jobs(work: Path, run: Run) -> list[Job]:
     """
     inputs = Inputs(work, run)
     groups = (_prepare, _extract, _complete, _train, _eval, _batch, _features, _texts, _runs,
-              _config, _scorers)  # fmt: skip
+              _config, _scorers, _plugins)  # fmt: skip
     jobs = [job for group in groups for job in group(inputs)]
     for job in jobs:
         job.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -334,7 +345,9 @@ def _features(inputs: Inputs) -> Iterator[Job]:
     (source / "vectors.tsv").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     wide = write(source / "wide.h5", inputs.names, values)
     inputs.run(["features", "export", str(wide), str(source / "vectors.safetensors")])
-    for suffix in ("npy", "npz", "tsv", "safetensors"):
+    with h5py.File(source / "vectors.h5", "w") as file:  # of another program
+        file["vectors"] = values
+    for suffix in ("npy", "npz", "tsv", "safetensors", "h5"):
         arguments = [
             "features",
             "import",
@@ -342,7 +355,7 @@ def _features(inputs: Inputs) -> Iterator[Job]:
             "--modality",
             "image",
         ]
-        arguments += ["--ids", ids] if suffix in ("npy", "npz") else []
+        arguments += ["--ids", ids] if suffix in ("npy", "npz", "h5") else []
         yield inputs.single(f"features import {suffix}", [*arguments, "--out"], "image.h5")
     folder = inputs.folder("features import overwrite")
     write(folder / "image.h5", inputs.names, values[:, :3])
@@ -412,3 +425,18 @@ def _config(inputs: Inputs) -> Iterator[Job]:
 def _scorers(inputs: Inputs) -> Iterator[Job]:
     folder = inputs.folder("scorers new")
     yield Job("scorers new", ["scorers", "new", "mine", "--folder", str(folder)], folder)
+
+
+def _plugins(inputs: Inputs) -> Iterator[Job]:
+    source = inputs.work / "inputs" / "plugins"
+    source.mkdir()
+    names = [str(source / f"scorer{i}.py") for i in range(8)]
+    for name in names:
+        Path(name).write_text(f"# {name}\n")
+    for name in ("trust", "revoke"):
+        folder = inputs.folder(f"plugins {name}")
+        environment = {"XDG_CONFIG_HOME": str(folder)}
+        if name == "revoke":
+            inputs.run(["plugins", "trust", *names], environment)
+        arguments = ["plugins", name, *names[4:]]
+        yield Job(f"plugins {name}", arguments, folder, environment=environment)

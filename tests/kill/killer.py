@@ -100,7 +100,7 @@ def kill_repeatedly(
         before = Path(scratch) / "before"
         _copy(job.folder, before)
         started = time.monotonic()
-        launcher.run(job.arguments)
+        launcher.run(job.arguments, job.environment)
         tally.seconds = time.monotonic() - started
         check = FolderCheck(job, before)
         size = sum(path.stat().st_size for path in job.folder.rglob("*") if path.is_file())
@@ -137,7 +137,9 @@ def _signal_until_finished(
         arguments = job.next_arguments()
         started = time.monotonic()
         try:
-            outcome = launcher.attempt(arguments, job.folder, disturbance)
+            outcome = launcher.attempt(
+                arguments, job.folder, disturbance, environment=job.environment
+            )
             if not outcome.was_signalled and attempts == 1 and not disturbance.new_interpreter:
                 tally.seconds = min(tally.seconds, time.monotonic() - started)
             check_outcome(disturbance, outcome, tally)
@@ -162,7 +164,7 @@ def _signal_until_finished(
 def _finish(job: Job, launcher: Launcher, check: FolderCheck) -> None:
     """Runs the command to its end, unless a kill came after the last write."""
     if not check.is_finished() or leftovers(job.folder):
-        launcher.run(job.next_arguments())
+        launcher.run(job.next_arguments(), job.environment)
 
 
 def _choose(job: Job, rng: random.Random, seconds: float) -> Disturbance:
@@ -218,7 +220,8 @@ def check_outcome(disturbance: Disturbance, outcome: Outcome, tally: Tally) -> N
 
 
 def _is_refused(outcome: Outcome) -> bool:
-    return outcome.code in (2, 3) and "exist" in outcome.output
+    reasons = ("exist", "is not trusted")
+    return outcome.code in (2, 3) and any(reason in outcome.output for reason in reasons)
 
 
 def _has_finished(outcome: Outcome, check: FolderCheck) -> bool:
@@ -307,12 +310,20 @@ class FolderCheck:
                 for what, now, then in zip(
                     ("checkpoint", "weights"), reached.get(run, (-1, -1)), before, strict=True
                 ):
-                    if now < then:
+                    if now < then and not (what == "weights" and self._is_improvement(run, now)):
                         raise Violation(f"{run}: {what}: went back from {then} to {now}")
         self.reached = reached
         for name, found in self._epochs().items():
             if found != self.epochs.get(name, [])[: len(found)]:
                 raise Violation(f"{name} has other epochs than an undisturbed training")
+
+    def _is_improvement(self, run: str, epoch: int) -> bool:
+        """Whether a validation of `epoch` was the best so far, when weights are saved.
+
+        A training that goes on from a checkpoint that is older than its weights saves them again.
+        """
+        events = self.epochs.get(f"{run}/trace.jsonl".removeprefix("./"), [])
+        return any(event["epoch"] == epoch and event["improved"] for event in events)
 
     def check_at_end(self) -> None:
         """Checks that finished work is equal to that of an undisturbed command.
@@ -381,7 +392,9 @@ class _FullDisk:
                 _resize(self.disk, used + PAGE * (1 + space // PAGE))
             arguments = self.job.next_arguments()
             try:
-                outcome = self.launcher.attempt(arguments, file_bytes=limit)
+                outcome = self.launcher.attempt(
+                    arguments, file_bytes=limit, environment=self.job.environment
+                )
                 if self.disk is not None:
                     _resize(self.disk, SPACE)
                 if _has_finished(outcome, self.check):

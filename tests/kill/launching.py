@@ -10,9 +10,10 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from mmkgc_cli.runs.batches.processes import Process, Server, start_process
 from tests.kill.contents import Violation, leftovers
@@ -93,13 +94,15 @@ class Launcher:
     def __exit__(self, *_: object) -> None:
         self._server.close()
 
-    def run(self, arguments: Sequence[str]) -> None:
+    def run(
+        self, arguments: Sequence[str], environment: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         """Runs a command to its end.
 
         Raises:
             Violation: when it fails or leaves processes.
         """
-        outcome = self.attempt(arguments)
+        outcome = self.attempt(arguments, environment=environment)
         if outcome.code:
             raise Violation(f"mmkgc {' '.join(arguments)}: exit code {outcome.code}: "
                             f"{outcome.output}")  # fmt: skip
@@ -110,6 +113,8 @@ class Launcher:
         folder: Path = Path(),
         disturbance: Disturbance | None = None,
         file_bytes: int | None = None,
+        *,
+        environment: Mapping[str, str] = MappingProxyType({}),
     ) -> Outcome:
         """Runs a command and disturbs it.
 
@@ -118,6 +123,7 @@ class Launcher:
             folder: that it writes to.
             disturbance: the signal that it receives, if any.
             file_bytes: limit of the size of each file that it writes.
+            environment: variables that differ from those of this process.
 
         Raises:
             Violation: when it does not end, or leaves processes after a graceful stop.
@@ -126,9 +132,9 @@ class Launcher:
             start = self._server.start
             process: Process
             if disturbance and disturbance.new_interpreter:
-                process = start_process(arguments, {}, output.fileno(), ())
+                process = start_process(arguments, dict(environment), output.fileno(), ())
             else:
-                process = start(arguments, {}, output.fileno(), ())
+                process = start(arguments, dict(environment), output.fileno(), ())
             pid = self._pid(process)
             if file_bytes is not None:
                 with contextlib.suppress(ProcessLookupError):

@@ -121,7 +121,7 @@ def table(tallies: Iterable[Tally]) -> str:
     for tally in tallies:
         words = tally.name.split()
         group = " ".join(words[:2]) if words[0] in ("features", "runs", "config", "scorers",
-                                                    "texts") else words[0]  # fmt: skip
+                                                    "texts", "plugins") else words[0]  # fmt: skip
         for (name, place), count in tally.kills.items():
             groups.setdefault(group, Counter())[name] += count
             places[place] += count

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from mmkgc_cli.scoring import load_scorer
 from mmkgc_cli.state.atomic import read_json
 from mmkgc_cli.state.checkpoints import Checkpoints
 from mmkgc_cli.state.trace import read_trace
+from mmkgc_cli.state.weights import load_weights
 from mmkgc_cli.training.link_prediction import LinkPrediction
 from mmkgc_cli.training.loop import Callback, NonFiniteLoss
 from tests.conftest import random_graph
@@ -91,6 +93,26 @@ def test_a_resumed_run_is_identical_to_an_uninterrupted_one(
     assert not differences(remains(whole), remains(broken))
     assert resumed.valid == undisturbed.valid
     assert (resumed.outcome.epochs, resumed.outcome.stopped) == (6, "all epochs done")
+
+
+def test_an_interrupt_keeps_later_weights_of_a_killed_run(folder: Path, tmp_path: Path) -> None:
+    """A killed run may have weights of a later epoch than its checkpoint, from which it resumes."""
+    whole, broken = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "broken")
+    train(folder, whole)
+    with pytest.raises(Interrupted):
+        train(folder, broken, stop_after=1)
+    early = Path(shutil.copytree(broken.checkpoints, tmp_path / "early"))
+    with pytest.raises(Interrupted, match="the best weights so far"):
+        resume_training(broken, None, [StopAfter(18)])
+    later = broken.weights.read_bytes()
+    shutil.rmtree(broken.checkpoints)
+    shutil.copytree(early, broken.checkpoints)
+    epoch = load_weights(broken.weights)[1]["epoch"]
+    with pytest.raises(Interrupted, match=f"keeps the weights of epoch {epoch}. Resume with"):
+        resume_training(broken, None, [StopAfter(1)])
+    assert broken.weights.read_bytes() == later
+    resume_training(broken, None)
+    assert not differences(remains(whole), remains(broken))
 
 
 @pytest.mark.parametrize(
