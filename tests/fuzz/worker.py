@@ -51,7 +51,9 @@ def main() -> None:
         os.environ["XDG_CONFIG_HOME"] = str(Path(temporary) / "config")
         folder = Path(temporary) / "input"
         folder.mkdir()
-        tempfile.tempdir = temporary
+        # Not the parent of the folder of inputs, since a reader may open what it puts there.
+        tempfile.tempdir = str(Path(temporary) / "temporary")
+        Path(tempfile.tempdir).mkdir()
         warnings.simplefilter("ignore")
         targets = importlib.import_module(sys.argv[2])
         faulthandler.enable()
