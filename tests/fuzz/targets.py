@@ -45,7 +45,7 @@ _BINARY = [
 # What a fix tells the user to do.
 _FIX = re.compile(
     "(?:add|change|check|choose|complete|convert|copy|correct|delete|download|get|give|install|leave|list"
-    "|make|merge|name|number|omit|pass|prepare|provide|put|reduce|remove|rename|reorder|repair"
+    "|make|mask|merge|name|number|omit|pass|prepare|provide|put|reduce|remove|rename|reorder|repair"
     "|reshape|restore|resume"
     "|rewrite|run|save|select|separate|set|shorten|split|store|train|unpack|use|write"
     "|did you mean|it is|known:|its settings:) "

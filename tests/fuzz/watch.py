@@ -37,7 +37,7 @@ class Watch:
 
     def names(self) -> list[str]:
         """The names of the files that were opened, read, created or removed since the last call."""
-        names = set()
+        names: set[str] = set()
         while True:
             try:
                 data = os.read(self._descriptor, 1 << 16)
