@@ -292,7 +292,7 @@ def _in_index(index: Path, names: _Names, options: InputOptions, columns: Sequen
             url = File(path + note, 0, _refuse, "is a URL; download the file first")
             files.add(entity, entity, url)
         elif path:
-            for file in _indexed_files(index.parent / path, note):
+            for file in _indexed_files(index, path, note):
                 files.add(entity, entity, file)
     return files
 
@@ -348,10 +348,15 @@ def _columns(
     return _Columns(0, 1, False, "")
 
 
-def _indexed_files(path: Path, note: str) -> Iterator[File]:
+def _indexed_files(index: Path, name: str, note: str) -> Iterator[File]:
     """The file with this path in an index, or all files if it is a folder."""
+    path = index.parent / name
     try:
         if path.is_dir():
+            # A slip such as ``..`` or ``/`` must not list the whole disk.
+            if path.resolve() in index.resolve().parents[1:]:
+                yield File(str(path) + note, 0, _refuse, "is a folder above the index")
+                return
             for file in _walk(str(path)):
                 yield replace(file, origin=file.origin + note)
             return

@@ -47,10 +47,11 @@ class HashedLines:
         """Iterates over the lines.
 
         Raises:
-            DataError: the file is missing, a folder, unreadable, empty, or UTF-16.
+            DataError: the file is missing, a folder, unreadable, without text, or UTF-16.
         """
         open_source(self.path)
         number = start = 0
+        is_blank = True
         with self.path.open("rb") as file:
             while piece := file.readline(LONGEST + 2):
                 number += 1
@@ -67,7 +68,12 @@ class HashedLines:
                     raw = raw.rstrip(b"\r\n")
                     length = len(raw)
                 if raw.strip(b" \t"):
+                    is_blank = False
                     yield Line(number, begin, length, raw)
+        if is_blank:
+            raise DataError(
+                f"{self.path}: all lines are blank", fix="check that it was copied completely"
+            )
 
 
 def decode_text(raw: bytes) -> str:

@@ -149,7 +149,7 @@ def _find_lines(graph: Graph, path: Path, columns: Sequence[str]) -> InputSet[st
             index.skipped.append(Skipped(name, f"{path}:{line.number}", str(reason)))
         else:
             index.locations.setdefault(name, []).append((line.number, line.start, line.length))
-    assert reader is not None  # an empty file raises an error before
+    assert reader is not None  # a file without text raises an error before
     inputs = {
         name: [
             Input(

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from mmkgc_cli.errors import UsageError
@@ -54,15 +55,16 @@ class Metadata:
         return [f.name for f in dataclasses.fields(cls)]
 
     @classmethod
-    def from_attributes(cls, attributes: Mapping[str, Any]) -> Metadata:
-        """Reads the result of `attributes`.
+    def from_attributes(cls, attributes: Mapping[str, Any], path: Path, *, fix: str) -> Metadata:
+        """Reads the result of `attributes` from the file `path`; `fix` is what mends the file.
 
         Raises:
+            DataError: an attribute is not valid JSON.
             KeyError, ValueError: an attribute is missing or invalid.
         """
         values: dict[str, Any] = {f.name: str(attributes[f.name]) for f in dataclasses.fields(cls)}
         for name in _AS_JSON:
-            values[name] = parse_json(values[name], f"the attribute {name}")
+            values[name] = parse_json(values[name], f"{path}: attribute {name!r}", fix=fix)
             if not isinstance(values[name], list if name == "notes" else dict):
                 raise ValueError(f"attribute {name!r} is {type(values[name]).__name__}")
         values["notes"] = tuple(map(str, values["notes"]))

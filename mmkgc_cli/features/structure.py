@@ -67,7 +67,7 @@ def read_header(path: Path, file: h5py.File) -> Header:
         raise DataError(f"{path}: format version {version}, expected {FORMAT_VERSION}", fix=FIX)
     texts = {name: text_attribute(file.attrs, name) for name in Metadata.names()}
     try:
-        metadata = Metadata.from_attributes(texts)
+        metadata = Metadata.from_attributes(texts, path, fix=FIX)
     except UsageError as error:
         raise ValueError(str(error)) from None
     vectors = file["vectors"]

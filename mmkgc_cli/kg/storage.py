@@ -207,7 +207,7 @@ def _read(path: Path, file: h5py.File) -> Graph:
             text("licence"),
             text("citation"),
             _is_verified(file.attrs["verified"]),
-            _notes(text("notes")) if "notes" in file.attrs else (),
+            _notes(path, text("notes")) if "notes" in file.attrs else (),
         ),
     )
     # `inspect` or the process that wrote the file has computed them.
@@ -222,8 +222,8 @@ def _is_verified(value: Any) -> bool:
     return bool(value)
 
 
-def _notes(text: str) -> tuple[str, ...]:
-    notes = parse_json(text, "attribute 'notes'")
+def _notes(path: Path, text: str) -> tuple[str, ...]:
+    notes = parse_json(text, f"{path}: attribute 'notes'", fix=_PREPARE_AGAIN)
     if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
         raise ValueError("attribute 'notes' is not a list of strings")
     return tuple(notes)

@@ -367,7 +367,7 @@ def _value_problems(
         key = str(issue["loc"][0])
         name, source = f"{section}.{key}", sources.get((section, key), "")
         place = source if name in source else f"{source}: {name}".removeprefix(": ")
-        yield f"{place}: {describe_issue(issue)}"
+        yield f"{place}: {describe_issue(issue)}; change the value of {name}"
 
 
 def describe_issue(issue: Mapping[str, Any]) -> str:

@@ -306,6 +306,14 @@ def test_columns_selects_the_path_column_of_an_index(column: str, tmp_path: Path
     assert input_set.preprocess == f"column {column}"
 
 
+@pytest.mark.parametrize("name", ["..", "/", "p/../.."])
+def test_a_folder_above_an_index_is_skipped_and_not_listed(name: str, tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir(exist_ok=True)
+    input_set = find(index(tmp_path, f"entity\tfile\nQ1\t{name}\n"))
+    with pytest.raises(Skip, match="is a folder above the index"):
+        input_set.inputs["Q1"][0].load().read()
+
+
 def test_missing_files_of_an_index_are_skipped_with_the_line(tmp_path: Path) -> None:
     text = "Q1\tp/3.png\nQ2\thttps://example.org/1.png\n/m/0154j\t\nm.07\tp\0.png\n"
     input_set = find(index(tmp_path, text.replace("p\0.png", "x" * 5000)))

@@ -168,6 +168,8 @@ def test_a_folder_has_a_file_an_entity_with_ids_as_in_urls(tmp_path: Path) -> No
 def test_an_unusable_source_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         look(tmp_path / "nowhere.tsv")
+    with pytest.raises(DataError, match="all lines are blank; check that it was copied"):
+        look(table(tmp_path / "b.tsv", " ", "\t"))
     with pytest.raises(DataError, match="the file is empty"):
         (tmp_path / "e.tsv").write_bytes(b"")
         look(tmp_path / "e.tsv")

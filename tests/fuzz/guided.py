@@ -14,7 +14,7 @@ import atheris
 
 with atheris.instrument_imports(include=["mmkgc_cli", "yaml", "zipfile", "tarfile", "wave"]):
     from tests.fuzz.targets import TARGETS, check, examples
-    from tests.fuzz.worker import scratch
+    from tests.fuzz.worker import private_folder
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
     with (
         tempfile.TemporaryDirectory() as new_inputs,
         tempfile.TemporaryDirectory() as first_inputs,
-        tempfile.TemporaryDirectory(dir=scratch()) as folder,
+        private_folder() as folder,
     ):
         for number, data in enumerate(examples(name)):
             (Path(first_inputs) / str(number)).write_bytes(data)
@@ -42,7 +42,7 @@ def main() -> None:
         ]
 
         def run(data: bytes) -> None:
-            check(name, data, Path(folder))
+            check(name, data, folder)
 
         atheris.Setup(arguments, run)
         atheris.Fuzz()

@@ -260,14 +260,14 @@ def table(tallies: dict[str, Tally], command: str) -> str:
 def run_one(name: str, seed: int, number: int, keep: Path | None) -> None:
     """Runs one input in this process, so that a traceback or a crash is seen."""
     from tests.fuzz.targets import check, generate
-    from tests.fuzz.worker import limit, scratch
+    from tests.fuzz.worker import limit, private_folder
 
-    data = generate(name, seed, number)
-    if keep:
-        keep.write_bytes(data)
-    limit()
-    with tempfile.TemporaryDirectory(dir=scratch()) as folder:
-        is_accepted = check(name, data, Path(folder))
+    with private_folder() as folder:
+        data = generate(name, seed, number)
+        if keep:
+            keep.write_bytes(data)
+        limit()
+        is_accepted = check(name, data, folder)
     print("accepted" if is_accepted else "refused")
 
 

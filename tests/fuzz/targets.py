@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import functools
 import random
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmkgc_cli.commands._shell import printable
 from mmkgc_cli.errors import MmkgcError
 from tests.fuzz import run_targets, store_targets, text_targets
 from tests.fuzz.choices import changed
+from tests.fuzz.watch import Guard
 
 CORPUS = Path(__file__).parent / "corpus"
 _TEXT = [
@@ -39,6 +40,16 @@ _BINARY = [
     (1 << 62).to_bytes(8, "little"), b"PK\5\6", b"PK\1\2", b"NUMPY", b"'<f4'", b"'O'", b"'|V8'",
     b"(5, 4)", b"(-1, 4)", b"(1000000000000, 4)", b"F64", b"BF16", b"[0,", b"data_offsets",
 ]  # fmt: skip
+
+
+# What a fix tells the user to do.
+_FIX = re.compile(
+    "(?:add|change|check|choose|complete|convert|copy|correct|delete|download|get|give|install|leave|list"
+    "|make|mask|merge|name|number|omit|pass|prepare|provide|put|reduce|remove|rename|reorder|repair"
+    "|reshape|restore|resume"
+    "|rewrite|run|save|select|separate|set|shorten|split|store|train|unpack|use|write"
+    "|did you mean|it is|known:|its settings:) "
+)
 
 
 @dataclass(frozen=True)
@@ -154,10 +165,10 @@ _ALL = [
     Target(_R.completion, 30, _R.completion_examples, _toml, lines=True),
     Target(_R.run_files, 5, _R.run_examples, (*_toml, *_json)),
     Target(_R.plugin_source, 35, _R.plugin_examples, (b"(" * 300, b"def ", b"class ", b"-" * 3000)),
-    Target(_S.hdf5_import, 80, **_decisions),  # type: ignore[arg-type]
+    Target(_S.hdf5_import, 84, **_decisions),  # type: ignore[arg-type]
     Target(_S.store, 80, **_decisions),  # type: ignore[arg-type]
-    Target(_S.store_use, 10, **_decisions),  # type: ignore[arg-type]
-    Target(_S.graph_h5, 30, **_decisions),  # type: ignore[arg-type]
+    Target(_S.store_use, 4, **_decisions),  # type: ignore[arg-type]
+    Target(_S.graph_h5, 32, **_decisions),  # type: ignore[arg-type]
 ]
 TARGETS: dict[str, Target] = {target.name: target for target in _ALL}
 
@@ -181,6 +192,12 @@ def generate(name: str, seed: int, number: int) -> bytes:
     return changed(source.choice(values), source.choice(values), source, target.tokens)
 
 
+@functools.cache
+def guard() -> Guard:
+    """The audit hook of this process."""
+    return Guard()
+
+
 def check(name: str, data: bytes, folder: Path) -> bool:
     """Runs a target in an empty folder and empties it; returns whether the input was accepted.
 
@@ -190,6 +207,8 @@ def check(name: str, data: bytes, folder: Path) -> bool:
         Exception: any other error of the reader.
     """
     target = TARGETS[name]
+    watched = guard()
+    watched.folder, watched.found = str(folder), []
     try:
         target.run(data, folder)
     except MmkgcError as error:
@@ -198,17 +217,12 @@ def check(name: str, data: bytes, folder: Path) -> bool:
         # A recipe names other files, which may be missing.
         assert str(folder) in message or (target.lines and "toml" in message), message
         for line in lines:
-            # A setting with an invalid value names the valid ones.
-            assert "; " in line or (target.lines and ", got " in line), f"no fix: {line}"
-            shown = printable(line)
-            assert "\n" not in line, f"several lines: {line!r}"
-            assert shown.isprintable()
-            assert "Traceback" not in line, line
-            assert len(shown) < 20_000, "the message is too long"
+            _check_line(line)
         return False
     else:
         return True
     finally:
+        watched.folder = None
         paths = list(folder.iterdir())
         for path in paths:
             if path.is_dir() and not path.is_symlink():
@@ -217,3 +231,13 @@ def check(name: str, data: bytes, folder: Path) -> bool:
                 path.unlink()
         left = [path.name for path in paths if path.suffix in (".tmp", ".part")]
         assert not left, f"temporary files were left: {left}"
+        assert not watched.found, watched.found
+
+
+def _check_line(line: str) -> None:
+    assert line.isprintable(), f"not printable: {line!r}"
+    assert "Traceback" not in line, line
+    assert len(line) < 20_000, "the message is too long"
+    problem, _, fix = line.rpartition("; ")
+    assert problem, f"no problem or no fix: {line}"
+    assert _FIX.match(fix), f"not a fix: {fix!r} in {line}"

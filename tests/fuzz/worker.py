@@ -21,6 +21,7 @@ import tempfile
 import time
 import traceback
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 PROGRESS = struct.Struct("<qd")  # number of the input, -1 between chunks; monotonic time of start
@@ -42,16 +43,27 @@ def limit() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
 
 
+@contextlib.contextmanager
+def private_folder() -> Iterator[Path]:
+    """An empty folder for inputs; home, settings and temporary files lie beside it.
+
+    Temporary files are not in its parent, since a reader may open what it puts there.
+    """
+    with tempfile.TemporaryDirectory(prefix="mmkgc-fuzz-", dir=scratch()) as temporary:
+        folders = {name: Path(temporary) / name for name in ("input", "temporary")}
+        for folder in folders.values():
+            folder.mkdir()
+        os.environ["MMKGC_HOME"] = str(Path(temporary) / "home")
+        os.environ["XDG_CONFIG_HOME"] = str(Path(temporary) / "config")
+        tempfile.tempdir = str(folders["temporary"])
+        yield folders["input"]
+
+
 def main() -> None:
     progress_path = Path(sys.argv[1])
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # what a library prints is not an answer
-    with tempfile.TemporaryDirectory(prefix="mmkgc-fuzz-", dir=scratch()) as temporary:
-        os.environ["MMKGC_HOME"] = str(Path(temporary) / "home")
-        os.environ["XDG_CONFIG_HOME"] = str(Path(temporary) / "config")
-        folder = Path(temporary) / "input"
-        folder.mkdir()
-        tempfile.tempdir = temporary
+    with private_folder() as folder:
         warnings.simplefilter("ignore")
         targets = importlib.import_module(sys.argv[2])
         faulthandler.enable()
