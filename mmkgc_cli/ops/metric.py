@@ -51,7 +51,12 @@ class _Modulus(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        modulus = torch.hypot(x[..., 0, :], x[..., 1, :])
+        re, im = x[..., 0, :], x[..., 1, :]
+        # The kernels take the root of the sum of squares. Where the squares overflow, lose bits or
+        # are NaN, hypot gives another result, so that the range is theirs as well.
+        squares = re.square() + im.square()
+        ordinary = (squares >= torch.finfo(x.dtype).tiny) & (squares < torch.inf)
+        modulus = torch.where(ordinary, torch.hypot(re, im), squares.sqrt())
         ctx.save_for_backward(x, modulus)
         return modulus
 
