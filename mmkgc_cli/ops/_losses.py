@@ -97,7 +97,15 @@ def check_scores(checks: Checks, positive: Tensor, negative: Tensor, mask: Tenso
 
 def adversarial_weights(negative: Tensor, mask: Tensor, temperature: float) -> Tensor:
     """softmax(temperature * s) over the unmasked negatives of a row; 0 in a row without any."""
-    logits = (temperature * negative).masked_fill(~mask, -torch.inf)
+    if not negative.shape[1]:
+        return negative
+    # The largest exponent is subtracted first, as in the kernels: products with the temperature may
+    # overflow.
+    if temperature < 0:
+        extreme = negative.masked_fill(~mask, torch.inf).amin(1, keepdim=True)
+    else:
+        extreme = negative.masked_fill(~mask, -torch.inf).amax(1, keepdim=True)
+    logits = (temperature * (negative - extreme)).masked_fill(~mask, -torch.inf)
     # The softmax of a row of -inf is NaN; NaN that comes from the scores must stay.
     return torch.where(mask.any(1, keepdim=True), logits.softmax(1), 0)
 
