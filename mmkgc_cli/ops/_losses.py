@@ -99,13 +99,14 @@ def adversarial_weights(negative: Tensor, mask: Tensor, temperature: float) -> T
     """softmax(temperature * s) over the unmasked negatives of a row; 0 in a row without any."""
     if not negative.shape[1]:
         return negative
-    # The largest exponent is subtracted first, as in the kernels: products with the temperature may
-    # overflow.
-    if temperature < 0:
-        extreme = negative.masked_fill(~mask, torch.inf).amin(1, keepdim=True)
-    else:
-        extreme = negative.masked_fill(~mask, -torch.inf).amax(1, keepdim=True)
-    logits = (temperature * (negative - extreme)).masked_fill(~mask, -torch.inf)
+    # The score with the largest exponent is subtracted first, as in the kernels: products with the
+    # temperature may overflow. Masked scores become infinite, so that their exponents are -inf.
+    lowest = torch.inf if temperature < 0 else -torch.inf
+    scores = negative.masked_fill(~mask, lowest)
+    extreme = scores.amin(1, True) if temperature < 0 else scores.amax(1, True)
+    logits = (scores - extreme).mul_(temperature)
+    if temperature == 0:
+        logits.masked_fill_(~mask, -torch.inf)
     # The softmax of a row of -inf is NaN; NaN that comes from the scores must stay.
     return torch.where(mask.any(1, keepdim=True), logits.softmax(1), 0)
 
