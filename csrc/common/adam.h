@@ -48,12 +48,13 @@ struct AdamSettings {
   }
 };
 
-template <typename T>
+// Without a penalty the value is not read for it, since 0 times infinity is NaN.
+template <bool Penalised, typename T>
 MMKGC_HD void adam_update(T gradient, const AdamStep<T>& s, T* value, T* mean, T* square) {
   const T old = *value * s.shrink;
-  const T g = gradient + s.penalty * *value;
+  const T g = Penalised ? gradient + s.penalty * *value : gradient;
   const T m = s.beta1 * *mean + s.rest1 * g;
-  const T v = s.beta2 * *square + s.rest2 * g * g;
+  const T v = s.beta2 * *square + s.rest2 * (g * g);  // in the order of the reference: g * g may overflow
   *mean = m;
   *square = v;
   *value = old - s.rate * m / (std::sqrt(v) * s.root_correction + s.epsilon);

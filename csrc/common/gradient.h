@@ -17,23 +17,28 @@ namespace mmkgc {
 
 // 1 / sqrt(x) to 7e-7, from two Newton steps with the coefficients of Moroz et al. (2018, "Fast
 // calculation of inverse square root with the use of magic constant"). A loop over this function
-// vectorises and is several times as fast as a root and a division. At x = 0 the result is large
-// and finite, so that its product with a difference of 0 is 0, the gradient at distance 0. (Its
-// square must be finite as well, since the compiler may reorder multiplications.) The bits are
-// compared as integers, which takes one instruction: x is not negative, and NaN of either sign
-// exceeds all numbers and is kept.
+// vectorises and is several times as fast as a root and a division. x below the smallest normal
+// number, 2^-126, counts as this number: the result is at most 2^63, and its product with a
+// difference of 0 is 0, the gradient at distance 0. (Its square must be finite as well, since the
+// compiler may reorder multiplications.) The result is 0 at infinity. The reference (_Norm in
+// mmkgc_cli/ops/metric.py) has the same bounds. The bits are compared as integers, which takes one
+// instruction: x is not negative, and NaN of either sign exceeds all numbers and is kept.
 MMKGC_HD float inverse_root(float x) {
-  constexpr uint32_t kSmallest = 0x03aa2425u;  // 1e-36
+  constexpr uint32_t kSmallest = 0x00800000u;
   uint32_t bits;
   std::memcpy(&bits, &x, sizeof bits);
   bits = bits < kSmallest ? kSmallest : bits;
-  std::memcpy(&x, &bits, sizeof x);
 #if defined(__CUDA_ARCH__)
+  std::memcpy(&x, &bits, sizeof x);
   float root;  // one instruction, to 1e-7
   asm("rsqrt.approx.ftz.f32 %0, %1;" : "=f"(root) : "f"(x));
   return root;
 #else
-  bits = 0x5f376908u - (bits >> 1);
+  // At infinity y begins and stays at 0, and x must be finite.
+  const bool infinite = bits == 0x7f800000u;
+  bits -= infinite;
+  std::memcpy(&x, &bits, sizeof x);
+  bits = infinite ? 0u : 0x5f376908u - (bits >> 1);
   float y;
   std::memcpy(&y, &bits, sizeof y);
   const float half = 0.5f * x;
@@ -43,10 +48,14 @@ MMKGC_HD float inverse_root(float x) {
 #endif
 }
 
-MMKGC_HD double inverse_root(double x) { return x == 0 ? 0 : 1 / std::sqrt(x); }
+// A sum of squares with at least the value of the smallest normal number; NaN is kept.
+MMKGC_HD float at_least_normal(float x) { return x < 0x1p-126f ? 0x1p-126f : x; }
+MMKGC_HD double at_least_normal(double x) { return x < 0x1p-1022 ? 0x1p-1022 : x; }
+
+MMKGC_HD double inverse_root(double x) { return 1 / std::sqrt(at_least_normal(x)); }
 
 // The root of x. On a GPU it is accurate to 2^-23 and takes one instruction, where correct rounding
-// would take ten more; x below 1.2e-38 counts as 0 there.
+// would take ten more; x below 2^-126 counts as 0 there, and a root below 2^-63 as well.
 MMKGC_HD float root(float x) {
 #if defined(__CUDA_ARCH__)
   float out;

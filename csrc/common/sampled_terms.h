@@ -15,7 +15,7 @@ enum class Variable { query, scale, candidate };
 // The term of a real column.
 template <Metric M, typename A>
 MMKGC_HD A real_term(A q, A w, A c) {
-  if constexpr (M == Metric::dot) return q * (w * c);
+  if constexpr (M == Metric::dot) return (q * w) * c;
   const A d = q - w * c;
   if constexpr (M == Metric::l1) return d < 0 ? -d : d;
   return d * d;
@@ -46,8 +46,8 @@ MMKGC_HD A from_pull(A pulled, A w, A c) {
 // The gradient of q, w or c under dot.
 template <Variable O, typename A>
 MMKGC_HD A dot_gradient(A g, A q, A w, A c) {
-  if constexpr (O == Variable::query) return g * (w * c);
-  if constexpr (O == Variable::scale) return g * (q * c);
+  if constexpr (O == Variable::query) return (g * c) * w;
+  if constexpr (O == Variable::scale) return (g * c) * q;
   return g * (q * w);
 }
 

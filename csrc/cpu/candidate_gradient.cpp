@@ -15,7 +15,7 @@ namespace {
 
 constexpr int64_t kColumns = 16;  // columns with their gradient in registers
 
-// 1 / norm of q - w * c over a pair, 0 where the norm is 0.
+// 1 / norm of q - w * c over a pair, with the bounds of inverse_root.
 template <bool Scaled, typename T>
 MMKGC_INLINE T inverse_norm(const T* q, const T* c, const T* w, int64_t width) {
   T squares = 0;
@@ -23,7 +23,7 @@ MMKGC_INLINE T inverse_norm(const T* q, const T* c, const T* w, int64_t width) {
     const T d = q[k] - (Scaled ? w[k] : T(1)) * c[k];
     squares += d * d;
   }
-  return squares == 0 ? T(0) : T(1) / std::sqrt(squares);
+  return T(1) / std::sqrt(at_least_normal(squares));
 }
 
 // Columns [0, n) of a candidate, and under modulus columns [half, half + n): adds to dc the
@@ -58,7 +58,7 @@ MMKGC_INLINE void sum_columns(const T* const* queries, const T* const* scales, i
         d_re[k] += f * x * v;
         d_im[k] += f * y * u;
       } else if constexpr (M == Metric::dot) {
-        d_re[k] += g * q[k] * v;
+        d_re[k] += g * (q[k] * v);
       } else {
         const T d = q[k] - v * re[k];
         d_re[k] += g * v * (M == Metric::l1 ? sign_of(d) : d);

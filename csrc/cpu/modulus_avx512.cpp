@@ -1,6 +1,7 @@
 #include "modulus_avx512.h"
 
 #include <algorithm>
+#include <cfloat>
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(MMKGC_NO_CLONES)
 
@@ -21,12 +22,14 @@ MMKGC_AVX512 inline __mmask16 first_lanes(int64_t n) {
   return static_cast<__mmask16>(n >= kLanes ? 0xffff : (1 << n) - 1);
 }
 
-// 1 / sqrt(x) to 1e-8 before rounding. At x = 0 it is large and finite, like inverse_root in
-// common/gradient.h. The maximum returns its second argument if that is NaN.
+// 1 / sqrt(x) to 1e-8 before rounding, with the bounds of inverse_root in common/gradient.h. The
+// maximum and the minimum return their second argument if that is NaN. Half of x must be finite: at
+// infinity y is 0, and so is the result.
 MMKGC_AVX512 inline __m512 inverse_root(__m512 x) {
-  x = _mm512_max_ps(_mm512_set1_ps(1e-36f), x);
+  x = _mm512_max_ps(_mm512_set1_ps(0x1p-126f), x);
   const __m512 y = _mm512_rsqrt14_ps(x);
-  const __m512 half_x = _mm512_mul_ps(_mm512_set1_ps(0.5f), x);
+  const __m512 finite = _mm512_min_ps(_mm512_set1_ps(FLT_MAX), x);
+  const __m512 half_x = _mm512_mul_ps(_mm512_set1_ps(0.5f), finite);
   const __m512 rest = _mm512_fnmadd_ps(_mm512_mul_ps(half_x, y), y, _mm512_set1_ps(1.5f));
   return _mm512_mul_ps(y, rest);
 }

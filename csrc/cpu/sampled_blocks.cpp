@@ -56,7 +56,7 @@ MMKGC_INLINE void sum_terms(const BlockTask<T>& task, int64_t begin, int64_t end
           const T im = q[k + kComplex] - (Scaled ? w[k + kComplex] : T(1)) * c.im[k];
           sum += std::sqrt(re * re + im * im);
         } else if constexpr (M == Metric::dot) {
-          sum += q[k] * ((Scaled ? w[k] : T(1)) * c.re[k]);
+          sum += q[k] * (Scaled ? w[k] : T(1)) * c.re[k];
         } else {
           const T d = q[k] - (Scaled ? w[k] : T(1)) * c.re[k];
           sum += M == Metric::l1 ? std::abs(d) : d * d;

@@ -4,6 +4,7 @@
 #include "sampled_score.h"
 
 #include <algorithm>
+#include <limits>
 #include <vector>
 
 #include "../common/clones.h"
@@ -19,14 +20,29 @@ namespace {
                           T* __restrict__ mean, T* __restrict__ square) {                       \
     const AdamStep<T> s = step;                                                                 \
     T squares = 0;                                                                              \
+    if (s.penalty == 0) {                                                                       \
+      for (int64_t k = 0; k < n; ++k) {                                                         \
+        squares += g[k] * g[k];                                                                 \
+        adam_update<false>(g[k], s, value + k, mean + k, square + k);                           \
+      }                                                                                         \
+      return squares;                                                                           \
+    }                                                                                           \
     for (int64_t k = 0; k < n; ++k) {                                                           \
       squares += g[k] * g[k];                                                                   \
-      adam_update(g[k], s, value + k, mean + k, square + k);                                    \
+      adam_update<true>(g[k], s, value + k, mean + k, square + k);                              \
     }                                                                                           \
     return squares;                                                                             \
   }
 MMKGC_ADAM(float)
 MMKGC_ADAM(double)
+
+// In double, for a row with squares that overflow in float.
+template <typename T>
+double sum_of_squares(const T* g, int64_t n) {
+  double sum = 0;
+  for (int64_t k = 0; k < n; ++k) sum += static_cast<double>(g[k]) * g[k];
+  return sum;
+}
 
 // Computes the gradient of each entity e into `row(e)` and then calls `done(e, gradient)`.
 template <typename T, typename Row, typename Done>
@@ -86,7 +102,9 @@ double sampled_step_table(const SampledTask<T>& task, const AdamTask<T>& adam, i
       [&](int64_t e, T* g) {
         const int64_t at = e * width;
         if (adam.dense) add_row(adam.dense + at, width, g);
-        squares += adam_row(g, width, adam.step, adam.table + at, adam.mean + at, adam.square + at);
+        const T sum =
+            adam_row(g, width, adam.step, adam.table + at, adam.mean + at, adam.square + at);
+        squares += sum <= std::numeric_limits<T>::max() ? sum : sum_of_squares(g, width);
       });
   return squares;
 }

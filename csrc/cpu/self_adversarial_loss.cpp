@@ -46,6 +46,13 @@ MMKGC_INLINE T margin_inside_row(const Row<T>& row, T sum, T margin, T scale, T*
     row.d[i] = kept ? scale * weight * slope : T(0);
     slopes += row.d[i];
   }
+  if (sum != sum) {  // all weights are NaN; where the slope is 0, the gradient is 0
+    slopes = 0;
+    for (int64_t i = 0; i < row.n; ++i) {
+      if (gap + row.negative[i] <= 0) row.d[i] = 0;
+      slopes += row.d[i];
+    }
+  }
   *d_positive = -slopes;
   return loss;
 }
@@ -57,8 +64,9 @@ MMKGC_INLINE T margin_outside_row(const Row<T>& row, T sum, T margin, T scale, T
   T mean = 0;
   MMKGC_INDEPENDENT
   for (int64_t i = 0; i < row.n; ++i) {
-    row.d[i] *= inverse;
-    mean += is_kept<Masked>(row.mask, i) ? row.d[i] * row.negative[i] : T(0);
+    const bool kept = is_kept<Masked>(row.mask, i);
+    row.d[i] = kept ? inverse * row.d[i] : T(0);  // 0 even if the sum is NaN
+    mean += kept ? row.d[i] * row.negative[i] : T(0);
   }
   T slope;
   const T loss = hinge(margin - row.positive + mean, &slope);

@@ -117,7 +117,7 @@ __global__ void __launch_bounds__(kWarps * kWarp, kBlocks<Accumulator<T>>)
     }
     squares = warp_sum(squares);
     if (lane_index() == 0) {
-      factors[p * n + at] = squares == 0 ? A(0) : term.weight * grad[at] / root(squares);
+      factors[p * n + at] = term.weight * grad[at] / root(at_least_normal(squares));
     }
   }
 }

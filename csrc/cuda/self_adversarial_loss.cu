@@ -30,7 +30,7 @@ __device__ __forceinline__ T margin_inside_row(const LossRow<T>& row, T sum, T g
     const T value = hinge(gap + row.negative[i], &slope), weight = inverse * row.d[i];
     const bool kept = row.is_kept(i);
     loss += kept ? weight * value : T(0);
-    row.d[i] = kept ? scale * weight * slope : T(0);
+    row.d[i] = kept && slope != 0 ? scale * weight * slope : T(0);  // 0 even if the weight is NaN
     slopes += row.d[i];
   }
   *d_positive = -warp_sum(slopes);
@@ -44,8 +44,9 @@ __device__ __forceinline__ T margin_outside_row(const LossRow<T>& row, T sum, T 
   const T inverse = 1 / sum;
   T mean = 0;
   for (int64_t i = lane_index(); i < row.n; i += kWarp) {
-    row.d[i] *= inverse;
-    mean += row.is_kept(i) ? row.d[i] * row.negative[i] : T(0);
+    const bool kept = row.is_kept(i);
+    row.d[i] = kept ? inverse * row.d[i] : T(0);  // 0 even if the sum is NaN
+    mean += kept ? row.d[i] * row.negative[i] : T(0);
   }
   T slope;
   const T loss = hinge(gap + warp_sum(mean), &slope);

@@ -142,7 +142,8 @@ struct Step {
 #pragma unroll
     for (int v = 0; v < V; ++v) {
       squares += static_cast<double>(g[v]) * g[v];
-      adam_update(g[v], step, value + v, mean + v, square + v);
+      if (step.penalty == 0) adam_update<false>(g[v], step, value + v, mean + v, square + v);
+      else adam_update<true>(g[v], step, value + v, mean + v, square + v);
     }
     store_columns<V>(adam.table + at, value);
     store_columns<V>(adam.mean + at, mean);

@@ -97,7 +97,16 @@ def check_scores(checks: Checks, positive: Tensor, negative: Tensor, mask: Tenso
 
 def adversarial_weights(negative: Tensor, mask: Tensor, temperature: float) -> Tensor:
     """softmax(temperature * s) over the unmasked negatives of a row; 0 in a row without any."""
-    logits = (temperature * negative).masked_fill(~mask, -torch.inf)
+    if not negative.shape[1]:
+        return negative
+    # The score with the largest exponent is subtracted first, as in the kernels: products with the
+    # temperature may overflow. Masked scores become infinite, so that their exponents are -inf.
+    lowest = torch.inf if temperature < 0 else -torch.inf
+    scores = negative.masked_fill(~mask, lowest)
+    extreme = scores.amin(1, True) if temperature < 0 else scores.amax(1, True)
+    logits = (scores - extreme).mul_(temperature)
+    if temperature == 0:
+        logits.masked_fill_(~mask, -torch.inf)
     # The softmax of a row of -inf is NaN; NaN that comes from the scores must stay.
     return torch.where(mask.any(1, keepdim=True), logits.softmax(1), 0)
 

@@ -46,30 +46,45 @@ def whole_row(width: int) -> tuple[Pair, ...]:
     return (Pair(0, 0, width),)
 
 
-class _Modulus(torch.autograd.Function):
-    """|x| over dimension -2 = (re, im), with gradient 0 at 0 (its subgradient of least norm)."""
+class _Norm(torch.autograd.Function):
+    """The L2 norm over a dimension, with gradient 0 at 0 (its subgradient of least norm).
+
+    This is the root of the sum of squares as in the kernels, so that the range is theirs: infinite
+    where the squares overflow, 0 where they underflow. The gradient is x over the norm, which
+    counts as at least the root of the smallest normal number, as in ``csrc/common/gradient.h``.
+    Below it the squares lose bits, and the gradient falls to 0 in proportion to x.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        modulus = torch.hypot(x[..., 0, :], x[..., 1, :])
-        ctx.save_for_backward(x, modulus)
-        return modulus
+    def forward(ctx: Any, x: Tensor, dim: int) -> Tensor:
+        if dim == -2:  # complex rows; a sum over a dimension of size 2 is slow
+            re, im = x[..., 0, :], x[..., 1, :]
+            norm = re.square().addcmul_(im, im).sqrt_()
+        else:
+            norm = x.square().sum(dim).sqrt_()
+        ctx.save_for_backward(x, norm)
+        ctx.dim = dim
+        return norm
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        x, modulus = ctx.saved_tensors
-        factor: Tensor = torch.where(modulus == 0, 0, grad / modulus).unsqueeze(-2)
-        grad_x: Tensor = x * factor
-        return grad_x
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        x, norm = ctx.saved_tensors
+        smallest = torch.finfo(x.dtype).tiny ** 0.5
+        return x * (grads[0] / norm.clamp_min(smallest)).unsqueeze(ctx.dim), None
+
+
+def _norm(x: Tensor) -> Tensor:
+    result: Tensor = _Norm.apply(x, -1)  # type: ignore[no-untyped-call]
+    return result
 
 
 def modulus(x: Tensor) -> Tensor:
     """Complex moduli ``[..., d]`` of rows ``[..., 2d]`` laid out [re | im].
 
-    The gradient is finite everywhere: 0 where a modulus is 0.
+    The gradient is 0 where a modulus is 0, and where it is infinite by overflow of squares.
     """
     parts = x.reshape(*x.shape[:-1], 2, x.shape[-1] // 2)
-    result: Tensor = _Modulus.apply(parts)  # type: ignore[no-untyped-call]
+    result: Tensor = _Norm.apply(parts, -2)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -92,18 +107,21 @@ def score_rows(
     Returns:
         The scores, of the broadcast leading shape.
     """
-    if scale is not None:
+    if scale is not None and metric is not Metric.dot:
         rows = rows * scale
     total: Tensor | None = None
     for pair in pairs:
         q = _columns(queries, pair.query, pair.width)
         c = _columns(rows, pair.candidate, pair.width)
         if metric is Metric.dot:
-            term = (q * c).sum(-1)
+            # The kernels and products with whole tables multiply in this order, too: the first
+            # product may overflow.
+            left = q if scale is None else q * _columns(scale, pair.candidate, pair.width)
+            term = (left * c).sum(-1)
         elif metric is Metric.l1:
             term = -(q - c).abs().sum(-1)
         elif metric is Metric.l2:
-            term = -_safe_root((q - c).square().sum(-1))
+            term = -_norm(q - c)
         else:
             term = -modulus(q - c).sum(-1) if pair.width else (q - c).sum(-1)
         term = pair.weight * term
@@ -116,9 +134,3 @@ def score_rows(
 def _columns(rows: Tensor, start: int, width: int) -> Tensor:
     # Slicing the whole row would cost a copy in the backward pass.
     return rows if start == 0 and width == rows.shape[-1] else rows[..., start : start + width]
-
-
-def _safe_root(squares: Tensor) -> Tensor:
-    """The square root with gradient 0 at 0; NaN stays NaN."""
-    zero = squares == 0
-    return torch.where(zero, 0, torch.where(zero, 1, squares).sqrt())

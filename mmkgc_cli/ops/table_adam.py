@@ -138,7 +138,7 @@ def reference(
     elif weight_decay:
         gradient = gradient + weight_decay * table
     exp_avg.mul_(beta1).add_(gradient, alpha=1 - beta1)
-    exp_avg_sq.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+    exp_avg_sq.mul_(beta2).add_(gradient.square(), alpha=1 - beta2)
     root = exp_avg_sq.sqrt() / (1 - beta2**step) ** 0.5 + eps
     table.addcdiv_(exp_avg, root, value=-lr / (1 - beta1**step))
     return squares

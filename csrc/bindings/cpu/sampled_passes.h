@@ -9,6 +9,7 @@
 #include <memory>
 #include <vector>
 
+#include "../../common/gradient.h"
 #include "../../cpu/sampled_blocks.h"
 #include "../../cpu/sampled_score.h"
 #include "../arguments.h"
@@ -153,7 +154,7 @@ void run_backward_queries(const cpu::SampledTask<T>& task) {
         for (int64_t i = tile.begin; i < tile.end; ++i) {
           const T squares = tile.pair_sum(pair, i);
           T& g = grads[pair * n + i];
-          g = squares == 0 ? T(0) : g / std::sqrt(squares);
+          g = g / std::sqrt(at_least_normal(squares));
         }
       }
     });
