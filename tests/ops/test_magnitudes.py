@@ -275,7 +275,8 @@ def fused(
     """A loss, its gradients in `others`, and the deferred gradient of the table."""
 
     def once() -> Sequence[Tensor]:
-        table.deferred_gradients = waiting = []  # type: ignore[attr-defined]
+        waiting: list[DeferredGradient] = []
+        table.deferred_gradients = waiting  # type: ignore[attr-defined]
         value = run()
         found = torch.autograd.grad(value, [*others, table], allow_unused=True)
         of_table = found[-1] if found[-1] is not None else torch.zeros_like(table)
@@ -283,7 +284,7 @@ def fused(
             of_table = of_table + dense_gradient(gradient, table)
         return [value.detach(), *found[:-1], of_table]
 
-    return on_both(once)  # type: ignore[arg-type]
+    return on_both(once)
 
 
 @native
@@ -394,6 +395,7 @@ def test_all_scores_agree_with_those_of_triples(
 ) -> None:
     # The dot products with all entities are a matrix product, with another order of sums.
     scorer = small.of(scorer_class, random_graph(9, 2, 20, seed=0), seed=1)
+    assert isinstance(scorer, small.Grid)
     rng = torch.Generator().manual_seed(8)
     with torch.no_grad():
         scorer.entities.copy_(uniform(rng, 9, small.WIDTH) * magnitude)
