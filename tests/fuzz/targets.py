@@ -48,7 +48,7 @@ _FIX = re.compile(
     "|make|mask|merge|name|number|omit|pass|prepare|provide|put|reduce|remove|rename|reorder|repair"
     "|reshape|restore|resume"
     "|rewrite|run|save|select|separate|set|shorten|split|store|train|unpack|use|write"
-    "|did you mean|it is|known:|its settings:) "
+    "|did you mean|expected|it has|it is|known:|its settings:) "
 )
 
 
