@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -66,7 +67,8 @@ def statements(text: str) -> Iterator[Statement]:
     arrays: dict[Keys, int] = {}
     first, pending = 0, ""
     closing: tuple[str, ...] = ()
-    for number, line in enumerate(text.splitlines(keepends=True), start=1):
+    # Other separators of lines, such as U+2028, may be in comments and strings of TOML.
+    for number, line in enumerate(io.StringIO(text, newline="\n"), start=1):
         if not pending:
             first = number
             if line.lstrip().startswith("["):

@@ -136,7 +136,7 @@ def test_json_lines_have_an_entity_and_texts(tmp_path: Path) -> None:
     assert input_set.preprocess == "keys label, description"
     assert [(entity, origin) for entity, origin, _ in reasons(input_set)] == [
         ("/m/1", "t.jsonl:3"), ("", "t.jsonl:4"), ("", "t.jsonl:5"), ("", "t.jsonl:6"),
-        ("São", "t.jsonl:7"), ("d", "t.jsonl:8"), ("São", "t.jsonl:9"), ("", "t.jsonl:10"),
+        ("", "t.jsonl:7"), ("d", "t.jsonl:8"), ("São", "t.jsonl:9"), ("", "t.jsonl:10"),
     ]  # fmt: skip
     assert texts(look(path, ["label"])) == {"d": ["a"]}
     for line in ('{"label": "a"}', "{", '{"id": "d", "x": "y"}'):

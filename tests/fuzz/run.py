@@ -279,7 +279,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2, help="worker processes")
     parser.add_argument("--target", action="append", choices=TARGETS, help="only this one")
-    parser.add_argument("--seconds", type=float, default=30.0, help="an input hangs after these")
+    parser.add_argument("--seconds", type=float, default=60.0, help="an input hangs after these")
     parser.add_argument("--input", type=int, help="run only the input of this number")
     parser.add_argument("--keep", type=Path, help="with --input: write its bytes to this file")
     parser.add_argument("--report", type=Path, help="write the table to this file")

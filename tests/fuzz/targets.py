@@ -48,7 +48,7 @@ _FIX = re.compile(
     "|make|mask|merge|name|number|omit|pass|prepare|provide|put|reduce|remove|rename|reorder|repair"
     "|reshape|restore|resume"
     "|rewrite|run|save|select|separate|set|shorten|split|store|train|unpack|use|write"
-    "|did you mean|it is|known:|its settings:) "
+    "|did you mean|expected|it has|it is|known:|its settings:) "
 )
 
 
@@ -215,7 +215,9 @@ def check(name: str, data: bytes, folder: Path) -> bool:
         message = str(error)
         lines = message.split("\n") if target.lines else [message]
         # A recipe names other files, which may be missing.
-        assert str(folder) in message or (target.lines and "toml" in message), message
+        assert str(folder) in message or (
+            target.lines and re.search("toml|no such file", message)
+        ), message
         for line in lines:
             _check_line(line)
         return False

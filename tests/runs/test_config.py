@@ -208,7 +208,7 @@ def test_a_sampler_brings_settings_of_its_own(tmp_path: Path) -> None:
         (["negatives.sampler=shard", "sampler.chunk=9"], r"--set negatives.sampler: no sampler is "
          r"called 'shard'; did you mean 'shared'\?$"),
         (["negatives.sampler=3"], r"--set negatives.sampler: input should be a valid "
-         r"string, got 3$"),
+         r"string, got 3; change the value of negatives.sampler$"),
     ],
 )  # fmt: skip
 def test_settings_that_the_sampler_lacks_are_refused(texts: list[str], message: str) -> None:
