@@ -155,7 +155,7 @@ def write_store(
                     store, sink, path, metadata, blocks,
                     n=n, width=width, dtype=dtype, compression=compression,
                 )  # fmt: skip
-        except Exception:
+        except BaseException:
             sink.raise_if_failed()  # the error of the storage is the cause
             raise
         sink.raise_if_failed()
@@ -264,17 +264,18 @@ def _slice(rows: FeatureBlock, start: int, stop: int) -> FeatureBlock:
 
 
 class _Sink(io.RawIOBase):
-    """A file for the HDF5 library, which may crash when a write fails.
+    """A file for the HDF5 library, which may crash or go on when a callback fails.
 
-    The first error is kept. Later calls do nothing and report success to HDF5.
+    The first exception is kept, whatever its kind: HDF5 ignores some of them, and the store would
+    lack blocks. Later calls do nothing and report success to HDF5.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
-        self._error: OSError | None = None
+        self._error: BaseException | None = None
 
     def raise_if_failed(self) -> None:
-        """Raises the error of the storage, if there was one."""
+        """Raises the exception of the first call that failed, if there was one."""
         if self._error:
             raise self._error
 
@@ -302,6 +303,6 @@ class _Sink(io.RawIOBase):
         if self._error is None:
             try:
                 return action()
-            except OSError as error:
+            except BaseException as error:
                 self._error = error
         return otherwise

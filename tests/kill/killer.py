@@ -418,7 +418,8 @@ class _FullDisk:
         if self.job.is_batch and outcome.code in BATCH_FAILED:
             return
         # A training refuses to start, with exit code 1, if its weights cannot fit.
-        reasons = {3: "disk is full" if self.disk else "larger than this file system",
+        full = "(disk is full|needs .*, but only .* are free)"
+        reasons = {3: full if self.disk else "larger than this file system",
                    1: "weights and checkpoints need about"}  # fmt: skip
         if outcome.code not in reasons:
             raise Violation(f"expected exit code 3: {report}")

@@ -16,13 +16,14 @@ from pathlib import Path
 from types import MappingProxyType
 
 from mmkgc_cli.runs.batches.processes import Process, Server, start_process
+from mmkgc_cli.state import sandbox
 from tests.kill.contents import Violation, leftovers
 
 # A process that ignores a signal for longer hangs.
 SECONDS_TO_STOP = 20.0
 SECONDS_TO_END = 180.0
-# A server that a command started may end a moment after it.
-SECONDS_FOR_CHILDREN = 5.0
+# A server that a command started may end after it; while it starts, it imports its libraries.
+SECONDS_FOR_CHILDREN = 20.0
 _SET_CHILD_SUBREAPER = 36  # of prctl
 
 SIGNALS = {
@@ -86,6 +87,7 @@ class Launcher:
         while self._server.is_ready is None:
             self._server.wait(1.0)
             self._server.receive()
+        sandbox.start_server()  # which checks of stores use; else, it would pass for an orphan
         self._own = set(_children(os.getpid()))
 
     def __enter__(self) -> Launcher:

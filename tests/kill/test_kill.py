@@ -39,16 +39,12 @@ def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
 def test_kills_lose_nothing(tmp_path: Path, launcher: Launcher) -> None:
     """A short `make kill`."""
     tallies = []
-    for job, kills in zip(few_jobs(tmp_path, launcher.run, 12), (2, 3, 1, 2, 2), strict=True):
+    for job, kills in zip(few_jobs(tmp_path, launcher.run, 8), (1, 2, 1, 1, 1), strict=True):
         tally = Tally(job.name)
         kill_repeatedly(job, kills, random.Random(0), tally, launcher, mounts=False)
         assert tally.kills.total() == kills
         tallies.append(tally)
-    assert {name for tally in tallies for name, _ in tally.kills} >= {
-        "SIGKILL",
-        "SIGTERM",
-        "SIGINT",
-    }
+    assert len({name for tally in tallies for name, _ in tally.kills}) > 1
     assert "| all |" in table(tallies)
     assert launcher.orphans() == []
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mmkgc_cli.errors import DataError, UsageError
-from mmkgc_cli.state import sandbox
+from mmkgc_cli.state import children, sandbox
 from mmkgc_cli.state.sandbox import client
 from tests.conftest import ROOT
 
@@ -112,7 +112,7 @@ def test_a_killed_server_is_replaced(session: Open) -> None:
 PARENT = """
 import signal, sys
 from pathlib import Path
-from mmkgc_cli.state import sandbox
+from mmkgc_cli.state import children, sandbox
 from mmkgc_cli.state.sandbox import client
 client._LIBRARIES = ("numpy", "h5py", "tests")
 path = Path(sys.argv[1])
@@ -156,3 +156,26 @@ def test_no_process_outlives_its_parent(tmp_path: Path, number: str, code: int) 
     while any(map(is_alive, pids)) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not any(map(is_alive, pids))
+
+
+def test_a_signal_ends_a_server_that_still_starts() -> None:
+    """The server is stopped before it imports anything, so it cannot end by itself."""
+    text = (
+        "import os, signal, time\n"
+        "from mmkgc_cli.state import interrupts\n"
+        "from mmkgc_cli.state.sandbox import client\n"
+        "interrupts.install()\n"
+        "pid = client.start_server()._process.pid\n"
+        "os.kill(pid, signal.SIGSTOP)\n"
+        "print(pid, flush=True)\n"
+        "signal.raise_signal(signal.SIGTERM)\n"
+    )
+    done = subprocess.run(children.python("-c", text), capture_output=True, text=True)
+    assert done.returncode == 143, done.stderr
+    deadline = time.monotonic() + 10
+    while is_alive(int(done.stdout)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    alive = is_alive(int(done.stdout))
+    if alive:
+        os.kill(int(done.stdout), signal.SIGKILL)
+    assert not alive
