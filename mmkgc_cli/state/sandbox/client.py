@@ -22,7 +22,7 @@ from typing import IO, Any, NoReturn
 import mmkgc_cli
 from mmkgc_cli import errors
 from mmkgc_cli.errors import DataError, MmkgcError
-from mmkgc_cli.state import children
+from mmkgc_cli.state import children, interrupts
 from mmkgc_cli.state.sandbox import messages
 from mmkgc_cli.state.sandbox.messages import Buffer, Message, TooLong
 
@@ -124,13 +124,16 @@ class _Server:
             return self._codes.pop(session)
 
     def close(self) -> None:
-        """Ends the server, which ends its children."""
+        """Ends the server and its children."""
         self._socket.close()
-        try:
-            self._process.wait(1)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self.end()
+        self._process.wait()
+
+    def end(self) -> None:
+        """Sends SIGKILL to the server and its children; it may still import its libraries."""
+        if self._process.poll() is None:  # else, its number may belong to another process
+            with contextlib.suppress(OSError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def forget(self) -> None:
         """Closes this end after a fork; the server belongs to the other process."""
@@ -165,7 +168,14 @@ def close() -> None:
         _server = None
 
 
+def _end_server() -> None:
+    """Ends the server of a process that ends at once, without locks, which it may hold."""
+    if _server is not None and _server[0] == os.getpid():
+        _server[1].end()
+
+
 atexit.register(close)
+interrupts.cleanups.append(_end_server)
 
 
 class Session:
