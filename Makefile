@@ -182,7 +182,8 @@ fuzz-guided: dev
 
 SEEDS ?= 1000
 simulate: dev
-	@$(BIN)/python -m tests.simulation.run --seeds $(SEEDS)
+	@$(BIN)/python -m tests.simulation.run --seeds $(SEEDS) --start $(SEED) --jobs $(JOBS) \
+		$(if $(REPORT),--report $(REPORT))
 
 KILLS ?= 100
 SEED ?= 0

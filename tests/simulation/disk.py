@@ -18,7 +18,7 @@ import hashlib
 import io
 import os
 import shutil
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from random import Random
 from typing import IO, Any
@@ -109,8 +109,11 @@ class SimulatedDisk(Disk):
         self.count = 0
         self.is_off = False
         self.happened: list[str] = []
+        self.tally: Counter[str] = Counter()  # faults that happened
         # Digests of the contents that each name has had as a whole; None: no file.
         self.versions: dict[str, set[str | None]] = defaultdict(lambda: {None})
+        # Files whose names are on the disk, until a command removes them.
+        self.durable: set[Path] = set()
         self.start()
 
     def start(self) -> None:
@@ -126,6 +129,7 @@ class SimulatedDisk(Disk):
                 content = path.read_bytes()
                 node = Node(content)
                 self.nodes[path.stat().st_ino] = self.names[path] = node
+                self.durable.add(path)
                 self.versions[str(path)].add(digest(content))
 
     def step(self, operation: str) -> str | None:
@@ -138,6 +142,7 @@ class SimulatedDisk(Disk):
             if number > self.count or (fault != "cut" and operation not in _HITS[fault]):
                 continue
             del self.faults[number]
+            self.tally[fault] += 1
             self.happened.append(f"{fault} at {operation}, operation {self.count}")
             if fault == "cut":
                 self.is_off = True
@@ -187,6 +192,7 @@ class SimulatedDisk(Disk):
         for change in self.changes:
             if change[0][0].parent == folder:
                 _apply(self.names, change)
+                self.durable.update(p for p, node, exists in change if exists and node)
             else:
                 waiting.append(change)
         self.changes = waiting
