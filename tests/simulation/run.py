@@ -259,8 +259,8 @@ def simulate(seeds: range, jobs: int, command: str | None, keep_going: bool) -> 
                     continue
                 del processes[index]
                 if process.exitcode:
-                    line = {"seed": remaining[index].pop(0),
-                            "violation": f"the process ended with code {process.exitcode}"}  # fmt: skip
+                    ending = f"the process ended with code {process.exitcode}"
+                    line = {"seed": remaining[index].pop(0), "violation": ending}
                     results.add(line)
                     _print_progress(results, line, command)
                     if remaining[index] and keep_going:
