@@ -110,9 +110,11 @@ class ResumableWriter:
         with self.part_path.open("rb") as file:
             start_bytes = file.read(len(start))
         end = len(start)
-        # A header is new, or torn by a kill or a power cut, which leaves zeros.
+        # A header is new, or torn by a kill or a power cut, which leaves zeros. Records that follow
+        # the shorter header of another job may contain zeros.
         is_torn = len(start_bytes) < len(start) and start.startswith(start_bytes)
-        if is_torn or b"\0" in start_bytes:
+        header, _, _ = start_bytes[len(_MAGIC) :].partition(b"\n")
+        if is_torn or b"\0" in start_bytes[: len(_MAGIC)] + header:
             self._file.truncate(0)
             files.sync(self._file)  # old records must not follow the new header
             self._file.write(start)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from mmkgc_cli.errors import DataError, MmkgcError, UsageError
+from mmkgc_cli.state import interrupts
 from mmkgc_cli.state.atomic import make_folder, storage_errors
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ _CONTENT_RANGE = re.compile("bytes (?P<first>[0-9]{1,18})-[0-9]{1,18}/(?P<total>
 _PAGE = re.compile(
     rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]{0,200}>\s*)?<(?:!doctype html|html|head)\b", re.IGNORECASE
 )
+# Partial files that this process has locked.
+_held: set[Path] = set()
 _PARTIAL = re.compile(r"[.].*[.]part(?P<pid>-[0-9]+)?(?:[.]from)?")
 
 MAX_BYTES = 64 << 30
@@ -344,6 +347,17 @@ class _Resuming:
         )
 
 
+def _remove_empty_files() -> None:
+    """Removes locked files without content when a signal ends the process."""
+    for partial in list(_held):
+        with contextlib.suppress(OSError):
+            if not partial.stat().st_size:
+                partial.unlink()
+
+
+interrupts.cleanups.append(_remove_empty_files)
+
+
 @contextlib.contextmanager
 def _locked(partial: Path) -> Iterator[Path]:
     """Locks `partial` for this process; yields another name while another process has the lock."""
@@ -353,6 +367,7 @@ def _locked(partial: Path) -> Iterator[Path]:
         yield partial
         return
     with partial.open("ab") as file:
+        _held.add(partial)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Another process may have finished and renamed the file in the meantime.
@@ -366,6 +381,7 @@ def _locked(partial: Path) -> Iterator[Path]:
             if not acquired or (path.is_file() and not path.stat().st_size):
                 path.unlink(missing_ok=True)
                 _validator(path).unlink(missing_ok=True)
+            _held.discard(partial)
 
 
 def _discard(partial: Path) -> None:

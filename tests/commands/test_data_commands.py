@@ -239,7 +239,7 @@ def test_an_interrupted_download_is_resumed_later(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
         assert process.returncode == 130
-        assert err.splitlines()[-1] == "error: interrupted"
+        assert err.splitlines()[-1] == "error: interrupted; run the same command again"
         done = subprocess.run(
             command(*arguments), cwd=tmp_path, env=environment, capture_output=True, check=False
         )

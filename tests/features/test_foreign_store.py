@@ -164,7 +164,7 @@ MUTATIONS: dict[str, tuple[Edit, str]] = {
     "a false identity": (attribute("entities_id", "0" * 64), "ids do not match entities_id"),
     "an encoder that is not UTF-8": (attribute("encoder", b"\xff"), "UTF-8|expected a string"),
     **{
-        f"{name} is {value}": (attribute(name, value), "damaged")
+        f"{name} is {value}": (attribute(name, value), "damaged|not valid JSON")
         for name in ("notes", "mask", "completion")
         for value in ("7", "[", "null", "[" * 20_000, "9" * 5000)
     },

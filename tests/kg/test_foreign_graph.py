@@ -161,7 +161,7 @@ MUTATIONS: dict[str, tuple[Edit, str]] = {
     "notes are no JSON": (attribute("notes", "["), "Expecting value"),
     "notes are a number": (attribute("notes", "7"), "not a list of strings"),
     "notes are numbers": (attribute("notes", "[7]"), "not a list of strings"),
-    "deep notes": (attribute("notes", "[" * 20_000), "recursion"),
+    "deep notes": (attribute("notes", "[" * 20_000), "nested too deeply"),
     "a long number": (attribute("notes", "9" * 5000), "digits"),
     **{
         f"format version {value!r}": (attribute("format_version", value), "format.version")

@@ -88,7 +88,8 @@ def test_a_changed_file_is_not_resumed_and_results_say_so(
     assert (trained.weights.read_bytes(), trained.config.read_bytes()) == (weights, config)
     done = mmkgc("eval", "run")
     assert done.code == 0
-    assert done.err.startswith("warning: its scorer 'mine' is scorers/mine.py now")
+    assert done.err.splitlines()[0].startswith("uses the scorer 'mine' of scorers/mine.py")
+    assert done.err.splitlines()[1].startswith("warning: its scorer 'mine' is scorers/mine.py now")
     assert "is not the file" in read_json(trained.results)["model"]["plugin"]["change"]
 
 

@@ -345,4 +345,4 @@ def test_the_trace_is_flushed_before_the_checkpoint_that_refers_to_it(
     train(folder, run)
     latest = Checkpoints(run.checkpoints, 1).latest()
     assert latest is not None
-    assert synced[-1] == latest[1]["trace"][0] > 0
+    assert 0 < latest[1]["trace"][0] in synced
