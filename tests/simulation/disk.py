@@ -112,8 +112,9 @@ class SimulatedDisk(Disk):
         self.tally: Counter[str] = Counter()  # faults that happened
         # Digests of the contents that each name has had as a whole; None: no file.
         self.versions: dict[str, set[str | None]] = defaultdict(lambda: {None})
-        # Files whose names are on the disk, until a command removes them.
+        # Files whose names have been on the disk, and the last contents of those removed.
         self.durable: set[Path] = set()
+        self.removed: dict[Path, bytes] = {}
         self.start()
 
     def start(self) -> None:
@@ -209,6 +210,7 @@ class SimulatedDisk(Disk):
 
     def unlink(self, path: Path) -> None:
         self.step("unlink")
+        self.removed[path.absolute()] = path.read_bytes() if path.is_file() else b""
         path.unlink()
         self.changes.append([(path.absolute(), None, False)])
 
