@@ -107,8 +107,10 @@ def test_mistakes_in_settings_are_shown_once_however_many_jobs_have_them() -> No
     assert problems_of(text) == [
         "r.toml:3: graphs[0]: no prepared graph in 'grpah'; make it with `mmkgc prepare`",
         "r.toml:8: no key training.epoch; did you mean 'training.epochs'?",
-        "r.toml:11: model.margin: input should be greater than 0, got -3.0; change the value of model.margin",
-        "r.toml:15: optimizer.lr: input should be greater than 0, got 0.0; change the value of optimizer.lr",
+        "r.toml:11: model.margin: input should be greater than 0, got -3.0; "
+        "change the value of model.margin",
+        "r.toml:15: optimizer.lr: input should be greater than 0, got 0.0; "
+        "change the value of optimizer.lr",
     ]
 
 

@@ -44,10 +44,13 @@ _BINARY = [
 
 # What a fix tells the user to do.
 _FIX = re.compile(
-    "(?:add|change|check|choose|complete|convert|copy|correct|delete|download|get|give|install|leave|list"
-    "|make|mask|merge|name|number|omit|pass|prepare|provide|put|reduce|remove|rename|reorder|repair"
-    "|reshape|restore|resume"
-    "|rewrite|run|save|select|separate|set|shorten|split|store|train|unpack|use|write"
+    "(?:"
+    "add|append|ask|change|check|choose|close|complete|convert|copy|correct|define"
+    "|delete|download|end|export|extract|fetch|free|get|give|import|install|leave|list"
+    "|lower|make|mask|merge|move|name|number|omit|open|pass|point|prepare|provide|put"
+    "|raise|read|reduce|remove|rename|reorder|repair|reshape|restore|resume|rewrite"
+    "|run|save|see|select|separate|set|shorten|split|start|store|train|try|turn|type"
+    "|unpack|update|upgrade|use|wait|widen|write"
     "|did you mean|expected|it has|it is|known:|its settings:) "
 )
 
