@@ -250,14 +250,14 @@ class LooksAtTheBackend(TransE):
     """Rows that depend on whether kernels are used."""
 
     @property
-    def scale(self) -> float:
+    def row_scale(self) -> float:
         return 1.5 if backend_of("sampled_score", "cpu")[0] == "native" else 1.0
 
     def query(self, entities: Tensor, relations: Tensor, side: Side) -> Rows:
-        return self.scale * super().query(entities, relations, side)  # type: ignore[operator]
+        return self.row_scale * super().query(entities, relations, side)  # type: ignore[operator]
 
     def candidates(self, entities: Entities, relation: Relation = None, side: Any = None) -> Rows:
-        return self.scale * super().candidates(entities)  # type: ignore[operator]
+        return self.row_scale * super().candidates(entities)  # type: ignore[operator]
 
 
 class _Doubled(torch.autograd.Function):
