@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import numpy as np
 from mmkgc_cli.features.metadata import Metadata
 from mmkgc_cli.runs import directory
 from mmkgc_cli.runs.batches import processes, running
-from mmkgc_cli.state import atomic, files
+from mmkgc_cli.state import atomic, files, interrupts
 from tests.features.small import write
 from tests.simulation.disk import SimulatedDisk
 
@@ -85,6 +86,7 @@ def run(arguments: Sequence[str]) -> Outcome:
 
     output = io.StringIO()
     code = 0
+    handlers = {number: signal.getsignal(number) for number in interrupts.SIGNALS}
     with (
         contextlib.redirect_stdout(output), contextlib.redirect_stderr(output),
         mock.patch.object(sys, "argv", ["mmkgc", *arguments]),
@@ -93,6 +95,9 @@ def run(arguments: Sequence[str]) -> Outcome:
             guarded(app)
         except SystemExit as error:
             code = int(error.code or 0)
+        finally:  # a command that ends ignores signals
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
     return Outcome(code, output.getvalue())
 
 
