@@ -86,6 +86,8 @@ class Plugin:
         assert self.file is not None
         try:
             return self.file.read_bytes()
+        except FileNotFoundError:
+            raise DataError(f"{self.where}: no such file", fix="check the path") from None
         except OSError as error:
             raise DataError(
                 f"{self.where}: cannot be read: {error.strerror}",
