@@ -14,6 +14,8 @@ from typing import Self
 
 from mmkgc_cli.text import printable
 
+LONGEST = 4000  # characters of a problem; the middle of a longer one is left out
+
 
 class MmkgcError(Exception):
     """An error that ends a command with one line and `exit_code`."""
@@ -22,7 +24,9 @@ class MmkgcError(Exception):
 
     def __init__(self, problem: str, *, fix: str = "") -> None:
         """Joins `problem` (where and why) and `fix` (an imperative) to one line."""
-        # A name of a file or a server must not look like another line.
+        # A name of a file or a server must not look like another line, nor fill the screen.
+        if len(problem) > LONGEST:
+            problem = f"{problem[: LONGEST // 2]} … {problem[-LONGEST // 2 :]}"
         super().__init__(printable(f"{problem}; {fix}" if fix else problem))
 
     @classmethod

@@ -120,3 +120,10 @@ def test_the_walk_sees_every_class_of_error() -> None:
                 found.add(name)
     assert found == ERRORS
     assert errors.MmkgcError in DataError.__mro__
+
+
+def test_a_long_name_is_shortened_and_the_fix_stays() -> None:
+    message = str(DataError(f"x.h5: modality {'x' * 10**6!r} has a slash", fix="rename it"))
+    assert len(message) < 4100
+    assert message.startswith("x.h5: modality 'xxx")
+    assert message.endswith("x' has a slash; rename it")

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from mmkgc_cli.runs.batches import processes
 from mmkgc_cli.runs.batches.folder import BatchFolder, rows
 from mmkgc_cli.runs.batches.processes import SWITCH, Server
 from mmkgc_cli.state.trace import read_trace
@@ -287,3 +288,15 @@ def test_a_job_that_takes_too_long_is_stopped_and_can_go_on(tmp_path: Path) -> N
     (row,) = rows(BatchFolder(tmp_path / "batches" / "r"))
     assert (row["attempts"], row["state"], row["message"]) == (2, "finished", "")
     assert row["epochs"] > epochs
+
+
+def test_a_step_that_nobody_has_waited_for_has_ended() -> None:
+    """Where nothing reaps orphans, as in many containers, they stay as zombies."""
+    step = subprocess.Popen(["true"])
+    status = Path(f"/proc/{step.pid}/stat")
+    while ") Z" not in status.read_text():
+        time.sleep(0.01)
+    assert not processes._is_running(step.pid)
+    step.wait()
+    assert not processes._is_running(step.pid)
+    assert processes._is_running(os.getpid())

@@ -101,7 +101,7 @@ class ServerProcess:
         """Waits for the exit code; -9 for a process that ended after the server had ended."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while (code := self.poll()) is None:
-            if self._server.has_ended and not (self.pid and Path(f"/proc/{self.pid}").exists()):
+            if self._server.has_ended and not (self.pid and _is_running(self.pid)):
                 return -signal.SIGKILL
             rest = 1.0 if deadline is None else deadline - time.monotonic()
             if rest <= 0:
@@ -121,6 +121,15 @@ class ServerProcess:
     def kill(self) -> None:
         """Sends SIGKILL."""
         self.send_signal(signal.SIGKILL)
+
+
+def _is_running(pid: int) -> bool:
+    """Whether a process runs; one that has ended may stay until its new parent looks at it."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] not in "ZX"
 
 
 class Server:
