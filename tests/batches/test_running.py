@@ -231,7 +231,7 @@ def test_a_batch_without_its_server_stops_its_steps_and_goes_on(tmp_path: Path) 
     _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "the process that starts the steps of the batch was killed; run the same" in err
-    assert not Path(f"/proc/{step}").exists()
+    assert not processes._is_running(step)
     states = [row["state"] for row in rows(BatchFolder(tmp_path / "batches" / "r"))]
     assert states == ["interrupted", "waiting"]
 
