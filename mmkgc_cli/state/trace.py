@@ -97,8 +97,12 @@ class Trace:
         row |= fields
         line = json.dumps(row).encode() + b"\n"
         with storage_errors(self.path):
-            if self._file.write(line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            rest = memoryview(line)
+            while rest:  # a signal may interrupt a write
+                count = self._file.write(rest)
+                if not count:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                rest = rest[count:]
         if self._listener:
             self._listener(row)
 

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
 
 from mmkgc_cli.errors import DataError
+from mmkgc_cli.state import files
 from mmkgc_cli.state.atomic import atomic_file, make_folder, read_json, write_json, write_text
 from mmkgc_cli.state.rng import generator, stream_seed
 from mmkgc_cli.state.trace import Trace, read_trace
@@ -167,3 +170,19 @@ def test_damaged_weights_are_an_error(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(DataError, match="no such file; finish the run first"):
         load_weights(path)
+
+
+def test_a_write_that_a_signal_interrupts_is_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python repeats an interrupted call, but returns after a part of the bytes."""
+
+    class Interrupted(io.FileIO):
+        def write(self, data: Any) -> int:
+            return super().write(memoryview(data)[:7])
+
+    monkeypatch.setattr(files, "open_file", lambda path, mode, buffering: Interrupted(path, mode))
+    with Trace(tmp_path / "trace.jsonl") as trace:
+        trace.write("epoch", number=1)
+        trace.write("epoch", number=2)
+    assert [row["number"] for row in read_trace(tmp_path / "trace.jsonl")] == [1, 2]
