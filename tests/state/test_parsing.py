@@ -157,7 +157,7 @@ ALLOWED = {
     "_native.py",
     # Messages of a program to its own children.
     "client.py",
-    "server.py",
+    "forks.py",
     "messages.py",
 }
 

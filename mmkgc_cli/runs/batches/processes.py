@@ -31,6 +31,7 @@ from typing import Any, NoReturn, Protocol
 import mmkgc_cli
 from mmkgc_cli.errors import MmkgcError
 from mmkgc_cli.state import children
+from mmkgc_cli.state.forks import MESSAGE_BYTES, ForkServer
 
 # Set to 0, every step is started in a new process.
 SWITCH = "MMKGC_BATCH_SERVER"
@@ -47,7 +48,6 @@ MODULES = (
     "mmkgc_cli.features.merging", "mmkgc_cli.sampling.samplers.filtered", "rich.console",
     "rich.table", "torch._dynamo",
 )  # fmt: skip
-MESSAGE_BYTES, MOST_DESCRIPTORS = 2**16, 16
 
 
 class Process(Protocol):
@@ -114,7 +114,7 @@ class ServerProcess:
         if self.poll() is not None:
             return
         if not self._server.has_ended:
-            self._server.send({"signal": int(sig), "step": self._number})
+            self._server.send({"id": self._number, "signal": int(sig)})
         elif self.pid is not None:
             os.kill(self.pid, sig)
 
@@ -171,7 +171,7 @@ class Server:
         self._count += 1
         process = self._steps[self._count] = ServerProcess(self, self._count)
         self.send(
-            {"start": self._count, "arguments": list(arguments), "environment": dict(environment)},
+            {"id": self._count, "arguments": list(arguments), "environment": dict(environment)},
             [log, *locks],
         )
         return process
@@ -199,9 +199,9 @@ class Server:
             if "ready" in message:
                 self.is_ready = message["ready"]
             elif "pid" in message:
-                self._steps[message["step"]].pid = message["pid"]
+                self._steps[message["id"]].pid = message["pid"]
             else:
-                self._steps.pop(message["step"]).returncode = message["code"]
+                self._steps.pop(message["id"]).returncode = message["code"]
 
     def _end(self) -> None:
         self.has_ended, self.is_ready = True, False
@@ -251,50 +251,19 @@ def count_gpus() -> int:
 
 def serve() -> None:
     """Forks a child for each request; returns only in the children, set up to run the command."""
-    channel = socket.socket(fileno=int(sys.argv[1]))
     for name in MODULES:
         importlib.import_module(name)
     os.environ.pop("OPENBLAS_NUM_THREADS", None)
     # Collecting garbage would touch, and so copy, pages that children share.
     gc.collect()
     gc.freeze()
-    # Written to at every SIGCHLD.
-    reader, writer = os.pipe()
-    for descriptor in (reader, writer):
-        os.set_blocking(descriptor, False)
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    running: dict[int, int] = {}
-    _reply(channel, ready=len([*Path("/proc/self/task").iterdir()]) == 1)
-    while True:
-        readable, _, _ = select.select([channel.fileno(), reader], [], [])
-        if reader in readable:
-            os.read(reader, MESSAGE_BYTES)
-            _reap(channel, running)
-        if channel.fileno() not in readable:
-            continue
-        try:
-            data, descriptors, _, _ = socket.recv_fds(channel, MESSAGE_BYTES, MOST_DESCRIPTORS)
-        except ConnectionResetError:  # the batch was killed with unread messages
-            os._exit(0)
-        if not data:  # the batch has ended; its steps go on and hold its locks
-            os._exit(0)
-        request = json.loads(data)
-        if "signal" in request:
-            _forward(running, request["step"], request["signal"])
-            continue
-        pid = os.fork()
-        if not pid:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            for descriptor in (channel.detach(), reader, writer):
-                os.close(descriptor)
+    server = ForkServer(int(sys.argv[1]))
+    server.reply(ready=len([*Path("/proc/self/task").iterdir()]) == 1)
+    for request, descriptors in server.requests():
+        if server.fork(request["id"], descriptors):
             _become_step(request, descriptors)
             return
-        running[pid] = request["start"]
-        for descriptor in descriptors:
-            os.close(descriptor)
-        _reply(channel, step=request["start"], pid=pid)
+    os._exit(0)  # the batch has ended; its steps go on and hold its locks
 
 
 def exit_after(command: Callable[[], None]) -> NoReturn:
@@ -321,24 +290,3 @@ def _become_step(request: Mapping[str, Any], descriptors: Sequence[int]) -> None
     os.close(log)
     os.environ.update(request["environment"])
     sys.argv = [str(Path(mmkgc_cli.__file__).with_name("__main__.py")), *request["arguments"]]
-
-
-def _reap(channel: socket.socket, running: dict[int, int]) -> None:
-    for pid, step in list(running.items()):
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            del running[pid]
-            _reply(channel, step=step, code=os.waitstatus_to_exitcode(status))
-
-
-def _forward(running: Mapping[int, int], step: int, number: int) -> None:
-    for pid, number_of_step in running.items():
-        if number_of_step == step:
-            os.kill(pid, number)
-
-
-def _reply(channel: socket.socket, **message: Any) -> None:
-    try:
-        channel.send(json.dumps(message).encode())
-    except OSError:  # the batch has ended
-        os._exit(0)

@@ -93,12 +93,12 @@ class _Server:
         with self._lock:
             self._count += 1
             session = self._count
-            data = json.dumps({**request, "session": session}).encode()
+            data = json.dumps({**request, "id": session}).encode()
             if len(data) > messages.HEADER_BYTES // 32:
                 raise ValueError("the arguments of a task are too long")
             socket.send_fds(self._socket, [data], descriptors)
             # Messages about interrupted sessions may come first.
-            while not ("pid" in (message := self._message()) and message["session"] == session):
+            while not ("pid" in (message := self._message()) and message["id"] == session):
                 pass
         return session
 
@@ -108,13 +108,13 @@ class _Server:
             raise ConnectionResetError
         message: dict[str, Any] = json.loads(data)
         if "code" in message:
-            self._codes[message["session"]] = message["code"]
+            self._codes[message["id"]] = message["code"]
         return message
 
     def kill(self, session: int) -> None:
         """Ends the child of a session, if it still runs."""
         with contextlib.suppress(OSError):
-            self._socket.send(json.dumps({"kill": session}).encode())
+            self._socket.send(json.dumps({"id": session, "signal": signal.SIGKILL}).encode())
 
     def wait(self, session: int) -> int:
         """The exit code of the child of a session."""

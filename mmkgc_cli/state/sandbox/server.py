@@ -11,11 +11,8 @@ import codecs
 import ctypes
 import gc
 import importlib
-import json
 import os
-import select
 import signal
-import socket
 import sys
 from collections.abc import Callable, Mapping
 from io import FileIO
@@ -23,10 +20,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mmkgc_cli.errors import MmkgcError
+from mmkgc_cli.state.forks import ForkServer
 from mmkgc_cli.state.sandbox.messages import Peer
 from mmkgc_cli.text import reason_of
 
-MESSAGE_BYTES = 2**16
 _ORPHAN_SECONDS = 2.0  # between two looks at whether the parent lives
 _PR_SET_PDEATHSIG = 1
 # Imported before the first fork, since children can open no file, not even a module.
@@ -35,69 +32,25 @@ _CODECS = ("ascii", "latin-1", "unicode_escape", "utf-8")
 
 def serve(descriptor: int) -> NoReturn:
     """Forks a child for each request on the socket `descriptor`, until its other end is closed."""
-    channel = socket.socket(fileno=descriptor)
     parent = os.getppid()
-    # Written to at every SIGCHLD.
-    reader, writer = os.pipe()
-    for end in (reader, writer):
-        os.set_blocking(end, False)
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
+    server = ForkServer(descriptor)
     for name in _CODECS:
         codecs.lookup(name)
     importlib.import_module("h5py")  # while the parent prepares its first request
     loaded: set[str] = set()
-    children: dict[int, int] = {}
-    while True:
-        readable, _, _ = select.select([descriptor, reader], [], [], _ORPHAN_SECONDS)
-        if os.getppid() != parent:
-            _end(children)
-        if reader in readable:
-            os.read(reader, MESSAGE_BYTES)
-            _reap(channel, children)
-        if descriptor not in readable:
-            continue
-        data, descriptors, _, _ = socket.recv_fds(channel, MESSAGE_BYTES, 2)
-        if not data:
-            _end(children)
-        request = json.loads(data)
-        if "kill" in request:
-            for pid, session in children.items():
-                if session == request["kill"]:
-                    os.kill(pid, signal.SIGKILL)
-            continue
+    for request, descriptors in server.requests(
+        lambda: os.getppid() == parent, seconds=_ORPHAN_SECONDS
+    ):
         if request["task"] not in loaded:
             load(request["task"])  # stays imported for the next child
             loaded.add(request["task"])
             # Collecting garbage would touch, and so copy, pages that children share.
             gc.collect()
             gc.freeze()
-        pid = os.fork()
-        if not pid:
-            signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            for end in (channel.detach(), reader, writer):
-                os.close(end)
+        if server.fork(request["id"], descriptors):
             _serve_file(request, *descriptors)
-        children[pid] = request["session"]
-        for end in descriptors:
-            os.close(end)
-        channel.send(json.dumps({"session": request["session"], "pid": pid}).encode())
-
-
-def _end(children: Mapping[int, int]) -> NoReturn:
-    for pid in children:
-        os.kill(pid, signal.SIGKILL)
+    server.kill_children()
     os._exit(0)
-
-
-def _reap(channel: socket.socket, children: dict[int, int]) -> None:
-    for pid, session in list(children.items()):
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            del children[pid]
-            code = os.waitstatus_to_exitcode(status)
-            channel.send(json.dumps({"session": session, "code": code}).encode())
 
 
 def _serve_file(request: Mapping[str, Any], link: int, file: int) -> NoReturn:
