@@ -43,17 +43,13 @@ COMMANDS = {
     ),
     "train": Entry("train", "train", "Train SCORER and write a run directory.", WithFeatures),
     "eval": Entry(
-        "evaluate",
-        "evaluate",
-        "Rank both sides of every triple and write results.json.",
+        "evaluate", "evaluate", "Rank both sides of every triple and write results.json."
     ),
     "batch": Entry("batch", "app", "Run the jobs of a recipe: mmkgc batch RECIPE."),
     "runs": Entry("runs", "app", "List runs, show one, and remove files that are not needed."),
     "config": Entry("config", "app", "Rewrite configuration files of earlier versions."),
     "inspect": Entry(
-        "inspect",
-        "inspect",
-        "Show mixture weights and the entropy of negatives of RUN.",
+        "inspect", "inspect", "Show mixture weights and the entropy of negatives of RUN."
     ),
     "scorers": Entry("scorers", "app", "List, show, write, check and measure scorers."),
     "plugins": Entry("plugins", "app", "Trust plugin files, or show which are trusted."),

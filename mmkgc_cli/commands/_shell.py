@@ -45,10 +45,10 @@ class Output:
 
     def write_data(self, text: str) -> None:
         """Writes text for programs, unchanged unless it goes to a terminal."""
-        file = (
-            self.file if self.file.isatty() else getattr(self.file, "rich_proxied_file", self.file)
-        )
-        file.write(text)
+        stream = self.file
+        if not stream.isatty():
+            stream = getattr(stream, "rich_proxied_file", stream)
+        stream.write(text)
 
     @property
     def is_terminal(self) -> bool:

@@ -27,7 +27,7 @@ from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.state import files as durable
 from mmkgc_cli.state.atomic import read_text, storage_errors, write_text
 from mmkgc_cli.state.signals import StopRequest
-from mmkgc_cli.text import counted
+from mmkgc_cli.text import counted, printable
 
 _NOT_FINITE = "its vector is not finite; float32 has a larger range than other precisions"
 
@@ -392,7 +392,7 @@ def _write_table(store: Path, skipped: Sequence[Skipped]) -> None:
         return
     rows = [("entity", "origin", "reason")]
     rows += [(entry.entity, entry.origin, entry.reason) for entry in skipped]
-    write_text(path, "".join("\t".join(map(_cell, row)) + "\n" for row in rows))
+    write_text(path, "".join("\t".join(map(printable, row)) + "\n" for row in rows))
 
 
 def _read_table(store: Path) -> list[Skipped]:
@@ -401,7 +401,3 @@ def _read_table(store: Path) -> list[Skipped]:
         return []
     rows = (line.split("\t") for line in read_text(path).splitlines()[1:])
     return [Skipped(*row) for row in rows if len(row) == 3]
-
-
-def _cell(text: str) -> str:
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

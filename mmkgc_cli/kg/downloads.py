@@ -167,7 +167,7 @@ class Cache:
         """
         import pooch
 
-        from mmkgc_cli.kg.transport import Failed, printable
+        from mmkgc_cli.kg.transport import Failed, server_text
 
         pooch.get_logger().setLevel(logging.WARNING)
         downloader = _Resuming(self, path.name, partial, deadline, verified=sha256 is not None)
@@ -188,7 +188,7 @@ class Cache:
                     continue
                 reason = f"its SHA-256 is not {str(sha256)[:12]}…"
                 if downloader.encoding.casefold() != "identity":
-                    encoding = printable(downloader.encoding)
+                    encoding = server_text(downloader.encoding)
                     reason += f"; the server sent it with Content-Encoding {encoding}"
                 raise Failed(reason, retry=False, mismatch=True) from None
 
@@ -254,7 +254,7 @@ class _Resuming:
         Raises:
             Failed: when the content is incomplete, too slow or too large.
         """
-        from mmkgc_cli.kg.transport import Failed, chunks, printable
+        from mmkgc_cli.kg.transport import Failed, chunks, server_text
 
         code = response.status_code
         if code == 416:  # the file ends before `start`, so the partial file is not a part of it
@@ -273,7 +273,7 @@ class _Resuming:
         is_packed = self._name.casefold().endswith((".gz", ".tgz", ".bz2", ".xz"))
         if self.encoding.casefold() != "identity" and not self._verified and not is_packed:
             raise Failed(
-                f"the server sent it with Content-Encoding {printable(self.encoding)}, which was "
+                f"the server sent it with Content-Encoding {server_text(self.encoding)}, which was "
                 "not asked for",
                 retry=False,
             )

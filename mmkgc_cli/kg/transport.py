@@ -19,6 +19,7 @@ import requests
 import urllib3
 
 from mmkgc_cli import __version__
+from mmkgc_cli.text import printable
 
 # It logs malformed headers as they are, with a traceback.
 logging.getLogger("urllib3").setLevel(logging.ERROR)
@@ -89,7 +90,7 @@ def opened(
         if code in _REDIRECTS:
             raise Failed(f"{code}, a redirect without an address", retry=False)
         if code not in (200, 206, 416):
-            raise Failed(printable(f"{code} {response.reason}"), retry=code in _RETRY)
+            raise Failed(server_text(f"{code} {response.reason}"), retry=code in _RETRY)
         yield response
 
 
@@ -199,10 +200,9 @@ def _reason(error: Exception) -> str:
     """The innermost reason of nested network errors, as one line."""
     inner: Any = list(_chain(error))[-1]
     text = inner.strerror if isinstance(inner, OSError) and inner.strerror else str(inner)
-    return printable(text.rsplit(": ", 1)[-1]) or type(inner).__name__
+    return server_text(text.rsplit(": ", 1)[-1]) or type(inner).__name__
 
 
-def printable(text: str) -> str:
-    """A text of a server as one line of at most 200 characters without control characters."""
-    line = " ".join(text.split())[:200]
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in line)
+def server_text(text: str) -> str:
+    """A text of a server as one printable line of at most 200 characters, before escapes."""
+    return printable(" ".join(text.split())[:200])

@@ -31,9 +31,10 @@ from mmkgc_cli.state.atomic import write_json, write_text
 from mmkgc_cli.state.checkpoints import Checkpoints
 from mmkgc_cli.state.device import pick_device
 from mmkgc_cli.state.memory import peak_mib
+from mmkgc_cli.state.metadata import read_metadata
 from mmkgc_cli.state.tensors import kept_tensors
 from mmkgc_cli.state.trace import read_trace
-from mmkgc_cli.state.weights import load_weights, save_weights
+from mmkgc_cli.state.weights import save_weights
 from mmkgc_cli.training.loop import Callback, EpochReport, Outcome, RunInfo, Schedule, StepProgram
 from mmkgc_cli.training.negative_entropy import NegativeEntropy
 from mmkgc_cli.training.program import ScorerProgram
@@ -284,9 +285,9 @@ class TrainingJob(Job[ScorerProgram]):
         return outcome.interrupted and self._saved_epoch() > outcome.epochs
 
     def _saved_epoch(self) -> int:
-        """The epoch of the weights in the run directory; -1 where there are none that are whole."""
+        """The epoch of the weights in the run directory; -1 without weights."""
         try:
-            return int(load_weights(self.run.weights)[1]["epoch"])
+            return int(read_metadata(self.run.weights)["epoch"])
         except (DataError, KeyError, ValueError):
             return -1
 

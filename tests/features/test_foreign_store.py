@@ -18,7 +18,6 @@ from mmkgc_cli.features.merging import merge_stores
 from mmkgc_cli.features.metadata import Metadata
 from mmkgc_cli.features.store import FeatureStore
 from mmkgc_cli.kg import inspected
-from mmkgc_cli.state.sandbox import Session
 from tests.features.small import vectors, write
 from tests.kg.test_foreign_graph import (
     Edit,
@@ -32,6 +31,7 @@ from tests.kg.test_foreign_graph import (
     without,
     without_attribute,
 )
+from tests.state.sessions import record_sessions
 
 N, WIDTH = 900, 80  # two chunks of vectors
 IDS = [f"e{i:03}" for i in range(N)]
@@ -236,14 +236,7 @@ def test_a_claimed_identity_does_not_avoid_the_inspection(path: Path, tmp_path: 
 
 def test_inspections_are_recorded_by_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     edited(path, attribute("encoder", "another"))
-    sessions: list[str] = []
-    start = Session.__init__
-
-    def counted(self: Any, task: str, *arguments: Any, **options: Any) -> None:
-        sessions.append(task)
-        start(self, task, *arguments, **options)
-
-    monkeypatch.setattr(Session, "__init__", counted)
+    sessions = record_sessions(monkeypatch)
     for _ in range(3):
         inspected._known.clear()  # as a new process
         FeatureStore(path).close()

@@ -15,8 +15,8 @@ from mmkgc_cli.errors import DataError
 from mmkgc_cli.kg import inspected, storage
 from mmkgc_cli.kg.graph import Graph
 from mmkgc_cli.kg.storage import load_graph, write_graph
-from mmkgc_cli.state.sandbox import Session
 from tests.kg.test_graph import renumbered, write_checksum
+from tests.state.sessions import record_sessions
 
 Edit = Callable[[h5py.File], object]
 
@@ -234,14 +234,7 @@ def test_an_inspection_is_recorded_by_contents(
     path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     edited(path, attribute("citation", "another"))
-    sessions: list[str] = []
-    start = Session.__init__
-
-    def counted(self: Any, task: str, *arguments: Any, **options: Any) -> None:
-        sessions.append(task)
-        start(self, task, *arguments, **options)
-
-    monkeypatch.setattr(Session, "__init__", counted)
+    sessions = record_sessions(monkeypatch)
     load_graph(path)
     load_graph(path)
     inspected._known.clear()  # as a new process
